@@ -1,0 +1,51 @@
+"""``imax VERB ...``: parse, run, turn errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import imax_dist
+from imax_dist.cli import batch, doctor, generate
+from imax_dist.errors import ImaxError
+
+VERBS = (generate, batch, doctor)
+INTERRUPTED = 130
+INTERNAL = 70
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; importing this imports no torch."""
+    parser = argparse.ArgumentParser(
+        prog="imax",
+        description="Posters beyond a rectified-flow transformer's native size (I-Max), on one GPU or many.",
+        epilog='Start with: imax generate "a red sun over the sea with two white boats" --out sea.png',
+    )
+    parser.add_argument("--version", action="version", version=f"imax-dist {imax_dist.__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for module in VERBS:
+        module.add_parser(verbs)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the return value is the exit code (README, "Exit codes")."""
+    options = build_parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except ImaxError as error:
+        if getattr(options, "debug", False):
+            raise
+        print(f"imax {options.verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"imax {options.verb}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if getattr(options, "debug", False):
+            raise
+        kind = type(error).__name__
+        print(f"imax {options.verb}: internal error: {kind}: {error} (--debug shows where)", file=sys.stderr)
+        return INTERNAL
+    return code

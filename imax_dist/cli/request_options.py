@@ -1,0 +1,58 @@
+"""The options that describe one poster, shared by the verbs that take one."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from imax_dist.config import set_key
+
+
+def add_request_options(parser: argparse.ArgumentParser) -> None:
+    """Size, seed, model and method; the prompt is the verb's own."""
+    parser.add_argument("--size", metavar="WxH", help="pixels, any size and shape (default: 2x native)")
+    parser.add_argument("--seed", type=int, default=None, help="default 0")
+    parser.add_argument("--model", help="name, folder in diffusers layout, or hub id (default: embedded)")
+    parser.add_argument("--preset", help="imax (default), paper, official, direct")
+    parser.add_argument("--steps", type=int, help="steps of the extrapolated pass")
+    parser.add_argument("--native-steps", type=int, help="steps of the native pass")
+    parser.add_argument("--dtype", help="float32, bfloat16, float16 or float64")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one switch of the preset, e.g. rope.rule=none; may be repeated",
+    )
+
+
+def given_fields(options: argparse.Namespace) -> dict[str, Any]:
+    """Only what was said on the command line, as fields of a Request."""
+    fields: dict[str, Any] = {}
+    for name in ("size", "seed", "model", "preset", "steps", "native_steps", "dtype"):
+        value = getattr(options, name)
+        if value is not None:
+            fields[name] = value
+    method: dict[str, Any] = {}
+    for assignment in options.set:
+        set_key(method, assignment)
+    if method:
+        fields["method"] = method
+    return fields
+
+
+def add_parallel_options(parser: argparse.ArgumentParser) -> None:
+    """How ranks share a poster; with one rank none of it matters."""
+    parser.add_argument("--parallel", metavar="NAME", help="a file of configs/parallel (default: auto)")
+    parser.add_argument("--ulysses", type=int, help="Ulysses degree (default: as many as the heads allow)")
+    parser.add_argument("--ring", type=int, help="ring degree (default: the other ranks)")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+
+
+def parallel_mapping(options: argparse.Namespace) -> dict[str, Any]:
+    """The named parallel settings with the command line's degrees laid over them."""
+    from imax_dist.config import load_named
+
+    mapping = load_named("parallel", options.parallel or "auto")
+    given = {"ulysses": options.ulysses, "ring": options.ring}
+    return {**mapping, **{name: value for name, value in given.items() if value is not None}}

@@ -1,0 +1,29 @@
+"""SIGTERM and Ctrl-C: the first finishes the step and checkpoints, the second leaves at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+PREEMPTED = 75
+
+
+class StopSignal:
+    """Callable: has someone asked this process to stop?"""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.asked:
+            os._exit(128 + number)
+        self.asked = True
+        print("stopping after this step; once more to leave at once", file=sys.stderr, flush=True)

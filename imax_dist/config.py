@@ -1,0 +1,174 @@
+"""Settings files: YAML to frozen dataclasses, with errors that name the key and the nearest right one.
+
+A named file lives in ``configs/<kind>/<name>.yaml``. ``--set a.b=value`` changes one key of a loaded
+mapping before it becomes a dataclass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast
+
+import yaml
+
+from imax_dist.errors import BadConfig
+
+Settings = TypeVar("Settings")
+
+
+def config_folder() -> Path:
+    """``configs/`` of an installed package, or of the checkout it runs from."""
+    package = Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def named_configs(kind: str) -> dict[str, Path]:
+    """The files of one kind (``presets``, ``models``, ...) by name."""
+    return {path.stem: path for path in sorted((config_folder() / kind).glob("*.yaml"))}
+
+
+def load_named(kind: str, name: str) -> dict[str, Any]:
+    """The mapping of ``configs/<kind>/<name>.yaml``. Raises BadConfig for an unknown name."""
+    known = named_configs(kind)
+    if name not in known:
+        singular = kind.rstrip("s")
+        raise BadConfig(f"{singular} {name!r} is not known; {suggestion(name, list(known))}")
+    return load_yaml(known[name])
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file whose top level is a mapping. Raises BadConfig with the line of a mistake."""
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise BadConfig(f"{path}{line}: not valid YAML") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise BadConfig(f"{path}: the top level must be `key: value` lines")
+    return cast(dict[str, Any], loaded)
+
+
+def set_key(mapping: dict[str, Any], assignment: str) -> None:
+    """Apply ``a.b=value`` (value read as YAML) to a nested mapping in place."""
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise BadConfig(f"--set {assignment!r} is not KEY=VALUE; write for example rope.rule=none")
+    try:
+        value = yaml.safe_load(text) if text.strip() else None
+    except yaml.YAMLError as error:
+        raise BadConfig(f"--set {assignment!r}: the value is not valid YAML") from error
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        child = mapping.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise BadConfig(f"--set {assignment!r}: {parent} holds a single value, not keys")
+        mapping = child
+    mapping[last] = value
+
+
+def from_mapping(cls: type[Settings], mapping: Mapping[str, Any], *, where: str) -> Settings:
+    """Build the dataclass ``cls``; ``where`` (a file or option) starts every error message.
+
+    Raises BadConfig for an unknown key, a missing one, or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {entry.name: entry for entry in dataclasses.fields(cast(Any, cls)) if entry.init}
+    values = {}
+    for key, value in mapping.items():
+        if key not in fields:
+            raise BadConfig(f"{where}: unknown key {key!r}; {suggestion(str(key), list(fields))}")
+        values[key] = _convert(hints[key], value, where=f"{where}: {key}")
+    for name, entry in fields.items():
+        required = (
+            entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        )
+        if required and name not in values:
+            raise BadConfig(f"{where}: key {name!r} is missing")
+    return cls(**values)
+
+
+def choice(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    """The registry entry ``name``. Raises BadConfig, with the nearest right name, if there is none."""
+    if name not in known:
+        raise BadConfig(f"{kind}: {name!r} is not known; {suggestion(name, list(known))}")
+    return known[name]
+
+
+def suggestion(wrong: str, known: list[str]) -> str:
+    """``did you mean "x"? known: x, y`` - the second half of a sentence about a wrong name."""
+    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+    listing = "known: " + ", ".join(known)
+    return f"did you mean {close[0]!r}? {listing}" if close else listing
+
+
+def to_mapping(settings: Any) -> Any:
+    """A dataclass as plain JSON values."""
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        return {
+            entry.name: to_mapping(getattr(settings, entry.name))
+            for entry in dataclasses.fields(settings)
+        }
+    if isinstance(settings, tuple | list):
+        return [to_mapping(item) for item in settings]
+    if isinstance(settings, Mapping):
+        return {key: to_mapping(item) for key, item in settings.items()}
+    return settings
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 (hex) of a value's canonical JSON: the same settings give the same text everywhere."""
+    canonical = json.dumps(to_mapping(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _convert(hint: Any, value: Any, *, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return _convert_union(hint, value, where=where)
+    if origin is Literal:
+        return _convert_literal(hint, value, where=where)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise BadConfig(f"{where} must hold keys, got {value!r}")
+        return from_mapping(cast(type[Any], hint), value, where=where)
+    if origin in (dict, Mapping):
+        return dict(_expect(dict, value, where=where))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return _expect(hint, value, where=where)
+
+
+def _convert_union(hint: Any, value: Any, *, where: str) -> Any:
+    options = typing.get_args(hint)
+    if value is None and type(None) in options:
+        return None
+    (only,) = (option for option in options if option is not type(None))
+    return _convert(only, value, where=where)
+
+
+def _convert_literal(hint: Any, value: Any, *, where: str) -> Any:
+    options = [str(option) for option in typing.get_args(hint)]
+    if value not in typing.get_args(hint):
+        raise BadConfig(f"{where}: {value!r} is not a choice; {suggestion(str(value), options)}")
+    return value
+
+
+def _expect(hint: Any, value: Any, *, where: str) -> Any:
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
+        wanted = names.get(hint, "keys and values")
+        raise BadConfig(f"{where} must be {wanted}, got {value!r}")
+    return value

@@ -1,0 +1,52 @@
+"""What happens while a poster is made, as small named events; listeners draw, log or count them.
+
+Names: ``stage.started`` (stage, steps), ``step`` (stage, index, steps, sigma, seconds), ``stage.done``
+(stage, seconds), ``checkpoint`` (path), ``note`` (text).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
+
+
+def ignore(name: str, fields: dict[str, Any]) -> None:
+    """The listener that does nothing."""
+
+
+@contextmanager
+def stage(listen: Listener, name: str, *, steps: int = 0) -> Iterator[None]:
+    """Announce a stage's start and, if it ends well, its end with the seconds it took."""
+    started = time.perf_counter()
+    listen("stage.started", {"stage": name, "steps": steps})
+    yield
+    listen("stage.done", {"stage": name, "seconds": time.perf_counter() - started})
+
+
+def both(first: Listener, second: Listener) -> Listener:
+    """Tell two listeners."""
+
+    def listen(name: str, fields: dict[str, Any]) -> None:
+        first(name, fields)
+        second(name, fields)
+
+    return listen
+
+
+def append_to(path: Path) -> Listener:
+    """Append every event to a JSON Lines file, one line each, time first (RFC 3339, UTC)."""
+
+    def listen(name: str, fields: dict[str, Any]) -> None:
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = json.dumps({"ts": moment, "v": 1, "event": name, **fields}, ensure_ascii=False)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    return listen

@@ -1,0 +1,110 @@
+"""Projected flow: pull the low frequencies of a velocity towards the native image. Sec. 2.2, Eq. 7.
+
+One operator serves all: with the target velocity G = (x - reference) / sigma,
+
+    guided = velocity + full (G - velocity) + low P(G - velocity)
+
+``low`` is the paper's alpha_t; ``full`` is non-zero only in the authors' ``cosine_shift``. In terms of
+endpoints the same operator is x0 + low P(reference - x0): a constant reference is I-Max, the native
+pass's own endpoint of each step is HiFlow's direction term (DECISIONS 3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from imax_dist.method.flow import velocity_towards
+from imax_dist.method.projection import Projection
+from imax_dist.shapes import Latents
+
+
+class GuidanceWeights(NamedTuple):
+    """How hard a step is pulled: ``low`` acts on the low band only, ``full`` on all frequencies."""
+
+    low: float
+    full: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        return self.low != 0.0 or self.full != 0.0
+
+
+class Step(NamedTuple):
+    """Where a step stands: its noise level, its index from 0 and the number of steps."""
+
+    sigma: float
+    index: int
+    steps: int
+
+
+Schedule: TypeAlias = Callable[[Step], GuidanceWeights]
+
+
+def guided_velocity(
+    velocity: Latents,
+    x: Latents,
+    reference: Latents,
+    sigma: float,
+    *,
+    project: Projection,
+    weights: GuidanceWeights,
+) -> Latents:
+    """The velocity of Eq. 7 at ``sigma``; every latent is (B, C, H, W).
+
+    Raises ValueError if ``sigma`` is not in (0, 1].
+    """
+    difference = velocity_towards(x, reference, sigma) - velocity
+    guided = velocity + weights.low * project(difference)
+    return guided + weights.full * difference if weights.full else guided
+
+
+def guided_endpoint(
+    x0: Latents, reference: Latents, *, project: Projection, weights: GuidanceWeights
+) -> Latents:
+    """The same operator on endpoints: x0 + low P(reference - x0) + full (reference - x0)."""
+    difference = reference - x0
+    guided = x0 + weights.low * project(difference)
+    return guided + weights.full * difference if weights.full else guided
+
+
+def paper(step: Step) -> GuidanceWeights:
+    """alpha = 1 + 0.5 cos(pi t), t = 1 - sigma: 1.5 at noise, 0.5 at the image. Sec. 2.2."""
+    return GuidanceWeights(low=1.0 + 0.5 * math.cos(math.pi * (1.0 - step.sigma)))
+
+
+def cosine_decay(step: Step) -> GuidanceWeights:
+    """alpha = 0.5 (1 + cos(pi i / N)) on the step's index; the authors' README and demo."""
+    return GuidanceWeights(low=_cosine_of_index(step))
+
+
+def cosine_shift(step: Step) -> GuidanceWeights:
+    """c on all frequencies, 1 - c on the low band, c as in cosine_decay; the authors' default."""
+    share = _cosine_of_index(step)
+    return GuidanceWeights(low=1.0 - share, full=share)
+
+
+def constant(step: Step) -> GuidanceWeights:
+    """alpha = 1: the low band always heads for the native image."""
+    del step
+    return GuidanceWeights(low=1.0)
+
+
+def off(step: Step) -> GuidanceWeights:
+    """No guidance: direct sampling at the target size."""
+    del step
+    return GuidanceWeights(low=0.0)
+
+
+def _cosine_of_index(step: Step) -> float:
+    return 0.5 * (1.0 + math.cos(math.pi * step.index / step.steps))
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "paper": paper,
+    "cosine_decay": cosine_decay,
+    "cosine_shift": cosine_shift,
+    "constant": constant,
+    "off": off,
+}

@@ -1,0 +1,85 @@
+"""A complete recipe of the method: every switch a field, every field settable alone.
+
+``configs/presets/*.yaml`` holds the named recipes: ``paper`` (the text), ``official`` (the authors'
+code), ``imax`` (ours, the default) and ``direct`` (no method at all).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ReferenceSettings:
+    """Where the native image enters: Sec. 2.2 and the authors' code."""
+
+    kind: Literal["constant", "per_step"] = "constant"
+    """constant: the finished native image (I-Max). per_step: its endpoint at each step (HiFlow)."""
+    upsample: Literal["pixels", "latents"] = "pixels"
+    """pixels: decode, bicubic, encode. latents: bicubic on the latents, cheaper and worse."""
+    posterior: Literal["mean", "sample"] = "mean"
+    """What the VAE's encoder returns: the mean, or a sample drawn from the request's seed."""
+
+
+@dataclass(frozen=True)
+class GuidanceSettings:
+    """Projected flow, Eq. 7."""
+
+    schedule: str = "paper"
+    projection: str = "matched_blocks"
+
+
+@dataclass(frozen=True)
+class RopeSettings:
+    """Scaled positions, Sec. 2.3 item 1."""
+
+    rule: str = "ntk"
+    factor: float | None = None
+    """k of b' = k b s; none: the model's own."""
+    floor: bool = True
+    """No frequency below plain position interpolation."""
+    scale: Literal["axes", "linear", "joint"] = "axes"
+    """axes: each axis its own; linear: s for both; joint: from the joint length (authors' code)."""
+
+
+@dataclass(frozen=True)
+class TimeShiftSettings:
+    """Noise schedule, Sec. 2.3 item 2."""
+
+    native: float | None = None
+    """Shift of the native pass; none: the model's own."""
+    extrapolated: float | None = None
+    """Shift of the extrapolated pass; none: the model's factor times s."""
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """Text duplication, Sec. 2.3 item 4."""
+
+    copies: str = "grid"
+    cell: Literal["guide", "square"] = "guide"
+    """guide: cells of the native image's own shape; square: native side by native side."""
+
+
+@dataclass(frozen=True)
+class GuidanceScaleSettings:
+    """Classifier-free or distilled guidance, per pass; none: the model's own."""
+
+    native: float | None = None
+    extrapolated: float | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """One complete recipe."""
+
+    guidance: GuidanceSettings = field(default_factory=GuidanceSettings)
+    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
+    rope: RopeSettings = field(default_factory=RopeSettings)
+    time_shift: TimeShiftSettings = field(default_factory=TimeShiftSettings)
+    attention: str = "one_text"
+    """Proportional attention, Sec. 2.3 item 3: which length L counts."""
+    text: TextSettings = field(default_factory=TextSettings)
+    patch_shift: bool = True
+    guidance_scale: GuidanceScaleSettings = field(default_factory=GuidanceScaleSettings)

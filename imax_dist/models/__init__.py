@@ -1,0 +1,1 @@
+"""One adapter a network: its facts (ModelSpec) and its velocity; the method itself is elsewhere."""

@@ -1,0 +1,151 @@
+"""What the pipeline asks of a network, and the facts it needs to know about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from imax_dist.geometry import LatentGrid, TokenGrid
+from imax_dist.method.text_duplication import TextCopies
+from imax_dist.parallel.engines import AttentionEngine
+from imax_dist.parallel.mesh import SequenceMesh
+from imax_dist.shapes import Latents, Pixels, PositionIds, RopeTable
+
+
+@dataclass(frozen=True)
+class PassSteps:
+    """Denoising steps of the two passes."""
+
+    native: int
+    extrapolated: int
+
+
+@dataclass(frozen=True)
+class PassScales:
+    """Guidance scale of the two passes; 1 is no guidance."""
+
+    native: float
+    extrapolated: float
+
+
+@dataclass(frozen=True)
+class DeviceTypes:
+    """The weights' dtype by kind of device."""
+
+    cpu: str = "float32"
+    cuda: str = "bfloat16"
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """``configs/models/*.yaml``: where a model is and how the method is set for it."""
+
+    source: str
+    native_side: int
+    """Side in pixels of the square image the model was trained at."""
+    steps: PassSteps
+    guidance_scale: PassScales
+    text_tokens: int
+    """Length the prompt is padded or cut to; there is no text mask, so it changes the image."""
+    rope_factor: float = 2.5
+    """k of b' = k b s, Sec. 2.3."""
+    native_shift: float = 3.0
+    """Time shift of the native pass."""
+    shift_factor: float = 1.5
+    """Time shift of the extrapolated pass over s, Sec. 2.3."""
+    dtype: DeviceTypes = DeviceTypes()
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The facts of a loaded network."""
+
+    name: str
+    settings: ModelSettings
+    weights: str
+    """SHA-256 over the weight files' names, sizes and contents: the recipe's proof of the model."""
+    heads: int
+    head_dim: int
+    rope_axes: tuple[int, ...]
+    """Channels of each position axis; they add up to head_dim."""
+    rope_theta: float
+    latent_channels: int
+    vae_factor: int
+    """Image pixels per latent pixel."""
+    patch: int
+    """Latent pixels per token, along each axis."""
+    guidance: Literal["distilled", "classifier_free"]
+    """distilled: the scale is an input of the network; classifier_free: a second, empty prompt."""
+
+    @property
+    def token_pixels(self) -> int:
+        """Image pixels per token, along each axis; sizes are multiples of it."""
+        return self.vae_factor * self.patch
+
+    @property
+    def native_tokens(self) -> int:
+        """Tokens along a side of a square native image."""
+        return self.settings.native_side // self.token_pixels
+
+
+class Conditioning(NamedTuple):
+    """A prompt as the network takes it; ``tensors`` go from rank 0 to all ranks as they are."""
+
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """How one pass lays its tokens out: who computes which, and what they are."""
+
+    mesh: SequenceMesh
+    engine: AttentionEngine
+    copies: TextCopies
+    text_replicated: bool = False
+
+
+class FlowModel(Protocol):
+    """A rectified-flow transformer with its VAE and text encoders."""
+
+    spec: ModelSpec
+    dtype: torch.dtype
+    device: torch.device
+
+    def encode_prompt(self, prompt: str, *, negative: bool) -> Conditioning:
+        """Embed the prompt, and the empty one too if ``negative``."""
+        ...
+
+    def position_ids(self, grid: TokenGrid, copies: TextCopies) -> PositionIds:
+        """Ids of the whole joint sequence: every text copy, then the image row by row."""
+        ...
+
+    def velocity(
+        self,
+        x: Latents,
+        sigma: float,
+        conditioning: Conditioning,
+        *,
+        table: RopeTable,
+        sequence: TokenSequence,
+        guidance_scale: float,
+    ) -> Latents:
+        """Noise minus image at ``sigma`` for the whole latent; every rank gets the same bits."""
+        ...
+
+    def encode_image(self, pixels: Pixels, *, noise: Latents | None) -> Latents:
+        """Pixels in [-1, 1] to latents: the posterior's mean, or mean + deviation x ``noise``."""
+        ...
+
+    def decode_image(self, latents: Latents) -> Pixels:
+        """Latents to pixels, about [-1, 1], not clamped."""
+        ...
+
+    def latent_grid(self, width: int, height: int) -> LatentGrid:
+        """The grid of an image whose sides are multiples of ``spec.token_pixels``."""
+        ...

@@ -1,0 +1,126 @@
+"""Find a model: a name of ``configs/models``, a folder in diffusers layout, or a hub id."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from imax_dist.config import from_mapping, load_named, load_yaml, named_configs, suggestion
+from imax_dist.errors import BadConfig, MissingInput, NoPermission
+from imax_dist.models.base import ModelSettings
+
+EMBEDDED = Path(__file__).parent / "embedded" / "weights"
+SETTINGS_FILE = "imax.yaml"
+WANTED_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", SETTINGS_FILE]
+
+
+def find_model(name: str) -> tuple[ModelSettings, Path]:
+    """Settings and folder of ``name``. Raises BadConfig or MissingInput if there is no such model."""
+    if name in named_configs("models"):
+        settings = from_mapping(
+            ModelSettings, load_named("models", name), where=f"configs/models/{name}.yaml"
+        )
+        return settings, _folder(settings.source, settings.revision)
+    looks_like_source = Path(name).exists() or name.count("/") == 1 or name.startswith((".", "/"))
+    if not looks_like_source:
+        known = list(named_configs("models"))
+        raise BadConfig(
+            f"model {name!r} is not known; {suggestion(name, known)}, a folder in diffusers layout, "
+            "or a hub id like black-forest-labs/FLUX.1-dev"
+        )
+    folder = _folder(name, None)
+    return _settings_of(folder, name), folder
+
+
+def pipeline_class(folder: Path) -> str:
+    """``_class_name`` of model_index.json. Raises MissingInput if the folder is no pipeline."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise MissingInput(f"model folder {folder} has no model_index.json; it is not in diffusers layout")
+    return str(_read_json(index).get("_class_name"))
+
+
+def component_config(folder: Path, component: str) -> dict[str, Any]:
+    """config.json of one component. Raises MissingInput naming what is not there."""
+    config = folder / component / "config.json"
+    if not config.is_file():
+        raise MissingInput(f"model folder {folder} is incomplete: {component}/config.json is missing")
+    if not list((folder / component).glob("*.safetensors")):
+        raise MissingInput(
+            f"model folder {folder} is incomplete: {component} has no .safetensors weights "
+            "(other formats are not loaded)"
+        )
+    return _read_json(config)
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the weights as the index names them: path, size and content of small files.
+
+    Files above 64 MiB count by size and the hub's own content name, so that hashing takes no minutes.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
+        small = path.stat().st_size <= 64 << 20
+        digest.update(path.read_bytes() if small else path.resolve().name.encode())
+    return digest.hexdigest()
+
+
+def _settings_of(folder: Path, name: str) -> ModelSettings:
+    """An ``imax.yaml`` in the folder, else FLUX.1-dev's or -schnell's settings by guidance embedding."""
+    own = folder / SETTINGS_FILE
+    if own.is_file():
+        mapping = {"source": name, **load_yaml(own)}
+        return from_mapping(ModelSettings, mapping, where=str(own))
+    distilled = component_config(folder, "transformer").get("guidance_embeds", False)
+    like = "flux-dev" if distilled else "flux-schnell"
+    settings = from_mapping(ModelSettings, load_named("models", like), where=like)
+    return dataclasses.replace(settings, source=name, revision=None)
+
+
+def _folder(source: str, revision: str | None) -> Path:
+    if source == "embedded":
+        return EMBEDDED
+    if Path(source).is_dir():
+        return Path(source)
+    if source.count("/") != 1 or source.startswith((".", "/")):
+        raise MissingInput(f"model folder {source} does not exist")
+    return _download(source, revision)
+
+
+def _download(source: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=WANTED_FILES))
+    except GatedRepoError as error:
+        raise NoPermission(
+            f"model {source} is gated: accept its licence on its page, then set HF_TOKEN"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise MissingInput(f"model {source} has no revision {revision!r}") from error
+    except RepositoryNotFoundError as error:
+        raise MissingInput(f"model {source} was not found on the hub; check the spelling") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise MissingInput(
+            f"model {source} is not in the local cache and the hub cannot be reached; "
+            "download it first or give a folder"
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadConfig(f"{path} is not readable JSON: {error}") from error
+    return loaded

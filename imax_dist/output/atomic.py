@@ -1,0 +1,79 @@
+"""Files that are either whole or not there: temp file in the same folder, fsync, rename."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from imax_dist.errors import CannotWrite, ImaxError, NoPermission
+
+
+def write_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Call ``write`` with a temp path beside ``path``, then move it into place.
+
+    Raises NoPermission or CannotWrite (disk full, missing folder, read-only); the temp file is removed.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        _sync(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` whole or not at all."""
+    write_file(path, lambda temporary: _write_all(temporary, content))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, indented for people, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_error(path: Path, error: OSError) -> ImaxError:
+    """The sentence and class for an OSError met while writing ``path``."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return NoPermission(f"{path} cannot be written: no permission for {path.parent}")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CannotWrite(f"{path} cannot be written: the disk is full; nothing was left behind")
+    return CannotWrite(f"{path} cannot be written: {error.strerror or error}")
+
+
+def require_writable(folder: Path) -> None:
+    """Make ``folder`` and check that a file can be written there, before any work is done."""
+    write_file(folder / ".imax-write-test", lambda temporary: None)
+    (folder / ".imax-write-test").unlink(missing_ok=True)
+
+
+def _write_all(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,69 @@
+"""PNG files that carry the recipe of their picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from imax_dist.errors import BadManifest, MissingInput
+from imax_dist.output.atomic import write_file
+from imax_dist.output.pixels import EightBit
+
+RECIPE_KEY = "imax-recipe"
+LARGEST_RECIPE = 4 << 20
+
+
+def write_png(path: Path, image: EightBit, recipe: dict[str, Any]) -> None:
+    """Write (H, W, 3) bytes with the recipe as compressed text; the same input gives the same file."""
+    information = PngImagePlugin.PngInfo()
+    information.add_itxt(RECIPE_KEY, json.dumps(recipe, ensure_ascii=False), zip=True)
+    information.add_text("Software", "imax-dist")
+    picture = Image.fromarray(image)
+    write_file(path, lambda temporary: picture.save(temporary, format="PNG", pnginfo=information))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The recipe in a PNG or a JSON file. Raises MissingInput or BadManifest if there is none."""
+    if not path.is_file():
+        raise MissingInput(f"recipe {path} does not exist")
+    text = _text_of_png(path) if path.suffix.lower() == ".png" else _text_of_json(path)
+    try:
+        recipe = json.loads(text)
+    except ValueError as error:
+        raise BadManifest(f"{path} holds no readable recipe: {error}") from error
+    if not isinstance(recipe, dict):
+        raise BadManifest(f"{path} holds no readable recipe: its top level is not an object")
+    return recipe
+
+
+def read_pixels(path: Path) -> EightBit:
+    """The pixels of an image file as (H, W, 3) bytes. Raises MissingInput or BadManifest."""
+    import numpy as np
+
+    if not path.is_file():
+        raise MissingInput(f"image {path} does not exist")
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise BadManifest(f"{path} is not a readable image: {error}") from error
+
+
+def _text_of_png(path: Path) -> str:
+    try:
+        with Image.open(path) as picture:
+            text = getattr(picture, "text", {}).get(RECIPE_KEY)
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise BadManifest(f"{path} is not a readable PNG: {error}") from error
+    if text is None:
+        raise BadManifest(f"{path} carries no recipe; was it made or re-saved by another program?")
+    return str(text)
+
+
+def _text_of_json(path: Path) -> str:
+    if path.stat().st_size > LARGEST_RECIPE:
+        raise BadManifest(f"{path} is larger than any recipe ({LARGEST_RECIPE >> 20} MiB)")
+    return path.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,1 @@
+"""Tensors over process groups; knows no model. Every function equals its serial form (tests/parallel)."""

@@ -1,0 +1,77 @@
+"""Attention on one device that also returns its log-sum-exp, and the exact merge of two such results.
+
+The merge is the online softmax: attention over a set of keys is the average of the attentions over its
+parts, weighted by their partition sums (Milakov and Gimelshein, arXiv 1805.02867).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor
+
+from imax_dist.shapes import Heads, LogSumExp
+
+Queries = Float[Tensor, "batch queries heads head_dim"]
+Keys = Float[Tensor, "batch keys heads head_dim"]
+
+
+class PartialAttention(NamedTuple):
+    """Attention over some of the keys: the output and the natural log of its partition sum."""
+
+    output: Heads
+    log_sum_exp: LogSumExp
+
+
+def attend(query: Queries, key: Keys, value: Keys) -> Queries:
+    """Softmax attention over all ``key`` at once, scale 1 / sqrt(head_dim)."""
+    output = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)))
+    return output.transpose(1, 2)
+
+
+def attend_partially(query: Queries, key: Keys, value: Keys) -> PartialAttention:
+    """The same with the log-sum-exp; the kernel follows device and dtype."""
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    if query.device.type == "cpu":
+        output, log_sum_exp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+    elif query.dtype in (torch.float16, torch.bfloat16):
+        output, log_sum_exp = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[:2]
+    elif query.dtype == torch.float32:
+        efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+        output, padded = efficient(q, k, v, None, True)[:2]
+        log_sum_exp = padded[:, :, : q.shape[2]]  # the kernel pads it to a multiple of 32
+    else:
+        output, log_sum_exp = _attend_plainly(q, k, v)
+    return PartialAttention(output.transpose(1, 2), log_sum_exp.transpose(1, 2))
+
+
+def _attend_plainly(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    return logits.softmax(dim=-1) @ v, logits.logsumexp(dim=-1)
+
+
+def weighted(part: PartialAttention, copies: int) -> PartialAttention:
+    """The part as if each of its keys stood there ``copies`` times: log-sum-exp + log copies."""
+    if copies == 1:
+        return part
+    return PartialAttention(part.output, part.log_sum_exp + math.log(copies))
+
+
+def merge(first: PartialAttention | None, second: PartialAttention) -> PartialAttention:
+    """Attention over the union of two disjoint sets of keys, in float32 or better."""
+    precise = _promoted(second)
+    if first is None:
+        return precise
+    total = torch.logaddexp(first.log_sum_exp, precise.log_sum_exp)
+    share = (precise.log_sum_exp - total).exp().unsqueeze(-1)
+    output = first.output + share * (precise.output - first.output)
+    return PartialAttention(output, total)
+
+
+def _promoted(part: PartialAttention) -> PartialAttention:
+    precision = torch.promote_types(part.output.dtype, torch.float32)
+    return PartialAttention(part.output.to(precision), part.log_sum_exp.to(precision))

@@ -1,0 +1,78 @@
+"""Rank 0 makes something once; every rank gets the same bits, or the same error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from imax_dist import errors
+from imax_dist.parallel.topology import Topology
+
+Tensors = Mapping[str, Tensor]
+
+
+def from_first_rank(make: Callable[[], Tensors], topology: Topology) -> dict[str, Tensor]:
+    """Run ``make`` on rank 0 and give its tensors to all ranks, on their own devices.
+
+    If it raises, every rank raises an ImaxError of the same class, so that none waits for a lost rank.
+    """
+    if topology.world_size == 1:
+        return dict(make())
+    tensors: dict[str, Tensor] = {}
+    header: dict[str, Any] = {}
+    if topology.is_first:
+        try:
+            tensors = {name: _ready(x, topology) for name, x in make().items()}
+            header = {"tensors": {name: _describe(x) for name, x in tensors.items()}}
+        except Exception as error:
+            _broadcast_json({"error": _describe_error(error)}, topology)
+            raise
+    header = _broadcast_json(header, topology)
+    if "error" in header:
+        name, message = header["error"]
+        raise getattr(errors, name)(message)
+    for name, (dtype, shape) in header["tensors"].items():
+        if not topology.is_first:
+            tensors[name] = torch.empty(shape, dtype=getattr(torch, dtype), device=topology.device)
+        dist.broadcast(tensors[name], src=0)
+    return tensors
+
+
+def highest(value: int, topology: Topology) -> int:
+    """The largest ``value`` any rank brought, on every rank."""
+    if topology.world_size == 1:
+        return value
+    shared = torch.tensor(value, device=topology.device)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return int(shared.item())
+
+
+def _ready(x: Tensor, topology: Topology) -> Tensor:
+    return x.to(topology.device).contiguous()
+
+
+def _describe(x: Tensor) -> tuple[str, list[int]]:
+    return str(x.dtype).removeprefix("torch."), list(x.shape)
+
+
+def _describe_error(error: Exception) -> tuple[str, str]:
+    if isinstance(error, errors.ImaxError):
+        return type(error).__name__, str(error)
+    return "ImaxError", f"rank 0 failed: {type(error).__name__}: {error}"
+
+
+def _broadcast_json(value: dict[str, Any], topology: Topology) -> dict[str, Any]:
+    content = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
+    length = torch.tensor(len(content), device=topology.device)
+    dist.broadcast(length, src=0)
+    buffer = torch.empty(int(length.item()), dtype=torch.uint8, device=topology.device)
+    if topology.is_first:
+        buffer.copy_(content)
+    dist.broadcast(buffer, src=0)
+    decoded: dict[str, Any] = json.loads(bytes(buffer.cpu().tolist()))
+    return decoded

@@ -1,0 +1,105 @@
+"""The two axes that split a token sequence: Ulysses between neighbouring ranks, ring across them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+
+from imax_dist.errors import BadConfig
+from imax_dist.parallel.topology import Topology
+
+
+@dataclass(frozen=True)
+class SequenceMesh:
+    """``ring`` x ``ulysses`` ranks; rank = ring index x ulysses + ulysses index.
+
+    Groups are None on a mesh of one rank, where nothing is communicated.
+    """
+
+    ulysses: int
+    ring: int
+    rank: int
+    ulysses_group: dist.ProcessGroup | None = None
+    ring_group: dist.ProcessGroup | None = None
+    group: dist.ProcessGroup | None = None
+
+    @property
+    def size(self) -> int:
+        return self.ulysses * self.ring
+
+    @property
+    def ring_index(self) -> int:
+        return self.rank // self.ulysses
+
+    @property
+    def ulysses_index(self) -> int:
+        return self.rank % self.ulysses
+
+    def ulysses_ranks(self, ring_index: int) -> range:
+        """The ranks that share their heads at one place of the ring."""
+        return range(ring_index * self.ulysses, (ring_index + 1) * self.ulysses)
+
+
+def single_rank() -> SequenceMesh:
+    """The mesh of a serial run."""
+    return SequenceMesh(ulysses=1, ring=1, rank=0)
+
+
+def build_mesh(topology: Topology, *, ulysses: int, ring: int) -> SequenceMesh:
+    """Make the process groups; every rank must call this. Raises BadConfig if degrees do not fit."""
+    check_degrees(topology.world_size, ulysses=ulysses, ring=ring)
+    if topology.world_size == 1:
+        return single_rank()
+    mesh = init_device_mesh(
+        topology.device.type, (ring, ulysses), mesh_dim_names=("ring", "ulysses")
+    )
+    return SequenceMesh(
+        ulysses=ulysses,
+        ring=ring,
+        rank=topology.rank,
+        ulysses_group=mesh.get_group("ulysses"),
+        ring_group=mesh.get_group("ring"),
+        group=dist.group.WORLD,
+    )
+
+
+def check_degrees(world_size: int, *, ulysses: int, ring: int) -> None:
+    """Raise BadConfig unless ulysses x ring is the number of ranks."""
+    if min(ulysses, ring) < 1:
+        raise BadConfig(f"parallel: ulysses {ulysses} and ring {ring} must both be at least 1")
+    if ulysses * ring != world_size:
+        raise BadConfig(
+            f"parallel: ulysses {ulysses} x ring {ring} needs {ulysses * ring} ranks, "
+            f"but {world_size} {'was' if world_size == 1 else 'were'} started"
+        )
+
+
+def check_heads(heads: int, *, ulysses: int) -> None:
+    """Raise BadConfig unless every Ulysses rank gets the same number of heads."""
+    if heads % ulysses:
+        legal = [degree for degree in range(1, heads + 1) if heads % degree == 0]
+        raise BadConfig(
+            f"parallel: ulysses {ulysses} does not divide the model's {heads} attention heads; "
+            f"it can be {', '.join(map(str, legal))}, the ring takes any number of ranks"
+        )
+
+
+def choose_degrees(
+    world_size: int, *, heads: int, ulysses: int | None = None, ring: int | None = None
+) -> tuple[int, int]:
+    """(ulysses, ring) for ``world_size`` ranks: what is given stays, Ulysses is as large as heads allow.
+
+    Raises BadConfig if the given degrees do not fit.
+    """
+    if ulysses is None and ring is not None:
+        ulysses = max(1, world_size // ring) if ring > 0 else 1
+    if ulysses is None:
+        fitting = (d for d in range(world_size, 0, -1) if world_size % d == 0 and heads % d == 0)
+        ulysses = next(fitting)
+    if ring is None:
+        ring = max(1, world_size // ulysses) if ulysses > 0 else 1
+    check_degrees(world_size, ulysses=ulysses, ring=ring)
+    check_heads(heads, ulysses=ulysses)
+    return ulysses, ring

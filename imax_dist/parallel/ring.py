@@ -1,0 +1,52 @@
+"""Ring: keys and values travel round the ranks while each rank's queries stay.
+
+Ring attention, arXiv 2310.01889, without causal mask. A hop is posted before the block in hand is
+computed, so that it travels meanwhile. Blocks may have different lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from imax_dist.parallel.mesh import SequenceMesh
+from imax_dist.shapes import Heads
+
+
+def rotate(
+    key: Heads, value: Heads, lengths: Sequence[int], mesh: SequenceMesh
+) -> Iterator[tuple[int, Heads, Heads]]:
+    """Yield (ring index of the owner, key, value) for every block of the ring, the own one first.
+
+    ``lengths`` are the token counts of the blocks by ring index.
+    """
+    block = torch.stack([key, value]) if mesh.ring > 1 else None
+    for hop in range(mesh.ring):
+        owner = (mesh.ring_index - hop) % mesh.ring
+        if block is None:
+            yield owner, key, value
+            return
+        coming: Tensor | None = None
+        pending: list[dist.Work] = []
+        if hop + 1 < mesh.ring:
+            length = lengths[(owner - 1) % mesh.ring]
+            coming = block.new_empty((2, block.shape[1], length, *block.shape[3:]))
+            pending = _exchange(block, coming, mesh)
+        yield owner, block[0], block[1]
+        for work in pending:
+            work.wait()
+        block = coming if coming is not None else block
+
+
+def _exchange(block: Tensor, coming: Tensor, mesh: SequenceMesh) -> list[dist.Work]:
+    """Post the send to the next place of the ring and the receive from the one before."""
+    following = (mesh.rank + mesh.ulysses) % mesh.size
+    preceding = (mesh.rank - mesh.ulysses) % mesh.size
+    operations = [
+        dist.P2POp(dist.isend, block, following, group=mesh.ring_group),
+        dist.P2POp(dist.irecv, coming, preceding, group=mesh.ring_group),
+    ]
+    return list(dist.batch_isend_irecv(operations))

@@ -1,0 +1,94 @@
+"""Which rank am I, who started me, and on which device do I compute."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from imax_dist.errors import BadConfig
+
+DEFAULT_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Topology:
+    """One process among ``world_size``; a world of one has no process group at all."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    launcher: str
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def backend(self) -> str:
+        return "nccl" if self.device.type == "cuda" else "gloo"
+
+
+def detect(environment: Mapping[str, str] | None = None, *, device: str = "auto") -> Topology:
+    """Read torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK), or stand alone without them.
+
+    ``device`` is auto (CUDA when there is one), cpu or cuda. Raises BadConfig if it cannot be had.
+    """
+    variables = os.environ if environment is None else environment
+    rank = int(variables.get("RANK", "0"))
+    local_rank = int(variables.get("LOCAL_RANK", str(rank)))
+    return Topology(
+        rank=rank,
+        world_size=int(variables.get("WORLD_SIZE", "1")),
+        local_rank=local_rank,
+        launcher="torchrun" if "RANK" in variables else "single",
+        device=pick_device(device, local_rank=local_rank),
+    )
+
+
+def pick_device(device: str, *, local_rank: int = 0) -> torch.device:
+    """The device of a local rank. Raises BadConfig for an unknown or missing one."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise BadConfig(f"device {device!r} is not known; choose auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BadConfig("device cuda was asked for, but torch sees no CUDA device; use --device cpu")
+    if device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise BadConfig(
+            f"local rank {local_rank} has no GPU: this host has {torch.cuda.device_count()}; "
+            "start as many ranks per host as it has GPUs"
+        )
+    return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def process_group(
+    topology: Topology, *, store: dist.Store | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+) -> Iterator[None]:
+    """Join the default process group for the length of the block; a world of one joins nothing.
+
+    ``store`` is a rendezvous the launcher made (Ray); without it torchrun's variables are used.
+    """
+    if topology.device.type == "cuda":
+        torch.cuda.set_device(topology.device)
+    if topology.world_size == 1:
+        yield
+        return
+    dist.init_process_group(
+        backend=topology.backend,
+        store=store,
+        rank=topology.rank if store is not None else -1,
+        world_size=topology.world_size if store is not None else -1,
+        timeout=timedelta(seconds=timeout_s),
+    )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,129 @@
+"""A poster in the middle of its passes, on disk: safetensors with a few words of metadata.
+
+One file holds all that the rest of the render needs (latents, reference, where it stands), for the whole
+image, so that any number of ranks can go on from it. Nothing pickled is read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from imax_dist.errors import BadManifest, MissingInput
+from imax_dist.output.atomic import write_file
+
+FORMAT = "imax-checkpoint/1"
+KEPT = 2
+Resume = Literal["auto", "never", "must"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """``step`` steps of ``phase`` are done. ``tensors``: latents, and endpoints or reference if any."""
+
+    phase: Literal["native", "extrapolated"]
+    step: int
+    fingerprint: str
+    seed: int
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """Where one poster's checkpoints go: every ``every`` steps, the last two are kept."""
+
+    folder: Path
+    every: int = 5
+    resume: Resume = "auto"
+
+    def due(self, step: int, steps: int) -> bool:
+        return self.every > 0 and step % self.every == 0 and step < steps
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write whole or not at all, then drop all but the newest two."""
+        order = 0 if checkpoint.phase == "native" else 1
+        path = self.folder / f"step-{order}{checkpoint.step:05d}.safetensors"
+        metadata = {
+            "format": FORMAT,
+            "phase": checkpoint.phase,
+            "step": str(checkpoint.step),
+            "fingerprint": checkpoint.fingerprint,
+            "seed": str(checkpoint.seed),
+        }
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in checkpoint.tensors.items()}
+        write_file(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        for old in self.files()[KEPT:]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def files(self) -> list[Path]:
+        """Checkpoint files, newest step first."""
+        found = (p for p in self.folder.glob("step-*.safetensors") if re.search(r"step-\d+$", p.stem))
+        return sorted(found, reverse=True)
+
+    def find(self, fingerprint: str) -> tuple[Checkpoint | None, list[str]]:
+        """The newest usable checkpoint of this plan, and a sentence for each file passed over.
+
+        With ``resume`` never nothing is looked for; with must it is an error (MissingInput, or BadManifest
+        for a file that is torn or of another poster) if none can be used.
+        """
+        if self.resume == "never":
+            return None, []
+        passed_over: list[str] = []
+        for path in self.files():
+            try:
+                return read_checkpoint(path, fingerprint), passed_over
+            except BadManifest as error:
+                passed_over.append(str(error))
+        if self.resume == "must":
+            if passed_over:
+                raise BadManifest(f"--resume must: {passed_over[0]}")
+            raise MissingInput(f"--resume must: there is no checkpoint in {self.folder}; use --resume auto")
+        return None, passed_over
+
+    def remove(self) -> None:
+        """The poster is done: its checkpoints and their folder go."""
+        for path in self.files():
+            path.unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+
+def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
+    """Read one file. Raises BadManifest if it is torn, foreign, or of another poster or settings."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise BadManifest(f"{path} is not a checkpoint of this program ({FORMAT})")
+            if metadata["fingerprint"] != fingerprint:
+                raise BadManifest(
+                    f"{path} belongs to another poster or other settings; "
+                    "use --resume never to start over"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return _checked(path, metadata, tensors)
+    except (SafetensorError, OSError, KeyError, ValueError, json.JSONDecodeError) as error:
+        raise BadManifest(f"{path} cannot be read as a checkpoint: {error}") from error
+
+
+def _checked(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> Checkpoint:
+    phase = metadata["phase"]
+    if phase not in ("native", "extrapolated") or "latents" not in tensors:
+        raise BadManifest(f"{path} cannot be read as a checkpoint: phase or latents missing")
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise BadManifest(f"{path} cannot be used: it holds numbers that are not finite")
+    return Checkpoint(
+        phase="native" if phase == "native" else "extrapolated",
+        step=int(metadata["step"]),
+        fingerprint=metadata["fingerprint"],
+        seed=int(metadata["seed"]),
+        tensors=tensors,
+    )

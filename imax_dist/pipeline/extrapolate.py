@@ -1,0 +1,76 @@
+"""Stage 4: the target-size pass. All ranks share each step's tokens; guidance acts on the whole latent."""
+
+from __future__ import annotations
+
+import torch
+
+from imax_dist.events import Listener
+from imax_dist.geometry import LatentGrid
+from imax_dist.method import patch_shift
+from imax_dist.method.guidance import Step, guided_velocity
+from imax_dist.models.base import Conditioning, FlowModel, TokenSequence
+from imax_dist.pipeline.endpoint import Reference
+from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.pipeline.positions import PositionTables
+from imax_dist.pipeline.sampler import AfterStep, Velocity, denoise
+from imax_dist.shapes import Latents
+
+
+def run_extrapolated(
+    plan: RenderPlan,
+    velocity: Velocity,
+    x: Latents,
+    *,
+    first: int,
+    listen: Listener,
+    after_step: AfterStep,
+) -> Latents:
+    """Denoise ``x`` from step ``first`` to the end with a velocity of ``extrapolated_velocity``."""
+    with torch.no_grad():
+        return denoise(
+            x,
+            plan.sigmas,
+            velocity,
+            stage="extrapolated",
+            listen=listen,
+            after_step=after_step,
+            first=first,
+        )
+
+
+def extrapolated_velocity(
+    plan: RenderPlan,
+    model: FlowModel,
+    conditioning: Conditioning,
+    reference: Reference | None,
+    *,
+    sequence: TokenSequence,
+) -> Velocity:
+    """The guided velocity of a step as a function of the whole latents; the same bits on every rank."""
+    tables = PositionTables(plan, model)
+    project = plan.project
+
+    def predict(x: Latents, step: Step) -> Latents:
+        grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(plan.spec.patch)
+        return model.velocity(
+            x.to(model.dtype),
+            step.sigma,
+            conditioning,
+            table=tables.at(grid, step.sigma),
+            sequence=sequence,
+            guidance_scale=plan.guidance_scale,
+        ).to(x.dtype)
+
+    def velocity(x: Latents, step: Step) -> Latents:
+        if plan.method.patch_shift and patch_shift.is_shifted(step.index):
+            predicted = patch_shift.shift_out(predict(patch_shift.shift_in(x), step))
+        else:
+            predicted = predict(x, step)
+        weights = plan.schedule(step)
+        if reference is None or not weights.active:
+            return predicted
+        return guided_velocity(
+            predicted, x, reference.at(step.sigma), step.sigma, project=project, weights=weights
+        )
+
+    return velocity

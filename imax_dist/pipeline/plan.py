@@ -1,0 +1,172 @@
+"""Everything that is decided before the first step: sizes, noise levels, copies, scales.
+
+A plan depends on the request and the model only, never on ranks, engine or device, so that these
+cannot change the picture. Its fingerprint marks checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from imax_dist.config import choice, fingerprint, from_mapping, load_named, to_mapping
+from imax_dist.geometry import AxisScale, ImageSize, LatentGrid, native_size
+from imax_dist.method.guidance import SCHEDULES, Schedule
+from imax_dist.method.presets import Method
+from imax_dist.method.projection import PROJECTIONS, Projection
+from imax_dist.method.proportional_attention import LOGIT_FACTORS
+from imax_dist.method.rope import FREQUENCY_RULES
+from imax_dist.method.text_duplication import COPY_RULES, TextCopies
+from imax_dist.method.time_shift import shifted_sigmas
+from imax_dist.models.base import ModelSpec
+from imax_dist.pipeline.request import Request
+
+DEFAULT_SCALE = 2
+
+
+@dataclass(frozen=True)
+class RenderPlan:
+    """One poster, decided. Sizes are pixels, grids latent pixels, sigmas run from 1 to 0."""
+
+    request: Request
+    spec: ModelSpec
+    method: Method
+    size: ImageSize
+    """What was asked for; the render is cropped to it."""
+    render_size: ImageSize
+    native_size: ImageSize
+    native_sigmas: tuple[float, ...]
+    sigmas: tuple[float, ...]
+    native_guidance_scale: float
+    guidance_scale: float
+    copies: TextCopies
+
+    @property
+    def extrapolates(self) -> bool:
+        """False at native size and below, where the native pass is the poster."""
+        return self.render_size != self.native_size
+
+    @property
+    def grid(self) -> LatentGrid:
+        return self._grid(self.render_size)
+
+    @property
+    def native_grid(self) -> LatentGrid:
+        return self._grid(self.native_size)
+
+    @property
+    def scale(self) -> AxisScale:
+        return AxisScale.between(self.grid, self.native_grid)
+
+    @property
+    def project(self) -> Projection:
+        return PROJECTIONS[self.method.guidance.projection](self.scale)
+
+    @property
+    def schedule(self) -> Schedule:
+        return SCHEDULES[self.method.guidance.schedule]
+
+    @property
+    def guided(self) -> bool:
+        """Whether the extrapolated pass needs a native image at all."""
+        return self.method.guidance.schedule != "off"
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as JSON values, for recipes, checkpoints and people."""
+        return {
+            "size": str(self.size),
+            "render_size": str(self.render_size),
+            "native_size": str(self.native_size) if self.extrapolates else None,
+            "scale": {"height": self.scale.height, "width": self.scale.width},
+            "native_sigmas": list(self.native_sigmas),
+            "sigmas": list(self.sigmas) if self.extrapolates else None,
+            "guidance_scale": {
+                "native": self.native_guidance_scale,
+                "extrapolated": self.guidance_scale,
+            },
+            "text_copies": {"offsets": list(map(list, self.copies.offsets)), "weight": self.copies.weight},
+            "method": to_mapping(self.method),
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what makes the picture: prompt, seed, dtype, weights and the plan itself."""
+        made_of = {
+            "prompt": self.request.prompt,
+            "seed": self.request.seed,
+            "dtype": self.request.dtype,
+            "weights": self.spec.weights,
+            "text_tokens": self.spec.settings.text_tokens,
+            **self.describe(),
+        }
+        return fingerprint(made_of)
+
+    def _grid(self, size: ImageSize) -> LatentGrid:
+        factor = self.spec.vae_factor
+        return LatentGrid(height=size.height // factor, width=size.width // factor)
+
+
+def make_plan(request: Request, spec: ModelSpec) -> RenderPlan:
+    """Decide everything. Raises BadValue or BadConfig for what does not fit."""
+    method = load_method(request)
+    settings = spec.settings
+    side = DEFAULT_SCALE * settings.native_side
+    size = ImageSize.parse(request.size) if request.size else ImageSize(side, side)
+    render_size = size.padded(spec.token_pixels)
+    native = native_size(size, settings.native_side, spec.token_pixels)
+    steps = request.steps or settings.steps.extrapolated
+    native_steps = request.native_steps or (
+        settings.steps.native if render_size != native else request.steps or settings.steps.native
+    )
+    linear_scale = AxisScale(render_size.height / native.height, render_size.width / native.width).linear
+    native_shift = method.time_shift.native or settings.native_shift
+    shift = method.time_shift.extrapolated or settings.shift_factor * linear_scale
+    return RenderPlan(
+        request=request,
+        spec=spec,
+        method=method,
+        size=size,
+        render_size=render_size,
+        native_size=native,
+        native_sigmas=shifted_sigmas(native_steps, native_shift),
+        sigmas=shifted_sigmas(steps, shift),
+        native_guidance_scale=_first(method.guidance_scale.native, settings.guidance_scale.native),
+        guidance_scale=_first(method.guidance_scale.extrapolated, settings.guidance_scale.extrapolated),
+        copies=_text_copies(method, spec, render_size, native),
+    )
+
+
+def load_method(request: Request) -> Method:
+    """The request's preset with its own switches laid over it. Raises BadConfig for a wrong one."""
+    mapping = _overlay(load_named("presets", request.preset), request.method)
+    method = from_mapping(Method, mapping, where=f"preset {request.preset}")
+    choice("guidance.schedule", method.guidance.schedule, SCHEDULES)
+    choice("guidance.projection", method.guidance.projection, PROJECTIONS)
+    choice("rope.rule", method.rope.rule, FREQUENCY_RULES)
+    choice("attention", method.attention, LOGIT_FACTORS)
+    choice("text.copies", method.text.copies, COPY_RULES)
+    return method
+
+
+def _overlay(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), dict)
+        merged[key] = _overlay(merged[key], value) if nested else value
+    return merged
+
+
+def _text_copies(method: Method, spec: ModelSpec, size: ImageSize, native: ImageSize) -> TextCopies:
+    rule = COPY_RULES[method.text.copies]
+    side = ImageSize(spec.settings.native_side, spec.settings.native_side)
+    cell = side if method.text.cell == "square" else native
+    tokens = (
+        LatentGrid(s.height // spec.vae_factor, s.width // spec.vae_factor).tokens(spec.patch)
+        for s in (size, cell)
+    )
+    return rule(*tokens)
+
+
+def _first(value: float | None, default: float) -> float:
+    return default if value is None else value

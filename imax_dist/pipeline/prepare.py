@@ -1,0 +1,75 @@
+"""What the extrapolated pass starts from, made by rank 0: a checkpoint, or the native pass and its endpoint."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from imax_dist.events import stage
+from imax_dist.models.base import Conditioning, FlowModel
+from imax_dist.pipeline.checkpoint import Checkpoint
+from imax_dist.pipeline.endpoint import upsample_reference
+from imax_dist.pipeline.native import NativePass, run_native, start_native
+from imax_dist.pipeline.noise import draw_noise
+from imax_dist.pipeline.run import Run, step_tensor
+from imax_dist.shapes import Latents
+
+
+def prepare(run: Run, model: FlowModel, conditioning: Conditioning) -> dict[str, Tensor]:
+    """``latents`` and ``step`` to go on from, and ``reference`` if the pass is guided. Rank 0 only."""
+    checkpoint = _find(run)
+    if checkpoint is not None and checkpoint.phase == "extrapolated":
+        return {**_moved(checkpoint, model), "step": step_tensor(checkpoint.step)}
+    if not run.plan.extrapolates:
+        native = _native(run, model, conditioning, checkpoint)
+        return {"latents": native.latents, "step": step_tensor(len(run.plan.sigmas) - 1)}
+    start = {"latents": _noise(run, model), "step": step_tensor(0)}
+    if not run.plan.guided:
+        return start
+    native = _native(run, model, conditioning, checkpoint)
+    with stage(run.listen, "endpoint"):
+        return {**start, "reference": upsample_reference(run.plan, model, native)}
+
+
+def _find(run: Run) -> Checkpoint | None:
+    if run.checkpoints is None:
+        return None
+    checkpoint, passed_over = run.checkpoints.find(run.plan.fingerprint)
+    for sentence in passed_over:
+        run.listen("note", {"text": f"not resumed: {sentence}"})
+    if checkpoint is not None:
+        text = f"resumed after step {checkpoint.step} of the {checkpoint.phase} pass"
+        run.listen("note", {"text": text})
+    return checkpoint
+
+
+def _native(
+    run: Run, model: FlowModel, conditioning: Conditioning, checkpoint: Checkpoint | None
+) -> NativePass:
+    steps = len(run.plan.native_sigmas) - 1
+    state = start_native(run.plan, model) if checkpoint is None else _native_state(checkpoint, model)
+
+    def after_step(step: int, x: Latents) -> None:
+        tensors = {"latents": x}
+        if state.endpoints:
+            tensors["endpoints"] = torch.cat(state.endpoints)
+        run.end_alone("native", step, steps, tensors)
+
+    with stage(run.listen, "native", steps=steps):
+        return run_native(
+            run.plan, model, conditioning, state, listen=run.listen, after_step=after_step
+        )
+
+
+def _native_state(checkpoint: Checkpoint, model: FlowModel) -> NativePass:
+    tensors = _moved(checkpoint, model)
+    endpoints = list(tensors["endpoints"].split(1)) if "endpoints" in tensors else []
+    return NativePass(latents=tensors["latents"], step=checkpoint.step, endpoints=endpoints)
+
+
+def _moved(checkpoint: Checkpoint, model: FlowModel) -> dict[str, Tensor]:
+    return {name: tensor.to(model.device) for name, tensor in checkpoint.tensors.items()}
+
+
+def _noise(run: Run, model: FlowModel) -> Latents:
+    return draw_noise(run.plan.request.seed, "extrapolated", grid=run.plan.grid, model=model)

@@ -1,0 +1,20 @@
+"""Stage 1: rank 0 embeds the prompt, every rank gets the same bits."""
+
+from __future__ import annotations
+
+from imax_dist.models.base import Conditioning, FlowModel
+from imax_dist.parallel.broadcast import from_first_rank
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.plan import RenderPlan
+
+
+def embed_prompt(plan: RenderPlan, model: FlowModel, topology: Topology) -> Conditioning:
+    """Embed the prompt, and the empty one where a pass uses classifier-free guidance."""
+    negative = plan.spec.guidance == "classifier_free" and (
+        plan.native_guidance_scale != 1.0 or plan.guidance_scale != 1.0
+    )
+
+    def embed() -> dict[str, object]:
+        return dict(model.encode_prompt(plan.request.prompt, negative=negative).tensors)
+
+    return Conditioning(from_first_rank(embed, topology))  # type: ignore[arg-type]

@@ -1,0 +1,72 @@
+"""The recipe: all that is needed to make the same bits again, as JSON values."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+
+import imax_dist
+from imax_dist.config import from_mapping, to_mapping
+from imax_dist.errors import BadManifest
+from imax_dist.models.base import FlowModel
+from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.pipeline.ranks import Ranks
+from imax_dist.pipeline.request import Request
+
+FORMAT = "imax-recipe/1"
+
+
+def make_recipe(plan: RenderPlan, model: FlowModel, ranks: Ranks) -> dict[str, Any]:
+    """Request, resolved plan, model, and the surroundings that decide the last bits."""
+    return {
+        "format": FORMAT,
+        "request": to_mapping(plan.request),
+        "plan": plan.describe(),
+        "model": {
+            "name": plan.spec.name,
+            "source": plan.spec.settings.source,
+            "revision": plan.spec.settings.revision,
+            "weights_sha256": plan.spec.weights,
+        },
+        "surroundings": surroundings(model.device, ranks),
+    }
+
+
+def surroundings(device: torch.device, ranks: Ranks) -> dict[str, Any]:
+    """Versions, device, threads and mesh: another set gives the same picture, perhaps not the same bits."""
+    import diffusers
+    import transformers
+
+    on_gpu = device.type == "cuda"
+    return {
+        "imax_dist": imax_dist.__version__,
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+        "device": torch.cuda.get_device_name(device) if on_gpu else f"cpu ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "ulysses": ranks.mesh.ulysses,
+        "ring": ranks.mesh.ring,
+        "text": ranks.settings.text,
+        "engine": ranks.settings.engine,
+    }
+
+
+def request_of(recipe: dict[str, Any], *, where: str) -> Request:
+    """The request of a recipe. Raises BadManifest if it is not one of ours, BadConfig for a wrong key."""
+    if recipe.get("format") != FORMAT or not isinstance(recipe.get("request"), dict):
+        raise BadManifest(f"{where} is not a recipe of this program ({FORMAT})")
+    return from_mapping(Request, recipe["request"], where=where)
+
+
+def differences(recipe: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """``key: then -> now`` for everything around the render that could change its last bits."""
+    flat_then = {**recipe.get("surroundings", {}), "weights": recipe.get("model", {}).get("weights_sha256")}
+    flat_now = {**now["surroundings"], "weights": now["model"]["weights_sha256"]}
+    return [
+        f"{key}: {flat_then.get(key)} -> {flat_now.get(key)}"
+        for key in flat_now
+        if flat_then.get(key) != flat_now.get(key)
+    ]

@@ -1,0 +1,106 @@
+"""A request becomes a picture: the stages in order, on one rank or many."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+from torch import Tensor
+
+from imax_dist.events import Listener, ignore, stage
+from imax_dist.models.base import FlowModel
+from imax_dist.models.load import load_model
+from imax_dist.parallel.broadcast import from_first_rank
+from imax_dist.parallel.topology import Topology, detect, process_group
+from imax_dist.pipeline.checkpoint import CheckpointFolder
+from imax_dist.pipeline.decode import decode
+from imax_dist.pipeline.endpoint import Reference, reference_sigmas
+from imax_dist.pipeline.extrapolate import extrapolated_velocity, run_extrapolated
+from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.prepare import prepare
+from imax_dist.pipeline.prompt import embed_prompt
+from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_ranks
+from imax_dist.pipeline.recipe import make_recipe
+from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.run import Run, never
+from imax_dist.shapes import Latents
+
+
+class Rendering(NamedTuple):
+    """What a render gives. ``pixels`` (H, W, 3) in [0, 1], float32, are None on ranks above 0."""
+
+    pixels: Tensor | None
+    latents: Latents
+    plan: RenderPlan
+    recipe: dict[str, Any]
+
+
+def render(
+    request: Request,
+    *,
+    topology: Topology | None = None,
+    parallel: ParallelSettings | None = None,
+    checkpoints: CheckpointFolder | None = None,
+    listen: Listener = ignore,
+    stop: Callable[[], bool] = never,
+) -> Rendering:
+    """Render one poster from nothing; under torchrun every rank calls this with the same request.
+
+    Raises the errors of imax_dist.errors; Preempted if ``stop`` returned True, after a checkpoint.
+    """
+    topology = topology or detect()
+    joined = dist.is_available() and dist.is_initialized()
+    with nullcontext() if joined else process_group(topology):
+        with stage(listen, "load"):
+            model = load_model(
+                request.model, device=topology.device, dtype=request.dtype, text=topology.is_first
+            )
+        ranks = join_ranks(parallel or ParallelSettings(), topology, heads=model.spec.heads)
+        return render_with(model, ranks, request, checkpoints=checkpoints, listen=listen, stop=stop)
+
+
+def render_with(
+    model: FlowModel,
+    ranks: Ranks,
+    request: Request,
+    *,
+    checkpoints: CheckpointFolder | None = None,
+    listen: Listener = ignore,
+    stop: Callable[[], bool] = never,
+) -> Rendering:
+    """Render one poster with a loaded model (the request's) on ranks that have joined."""
+    request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
+    plan = make_plan(request, model.spec)
+    latents = render_latents(Run(plan, ranks, checkpoints, listen, stop), model)
+    pixels = None
+    if ranks.topology.is_first:
+        with stage(listen, "decode"):
+            pixels = decode(plan, model, latents)
+    return Rendering(pixels, latents, plan, make_recipe(plan, model, ranks))
+
+
+def render_latents(run: Run, model: FlowModel) -> Latents:
+    """All stages but the decode; the final latents are the same bits on every rank."""
+    plan, topology = run.plan, run.ranks.topology
+    with stage(run.listen, "prompt"):
+        conditioning = embed_prompt(plan, model, topology)
+    start = from_first_rank(lambda: prepare(run, model, conditioning), topology)
+    if not plan.extrapolates:
+        return start["latents"]
+    kept = {name: start[name] for name in ("reference",) if name in start}
+    reference = Reference(start["reference"], reference_sigmas(plan)) if kept else None
+    sequence = run.ranks.sequence(plan.copies)
+    velocity = extrapolated_velocity(plan, model, conditioning, reference, sequence=sequence)
+    steps = len(plan.sigmas) - 1
+    with stage(run.listen, "extrapolated", steps=steps):
+        return run_extrapolated(
+            plan,
+            velocity,
+            start["latents"],
+            first=int(start["step"]),
+            listen=run.listen,
+            after_step=lambda step, x: run.end_together(step, steps, {"latents": x, **kept}),
+        )

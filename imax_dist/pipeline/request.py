@@ -1,0 +1,54 @@
+"""What someone asks for: one poster. The same fields on the command line, in a manifest and in Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from imax_dist.config import fingerprint, to_mapping
+from imax_dist.errors import BadValue
+from imax_dist.geometry import ImageSize
+
+LONGEST_PROMPT = 8_000
+LARGEST_SEED = 2**63 - 1
+MOST_STEPS = 1_000
+LARGEST_AREA = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """One poster. What is None is filled in from the model's settings.
+
+    ``size`` is ``WIDTHxHEIGHT`` in pixels. ``method`` changes single switches of the preset, nested as in
+    ``configs/presets``: ``{"rope": {"rule": "none"}}``. Raises BadValue for what can never be rendered.
+    """
+
+    prompt: str
+    size: str | None = None
+    seed: int = 0
+    model: str = "embedded"
+    preset: str = "imax"
+    steps: int | None = None
+    native_steps: int | None = None
+    dtype: str | None = None
+    method: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise BadValue("the prompt is empty; say what the poster shows")
+        if len(self.prompt) > LONGEST_PROMPT:
+            raise BadValue(f"the prompt has {len(self.prompt)} characters; at most {LONGEST_PROMPT} are read")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise BadValue(f"seed {self.seed} is outside 0 to {LARGEST_SEED}")
+        for name, steps in (("steps", self.steps), ("native_steps", self.native_steps)):
+            if steps is not None and not 1 <= steps <= MOST_STEPS:
+                raise BadValue(f"{name} {steps} is outside 1 to {MOST_STEPS}")
+        if self.size is not None:
+            size = ImageSize.parse(self.size)
+            if size.area > LARGEST_AREA:
+                raise BadValue(f"size {size} has {size.megapixels:.0f} megapixels; at most 1000 are rendered")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical request; the default id of a job."""
+        return fingerprint(to_mapping(self))

@@ -1,0 +1,79 @@
+"""What a render runs with but never depends on: ranks, checkpoints, listeners, a stop signal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from imax_dist.errors import ImaxError, Preempted
+from imax_dist.events import Listener, ignore
+from imax_dist.parallel.broadcast import highest
+from imax_dist.pipeline.checkpoint import Checkpoint, CheckpointFolder
+from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.pipeline.ranks import Ranks
+
+GO_ON, STOP, FAILED = 0, 1, 2
+
+
+def never() -> bool:
+    """The stop signal that does not come."""
+    return False
+
+
+@dataclass(frozen=True)
+class Run:
+    """One poster being made. ``stop`` is asked after every step."""
+
+    plan: RenderPlan
+    ranks: Ranks
+    checkpoints: CheckpointFolder | None = None
+    listen: Listener = ignore
+    stop: Callable[[], bool] = never
+
+    def save(self, phase: Literal["native", "extrapolated"], step: int, tensors: dict[str, Tensor]) -> None:
+        """Write a checkpoint now, if this run keeps any."""
+        if self.checkpoints is None:
+            return
+        checkpoint = Checkpoint(phase, step, self.plan.fingerprint, self.plan.request.seed, tensors)
+        path = self.checkpoints.save(checkpoint)
+        self.listen("checkpoint", {"path": str(path), "phase": phase, "step": step})
+
+    def end_alone(
+        self, phase: Literal["native", "extrapolated"], step: int, steps: int, tensors: dict[str, Tensor]
+    ) -> None:
+        """After a step of rank 0 alone: checkpoint if due, and stop if asked to."""
+        stopping = self.stop() and step < steps
+        if stopping or self.checkpoints is not None and self.checkpoints.due(step, steps):
+            self.save(phase, step, tensors)
+        if stopping:
+            raise Preempted(_stopped(phase, step, steps))
+
+    def end_together(self, step: int, steps: int, tensors: dict[str, Tensor]) -> None:
+        """After a step of all ranks: the same, agreed, so that no rank waits for one that left."""
+        failure: ImaxError | None = None
+        due = self.checkpoints is not None and self.checkpoints.due(step, steps)
+        stopping = highest(STOP if self.stop() else GO_ON, self.ranks.topology) == STOP and step < steps
+        if not (due or stopping):
+            return
+        if self.ranks.topology.is_first:
+            try:
+                self.save("extrapolated", step, tensors)
+            except ImaxError as error:
+                failure = error
+        if highest(FAILED if failure else GO_ON, self.ranks.topology) == FAILED:
+            raise failure or ImaxError("rank 0 could not write a checkpoint; its message says why")
+        if stopping:
+            raise Preempted(_stopped("extrapolated", step, steps))
+
+
+def step_tensor(step: int) -> Tensor:
+    """A step count that can travel with tensors."""
+    return torch.tensor(step, dtype=torch.int64)
+
+
+def _stopped(phase: str, step: int, steps: int) -> str:
+    return f"stopped after step {step} of {steps} of the {phase} pass; --resume auto goes on from there"

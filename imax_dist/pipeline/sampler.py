@@ -1,0 +1,38 @@
+"""The Euler loop both passes share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+from imax_dist.events import Listener
+from imax_dist.method.flow import euler_step
+from imax_dist.method.guidance import Step
+from imax_dist.shapes import Latents
+
+Velocity: TypeAlias = Callable[[Latents, Step], Latents]
+AfterStep: TypeAlias = Callable[[int, Latents], None]
+"""Called with the number of steps done and the latents: checkpoint, stop."""
+
+
+def denoise(
+    x: Latents,
+    sigmas: tuple[float, ...],
+    velocity: Velocity,
+    *,
+    stage: str,
+    listen: Listener,
+    after_step: AfterStep,
+    first: int = 0,
+) -> Latents:
+    """Follow ``velocity`` from sigmas[first] to 0; ``x`` stays in float32 or better throughout."""
+    steps = len(sigmas) - 1
+    for index in range(first, steps):
+        started = time.perf_counter()
+        step = Step(sigma=sigmas[index], index=index, steps=steps)
+        x = euler_step(x, velocity(x, step).to(x.dtype), step.sigma, sigmas[index + 1])
+        seconds = time.perf_counter() - started
+        listen("step", {"stage": stage, "index": index + 1, "steps": steps, "sigma": step.sigma, "seconds": seconds})
+        after_step(index + 1, x)
+    return x

@@ -1,0 +1,26 @@
+"""Names for tensor shapes, checked on every call while the tests run (jaxtyping + beartype).
+
+Latents are (batch, channel, height, width), tokens (batch, tokens, channel), attention heads
+(batch, tokens, heads, head_dim); position ids are (tokens, axes).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from jaxtyping import Float
+from torch import Tensor
+
+Pixels: TypeAlias = Float[Tensor, "batch 3 height width"]
+Latents: TypeAlias = Float[Tensor, "batch channel height width"]
+Tokens: TypeAlias = Float[Tensor, "batch tokens channel"]
+PositionIds: TypeAlias = Float[Tensor, "tokens axes"]
+Heads: TypeAlias = Float[Tensor, "batch tokens heads head_dim"]
+LogSumExp: TypeAlias = Float[Tensor, "batch tokens heads"]
+
+
+class RopeTable(NamedTuple):
+    """Cosines and sines of every token, both (tokens, head_dim), pairs interleaved."""
+
+    cos: Float[Tensor, "tokens head_dim"]
+    sin: Float[Tensor, "tokens head_dim"]
