@@ -92,9 +92,7 @@ def from_mapping(cls: type[Settings], mapping: Mapping[str, Any], *, where: str)
             raise BadConfig(f"{where}: unknown key {key!r}; {suggestion(str(key), list(fields))}")
         values[key] = _convert(hints[key], value, where=f"{where}: {key}")
     for name, entry in fields.items():
-        required = (
-            entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-        )
+        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
         if required and name not in values:
             raise BadConfig(f"{where}: key {name!r} is missing")
     return cls(**values)
@@ -118,8 +116,7 @@ def to_mapping(settings: Any) -> Any:
     """A dataclass as plain JSON values."""
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         return {
-            entry.name: to_mapping(getattr(settings, entry.name))
-            for entry in dataclasses.fields(settings)
+            entry.name: to_mapping(getattr(settings, entry.name)) for entry in dataclasses.fields(settings)
         }
     if isinstance(settings, tuple | list):
         return [to_mapping(item) for item in settings]

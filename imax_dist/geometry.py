@@ -32,9 +32,7 @@ class ImageSize:
         """Read ``1024x1536`` (width x height). Raises BadValue on anything else."""
         match = re.fullmatch(r"\s*(\d+)\s*[xX×]\s*(\d+)\s*", text)
         if match is None:
-            raise BadValue(
-                f"size {text!r} is not WIDTHxHEIGHT in pixels; write for example 1024x1536"
-            )
+            raise BadValue(f"size {text!r} is not WIDTHxHEIGHT in pixels; write for example 1024x1536")
         return cls(width=int(match[1]), height=int(match[2]))
 
     @property

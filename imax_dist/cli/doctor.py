@@ -1,0 +1,120 @@
+"""``imax doctor``: what this machine can do and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+from typing import Any, NamedTuple
+
+REQUIRED = ("torch", "diffusers", "transformers", "ray", "safetensors", "numpy", "pillow", "pyyaml")
+OPTIONAL = {"xfuser": "faster GPU attention (pip install 'imax-dist[gpu]')"}
+SMALL_SHM_GIB = 1.0
+
+
+class Finding(NamedTuple):
+    """One line of the report; ``ok`` None is information only."""
+
+    name: str
+    value: str
+    ok: bool | None = None
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb and its options."""
+    parser = verbs.add_parser(
+        "doctor",
+        help="what this machine can do, what is missing",
+        description="Check versions, devices, memory, disk and a small render; exit 0 if all is there.",
+    )
+    parser.add_argument("--json", action="store_true", help="findings as JSON on stdout")
+    parser.add_argument("--no-render", action="store_true", help="skip the small test render")
+    parser.add_argument("--debug", action="store_true", help="tracebacks")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the findings; 0 if everything needed is there, 78 if not."""
+    findings = [*packages(), *machine(), *devices()]
+    if not options.no_render:
+        findings.append(test_render())
+    if options.json:
+        print(json.dumps([finding._asdict() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            mark = {True: "ok", False: "MISSING", None: "--"}[finding.ok]
+            print(f"{mark:>8}  {finding.name:<16} {finding.value}")
+    return 78 if any(finding.ok is False for finding in findings) else 0
+
+
+def packages() -> list[Finding]:
+    """Versions of what is needed and of what makes things faster."""
+    findings = [Finding("python", platform.python_version(), sys.version_info >= (3, 11))]
+    for name in REQUIRED:
+        version = _version(name)
+        findings.append(Finding(name, version or "not installed", version is not None))
+    for name, purpose in OPTIONAL.items():
+        findings.append(Finding(name, _version(name) or f"not installed: {purpose}"))
+    return findings
+
+
+def machine() -> list[Finding]:
+    """Cores, memory, shared memory and disk."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    pinned = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if pinned else os.cpu_count()
+    findings = [
+        Finding("cores", str(cores)),
+        Finding("memory", f"{memory:.0f} GiB"),
+        Finding("disk here", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB free"),
+    ]
+    if os.path.isdir("/dev/shm"):
+        size = shutil.disk_usage("/dev/shm").total / 2**30
+        note = "" if size >= SMALL_SHM_GIB else " (small for Ray and NCCL: mount more in containers)"
+        findings.append(Finding("/dev/shm", f"{size:.1f} GiB{note}"))
+    return findings
+
+
+def devices() -> list[Finding]:
+    """What torch computes on and how ranks would talk."""
+    import torch
+    import torch.distributed as dist
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    backend = "nccl" if gpus and dist.is_nccl_available() else "gloo"
+    return [
+        Finding("GPUs", ", ".join(gpus) if gpus else "none: posters are rendered on the CPU"),
+        Finding("ranks talk over", backend, dist.is_available()),
+        Finding("torch threads", str(torch.get_num_threads())),
+    ]
+
+
+def test_render() -> Finding:
+    """A 128 px picture in two steps with the embedded model: the whole path but the file."""
+    import time
+
+    from imax_dist.cli.generate import quiet_libraries
+    from imax_dist.errors import ImaxError
+    from imax_dist.parallel.topology import Topology, pick_device
+    from imax_dist.pipeline.render import render
+    from imax_dist.pipeline.request import Request
+
+    quiet_libraries()
+    started = time.perf_counter()
+    topology = Topology(0, 1, 0, "single", pick_device("auto"))
+    try:
+        render(Request("a red sun", size="128x128", steps=2), topology=topology)
+    except (ImaxError, RuntimeError, OSError) as error:
+        return Finding("test render", f"failed: {error}", False)
+    return Finding("test render", f"embedded model, 128x128, {time.perf_counter() - started:.1f} s", True)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -86,10 +86,9 @@ def _render(
     folder = checkpoint_folder(options.out)
     checkpoints = CheckpointFolder(folder, every=options.checkpoint_every, resume=options.resume)
     listen = bars if topology.is_first else ignore
-    rendering = render(
+    return render(
         request, topology=topology, parallel=parallel, checkpoints=checkpoints, listen=listen, stop=stop
     )
-    return rendering
 
 
 def checkpoint_folder(out: Path) -> Path:

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 import imax_dist
-from imax_dist.cli import batch, doctor, generate
+from imax_dist.cli import doctor, generate
 from imax_dist.errors import ImaxError
 
-VERBS = (generate, batch, doctor)
+VERBS = (generate, doctor)
 INTERRUPTED = 130
 INTERNAL = 70
 

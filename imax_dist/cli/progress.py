@@ -63,8 +63,8 @@ class ProgressBars:
                 self._bar.initial = self._bar.n = fields["index"] - 1
             self._bar.update(1)
         if self.verbose:
-            line = f"step {fields['index']:>3}/{fields['steps']}  sigma {fields['sigma']:.4f}  {fields['seconds']:.2f} s"
-            self._print(line)
+            counted = f"step {fields['index']:>3}/{fields['steps']}"
+            self._print(f"{counted}  sigma {fields['sigma']:.4f}  {fields['seconds']:.2f} s")
 
     def _done(self, fields: dict[str, Any]) -> None:
         self.seconds[fields["stage"]] = fields["seconds"]

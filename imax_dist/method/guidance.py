@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from imax_dist.method.flow import velocity_towards
@@ -31,7 +32,8 @@ class GuidanceWeights(NamedTuple):
         return self.low != 0.0 or self.full != 0.0
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """Where a step stands: its noise level, its index from 0 and the number of steps."""
 
     sigma: float

@@ -85,7 +85,7 @@ def _fft_filter(rows: float, columns: float, response: FrequencyResponse) -> Pro
         vertical = 2 * torch.fft.fftfreq(x.shape[2], device=x.device, dtype=precision) / rows
         horizontal = 2 * torch.fft.rfftfreq(x.shape[3], device=x.device, dtype=precision) / columns
         radius = torch.hypot(vertical[:, None], horizontal[None, :])
-        filtered = torch.fft.irfft2(spectrum * response(radius), s=x.shape[-2:])
+        filtered: Tensor = torch.fft.irfft2(spectrum * response(radius), s=x.shape[-2:])
         return filtered.to(x.dtype)
 
     return project

@@ -18,6 +18,7 @@ from imax_dist.shapes import PositionIds, RopeTable
 Frequencies: TypeAlias = Tensor
 """Angular frequencies of one axis in radians per token, (axis_dim / 2,), float64."""
 
+
 class RopeContext(NamedTuple):
     """What a rule may depend on: the trained base, the axis' scale, the model's factor k, sigma."""
 

@@ -26,9 +26,7 @@ def describe_model(name: str) -> ModelSpec:
     return _adapter(name, folder)[0](name, settings, folder)
 
 
-def load_model(
-    name: str, *, device: torch.device, dtype: str | None = None, text: bool = True
-) -> FlowModel:
+def load_model(name: str, *, device: torch.device, dtype: str | None = None, text: bool = True) -> FlowModel:
     """Load a model for ``device``; ``text`` False leaves the text encoders out (ranks above 0).
 
     Raises BadConfig, BadValue or MissingInput if there is no such model, dtype or adapter.

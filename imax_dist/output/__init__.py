@@ -1,1 +1,1 @@
-"""Pixels to files: whole or not at all, with the recipe inside. The only place that imports PIL or tifffile."""
+"""Pixels to files, whole or not at all, with the recipe inside; alone in importing PIL and tifffile."""

@@ -57,7 +57,7 @@ def write_error(path: Path, error: OSError) -> ImaxError:
 
 def require_writable(folder: Path) -> None:
     """Make ``folder`` and check that a file can be written there, before any work is done."""
-    write_file(folder / ".imax-write-test", lambda temporary: None)
+    write_bytes(folder / ".imax-write-test", b"")
     (folder / ".imax-write-test").unlink(missing_ok=True)
 
 

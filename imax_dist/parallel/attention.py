@@ -29,8 +29,8 @@ class PartialAttention(NamedTuple):
 
 def attend(query: Queries, key: Keys, value: Keys) -> Queries:
     """Softmax attention over all ``key`` at once, scale 1 / sqrt(head_dim)."""
-    output = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)))
-    return output.transpose(1, 2)
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def attend_partially(query: Queries, key: Keys, value: Keys) -> PartialAttention:

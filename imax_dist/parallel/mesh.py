@@ -52,9 +52,7 @@ def build_mesh(topology: Topology, *, ulysses: int, ring: int) -> SequenceMesh:
     check_degrees(topology.world_size, ulysses=ulysses, ring=ring)
     if topology.world_size == 1:
         return single_rank()
-    mesh = init_device_mesh(
-        topology.device.type, (ring, ulysses), mesh_dim_names=("ring", "ulysses")
-    )
+    mesh = init_device_mesh(topology.device.type, (ring, ulysses), mesh_dim_names=("ring", "ulysses"))
     return SequenceMesh(
         ulysses=ulysses,
         ring=ring,

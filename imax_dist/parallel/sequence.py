@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from imax_dist.parallel.collectives import all_gather_single
 from imax_dist.parallel.mesh import SequenceMesh
 
 
@@ -38,9 +38,7 @@ class JointLayout:
         if image_tokens < ranks:
             raise ValueError(f"{image_tokens} image tokens cannot be split over {ranks} ranks")
         text = (text_tokens,) * ranks if text_replicated else split_lengths(text_tokens, ranks)
-        return cls(
-            text=text, image=split_lengths(image_tokens, ranks), text_replicated=text_replicated
-        )
+        return cls(text=text, image=split_lengths(image_tokens, ranks), text_replicated=text_replicated)
 
     @property
     def joint(self) -> tuple[int, ...]:
@@ -65,8 +63,6 @@ def gather(x: Tensor, lengths: Sequence[int], mesh: SequenceMesh, *, dim: int) -
     padded = piece.new_zeros((longest, *piece.shape[1:]))
     padded[: piece.shape[0]] = piece
     pieces = padded.new_empty((mesh.size * longest, *piece.shape[1:]))
-    dist.all_gather_into_tensor(pieces, padded, group=mesh.group)
-    kept = [
-        pieces[rank * longest : rank * longest + length] for rank, length in enumerate(lengths)
-    ]
+    all_gather_single(pieces, padded, mesh.group)
+    kept = [pieces[rank * longest : rank * longest + length] for rank, length in enumerate(lengths)]
     return torch.cat(kept).movedim(0, dim)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -70,11 +71,11 @@ def pick_device(device: str, *, local_rank: int = 0) -> torch.device:
 
 @contextmanager
 def process_group(
-    topology: Topology, *, store: dist.Store | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+    topology: Topology, *, store: Any | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
 ) -> Iterator[None]:
     """Join the default process group for the length of the block; a world of one joins nothing.
 
-    ``store`` is a rendezvous the launcher made (Ray); without it torchrun's variables are used.
+    ``store`` is a torch.distributed Store the launcher made (Ray); without it torchrun's variables are used.
     """
     if topology.device.type == "cuda":
         torch.cuda.set_device(topology.device)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
+from imax_dist.parallel.collectives import all_gather_single
 from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.shapes import Heads
 
@@ -49,7 +50,7 @@ def gather_heads(x: Heads, lengths: Sequence[int], mesh: SequenceMesh) -> Heads:
         input_split_sizes=list(lengths),
         group=mesh.ulysses_group,
     )
-    by_rank = incoming.unflatten(0, (mesh.ulysses, own))
+    by_rank = incoming.reshape(mesh.ulysses, own, *incoming.shape[1:])
     return by_rank.permute(2, 1, 0, 3, 4).flatten(2, 3)
 
 
@@ -65,5 +66,5 @@ def all_heads(x: Heads, mesh: SequenceMesh) -> Heads:
         return x
     piece = x.contiguous()
     pieces = piece.new_empty((mesh.ulysses * piece.shape[0], *piece.shape[1:]))
-    dist.all_gather_into_tensor(pieces, piece, group=mesh.ulysses_group)
+    all_gather_single(pieces, piece, mesh.ulysses_group)
     return torch.cat(pieces.chunk(mesh.ulysses), dim=2)

@@ -1,1 +1,1 @@
-"""One poster, in stage order: request, plan, prompt, native, endpoint, extrapolate, decode; render joins them."""
+"""One poster, in stage order: request, plan, prompt, native, endpoint, extrapolate, decode, render."""

@@ -105,8 +105,7 @@ def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
                 raise BadManifest(f"{path} is not a checkpoint of this program ({FORMAT})")
             if metadata["fingerprint"] != fingerprint:
                 raise BadManifest(
-                    f"{path} belongs to another poster or other settings; "
-                    "use --resume never to start over"
+                    f"{path} belongs to another poster or other settings; use --resume never to start over"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return _checked(path, metadata, tensors)

@@ -1,4 +1,4 @@
-"""What the extrapolated pass starts from, made by rank 0: a checkpoint, or the native pass and its endpoint."""
+"""What the extrapolated pass starts from, made by rank 0: a checkpoint, or native pass and endpoint."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ def _native(
         run.end_alone("native", step, steps, tensors)
 
     with stage(run.listen, "native", steps=steps):
-        return run_native(
-            run.plan, model, conditioning, state, listen=run.listen, after_step=after_step
-        )
+        return run_native(run.plan, model, conditioning, state, listen=run.listen, after_step=after_step)
 
 
 def _native_state(checkpoint: Checkpoint, model: FlowModel) -> NativePass:

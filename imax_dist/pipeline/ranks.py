@@ -19,7 +19,7 @@ ENGINES: dict[str, Callable[[SequenceMesh], AttentionEngine]] = {"torch": TorchE
 
 @dataclass(frozen=True)
 class ParallelSettings:
-    """``configs/parallel/*.yaml``. None: as large a Ulysses degree as heads allow, the ring takes the rest."""
+    """``configs/parallel/*.yaml``. None: Ulysses as large as the heads allow, the ring takes the rest."""
 
     ulysses: int | None = None
     ring: int | None = None

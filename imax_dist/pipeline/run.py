@@ -47,7 +47,7 @@ class Run:
     ) -> None:
         """After a step of rank 0 alone: checkpoint if due, and stop if asked to."""
         stopping = self.stop() and step < steps
-        if stopping or self.checkpoints is not None and self.checkpoints.due(step, steps):
+        if stopping or (self.checkpoints is not None and self.checkpoints.due(step, steps)):
             self.save(phase, step, tensors)
         if stopping:
             raise Preempted(_stopped(phase, step, steps))

@@ -33,6 +33,7 @@ def denoise(
         step = Step(sigma=sigmas[index], index=index, steps=steps)
         x = euler_step(x, velocity(x, step).to(x.dtype), step.sigma, sigmas[index + 1])
         seconds = time.perf_counter() - started
-        listen("step", {"stage": stage, "index": index + 1, "steps": steps, "sigma": step.sigma, "seconds": seconds})
+        done = {"index": index + 1, "steps": steps, "sigma": step.sigma, "seconds": seconds}
+        listen("step", {"stage": stage, **done})
         after_step(index + 1, x)
     return x

@@ -21,9 +21,7 @@ from imax_dist.shapes import Latents, Pixels, PositionIds, RopeTable
 class FluxModel:
     """See FlowModel. ``encoders`` is None on ranks that never encode a prompt."""
 
-    def __init__(
-        self, spec: ModelSpec, *, transformer: Any, vae: Any, encoders: TextEncoders | None
-    ) -> None:
+    def __init__(self, spec: ModelSpec, *, transformer: Any, vae: Any, encoders: TextEncoders | None) -> None:
         self.spec = spec
         self.transformer = transformer
         self.vae = vae
@@ -60,12 +58,13 @@ class FluxModel:
         guidance_scale: float,
     ) -> Latents:
         distilled = self.spec.guidance == "distilled"
-        inputs = dict(table=table, sequence=sequence)
-        scale = guidance_scale if distilled else None
-        velocity = self._predict(x, sigma, conditioning, "positive", scale, **inputs)
+        tables = (table, sequence)
+        velocity = self._predict(
+            x, sigma, conditioning, *tables, prompt="positive", scale=guidance_scale if distilled else None
+        )
         if distilled or guidance_scale == 1.0:
             return velocity
-        empty = self._predict(x, sigma, conditioning, "negative", scale, **inputs)
+        empty = self._predict(x, sigma, conditioning, *tables, prompt="negative", scale=None)
         return empty + guidance_scale * (velocity - empty)
 
     def _predict(
@@ -73,12 +72,13 @@ class FluxModel:
         x: Latents,
         sigma: float,
         conditioning: Conditioning,
-        prompt: str,
-        distilled_scale: float | None,
-        *,
         table: RopeTable,
         sequence: TokenSequence,
+        *,
+        prompt: str,
+        scale: float | None,
     ) -> Latents:
+        """One pass of the network; ``scale`` is the guidance a distilled model takes as an input."""
         grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.spec.patch)
         states = conditioning.tensors[f"{prompt}_states"].repeat(1, sequence.copies.literal, 1)
         layout = JointLayout.of(
@@ -91,7 +91,7 @@ class FluxModel:
         tokens = self.transformer(
             hidden_states=_own(pack(x), layout.image, sequence, dim=1),
             timestep=self._scalar(sigma),
-            guidance=None if distilled_scale is None else self._scalar(distilled_scale),
+            guidance=None if scale is None else self._scalar(scale),
             encoder_hidden_states=_own_text(states, layout, sequence, dim=1),
             pooled_projections=conditioning.tensors[f"{prompt}_pooled"],
             txt_ids=_own_text(text_ids, layout, sequence, dim=0),
@@ -112,7 +112,8 @@ class FluxModel:
         if noise is not None:
             latents = latents + posterior.std * noise.to(latents)
         config = self.vae.config
-        return (latents - config.shift_factor) * config.scaling_factor
+        scaled: Tensor = (latents - config.shift_factor) * config.scaling_factor
+        return scaled
 
     @torch.no_grad()
     def decode_image(self, latents: Latents) -> Pixels:

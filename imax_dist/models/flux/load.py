@@ -51,9 +51,7 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     )
 
 
-def load(
-    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: bool
-) -> FluxModel:
+def load(spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: bool) -> FluxModel:
     """Load the weights (safetensors, memory-mapped). Raises MissingInput if a file does not load."""
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 

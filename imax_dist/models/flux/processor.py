@@ -31,7 +31,10 @@ class EngineProcessor:
         layout: JointLayout | None = None,
         text_weight: int = 1,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        assert engine is not None and layout is not None and image_rotary_emb is not None
+        del attention_mask  # FLUX has none
+        assert engine is not None
+        assert layout is not None
+        assert image_rotary_emb is not None
         query, key, value = image_heads(attn, hidden_states)
         text = 0
         if encoder_hidden_states is not None:

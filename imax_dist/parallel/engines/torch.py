@@ -55,10 +55,7 @@ class TorchEngine:
         if text_weight == 1:
             return [(slice(None), 1)]
         is_text = torch.cat(
-            [
-                torch.arange(layout.joint[rank]) < layout.text[rank]
-                for rank in self.mesh.ulysses_ranks(owner)
-            ]
+            [torch.arange(layout.joint[rank]) < layout.text[rank] for rank in self.mesh.ulysses_ranks(owner)]
         )
         parts = [(is_text.nonzero().flatten(), text_weight), ((~is_text).nonzero().flatten(), 1)]
         return [(rows, weight) for rows, weight in parts if len(rows)]
