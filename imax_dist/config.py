@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -72,7 +73,9 @@ def set_key(mapping: dict[str, Any], assignment: str) -> None:
         raise BadConfig(f"--set {assignment!r}: the value is not valid YAML") from error
     *parents, last = key.strip().split(".")
     for parent in parents:
-        child = mapping.setdefault(parent, {})
+        if mapping.get(parent) is None:
+            mapping[parent] = {}
+        child = mapping[parent]
         if not isinstance(child, dict):
             raise BadConfig(f"--set {assignment!r}: {parent} holds a single value, not keys")
         mapping = child
@@ -141,10 +144,15 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise BadConfig(f"{where} must hold keys, got {value!r}")
         return from_mapping(cast(type[Any], hint), value, where=where)
+    if origin is tuple:
+        items = _expect(list, value, where=where)
+        return tuple(_convert(typing.get_args(hint)[0], item, where=where) for item in items)
     if origin in (dict, Mapping):
         return dict(_expect(dict, value, where=where))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        raise BadConfig(f"{where} must be a finite number, got {value}")
     return _expect(hint, value, where=where)
 
 
@@ -164,7 +172,7 @@ def _convert_literal(hint: Any, value: Any, *, where: str) -> Any:
 
 
 def _expect(hint: Any, value: Any, *, where: str) -> Any:
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
     if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
         wanted = names.get(hint, "keys and values")
         raise BadConfig(f"{where} must be {wanted}, got {value!r}")

@@ -16,7 +16,14 @@ import torch.distributed as dist
 
 from imax_dist.parallel.topology import Topology, process_group
 
-PRELOADED = ["torch", "torch.distributed.device_mesh", "diffusers", "transformers", "imax_dist"]
+PRELOADED = [
+    "torch.distributed.device_mesh",
+    "diffusers.models.transformers.transformer_flux",
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.t5.modeling_t5",
+    "imax_dist.pipeline.render",
+]
 
 
 def run_ranks(world_size: int, function: Callable[..., Any], *args: Any, timeout_s: float = 90) -> list[Any]:

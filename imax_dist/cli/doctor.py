@@ -97,8 +97,8 @@ def test_render() -> Finding:
     """A 128 px picture in two steps with the embedded model: the whole path but the file."""
     import time
 
-    from imax_dist.cli.generate import quiet_libraries
     from imax_dist.errors import ImaxError
+    from imax_dist.models.quiet import quiet_libraries
     from imax_dist.parallel.topology import Topology, pick_device
     from imax_dist.pipeline.render import render
     from imax_dist.pipeline.request import Request

@@ -46,6 +46,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Render and write; all ranks come here, rank 0 writes."""
+    from imax_dist.models.quiet import quiet_libraries
     from imax_dist.parallel.topology import detect, process_group
 
     recipe = _read_recipe(options.recipe)
@@ -62,16 +63,6 @@ def run(options: argparse.Namespace) -> int:
         if rendering.pixels is not None:
             _finish(options, rendering, recipe, bars)
     return 0
-
-
-def quiet_libraries() -> None:
-    """Keep the model libraries' own bars and advice off the terminal."""
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.logging.set_verbosity_error()
-        library.logging.disable_progress_bar()
 
 
 def _render(

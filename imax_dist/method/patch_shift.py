@@ -1,8 +1,8 @@
 """Patch shift: move the patch grid by half a patch at every other step. The authors' code.
 
-Latents and reference get one zero latent pixel on each side for that step, so that the 2 x 2 patches
-fall between those of the step before, and are cropped again right after it. Always cropped: the
-authors' version leaves an odd number of steps in the padded state (DECISIONS 6).
+The network sees the latents with one zero latent pixel on each side, so that its 2 x 2 patches fall
+between those of the step before. Its velocity is cropped before guidance and the Euler step, so that no
+pixel of the zero ring enters the image and any number of steps returns the right size (DECISIONS 6).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F  # noqa: N812
 
 from imax_dist.geometry import LatentGrid
-from imax_dist.shapes import Latents
+from imax_dist.shapes import Latents, OtherLatents
 
 
 def is_shifted(index: int) -> bool:
@@ -18,12 +18,12 @@ def is_shifted(index: int) -> bool:
     return index % 2 == 0
 
 
-def shift_in(x: Latents) -> Latents:
+def shift_in(x: Latents) -> OtherLatents:
     """Pad one zero latent pixel on each side: (B, C, H, W) -> (B, C, H + 2, W + 2)."""
     return F.pad(x, (1, 1, 1, 1))
 
 
-def shift_out(x: Latents) -> Latents:
+def shift_out(x: Latents) -> OtherLatents:
     """Crop what ``shift_in`` added."""
     return x[:, :, 1:-1, 1:-1].contiguous()
 

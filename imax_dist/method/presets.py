@@ -47,10 +47,12 @@ class RopeSettings:
 class TimeShiftSettings:
     """Noise schedule, Sec. 2.3 item 2."""
 
+    rule: Literal["scaled", "native"] = "scaled"
+    """scaled: the model's factor times s. native: the native pass's shift at every size."""
     native: float | None = None
     """Shift of the native pass; none: the model's own."""
     extrapolated: float | None = None
-    """Shift of the extrapolated pass; none: the model's factor times s."""
+    """Shift of the extrapolated pass; none: by the rule."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class TextSettings:
 class GuidanceScaleSettings:
     """Classifier-free or distilled guidance, per pass; none: the model's own."""
 
+    rule: Literal["per_pass", "native"] = "per_pass"
+    """native: the native pass's scale at every size."""
     native: float | None = None
     extrapolated: float | None = None
 

@@ -29,7 +29,7 @@ class SequenceLengths(NamedTuple):
 LogitFactor: TypeAlias = Callable[[SequenceLengths], float]
 
 
-def entropy(length: float, trained: float) -> float:
+def entropy(length: int, trained: int) -> float:
     """sqrt(log_trained(length)): keeps the attention's entropy (Jin et al. 2023); 1 at equality.
 
     Raises ValueError unless both lengths exceed 1.

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 
 def shifted_sigma(sigma: float, shift: float) -> float:
-    """sigma' = s sigma / (1 + (s - 1) sigma); the paper's t' = t / (s - s t + t) with t = 1 - sigma."""
-    return shift * sigma / (1.0 + (shift - 1.0) * sigma)
+    """sigma' = s sigma / (1 + (s - 1) sigma); the paper's t' = t / (s - s t + t) with t = 1 - sigma.
+
+    Written so that 0 and 1 stay exactly where they are.
+    """
+    return shift * sigma / (shift * sigma + (1.0 - sigma))
 
 
 def shifted_sigmas(steps: int, shift: float) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imax_dist.config import choice, fingerprint, from_mapping, load_named, to_mapping
+from imax_dist.errors import BadConfig
 from imax_dist.geometry import AxisScale, ImageSize, LatentGrid, native_size
 from imax_dist.method.guidance import SCHEDULES, Schedule
 from imax_dist.method.presets import Method
@@ -120,8 +121,8 @@ def make_plan(request: Request, spec: ModelSpec) -> RenderPlan:
         settings.steps.native if render_size != native else request.steps or settings.steps.native
     )
     linear_scale = AxisScale(render_size.height / native.height, render_size.width / native.width).linear
-    native_shift = method.time_shift.native or settings.native_shift
-    shift = method.time_shift.extrapolated or settings.shift_factor * linear_scale
+    native_shift, shift = _time_shifts(method, spec, linear_scale)
+    native_guidance, guidance = _guidance_scales(method, spec)
     return RenderPlan(
         request=request,
         spec=spec,
@@ -131,8 +132,8 @@ def make_plan(request: Request, spec: ModelSpec) -> RenderPlan:
         native_size=native,
         native_sigmas=shifted_sigmas(native_steps, native_shift),
         sigmas=shifted_sigmas(steps, shift),
-        native_guidance_scale=_first(method.guidance_scale.native, settings.guidance_scale.native),
-        guidance_scale=_first(method.guidance_scale.extrapolated, settings.guidance_scale.extrapolated),
+        native_guidance_scale=native_guidance,
+        guidance_scale=guidance,
         copies=_text_copies(method, spec, render_size, native),
     )
 
@@ -166,6 +167,27 @@ def _text_copies(method: Method, spec: ModelSpec, size: ImageSize, native: Image
         for s in (size, cell)
     )
     return rule(*tokens)
+
+
+def _time_shifts(method: Method, spec: ModelSpec, scale: float) -> tuple[float, float]:
+    """Shift of the native and of the extrapolated pass. Raises BadConfig unless both are positive."""
+    chosen = method.time_shift
+    native = _first(chosen.native, spec.settings.native_shift)
+    by_rule = native if chosen.rule == "native" else spec.settings.shift_factor * scale
+    shifts = native, _first(chosen.extrapolated, by_rule)
+    if min(shifts) <= 0.0:
+        raise BadConfig(
+            f"time_shift: shifts must be above 0, got native {shifts[0]} and extrapolated {shifts[1]}"
+        )
+    return shifts
+
+
+def _guidance_scales(method: Method, spec: ModelSpec) -> tuple[float, float]:
+    """Guidance scale of the native and of the extrapolated pass."""
+    chosen, own = method.guidance_scale, spec.settings.guidance_scale
+    native = _first(chosen.native, own.native)
+    by_rule = native if chosen.rule == "native" else own.extrapolated
+    return native, _first(chosen.extrapolated, by_rule)
 
 
 def _first(value: float | None, default: float) -> float:

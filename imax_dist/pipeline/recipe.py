@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -36,15 +37,12 @@ def make_recipe(plan: RenderPlan, model: FlowModel, ranks: Ranks) -> dict[str, A
 
 def surroundings(device: torch.device, ranks: Ranks) -> dict[str, Any]:
     """Versions, device, threads and mesh: another set gives the same picture, perhaps not the same bits."""
-    import diffusers
-    import transformers
-
     on_gpu = device.type == "cuda"
     return {
         "imax_dist": imax_dist.__version__,
         "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "transformers": transformers.__version__,
+        "diffusers": version("diffusers"),
+        "transformers": version("transformers"),
         "device": torch.cuda.get_device_name(device) if on_gpu else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),
         "ulysses": ranks.mesh.ulysses,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,13 +59,11 @@ class FluxModel:
         guidance_scale: float,
     ) -> Latents:
         distilled = self.spec.guidance == "distilled"
-        tables = (table, sequence)
-        velocity = self._predict(
-            x, sigma, conditioning, *tables, prompt="positive", scale=guidance_scale if distilled else None
-        )
+        predict = partial(self._predict, x, sigma, conditioning, table=table, sequence=sequence)
+        velocity = predict(prompt="positive", scale=guidance_scale if distilled else None)
         if distilled or guidance_scale == 1.0:
             return velocity
-        empty = self._predict(x, sigma, conditioning, *tables, prompt="negative", scale=None)
+        empty = predict(prompt="negative", scale=None)
         return empty + guidance_scale * (velocity - empty)
 
     def _predict(
@@ -72,9 +71,9 @@ class FluxModel:
         x: Latents,
         sigma: float,
         conditioning: Conditioning,
+        *,
         table: RopeTable,
         sequence: TokenSequence,
-        *,
         prompt: str,
         scale: float | None,
     ) -> Latents:

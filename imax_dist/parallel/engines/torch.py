@@ -28,11 +28,11 @@ class TorchEngine:
         self, query: Heads, key: Heads, value: Heads, *, layout: JointLayout, text_weight: int = 1
     ) -> Heads:
         if layout.text_replicated and self.mesh.size > 1:
-            return self._with_replicated_text(query, key, value, layout, text_weight)
-        return self._with_sharded_text(query, key, value, layout, text_weight)
+            return self._with_replicated_text(query, key, value, layout=layout, text_weight=text_weight)
+        return self._with_sharded_text(query, key, value, layout=layout, text_weight=text_weight)
 
     def _with_sharded_text(
-        self, query: Heads, key: Heads, value: Heads, layout: JointLayout, text_weight: int
+        self, query: Heads, key: Heads, value: Heads, *, layout: JointLayout, text_weight: int
     ) -> Heads:
         mesh = self.mesh
         lengths = [layout.joint[rank] for rank in mesh.ulysses_ranks(mesh.ring_index)]
@@ -61,7 +61,7 @@ class TorchEngine:
         return [(rows, weight) for rows, weight in parts if len(rows)]
 
     def _with_replicated_text(
-        self, query: Heads, key: Heads, value: Heads, layout: JointLayout, text_weight: int
+        self, query: Heads, key: Heads, value: Heads, *, layout: JointLayout, text_weight: int
     ) -> Heads:
         """Text keys never travel: every rank has them and merges them once."""
         mesh, text = self.mesh, layout.text[self.mesh.rank]

@@ -1,0 +1,158 @@
+"""The picture does not depend on the number of ranks: final latents equal one process' to 1e-10."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ranks import run_ranks
+from tiny_flux import make_tiny_flux
+
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.checkpoint import CheckpointFolder
+from imax_dist.pipeline.ranks import ParallelSettings
+from imax_dist.pipeline.render import render
+from imax_dist.pipeline.request import Request
+
+PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
+MESHES = [(2, 1), (1, 2), (4, 1), (1, 4), (2, 2)]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model"))
+
+
+def latents_of(
+    topology: Topology, fields: dict[str, Any], parallel: dict[str, Any], folder: str | None = None
+) -> np.ndarray:
+    checkpoints = CheckpointFolder(Path(folder), every=1, resume="must") if folder else None
+    rendering = render(
+        Request(**fields), topology=topology, parallel=ParallelSettings(**parallel), checkpoints=checkpoints
+    )
+    assert (rendering.pixels is not None) == topology.is_first
+    return rendering.latents.numpy()
+
+
+SERIAL: dict[str, np.ndarray] = {}
+
+
+def serial(fields: dict[str, Any]) -> np.ndarray:
+    """The same poster by one process; each is rendered once for the module."""
+    key = repr(fields)
+    if key not in SERIAL:
+        SERIAL[key] = run_ranks(1, latents_of, fields, {})[0]
+    return SERIAL[key]
+
+
+@pytest.mark.parametrize("text", ["sharded", "replicated"])
+@pytest.mark.parametrize("degrees", MESHES, ids=lambda d: f"u{d[0]}r{d[1]}")
+def test_whole_render_is_the_same_on_any_mesh(tiny: str, degrees: tuple[int, int], text: str) -> None:
+    """Patch shift makes 8 x 8 and 9 x 9 token grids, text copies 28 tokens: nothing divides by 4 twice."""
+    fields = dict(prompt=PROMPT, size="144x112", model=tiny, seed=2, dtype="float64")
+    expected = serial(fields)
+    parallel = dict(ulysses=degrees[0], ring=degrees[1], text=text)
+    results = run_ranks(degrees[0] * degrees[1], latents_of, fields, parallel)
+    for latents in results:
+        assert np.abs(latents - expected).max() < 1e-10
+        assert np.array_equal(latents, results[0])
+
+
+@pytest.mark.parametrize("preset", ["paper", "official", "direct"])
+def test_every_preset_is_the_same_on_two_ranks(tiny: str, preset: str) -> None:
+    fields = dict(prompt=PROMPT, size="128x128", model=tiny, preset=preset, dtype="float64")
+    for latents in run_ranks(2, latents_of, fields, {}):
+        assert np.abs(latents - serial(fields)).max() < 1e-10
+
+
+@pytest.mark.slow
+def test_the_embedded_model_is_the_same_on_four_ranks() -> None:
+    fields = dict(prompt=PROMPT, size="272x240", seed=3, dtype="float64", steps=4, native_steps=4)
+    expected = serial(fields)
+    for latents in run_ranks(4, latents_of, fields, dict(ulysses=2, ring=2)):
+        assert np.abs(latents - expected).max() < 1e-10
+
+
+def test_shared_text_copies_are_the_same_on_four_ranks(tiny: str) -> None:
+    fields = dict(
+        prompt=PROMPT, size="128x128", model=tiny, dtype="float64", method={"text": {"copies": "shared"}}
+    )
+    for latents in run_ranks(4, latents_of, fields, dict(ulysses=2, ring=2)):
+        assert np.abs(latents - serial(fields)).max() < 1e-10
+
+
+def test_shared_text_copies_equal_literal_copies_at_one_place(tiny: str) -> None:
+    """Four literal copies with the same ids and one that counts four times are the same function."""
+    import torch
+
+    from imax_dist.method.rope import base_frequencies, rope_table
+    from imax_dist.method.text_duplication import TextCopies
+    from imax_dist.models.base import TokenSequence
+    from imax_dist.models.load import load_model
+    from imax_dist.parallel.engines.torch import TorchEngine
+    from imax_dist.parallel.mesh import single_rank
+
+    model = load_model(tiny, device=torch.device("cpu"), dtype="float64")
+    conditioning = model.encode_prompt(PROMPT, negative=False)
+    grid = model.latent_grid(96, 64).tokens(2)
+    x = torch.randn(1, 16, 8, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    velocities = []
+    for copies in (TextCopies(((0, 0),) * 4), TextCopies(((0, 0),), weight=4)):
+        table = rope_table(
+            model.position_ids(grid, copies), [base_frequencies(d, 1e4) for d in model.spec.rope_axes]
+        )
+        sequence = TokenSequence(single_rank(), TorchEngine(single_rank()), copies)
+        velocities.append(
+            model.velocity(x, 0.6, conditioning, table=table, sequence=sequence, guidance_scale=1.0)
+        )
+    assert (velocities[0] - velocities[1]).abs().max() < 1e-10
+
+
+def interrupt_after(topology: Topology, fields: dict[str, Any], folder: str, step: int) -> str:
+    """Render until ``step`` steps are done (both passes counted), then stop with a checkpoint."""
+    from imax_dist.errors import Preempted
+
+    seen = []
+
+    def listen(name: str, values: dict[str, Any]) -> None:
+        seen.extend([1] * (name == "step"))
+
+    checkpoints = CheckpointFolder(Path(folder), every=0, resume="never")
+    try:
+        render(
+            Request(**fields),
+            topology=topology,
+            checkpoints=checkpoints,
+            listen=listen,
+            stop=lambda: len(seen) >= step,
+        )
+    except Preempted as error:
+        return str(error)
+    raise AssertionError("the render was not stopped")
+
+
+@pytest.mark.parametrize(
+    "step", [1, 2, 4, 6], ids=["native_1", "native_2", "extrapolated_1", "extrapolated_3"]
+)
+@pytest.mark.parametrize("kind", ["constant", "per_step"])
+def test_resumed_equals_uninterrupted_bit_for_bit(tiny: str, tmp_path: Path, step: int, kind: str) -> None:
+    fields = dict(
+        prompt=PROMPT, size="128x112", model=tiny, dtype="float64", method={"reference": {"kind": kind}}
+    )
+    run_ranks(1, interrupt_after, fields, str(tmp_path), step)
+    assert len(os.listdir(tmp_path)) == 1
+
+    resumed = run_ranks(1, latents_of, fields, {}, str(tmp_path))[0]
+
+    assert np.array_equal(resumed, serial(fields))
+
+
+def test_resumed_on_another_number_of_ranks_equals_uninterrupted(tiny: str, tmp_path: Path) -> None:
+    fields = dict(prompt=PROMPT, size="128x112", model=tiny, dtype="float64")
+    message = run_ranks(2, interrupt_after, fields, str(tmp_path), 5, timeout_s=60)[0]
+    assert "--resume auto" in message
+    for latents in run_ranks(4, latents_of, fields, dict(ulysses=2, ring=2), str(tmp_path)):
+        assert np.abs(latents - serial(fields)).max() < 1e-10

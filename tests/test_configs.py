@@ -1,0 +1,79 @@
+"""Every settings file that ships loads, and every name in it is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imax_dist.config import config_folder, from_mapping, load_named, load_yaml, named_configs
+from imax_dist.method.guidance import SCHEDULES
+from imax_dist.method.presets import Method
+from imax_dist.method.projection import PROJECTIONS
+from imax_dist.method.proportional_attention import LOGIT_FACTORS
+from imax_dist.method.rope import FREQUENCY_RULES
+from imax_dist.method.text_duplication import COPY_RULES
+
+PRESETS = sorted(named_configs("presets"))
+FILES = sorted(config_folder().rglob("*.yaml"))
+
+
+def preset(name: str) -> Method:
+    return from_mapping(Method, load_named("presets", name), where=f"configs/presets/{name}.yaml")
+
+
+def test_the_four_recipes_ship() -> None:
+    assert {"paper", "official", "imax", "direct"} <= set(PRESETS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(config_folder())))
+def test_every_file_is_yaml_with_keys(path: Path) -> None:
+    assert load_yaml(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(config_folder())))
+def test_every_file_begins_with_a_line_that_says_what_it_is(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_recipe_of_known_names(name: str) -> None:
+    method = preset(name)
+    assert method.guidance.schedule in SCHEDULES
+    assert method.guidance.projection in PROJECTIONS
+    assert method.rope.rule in FREQUENCY_RULES
+    assert method.attention in LOGIT_FACTORS
+    assert method.text.copies in COPY_RULES
+
+
+def test_the_presets_are_different_recipes() -> None:
+    assert len({preset(name) for name in PRESETS}) == len(PRESETS)
+
+
+def test_imax_is_what_a_recipe_is_without_a_file() -> None:
+    assert preset("imax") == Method()
+
+
+def test_paper_does_only_what_the_text_says() -> None:
+    method = preset("paper")
+    assert (method.guidance.schedule, method.rope.rule) == ("paper", "ntk")
+    assert (method.rope.floor, method.patch_shift) == (False, False)
+    assert (method.time_shift.extrapolated, method.reference.posterior) == (None, "mean")
+
+
+def test_official_has_the_authors_numbers() -> None:
+    method = preset("official")
+    assert (method.guidance.schedule, method.guidance.projection) == (
+        "cosine_decay",
+        "haar_level_1",
+    )
+    assert (method.rope.rule, method.rope.floor, method.rope.scale) == ("ntk_fixed", True, "joint")
+    assert (method.time_shift.native, method.time_shift.extrapolated) == (3.0, 6.0)
+    assert (method.attention, method.reference.posterior) == ("joint", "sample")
+    assert (method.text.cell, method.patch_shift) == ("square", True)
+
+
+def test_direct_uses_no_part_of_the_method() -> None:
+    method = preset("direct")
+    assert (method.guidance.schedule, method.rope.rule, method.attention) == ("off", "none", "off")
+    assert (method.text.copies, method.rope.floor, method.patch_shift) == ("none", False, False)

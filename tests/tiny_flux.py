@@ -1,0 +1,61 @@
+"""A FLUX pipeline folder with a tiny random transformer, real VAE, text encoders and tokenizers.
+
+Its weights are large, so that attention is peaked: nearly uniform attention would hide a wrong
+log-sum-exp or a token counted twice.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imax_dist.models.weights import EMBEDDED
+
+SETTINGS = """
+native_side: 64
+steps: {native: 3, extrapolated: 4}
+guidance_scale: {native: 2.0, extrapolated: 1.5}
+text_tokens: 7
+native_shift: 1.6
+shift_factor: 1.5
+"""
+
+
+def make_tiny_flux(
+    folder: Path,
+    *,
+    guidance_embeds: bool = False,
+    heads: int = 4,
+    settings: str | None = SETTINGS,
+    **config: Any,
+) -> Path:
+    """Write the folder: native 64 px, 4 x 4 tokens, 7 text tokens, 1 double and 2 single blocks."""
+    from diffusers import FluxTransformer2DModel
+
+    for part in ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"):
+        shutil.copytree(EMBEDDED / part, folder / part)
+    shutil.copy(EMBEDDED / "model_index.json", folder)
+    values = dict(
+        in_channels=64, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=heads,
+        joint_attention_dim=128, pooled_projection_dim=128, axes_dims_rope=(4, 6, 6),
+        guidance_embeds=guidance_embeds,
+    )  # fmt: skip
+    transformer = FluxTransformer2DModel(**{**values, **config})
+    generator = torch.Generator().manual_seed(11)
+    for parameter in transformer.parameters():
+        if parameter.ndim > 1:
+            deviation = 1.5 / parameter.shape[1] ** 0.5
+            parameter.data.normal_(0.0, deviation, generator=generator)
+    transformer.save_pretrained(folder / "transformer")
+    if settings is not None:
+        (folder / "imax.yaml").write_text(settings)
+    return folder
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Change keys of a config file in place."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
