@@ -1,0 +1,57 @@
+# Two commands do all the set-up: `make demo` and `make test`. Everything goes into .venv.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+OUT    ?= out/demo
+PROMPT ?= a red sun on the left in a blue sky over the sea with two white boats
+SEED   ?= 3
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help demo test check lint bench test-hosts chaos clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo        install, then render a poster at 2x and 4x the model's native size (under 3 minutes)"
+	@echo "make test        install, then run the whole test suite"
+	@echo "make check       what CI runs: ruff, mypy, tests"
+	@echo "make bench       the benchmarks behind BENCHMARKS.md"
+	@echo "make test-hosts  ranks on separate hosts made of network namespaces (needs root)"
+	@echo "make chaos       a batch under random faults"
+
+# Without a GPU the CPU build of torch is taken where pip can find one; see README, "Install".
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@command -v nvidia-smi >/dev/null || $(BIN)/pip install --quiet "torch==2.13.0+cpu" 2>/dev/null \
+		|| echo "no CPU-only build of torch is on offer here; taking the default build"
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.installed
+	@mkdir -p $(OUT)
+	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 128x128 --out $(OUT)/native.png
+	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 256x256 --out $(OUT)/poster-2x.png
+	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 512x512 --out $(OUT)/poster-4x.png
+	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 512x512 --preset direct --out $(OUT)/direct-4x.png
+	@echo
+	@echo "Look at $(OUT)/poster-4x.png beside $(OUT)/direct-4x.png, the same model without the method."
+
+test: $(VENV)/.installed-dev
+	$(PYTEST)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.bench.guidance_step
+	$(BIN)/python -m tests.bench.render
+
+clean:
+	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache
