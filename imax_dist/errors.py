@@ -59,6 +59,13 @@ class Preempted(ImaxError):
     retryable = True
 
 
+class FolderBusy(ImaxError):
+    """Another batch is writing into the folder; try again when it has ended."""
+
+    exit_code = 75
+    retryable = True
+
+
 class PartialBatch(ImaxError):
     """Some posters of a batch failed; the others are done."""
 

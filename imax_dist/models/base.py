@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from imax_dist.errors import BadConfig
 from imax_dist.geometry import LatentGrid, TokenGrid
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.parallel.engines import AttentionEngine
@@ -60,6 +61,22 @@ class ModelSettings:
     dtype: DeviceTypes = DeviceTypes()
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
+
+    def __post_init__(self) -> None:
+        """Raise BadConfig for numbers no model can have."""
+        least_one = {
+            "native_side": self.native_side,
+            "steps.native": self.steps.native,
+            "steps.extrapolated": self.steps.extrapolated,
+            "text_tokens": self.text_tokens,
+        }
+        above_zero = {name: getattr(self, name) for name in ("rope_factor", "native_shift", "shift_factor")}
+        for name, value in least_one.items():
+            if value < 1:
+                raise BadConfig(f"settings of model {self.source}: {name} must be at least 1, got {value}")
+        for name, value in above_zero.items():
+            if not value > 0.0:
+                raise BadConfig(f"settings of model {self.source}: {name} must be above 0, got {value}")
 
 
 @dataclass(frozen=True)

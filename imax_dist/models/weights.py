@@ -14,7 +14,8 @@ from imax_dist.models.base import ModelSettings
 
 EMBEDDED = Path(__file__).parent / "embedded" / "weights"
 SETTINGS_FILE = "imax.yaml"
-WANTED_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", SETTINGS_FILE]
+WANTED_FILES = ["*.json", "*/*.safetensors", "*/*.txt", "*/*.model", SETTINGS_FILE]
+"""Weights in component folders only: FLUX.1 also has a second copy of them at the top, 24 GB."""
 
 
 def find_model(name: str) -> tuple[ModelSettings, Path]:
@@ -54,6 +55,25 @@ def component_config(folder: Path, component: str) -> dict[str, Any]:
             "(other formats are not loaded)"
         )
     return _read_json(config)
+
+
+def require_tokenizer(folder: Path, component: str) -> None:
+    """Raise MissingInput unless the tokenizer's folder is there."""
+    config = f"{component}/tokenizer_config.json"
+    if not (folder / config).is_file():
+        raise MissingInput(f"model folder {folder} is incomplete: {config} is missing")
+
+
+def whole(network: Any, folder: Path, **options: Any) -> Any:
+    """``network.from_pretrained(folder)``, but MissingInput where the libraries fill a gap with noise."""
+    module, report = network.from_pretrained(folder, output_loading_info=True, **options)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise MissingInput(
+            f"{folder} is incomplete: its weights lack {len(missing)} tensors that its config.json asks for, "
+            f"the first is {missing[0]}"
+        )
+    return module
 
 
 def weights_hash(folder: Path) -> str:
@@ -120,7 +140,9 @@ def _download(source: str, revision: str | None) -> Path:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        loaded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadConfig(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(loaded, dict):
+        raise BadConfig(f"{path} is not a configuration: its top level is not an object")
     return loaded

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from imax_dist.errors import BadManifest, MissingInput
-from imax_dist.output.atomic import write_file
+from imax_dist.output.atomic import write_bytes
 
 FORMAT = "imax-checkpoint/1"
 KEPT = 2
@@ -58,7 +58,7 @@ class CheckpointFolder:
             "seed": str(checkpoint.seed),
         }
         tensors = {name: tensor.contiguous().cpu() for name, tensor in checkpoint.tensors.items()}
-        write_file(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        write_bytes(path, save(tensors, metadata=metadata))  # save_file has its own temp file and mode
         for old in self.files()[KEPT:]:
             old.unlink(missing_ok=True)
         return path

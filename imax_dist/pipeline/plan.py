@@ -24,6 +24,8 @@ from imax_dist.models.base import ModelSpec
 from imax_dist.pipeline.request import Request
 
 DEFAULT_SCALE = 2
+DECISIVE_SETTINGS = ("native_side", "text_tokens", "rope_factor")
+"""Settings of a model that enter the picture besides those the plan holds by other names."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class RenderPlan:
             },
             "text_copies": {"offsets": list(map(list, self.copies.offsets)), "weight": self.copies.weight},
             "method": to_mapping(self.method),
+            "model_settings": {name: getattr(self.spec.settings, name) for name in DECISIVE_SETTINGS},
         }
 
     @property
@@ -98,7 +101,6 @@ class RenderPlan:
             "seed": self.request.seed,
             "dtype": self.request.dtype,
             "weights": self.spec.weights,
-            "text_tokens": self.spec.settings.text_tokens,
             **self.describe(),
         }
         return fingerprint(made_of)
@@ -147,6 +149,8 @@ def load_method(request: Request) -> Method:
     choice("rope.rule", method.rope.rule, FREQUENCY_RULES)
     choice("attention", method.attention, LOGIT_FACTORS)
     choice("text.copies", method.text.copies, COPY_RULES)
+    if method.rope.factor is not None and method.rope.factor <= 0.0:
+        raise BadConfig(f"rope.factor must be above 0, got {method.rope.factor}")
     return method
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from imax_dist.events import stage
 from imax_dist.models.base import Conditioning, FlowModel
 from imax_dist.pipeline.checkpoint import Checkpoint
+from imax_dist.pipeline.decode import decode_whole
 from imax_dist.pipeline.endpoint import upsample_reference
 from imax_dist.pipeline.native import NativePass, run_native, start_native
 from imax_dist.pipeline.noise import draw_noise
@@ -17,21 +18,24 @@ from imax_dist.shapes import Latents
 
 def prepare(run: Run, model: FlowModel, conditioning: Conditioning) -> dict[str, Tensor]:
     """``latents`` and ``step`` to go on from, and ``reference`` if the pass is guided. Rank 0 only."""
-    checkpoint = _find(run)
+    checkpoint = find_checkpoint(run)
     if checkpoint is not None and checkpoint.phase == "extrapolated":
         return {**_moved(checkpoint, model), "step": step_tensor(checkpoint.step)}
     if not run.plan.extrapolates:
-        native = _native(run, model, conditioning, checkpoint)
+        native = native_pass(run, model, conditioning, checkpoint)
         return {"latents": native.latents, "step": step_tensor(len(run.plan.sigmas) - 1)}
     start = {"latents": _noise(run, model), "step": step_tensor(0)}
     if not run.plan.guided:
         return start
-    native = _native(run, model, conditioning, checkpoint)
+    native = native_pass(run, model, conditioning, checkpoint)
+    if run.show_native is not None:
+        run.show_native(decode_whole(model, native.latents))
     with stage(run.listen, "endpoint"):
         return {**start, "reference": upsample_reference(run.plan, model, native)}
 
 
-def _find(run: Run) -> Checkpoint | None:
+def find_checkpoint(run: Run) -> Checkpoint | None:
+    """The newest checkpoint this run can go on from; says which, and which files it passed over."""
     if run.checkpoints is None:
         return None
     checkpoint, passed_over = run.checkpoints.find(run.plan.fingerprint)
@@ -43,9 +47,10 @@ def _find(run: Run) -> Checkpoint | None:
     return checkpoint
 
 
-def _native(
+def native_pass(
     run: Run, model: FlowModel, conditioning: Conditioning, checkpoint: Checkpoint | None
 ) -> NativePass:
+    """The native pass from noise or from a checkpoint within it, which may be its last step."""
     steps = len(run.plan.native_sigmas) - 1
     state = start_native(run.plan, model) if checkpoint is None else _native_state(checkpoint, model)
 

@@ -46,6 +46,7 @@ def render(
     checkpoints: CheckpointFolder | None = None,
     listen: Listener = ignore,
     stop: Callable[[], bool] = never,
+    show_native: Callable[[Tensor], None] | None = None,
 ) -> Rendering:
     """Render one poster from nothing; under torchrun every rank calls this with the same request.
 
@@ -59,7 +60,15 @@ def render(
                 request.model, device=topology.device, dtype=request.dtype, text=topology.is_first
             )
         ranks = join_ranks(parallel or ParallelSettings(), topology, heads=model.spec.heads)
-        return render_with(model, ranks, request, checkpoints=checkpoints, listen=listen, stop=stop)
+        return render_with(
+            model,
+            ranks,
+            request,
+            checkpoints=checkpoints,
+            listen=listen,
+            stop=stop,
+            show_native=show_native,
+        )
 
 
 def render_with(
@@ -70,11 +79,12 @@ def render_with(
     checkpoints: CheckpointFolder | None = None,
     listen: Listener = ignore,
     stop: Callable[[], bool] = never,
+    show_native: Callable[[Tensor], None] | None = None,
 ) -> Rendering:
     """Render one poster with a loaded model (the request's) on ranks that have joined."""
     request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
     plan = make_plan(request, model.spec)
-    latents = render_latents(Run(plan, ranks, checkpoints, listen, stop), model)
+    latents = render_latents(Run(plan, ranks, checkpoints, listen, stop, show_native), model)
     pixels = None
     if ranks.topology.is_first:
         with stage(listen, "decode"):

@@ -8,6 +8,7 @@ from typing import Any
 from imax_dist.config import fingerprint, to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize
+from imax_dist.output.settings import FinishSettings, read_outputs
 
 LONGEST_PROMPT = 8_000
 LARGEST_SEED = 2**63 - 1
@@ -19,8 +20,10 @@ LARGEST_AREA = 1_000_000_000
 class Request:
     """One poster. What is None is filled in from the model's settings.
 
-    ``size`` is ``WIDTHxHEIGHT`` in pixels. ``method`` changes single switches of the preset, nested as in
-    ``configs/presets``: ``{"rope": {"rule": "none"}}``. Raises BadValue for what can never be rendered.
+    ``size`` is ``WIDTHxHEIGHT`` in pixels; a ``paper`` (A2, 24x36in) with ``bleed`` at ``dpi`` fills it in.
+    ``method`` changes single switches of the preset, nested as in ``configs/presets``:
+    ``{"rope": {"rule": "none"}}``. ``output`` names print files by ending: ``{"pdf": {"icc": "shop.icc"}}``.
+    Raises BadValue for what can never be rendered.
     """
 
     prompt: str
@@ -32,6 +35,11 @@ class Request:
     native_steps: int | None = None
     dtype: str | None = None
     method: dict[str, Any] = field(default_factory=dict)
+    paper: str | None = None
+    dpi: float | None = None
+    bleed: str | None = None
+    landscape: bool = False
+    output: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
@@ -43,10 +51,26 @@ class Request:
         for name, steps in (("steps", self.steps), ("native_steps", self.native_steps)):
             if steps is not None and not 1 <= steps <= MOST_STEPS:
                 raise BadValue(f"{name} {steps} is outside 1 to {MOST_STEPS}")
+        self._fit_paper()
         if self.size is not None:
             size = ImageSize.parse(self.size)
             if size.area > LARGEST_AREA:
                 raise BadValue(f"size {size} has {size.megapixels:.0f} megapixels; at most 1000 are rendered")
+
+    def _fit_paper(self) -> None:
+        """The paper's pixels become the size; both may be given only if they agree."""
+        sheet = {name: getattr(self, name) for name in ("paper", "dpi", "bleed", "landscape")}
+        settings = FinishSettings(**sheet).sheet()
+        read_outputs(self.output, sheet)
+        if settings is None:
+            return
+        pixels = str(settings.pixels)
+        if self.size not in (None, pixels):
+            raise BadValue(
+                f"paper {self.paper} at {settings.dpi:g} dpi is {pixels} px, but size says {self.size}; "
+                "give one of the two"
+            )
+        object.__setattr__(self, "size", pixels)
 
     @property
     def fingerprint(self) -> str:

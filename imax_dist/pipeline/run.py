@@ -33,6 +33,8 @@ class Run:
     checkpoints: CheckpointFolder | None = None
     listen: Listener = ignore
     stop: Callable[[], bool] = never
+    show_native: Callable[[Tensor], None] | None = None
+    """Rank 0 gives it the native picture, (H, W, 3) in [0, 1], before the extrapolated pass."""
 
     def save(self, phase: Literal["native", "extrapolated"], step: int, tensors: dict[str, Tensor]) -> None:
         """Write a checkpoint now, if this run keeps any."""

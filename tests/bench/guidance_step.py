@@ -75,9 +75,7 @@ def median_seconds(step: Callable[[], Tensor], runs: int) -> float:
 
 def row(name: str, latents: Latents, runs: int) -> str:
     """One line of the table. Raises AssertionError if the two ways do not agree."""
-    torch.testing.assert_close(
-        torch_step(latents, name), wavelet_step(latents, name), rtol=0, atol=1e-4
-    )
+    torch.testing.assert_close(torch_step(latents, name), wavelet_step(latents, name), rtol=0, atol=1e-4)
     ours = median_seconds(lambda: torch_step(latents, name), runs)
     theirs = median_seconds(lambda: wavelet_step(latents, name), runs)
     return f"| {name} | {1e3 * ours:.1f} | {1e3 * theirs:.1f} | {theirs / ours:.1f} |"

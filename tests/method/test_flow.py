@@ -39,9 +39,7 @@ def test_endpoint_of_the_true_velocity_is_the_image(rng: torch.Generator, sigma:
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
-def test_velocity_towards_the_image_is_the_true_velocity(
-    rng: torch.Generator, sigma: float
-) -> None:
+def test_velocity_towards_the_image_is_the_true_velocity(rng: torch.Generator, sigma: float) -> None:
     image, noise = _pair(rng)
     x = interpolate(image, noise, sigma)
     torch.testing.assert_close(velocity_towards(x, image, sigma), noise - image, rtol=0, atol=1e-11)
@@ -69,9 +67,7 @@ def test_one_euler_step_to_zero_is_the_endpoint(rng: torch.Generator) -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.0, -0.1, 1.0001, float("nan")])
-def test_velocity_towards_refuses_sigma_outside_zero_one(
-    rng: torch.Generator, sigma: float
-) -> None:
+def test_velocity_towards_refuses_sigma_outside_zero_one(rng: torch.Generator, sigma: float) -> None:
     x, image = _pair(rng)
     with pytest.raises(ValueError, match=r"needs sigma in \(0, 1\], got"):
         velocity_towards(x, image, sigma)

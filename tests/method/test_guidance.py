@@ -82,9 +82,7 @@ def test_endpoint_form_equals_velocity_form(
     velocity, x, reference = three(rng)
     project = PROJECTIONS[name](AxisScale(2.0, 3.0))
     by_velocity = guided_velocity(velocity, x, reference, sigma, project=project, weights=weights)
-    by_endpoint = guided_endpoint(
-        endpoint(x, velocity, sigma), reference, project=project, weights=weights
-    )
+    by_endpoint = guided_endpoint(endpoint(x, velocity, sigma), reference, project=project, weights=weights)
     torch.testing.assert_close(endpoint(x, by_velocity, sigma), by_endpoint, rtol=0, atol=1e-12)
 
 
@@ -93,9 +91,7 @@ def test_full_weight_on_the_low_band_gives_the_endpoint_the_references_low_band(
 ) -> None:
     velocity, x, reference = three(rng)
     project = block_mean(4, 4)
-    guided = guided_velocity(
-        velocity, x, reference, 0.6, project=project, weights=GuidanceWeights(low=1.0)
-    )
+    guided = guided_velocity(velocity, x, reference, 0.6, project=project, weights=GuidanceWeights(low=1.0))
     heading, free = endpoint(x, guided, 0.6), endpoint(x, velocity, 0.6)
     torch.testing.assert_close(project(heading), project(reference), rtol=0, atol=1e-12)
     torch.testing.assert_close(heading - project(heading), free - project(free), rtol=0, atol=1e-12)
@@ -125,9 +121,7 @@ def test_no_weight_leaves_the_velocity_as_it_is(rng: torch.Generator) -> None:
 def test_guided_velocity_refuses_sigma_zero(rng: torch.Generator) -> None:
     velocity, x, reference = three(rng)
     with pytest.raises(ValueError, match=r"needs sigma in \(0, 1\], got 0.0"):
-        guided_velocity(
-            velocity, x, reference, 0.0, project=block_mean(2, 2), weights=GuidanceWeights(1.0)
-        )
+        guided_velocity(velocity, x, reference, 0.0, project=block_mean(2, 2), weights=GuidanceWeights(1.0))
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
@@ -155,9 +149,7 @@ def test_paper_schedule_falls_from_one_and_a_half_to_one_half(sigma: float, alph
     assert weights.full == 0.0
 
 
-@pytest.mark.parametrize(
-    ("index", "alpha"), [(0, 1.0), (15, 0.5), (20, 0.25), (25, 0.067), (29, 0.0027)]
-)
+@pytest.mark.parametrize(("index", "alpha"), [(0, 1.0), (15, 0.5), (20, 0.25), (25, 0.067), (29, 0.0027)])
 def test_cosine_decay_follows_the_index_alone(index: int, alpha: float) -> None:
     early = SCHEDULES["cosine_decay"](Step(0.99, index, 30))
     late = SCHEDULES["cosine_decay"](Step(0.01, index, 30))

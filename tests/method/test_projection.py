@@ -45,17 +45,13 @@ def test_block_mean_equals_haar_without_details(
 
 
 @pytest.mark.parametrize(("height", "width"), [(15, 17), (7, 8), (9, 5)])
-def test_block_mean_equals_haar_level_one_on_odd_sizes(
-    rng: torch.Generator, height: int, width: int
-) -> None:
+def test_block_mean_equals_haar_level_one_on_odd_sizes(rng: torch.Generator, height: int, width: int) -> None:
     x = latents(rng, height, width)
     expected = torch.from_numpy(haar_low_band(x.numpy(), 1))
     torch.testing.assert_close(projection.block_mean(2, 2)(x), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("height", "same"), [(16, True), (17, True), (18, True), (20, True), (19, False)]
-)
+@pytest.mark.parametrize(("height", "same"), [(16, True), (17, True), (18, True), (20, True), (19, False)])
 def test_deeper_levels_differ_from_haar_only_in_a_cut_block_of_three(
     rng: torch.Generator, height: int, same: bool
 ) -> None:
@@ -121,9 +117,7 @@ def test_block_mean_and_ideal_filter_applied_twice_change_nothing_more(
 
 
 @pytest.mark.parametrize("name", ["gaussian", "butterworth"])
-def test_smooth_filters_are_not_projections_in_the_strict_sense(
-    rng: torch.Generator, name: str
-) -> None:
+def test_smooth_filters_are_not_projections_in_the_strict_sense(rng: torch.Generator, name: str) -> None:
     project = PROJECTIONS[name](AxisScale(4.0, 4.0))
     once = project(latents(rng, 16, 16))
     assert not torch.allclose(project(once), once, atol=1e-3)
@@ -164,9 +158,7 @@ def test_gaussian_of_zero_width_changes_nothing(rng: torch.Generator) -> None:
     torch.testing.assert_close(projection.gaussian(0.0, 0.0)(x), x, rtol=0, atol=0)
 
 
-def _full_fft_filter(
-    x: Array, rows: float, columns: float, response: Callable[[Array], Array]
-) -> Array:
+def _full_fft_filter(x: Array, rows: float, columns: float, response: Callable[[Array], Array]) -> Array:
     vertical = np.fft.fftfreq(x.shape[-2]) / 0.5 / rows
     horizontal = np.fft.fftfreq(x.shape[-1]) / 0.5 / columns
     distance = np.sqrt(vertical[:, None] ** 2 + horizontal[None, :] ** 2)
@@ -174,9 +166,7 @@ def _full_fft_filter(
 
 
 @pytest.mark.parametrize(("height", "width"), SHAPES)
-def test_fft_filters_equal_the_full_complex_transform(
-    rng: torch.Generator, height: int, width: int
-) -> None:
+def test_fft_filters_equal_the_full_complex_transform(rng: torch.Generator, height: int, width: int) -> None:
     x = latents(rng, height, width)
     cases: list[tuple[Projection, Callable[[Array], Array]]] = [
         (projection.fft_ideal(0.3, 0.45), lambda distance: (distance <= 1).astype(float)),
@@ -217,18 +207,14 @@ def test_every_filter_keeps_the_dtype(rng: torch.Generator, name: str, dtype: to
         (AxisScale(0.3, 0.3), (1, 1)),
     ],
 )
-def test_matched_block_is_one_native_latent_pixel_per_axis(
-    scale: AxisScale, block: tuple[int, int]
-) -> None:
+def test_matched_block_is_one_native_latent_pixel_per_axis(scale: AxisScale, block: tuple[int, int]) -> None:
     assert projection.matched_block(scale) == block
 
 
 def test_matched_blocks_at_four_times_is_haar_level_two(rng: torch.Generator) -> None:
     x = latents(rng, 32, 32)
     ours = PROJECTIONS["matched_blocks"](AxisScale(4.0, 4.0))(x)
-    torch.testing.assert_close(
-        ours, torch.from_numpy(haar_low_band(x.numpy(), 2)), rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(ours, torch.from_numpy(haar_low_band(x.numpy(), 2)), rtol=0, atol=1e-12)
 
 
 def test_matched_blocks_at_native_size_change_nothing(rng: torch.Generator) -> None:

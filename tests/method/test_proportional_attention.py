@@ -80,9 +80,7 @@ def test_folding_keeps_the_plain_table_and_its_dtype(rng: torch.Generator) -> No
 @pytest.mark.parametrize(
     ("side", "copies", "factor"), [(64, 1, 1.0), (128, 4, 1.079), (192, 9, 1.123), (256, 16, 1.153)]
 )
-def test_joint_factor_is_the_known_number_of_the_authors_code(
-    side: int, copies: int, factor: float
-) -> None:
+def test_joint_factor_is_the_known_number_of_the_authors_code(side: int, copies: int, factor: float) -> None:
     assert LOGIT_FACTORS["joint"](flux_lengths(side, copies)) == pytest.approx(factor, abs=5e-4)
 
 

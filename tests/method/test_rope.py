@@ -49,16 +49,12 @@ def test_base_frequencies_are_powers_of_theta(dim: int) -> None:
 @pytest.mark.parametrize("factor", [1.0, 2.5])
 def test_ntk_base_is_factor_times_base_times_scale(dim: int, scale: float, factor: float) -> None:
     expected = powers(dim, factor * THETA * scale)
-    torch.testing.assert_close(
-        ntk(dim, context(scale, factor=factor)), expected, rtol=1e-13, atol=0
-    )
+    torch.testing.assert_close(ntk(dim, context(scale, factor=factor)), expected, rtol=1e-13, atol=0)
 
 
 def test_ntk_fixed_is_ten_times_the_base_at_every_size() -> None:
     for scale in (1.0, 2.0, 4.0, 8.0):
-        torch.testing.assert_close(
-            ntk_fixed(56, context(scale)), powers(56, 10 * THETA), rtol=1e-13, atol=0
-        )
+        torch.testing.assert_close(ntk_fixed(56, context(scale)), powers(56, 10 * THETA), rtol=1e-13, atol=0)
 
 
 def test_ntk_fixed_is_ntk_at_four_times_native() -> None:

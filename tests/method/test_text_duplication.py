@@ -90,17 +90,13 @@ def test_n_identical_keys_equal_one_key_with_log_n_added(rng: torch.Generator, c
 
 
 @pytest.mark.parametrize("copies", [1, 4, 16])
-def test_log_n_may_be_added_to_the_log_sum_exp_of_the_text_alone(
-    rng: torch.Generator, copies: int
-) -> None:
+def test_log_n_may_be_added_to_the_log_sum_exp_of_the_text_alone(rng: torch.Generator, copies: int) -> None:
     """The form a ring of shards uses: attend to each part, then merge by log-sum-exp."""
     text, image = 3.0 * torch.randn(2, 6, 11, generator=rng, dtype=torch.float64)
     text_values, image_values = torch.randn(2, 11, 4, generator=rng, dtype=torch.float64)
     text_mass = text.logsumexp(dim=1, keepdim=True) + math.log(copies)
     share = torch.sigmoid(text_mass - image.logsumexp(dim=1, keepdim=True))
-    merged = share * (text.softmax(1) @ text_values) + (1 - share) * (
-        image.softmax(1) @ image_values
-    )
+    merged = share * (text.softmax(1) @ text_values) + (1 - share) * (image.softmax(1) @ image_values)
     literal = torch.cat([text] * copies + [image], dim=1).softmax(dim=1)
     expected = literal @ torch.cat([text_values] * copies + [image_values])
     torch.testing.assert_close(merged, expected, rtol=0, atol=1e-13)

@@ -52,9 +52,7 @@ def test_shift_one_changes_nothing() -> None:
     assert shifted_sigmas(4, 1.0) == (1.0, 0.75, 0.5, 0.25, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("steps", "shift"), [(0, 3.0), (-2, 3.0), (30, 0.0), (30, -1.0), (30, float("nan"))]
-)
+@pytest.mark.parametrize(("steps", "shift"), [(0, 3.0), (-2, 3.0), (30, 0.0), (30, -1.0), (30, float("nan"))])
 def test_sigmas_refuse_no_steps_and_shifts_not_above_zero(steps: int, shift: float) -> None:
     with pytest.raises(ValueError, match=r"needs steps >= 1 and shift > 0, got"):
         shifted_sigmas(steps, shift)

@@ -159,9 +159,7 @@ def test_each_system_error_has_its_class_and_sentence(
 def test_a_folder_without_permission_is_named(locked: Path) -> None:
     with (
         without_root_rights(),
-        pytest.raises(
-            NoPermission, match=r"poster.png cannot be written: no permission for .*locked"
-        ),
+        pytest.raises(NoPermission, match=r"poster.png cannot be written: no permission for .*locked"),
     ):
         atomic.write_bytes(locked / "poster.png", b"pixels")
     assert names(locked) == []
@@ -170,9 +168,7 @@ def test_a_folder_without_permission_is_named(locked: Path) -> None:
 @pytest.mark.parametrize(
     "write", [lambda path: atomic.write_bytes(path, b""), lambda path: atomic.write_json(path, {})]
 )
-def test_a_path_under_a_file_cannot_be_written(
-    tmp_path: Path, write: Callable[[Path], None]
-) -> None:
+def test_a_path_under_a_file_cannot_be_written(tmp_path: Path, write: Callable[[Path], None]) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CannotWrite, match=r"poster.png cannot be written"):
         write(tmp_path / "file" / "poster.png")

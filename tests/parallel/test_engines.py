@@ -39,9 +39,7 @@ def sharded_attention(
     topology: Topology, degrees: tuple[int, int], text: int, image: int, text_copies: int, replicated: bool
 ) -> dict[str, Any]:
     mesh = build_mesh(topology, ulysses=degrees[0], ring=degrees[1])
-    layout = JointLayout.of(
-        text_tokens=text, image_tokens=image, ranks=mesh.size, text_replicated=replicated
-    )
+    layout = JointLayout.of(text_tokens=text, image_tokens=image, ranks=mesh.size, text_replicated=replicated)
     local = []
     for x in joint_qkv(text, image):
         text_piece = x[:, :text] if replicated else shard(x[:, :text], layout.text, mesh, dim=1)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from imax_dist.errors import BadConfig, MissingInput
 from imax_dist.models.base import ModelSettings, ModelSpec
@@ -12,11 +14,13 @@ from imax_dist.models.flux.adapter import FluxModel
 from imax_dist.models.flux.positions import TableAsIds
 from imax_dist.models.flux.processor import EngineProcessor
 from imax_dist.models.flux.text import load_text_encoders
-from imax_dist.models.weights import component_config, weights_hash
+from imax_dist.models.weights import component_config, require_tokenizer, weights_hash, whole
 
 ROPE_THETA = 10_000.0
 """Fixed in FluxTransformer2DModel; no configuration key holds it."""
 PATCH = 2
+AXES = (16, 56, 56)
+"""FluxTransformer2DModel's own default; the released FLUX.1 configurations do not hold the key."""
 
 
 def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
@@ -25,26 +29,40 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     vae = component_config(folder, "vae")
     for component in ("text_encoder", "text_encoder_2"):
         component_config(folder, component)
-    latent_channels = int(vae["latent_channels"])
-    packed = int(transformer["in_channels"])
-    if packed != latent_channels * PATCH**2:
+    for component in ("tokenizer", "tokenizer_2"):
+        require_tokenizer(folder, component)
+    try:
+        spec = _spec(name, settings, transformer=transformer, vae=vae, weights=weights_hash(folder))
+        packed = int(transformer["in_channels"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadConfig(
+            f"model {name}: the config.json of transformer or vae lacks a key or holds a wrong value: {error}"
+        ) from error
+    patches = spec.latent_channels * PATCH**2
+    if packed != patches:
         raise BadConfig(
             f"model {name}: the transformer takes {packed} channels, but {PATCH} x {PATCH} patches of the "
-            f"VAE's {latent_channels} channels make {latent_channels * PATCH**2}"
+            f"VAE's {spec.latent_channels} channels make {patches}"
         )
-    axes = tuple(int(axis) for axis in transformer["axes_dims_rope"])
-    head_dim = int(transformer["attention_head_dim"])
-    if sum(axes) != head_dim:
-        raise BadConfig(f"model {name}: position axes {axes} do not add up to head_dim {head_dim}")
+    if sum(spec.rope_axes) != spec.head_dim:
+        raise BadConfig(
+            f"model {name}: position axes {spec.rope_axes} do not add up to head_dim {spec.head_dim}"
+        )
+    return spec
+
+
+def _spec(
+    name: str, settings: ModelSettings, *, transformer: dict[str, Any], vae: dict[str, Any], weights: str
+) -> ModelSpec:
     return ModelSpec(
         name=name,
         settings=settings,
-        weights=weights_hash(folder),
+        weights=weights,
         heads=int(transformer["num_attention_heads"]),
-        head_dim=head_dim,
-        rope_axes=axes,
+        head_dim=int(transformer["attention_head_dim"]),
+        rope_axes=tuple(int(axis) for axis in transformer.get("axes_dims_rope", AXES)),
         rope_theta=ROPE_THETA,
-        latent_channels=latent_channels,
+        latent_channels=int(vae["latent_channels"]),
         vae_factor=2 ** (len(vae["block_out_channels"]) - 1),
         patch=PATCH,
         guidance="distilled" if transformer.get("guidance_embeds") else "classifier_free",
@@ -56,10 +74,10 @@ def load(spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dt
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
     try:
-        transformer = FluxTransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
-        vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=dtype)
+        transformer = whole(FluxTransformer2DModel, folder / "transformer", torch_dtype=dtype)
+        vae = whole(AutoencoderKL, folder / "vae", torch_dtype=dtype)
         encoders = load_text_encoders(folder, device=device, dtype=dtype) if text else None
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise MissingInput(f"model {spec.name} does not load from {folder}: {error}") from error
     transformer.pos_embed = TableAsIds()
     transformer.set_attn_processor(EngineProcessor())

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from imax_dist.models.weights import whole
+
 
 class TextEncoders(NamedTuple):
     """transformers' own tokenizers and encoders."""
@@ -22,8 +24,8 @@ def load_text_encoders(folder: Path, *, device: torch.device, dtype: torch.dtype
     """Load both encoders from a FLUX pipeline folder."""
     from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
-    clip = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype)
-    t5 = T5EncoderModel.from_pretrained(folder / "text_encoder_2", dtype=dtype)
+    clip = whole(CLIPTextModel, folder / "text_encoder", dtype=dtype)
+    t5 = whole(T5EncoderModel, folder / "text_encoder_2", dtype=dtype)
     return TextEncoders(
         clip_tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         clip=clip.to(device).eval(),

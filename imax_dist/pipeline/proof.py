@@ -1,0 +1,68 @@
+"""A proof: the native picture alone, made by one rank, to be looked at before the poster is paid for.
+
+It ends with a checkpoint after the last native step; a render of the same request finds it there and goes on
+with the target-size pass, so that what was approved is what the poster is guided by.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from imax_dist.events import Listener, ignore, stage
+from imax_dist.models.base import FlowModel
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.checkpoint import CheckpointFolder
+from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.prepare import find_checkpoint, native_pass
+from imax_dist.pipeline.prompt import embed_prompt
+from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_ranks
+from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.run import Run, never
+
+
+class Proof(NamedTuple):
+    """``pixels`` (H, W, 3) in [0, 1] at native size; None if a poster of this plan is under way already."""
+
+    pixels: Tensor | None
+    plan: RenderPlan
+
+
+def render_proof(
+    model: FlowModel,
+    request: Request,
+    *,
+    checkpoints: CheckpointFolder,
+    listen: Listener = ignore,
+    stop: Callable[[], bool] = never,
+) -> Proof:
+    """Make the native picture on this rank alone and leave its last checkpoint. ``model`` has its text part.
+
+    Raises the errors of imax_dist.errors; Preempted if ``stop`` returned True, after a checkpoint.
+    """
+    request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
+    plan = make_plan(request, model.spec)
+    ranks = _alone(model)
+    run = Run(plan, ranks, checkpoints, listen, stop)
+    checkpoint = find_checkpoint(run)
+    if checkpoint is not None and checkpoint.phase == "extrapolated":
+        return Proof(None, plan)
+    with stage(listen, "prompt"):
+        conditioning = embed_prompt(plan, model, ranks.topology)
+    native = native_pass(run, model, conditioning, checkpoint)
+    tensors = {"latents": native.latents}
+    if native.endpoints:
+        tensors["endpoints"] = torch.cat(native.endpoints)
+    run.save("native", len(plan.native_sigmas) - 1, tensors)
+    with stage(listen, "decode"), torch.no_grad():
+        pixels = model.decode_image(native.latents)[0].float().cpu()
+    return Proof((pixels / 2 + 0.5).clamp(0.0, 1.0).permute(1, 2, 0).contiguous(), plan)
+
+
+def _alone(model: FlowModel) -> Ranks:
+    topology = Topology(0, 1, 0, "single", model.device)
+    return join_ranks(ParallelSettings(), topology, heads=model.spec.heads)

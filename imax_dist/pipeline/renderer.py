@@ -1,0 +1,110 @@
+"""Ranks that stay joined and a model that stays loaded from one poster to the next."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor
+
+from imax_dist.events import Listener, ignore, stage
+from imax_dist.models.base import FlowModel
+from imax_dist.models.load import load_model
+from imax_dist.parallel.topology import Topology, pick_device, process_group
+from imax_dist.pipeline.checkpoint import CheckpointFolder
+from imax_dist.pipeline.proof import Proof, render_proof
+from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_ranks
+from imax_dist.pipeline.render import Rendering, render_with
+from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.run import never
+
+
+class Renderer:
+    """One rank's part of many renders; every rank of a gang has one and calls it with the same requests.
+
+    One model is kept: another one asked for takes its place.
+    """
+
+    def __init__(self, topology: Topology, parallel: ParallelSettings, *, open_group: ExitStack) -> None:
+        self.topology = topology
+        self.parallel = parallel
+        self._open = open_group
+        self._kept: tuple[tuple[str, str | None], bool, FlowModel] | None = None
+        self._ranks: dict[int, Ranks] = {}
+
+    @classmethod
+    def join(
+        cls,
+        rank: int,
+        world_size: int,
+        parallel: ParallelSettings,
+        *,
+        device: str,
+        store: Any,
+        timeout_s: float,
+    ) -> Renderer:
+        """Meet the other ranks at ``store`` (a torch.distributed store; None for a world of one).
+
+        ``timeout_s`` limits every wait between ranks. ``close`` ends the membership.
+        """
+        topology = Topology(rank, world_size, 0, "store", pick_device(device, local_rank=0))
+        opened = ExitStack()
+        opened.enter_context(process_group(topology, store=store, timeout_s=timeout_s))
+        return cls(topology, parallel, open_group=opened)
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._open.close()
+
+    def render(
+        self,
+        request: Request,
+        *,
+        checkpoints: CheckpointFolder | None = None,
+        listen: Listener = ignore,
+        stop: Callable[[], bool] = never,
+        show_native: Callable[[Tensor], None] | None = None,
+    ) -> Rendering:
+        """As imax_dist.pipeline.render.render, on all ranks together."""
+        model = self.model(request, listen=listen, text=self.topology.is_first)
+        heads = model.spec.heads
+        if heads not in self._ranks:
+            self._ranks[heads] = join_ranks(self.parallel, self.topology, heads=heads)
+        return render_with(
+            model,
+            self._ranks[heads],
+            request,
+            checkpoints=checkpoints,
+            listen=listen,
+            stop=stop,
+            show_native=show_native,
+        )
+
+    def proof(
+        self,
+        request: Request,
+        *,
+        checkpoints: CheckpointFolder,
+        listen: Listener = ignore,
+        stop: Callable[[], bool] = never,
+    ) -> Proof:
+        """The native picture, on this rank alone; other ranks may make others meanwhile."""
+        model = self.model(request, listen=listen, text=True)
+        return render_proof(model, request, checkpoints=checkpoints, listen=listen, stop=stop)
+
+    def model(self, request: Request, *, text: bool, listen: Listener = ignore) -> FlowModel:
+        """The request's model, from the last time or loaded now; with its text encoders if ``text``."""
+        wanted = (request.model, request.dtype)
+        if self._kept is not None:
+            kept, has_text, model = self._kept
+            if kept == wanted and (has_text or not text):
+                return model
+            del model
+            self._kept = None
+            gc.collect()
+        with stage(listen, "load"):
+            model = load_model(request.model, device=self.topology.device, dtype=request.dtype, text=text)
+        self._kept = (wanted, text, model)
+        return model

@@ -1,0 +1,68 @@
+"""Which rank this is, on which device, and that a world of one needs no process group."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+from ranks import run_ranks
+
+from imax_dist.errors import BadConfig
+from imax_dist.parallel.topology import Topology, detect, pick_device, process_group
+
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+
+
+def test_without_a_launcher_a_process_stands_alone() -> None:
+    topology = detect({}, device="cpu")
+    assert topology == Topology(0, 1, 0, "single", torch.device("cpu"))
+    assert topology.is_first
+
+
+def test_torchruns_variables_are_read() -> None:
+    topology = detect({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, device="cpu")
+    assert topology == Topology(5, 8, 1, "torchrun", torch.device("cpu"))
+    assert not topology.is_first
+
+
+def test_without_a_local_rank_the_rank_counts() -> None:
+    assert detect({"RANK": "3", "WORLD_SIZE": "4"}, device="cpu").local_rank == 3
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda", "nccl")])
+def test_the_backend_follows_the_device(device: str, backend: str) -> None:
+    assert Topology(0, 2, 0, "test", torch.device(device)).backend == backend
+
+
+@pytest.mark.parametrize("device", ["tpu", "mps", "cuda:1", ""])
+def test_an_unknown_device_is_refused(device: str) -> None:
+    with pytest.raises(BadConfig, match=r"is not known; choose auto, cpu or cuda"):
+        pick_device(device)
+
+
+@WITHOUT_GPU
+def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_the_cpu() -> None:
+    with pytest.raises(BadConfig, match=r"torch sees no CUDA device; use --device cpu"):
+        pick_device("cuda")
+    assert pick_device("auto") == torch.device("cpu")
+
+
+def test_more_local_ranks_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("auto", local_rank=1) == torch.device("cuda", 1)
+    with pytest.raises(BadConfig, match=r"local rank 2 has no GPU: this host has 2; start as many ranks"):
+        pick_device("cuda", local_rank=2)
+
+
+def test_a_world_of_one_joins_nothing() -> None:
+    with process_group(Topology(0, 1, 0, "test", torch.device("cpu"))):
+        assert not dist.is_initialized()
+
+
+def joined(topology: Topology) -> tuple[int, int, str]:
+    return dist.get_rank(), dist.get_world_size(), dist.get_backend()
+
+
+def test_ranks_join_through_the_launchers_store() -> None:
+    assert run_ranks(2, joined) == [(0, 2, "gloo"), (1, 2, "gloo")]

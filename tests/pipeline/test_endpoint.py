@@ -1,0 +1,111 @@
+"""The native image at the target's size, and the reference looked up by sigma."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from tiny_flux import make_tiny_flux
+
+from imax_dist.models.load import load_model
+from imax_dist.pipeline.endpoint import Reference, reference_sigmas, upsample_reference
+from imax_dist.pipeline.native import NativePass
+from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.request import Request
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")
+    return load_model(str(folder), device=torch.device("cpu"), dtype="float32", text=False)
+
+
+def plan(tiny: Any, *, seed: int = 0, **reference: Any) -> RenderPlan:
+    request = Request("a red sun", size="160x96", seed=seed, method={"reference": reference})
+    return make_plan(request, tiny.spec)
+
+
+def native(tiny: Any, *, endpoints: int = 0) -> NativePass:
+    """Latents of the 80 x 48 native image (6 x 10 latent pixels), and of as many endpoints."""
+    generator = torch.Generator().manual_seed(1)
+    images = [torch.randn(1, 16, 6, 10, generator=generator) for _ in range(endpoints + 1)]
+    return NativePass(images[0], step=endpoints, endpoints=images[1:])
+
+
+def three_steps() -> Reference:
+    latents = torch.tensor([1.0, 3.0, 7.0]).reshape(3, 1, 1, 1).expand(3, 2, 4, 4)
+    return Reference(latents, (1.0, 0.6, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("sigma", "value"),
+    [(1.0, 1.0), (0.8, 2.0), (0.6, 3.0), (0.5, 4.0), (0.3, 6.0), (0.2, 7.0), (0.1, 7.0), (1e-9, 7.0)],
+)
+def test_a_reference_per_step_is_interpolated_in_sigma_and_clamped(sigma: float, value: float) -> None:
+    found = three_steps().at(sigma)
+    assert found.shape == (1, 2, 4, 4)
+    assert found.flatten() == pytest.approx([value] * 32)
+
+
+def test_above_its_first_sigma_a_reference_is_its_first() -> None:
+    assert torch.equal(Reference(three_steps().latents, (0.9, 0.6, 0.2)).at(1.0), three_steps().latents[:1])
+
+
+def test_the_references_own_sigmas_give_its_own_latents() -> None:
+    reference = Reference(torch.randn(4, 2, 3, 3), (1.0, 0.7, 0.4, 0.1))
+    for index, sigma in enumerate(reference.sigmas):
+        assert torch.equal(reference.at(sigma)[0], reference.latents[index])
+
+
+@pytest.mark.parametrize("sigma", [1.0, 0.5, 1e-6])
+def test_a_constant_reference_is_the_same_at_every_sigma(sigma: float) -> None:
+    latents = torch.randn(1, 2, 3, 3)
+    assert torch.equal(Reference(latents, (0.0,)).at(sigma), latents)
+
+
+def test_a_reference_has_one_latent_a_native_step_or_one_in_all(tiny: Any) -> None:
+    assert reference_sigmas(plan(tiny)) == (0.0,)
+    per_step = plan(tiny, kind="per_step")
+    assert reference_sigmas(per_step) == per_step.native_sigmas[:-1]
+    assert upsample_reference(per_step, tiny, native(tiny, endpoints=3)).shape == (3, 16, 12, 20)
+
+
+def test_each_steps_reference_is_that_step_enlarged(tiny: Any) -> None:
+    state = native(tiny, endpoints=2)
+    together = upsample_reference(plan(tiny, kind="per_step"), tiny, state)
+    for index, image in enumerate(state.endpoints):
+        alone = upsample_reference(plan(tiny), tiny, NativePass(image))
+        assert torch.equal(together[index : index + 1], alone)
+
+
+def test_pixels_are_enlarged_between_decode_and_encode(tiny: Any) -> None:
+    state = native(tiny)
+    pixels = tiny.decode_image(state.latents).clamp(-1, 1)
+    enlarged = F.interpolate(pixels, size=(96, 160), mode="bicubic", align_corners=False).clamp(-1, 1)
+    expected = tiny.encode_image(enlarged, noise=None)
+    assert torch.equal(upsample_reference(plan(tiny), tiny, state), expected)
+
+
+def test_latents_are_enlarged_themselves_if_asked_for(tiny: Any) -> None:
+    state = native(tiny)
+    found = upsample_reference(plan(tiny, upsample="latents"), tiny, state)
+    assert torch.equal(found, F.interpolate(state.latents, size=(12, 20), mode="bicubic"))
+    assert (found - upsample_reference(plan(tiny), tiny, state)).abs().max() > 0.1
+
+
+def test_a_posterior_sample_depends_on_the_seed_and_on_nothing_else(tiny: Any) -> None:
+    state = native(tiny)
+    torch.manual_seed(0)
+    first = upsample_reference(plan(tiny, posterior="sample"), tiny, state)
+    torch.manual_seed(1)
+    assert torch.equal(first, upsample_reference(plan(tiny, posterior="sample"), tiny, state))
+    assert not torch.equal(first, upsample_reference(plan(tiny, seed=1, posterior="sample"), tiny, state))
+
+
+def test_the_posterior_mean_does_not_depend_on_the_seed(tiny: Any) -> None:
+    state = native(tiny)
+    assert torch.equal(
+        upsample_reference(plan(tiny), tiny, state), upsample_reference(plan(tiny, seed=1), tiny, state)
+    )

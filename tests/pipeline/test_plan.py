@@ -1,0 +1,262 @@
+"""Everything decided before the first step: sizes, noise levels, copies, the fingerprint."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from tiny_flux import make_tiny_flux
+
+from imax_dist.config import from_mapping, load_named
+from imax_dist.errors import BadConfig, BadValue, ImaxError
+from imax_dist.geometry import ImageSize
+from imax_dist.models.base import ModelSettings, ModelSpec
+from imax_dist.models.load import describe_model, load_model
+from imax_dist.pipeline.decode import decode
+from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.request import Request
+
+PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")
+    return load_model(str(folder), device=torch.device("cpu"), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def flux_dev() -> ModelSpec:
+    """FLUX.1-dev's facts, without its weights."""
+    settings = from_mapping(ModelSettings, load_named("models", "flux-dev"), where="flux-dev")
+    return dataclasses.replace(
+        describe_model("embedded"),
+        name="flux-dev", settings=settings, heads=24, head_dim=128, rope_axes=(16, 56, 56),
+        guidance="distilled",
+    )  # fmt: skip
+
+
+def plan(spec: ModelSpec, **fields: Any) -> RenderPlan:
+    return make_plan(Request(**{"prompt": PROMPT, **fields}), spec)
+
+
+@pytest.mark.parametrize(
+    ("size", "render", "native"),
+    [
+        ("4096x4096", "4096x4096", "1024x1024"),
+        ("4000x3000", "4000x3008", "1184x880"),
+        ("4961x7016", "4976x7024", "864x1216"),
+        ("8192x2048", "8192x2048", "2048x512"),
+        ("1000x900", "1008x912", "1008x912"),
+        ("17x16", "32x16", "32x16"),
+    ],
+)
+def test_sizes_are_rendered_in_whole_tokens_and_guided_in_the_same_shape(
+    flux_dev: ModelSpec, size: str, render: str, native: str
+) -> None:
+    made = plan(flux_dev, size=size)
+    assert (str(made.size), str(made.render_size), str(made.native_size)) == (size, render, native)
+
+
+def test_the_default_size_is_twice_native(flux_dev: ModelSpec) -> None:
+    assert plan(flux_dev).size == ImageSize(2048, 2048)
+
+
+@pytest.mark.parametrize("size", ["1024x1024", "512x2048", "640x480"])
+def test_a_poster_no_larger_than_native_is_one_pass(flux_dev: ModelSpec, size: str) -> None:
+    made = plan(flux_dev, size=size)
+    assert not made.extrapolates
+    assert made.describe()["sigmas"] is None
+    assert made.describe()["native_size"] is None
+
+
+def test_steps_of_a_single_pass_are_the_steps_asked_for(flux_dev: ModelSpec) -> None:
+    assert len(plan(flux_dev, size="512x512", steps=7).native_sigmas) == 8
+    larger = plan(flux_dev, size="2048x2048", steps=7)
+    assert (len(larger.native_sigmas), len(larger.sigmas)) == (31, 8)
+    assert len(plan(flux_dev, size="2048x2048", native_steps=5).native_sigmas) == 6
+
+
+def test_height_and_width_have_their_own_scale(flux_dev: ModelSpec) -> None:
+    made = plan(flux_dev, size="4000x3000")
+    assert made.scale.height == pytest.approx(3008 / 880)
+    assert made.scale.width == pytest.approx(4000 / 1184)
+    assert made.scale.linear == pytest.approx(math.sqrt(3008 * 4000 / (880 * 1184)))
+
+
+@pytest.mark.parametrize("preset", ["imax", "paper", "official", "direct"])
+@pytest.mark.parametrize("steps", [1, 4, 30])
+def test_noise_levels_fall_from_exactly_one_to_exactly_zero(
+    flux_dev: ModelSpec, preset: str, steps: int
+) -> None:
+    made = plan(flux_dev, size="4096x4096", preset=preset, steps=steps, native_steps=steps)
+    for sigmas in (made.native_sigmas, made.sigmas):
+        assert len(sigmas) == steps + 1
+        assert (sigmas[0], sigmas[-1]) == (1.0, 0.0)
+        assert all(later < earlier for earlier, later in pairwise(sigmas))
+
+
+def shifted(sigma: float, shift: float) -> float:
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+@pytest.mark.parametrize(
+    ("preset", "size", "native", "target"),
+    [
+        ("official", "4096x4096", 3.0, 6.0),
+        ("official", "2048x2048", 3.0, 6.0),
+        ("imax", "4096x4096", 3.0, 6.0),
+        ("imax", "2048x2048", 3.0, 3.0),
+        ("paper", "8192x2048", 3.0, 6.0),
+        ("direct", "4096x4096", 3.0, 3.0),
+    ],
+)
+def test_each_preset_has_its_time_shifts(
+    flux_dev: ModelSpec, preset: str, size: str, native: float, target: float
+) -> None:
+    """The authors' code has 3 and 6 at every size, the paper 1.5 s."""
+    made = plan(flux_dev, size=size, preset=preset, steps=10, native_steps=10)
+    assert made.native_sigmas[5] == pytest.approx(shifted(0.5, native), rel=1e-12)
+    assert made.sigmas[5] == pytest.approx(shifted(0.5, target), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("preset", "size", "literal", "weight"),
+    [
+        ("official", "4096x4096", 16, 1),
+        ("official", "4096x2048", 8, 1),
+        ("official", "1408x1408", 1, 1),
+        ("imax", "4096x4096", 16, 1),
+        ("imax", "4096x2048", 4, 1),
+        ("direct", "4096x4096", 1, 1),
+    ],
+)
+def test_each_preset_copies_the_text_its_own_way(
+    flux_dev: ModelSpec, preset: str, size: str, literal: int, weight: int
+) -> None:
+    """2:1 is 1440x720 at native area: our cells keep that shape, the authors' are 1024 x 1024."""
+    copies = plan(flux_dev, size=size, preset=preset).copies
+    assert (copies.literal, copies.weight) == (literal, weight)
+
+
+def test_shared_copies_are_one_that_counts_as_many(flux_dev: ModelSpec) -> None:
+    made = plan(flux_dev, size="4096x4096", method={"text": {"copies": "shared"}})
+    assert (made.copies.literal, made.copies.weight) == (1, 16)
+
+
+def test_guidance_scales_are_the_models_per_pass_unless_set(flux_dev: ModelSpec) -> None:
+    def scales(**fields: Any) -> tuple[float, float]:
+        made = plan(flux_dev, **fields)
+        return made.native_guidance_scale, made.guidance_scale
+
+    assert scales() == (3.5, 7.0)
+    assert scales(preset="direct") == (3.5, 3.5)
+    assert scales(method={"guidance_scale": {"extrapolated": 5}}) == (3.5, 5.0)
+    assert scales(method={"guidance_scale": {"rule": "native", "native": 2}}) == (2.0, 2.0)
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"prompt": PROMPT + "."},
+    {"seed": 1},
+    {"dtype": "float64"},
+    {"size": "2048x1024"},
+    {"size": "2047x2048"},
+    {"steps": 29},
+    {"native_steps": 29},
+    {"preset": "paper"},
+    {"method": {"patch_shift": False}},
+    {"method": {"rope": {"factor": 1.0}}},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_the_fingerprint_changes_with_all_that_makes_the_picture(
+    flux_dev: ModelSpec, change: dict[str, Any]
+) -> None:
+    assert plan(flux_dev, **change).fingerprint != plan(flux_dev).fingerprint
+
+
+@pytest.mark.parametrize("change", [{"native_side": 512}, {"text_tokens": 256}, {"rope_factor": 1.0}])
+def test_the_fingerprint_changes_with_the_models_settings(
+    flux_dev: ModelSpec, change: dict[str, Any]
+) -> None:
+    changed = dataclasses.replace(flux_dev, settings=dataclasses.replace(flux_dev.settings, **change))
+    fields = {"size": "2048x2048", "preset": "direct"}
+    assert plan(changed, **fields).fingerprint != plan(flux_dev, **fields).fingerprint
+
+
+def test_the_fingerprint_changes_with_the_weights(flux_dev: ModelSpec) -> None:
+    assert plan(dataclasses.replace(flux_dev, weights="0" * 64)).fingerprint != plan(flux_dev).fingerprint
+
+
+def test_the_fingerprint_is_the_same_however_a_thing_was_asked_for(flux_dev: ModelSpec) -> None:
+    """Names of things and defaults written out are not the picture; neither are ranks or engines."""
+    plain = plan(flux_dev, size="2048x2048")
+    written_out = plan(
+        dataclasses.replace(flux_dev, name="my copy"), steps=30, native_steps=30, preset="imax",
+        method={"attention": "one_text"},
+    )  # fmt: skip
+    assert plain.fingerprint == written_out.fingerprint
+    assert not {"ulysses", "ring", "engine", "device", "ranks", "threads"} & set(plain.describe())
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "message"),
+    [
+        ({"preset": "offical"}, BadConfig, r"preset 'offical' is not known; did you mean 'official'\?"),
+        ({"method": {"rop": {}}}, BadConfig, r"preset imax: unknown key 'rop'; did you mean 'rope'\?"),
+        ({"method": {"rope": {"rul": "none"}}}, BadConfig, r"rope: unknown key 'rul'; did you mean 'rule'\?"),
+        ({"method": {"rope": {"rule": "ntkk"}}}, BadConfig, r"rope.rule: 'ntkk' is not known; did you mean"),
+        ({"method": {"rope": 3}}, BadConfig, r"rope must hold keys, got 3"),
+        (
+            {"method": {"guidance": {"schedule": "papr"}}},
+            BadConfig,
+            r"guidance.schedule: 'papr' is not known; did you mean 'paper'\?",
+        ),
+        (
+            {"method": {"guidance": {"projection": "gausian"}}},
+            BadConfig,
+            r"guidance.projection: 'gausian' is not known; did you mean 'gaussian'\?",
+        ),
+        (
+            {"method": {"attention": "jont"}},
+            BadConfig,
+            r"attention: 'jont' is not known; did you mean 'joint",
+        ),
+        ({"method": {"text": {"copies": "gird"}}}, BadConfig, r"text.copies: 'gird' .* did you mean 'grid'"),
+        ({"method": {"time_shift": {"native": -1}}}, BadConfig, r"shifts must be above 0, got native -1.0"),
+        ({"method": {"time_shift": {"extrapolated": 0}}}, BadConfig, r"shifts must be .* extrapolated 0.0"),
+        ({"method": {"rope": {"factor": -2}}}, BadConfig, r"rope.factor must be above 0, got -2.0"),
+        ({"size": "8x64"}, BadValue, r"the width is 8 px, but a side must be between 16 and 65536"),
+        ({"size": "60000x60000"}, BadValue, r"size 60000x60000 has 3600 megapixels; at most 1000"),
+        ({"size": "big"}, BadValue, r"size 'big' is not WIDTHxHEIGHT"),
+        ({"steps": 0}, BadValue, r"steps 0 is outside 1 to 1000"),
+        ({"native_steps": 1001}, BadValue, r"native_steps 1001 is outside 1 to 1000"),
+        ({"seed": -1}, BadValue, r"seed -1 is outside 0 to 9223372036854775807"),
+        ({"prompt": "  "}, BadValue, r"the prompt is empty; say what the poster shows"),
+        ({"prompt": "x" * 8001}, BadValue, r"the prompt has 8001 characters; at most 8000 are read"),
+    ],
+)
+def test_what_cannot_be_rendered_is_refused_by_name(
+    flux_dev: ModelSpec, fields: dict[str, Any], kind: type[ImaxError], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        plan(flux_dev, **fields)
+
+
+def test_the_surplus_of_the_render_size_is_cut_evenly_off_both_sides(tiny: Any) -> None:
+    made = plan(tiny.spec, size="90x75")
+    latents = torch.randn(1, 16, 10, 12, generator=torch.Generator().manual_seed(4))
+    assert (made.grid.height, made.grid.width) == (10, 12)
+    whole = (tiny.decode_image(latents)[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 0)
+    assert torch.equal(decode(made, tiny, latents), whole[2:77, 3:93])
+
+
+def test_a_picture_that_is_not_finite_is_refused(tiny: Any) -> None:
+    made = plan(tiny.spec, size="64x64", dtype="float32")
+    with pytest.raises(ImaxError, match=r"numbers that are not finite in float32; use --dtype"):
+        decode(made, tiny, torch.full((1, 16, 8, 8), math.nan))

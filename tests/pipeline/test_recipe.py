@@ -1,0 +1,93 @@
+"""A recipe holds all that is needed to make the same bits again, and says what differs."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from imax_dist.errors import BadConfig, BadManifest, BadValue
+from imax_dist.models.load import load_model
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.plan import make_plan
+from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
+from imax_dist.pipeline.recipe import differences, make_recipe, request_of
+from imax_dist.pipeline.request import Request
+
+ALONE = Topology(0, 1, 0, "test", torch.device("cpu"))
+REQUEST = Request(
+    "a red sun, été", size="250x130", seed=2**62, preset="paper", steps=3, native_steps=2, dtype="float64",
+    method={"rope": {"factor": 1.5}, "patch_shift": True},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recipe() -> dict[str, Any]:
+    model = load_model("embedded", device=torch.device("cpu"), dtype="float64", text=False)
+    ranks = join_ranks(ParallelSettings(), ALONE, heads=model.spec.heads)
+    return make_recipe(make_plan(REQUEST, model.spec), model, ranks)
+
+
+def test_a_recipe_survives_json_and_gives_its_request_back(recipe: dict[str, Any]) -> None:
+    assert request_of(json.loads(json.dumps(recipe)), where="file") == REQUEST
+
+
+def test_a_recipe_names_what_was_decided(recipe: dict[str, Any]) -> None:
+    assert recipe["format"] == "imax-recipe/1"
+    assert recipe["plan"]["render_size"] == "256x144"
+    assert recipe["plan"]["sigmas"][0] == 1.0
+    assert recipe["plan"]["method"]["rope"]["factor"] == 1.5
+    assert recipe["plan"]["model_settings"]["text_tokens"] == 24
+    assert recipe["model"]["name"] == "embedded"
+    assert len(recipe["model"]["weights_sha256"]) == 64
+
+
+def test_a_recipe_names_its_surroundings(recipe: dict[str, Any]) -> None:
+    around = recipe["surroundings"]
+    assert around["torch"] == torch.__version__
+    assert around["device"].startswith("cpu")
+    assert (around["ulysses"], around["ring"], around["threads"]) == (1, 1, torch.get_num_threads())
+
+
+def test_the_same_surroundings_have_no_differences(recipe: dict[str, Any]) -> None:
+    assert differences(recipe, copy.deepcopy(recipe)) == []
+
+
+def test_differences_say_then_and_now(recipe: dict[str, Any]) -> None:
+    now = copy.deepcopy(recipe)
+    now["surroundings"]["ulysses"] = 2
+    now["model"]["weights_sha256"] = "f00"
+    found = differences(recipe, now)
+    assert found == ["ulysses: 1 -> 2", f"weights: {recipe['model']['weights_sha256']} -> f00"]
+
+
+def test_a_recipe_without_surroundings_differs_in_all(recipe: dict[str, Any]) -> None:
+    old = {key: value for key, value in recipe.items() if key not in ("surroundings", "model")}
+    assert f"torch: None -> {torch.__version__}" in differences(old, recipe)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"format": "other/1"}, {"format": "imax-recipe/1", "request": "a sun"}]
+)
+def test_json_of_another_kind_is_no_recipe(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadManifest, match=r"some.json is not a recipe of this program \(imax-recipe/1\)"):
+        request_of(wrong, where="some.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"sede": 1}, BadConfig, r"some.json: unknown key 'sede'; did you mean 'seed'"),
+        ({"prompt": 5}, BadConfig, r"some.json: prompt must be text, got 5"),
+        ({"seed": -1}, BadValue, r"seed -1 is outside 0 to"),
+        ({"size": "1x1"}, BadValue, r"a side must be between 16 and 65536 px"),
+    ],
+)
+def test_a_recipe_edited_wrongly_is_refused(
+    recipe: dict[str, Any], changes: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        request_of({**recipe, "request": {**recipe["request"], **changes}}, where="some.json")
