@@ -1,0 +1,105 @@
+"""``imax batch``: many posters from a manifest, on gangs of ranks under Ray; durable and resumable."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imax_dist.errors import BadValue, PartialBatch, Preempted
+
+if TYPE_CHECKING:
+    from imax_dist.jobs.batch import Batch
+    from imax_dist.jobs.job import Job
+    from imax_dist.jobs.settings import PoolSettings
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb and its options."""
+    parser = verbs.add_parser(
+        "batch",
+        help="render many posters from a manifest",
+        description="Render what a manifest asks for and is not in the folder yet. Running it again goes on.",
+    )
+    add = parser.add_argument
+    add("manifest", nargs="?", type=Path, help="JSONL, CSV or YAML; without: what is still queued in DIR")
+    add("--out", type=Path, required=True, metavar="DIR", help="every poster gets a folder in here")
+    add("--ray", default="local", metavar="WHERE", help="local (default), auto, or a cluster's address")
+    add("--pool", metavar="NAME", help="a file of configs/jobs, or a path (default: local, or default)")
+    add("--gangs", type=int, help="how many posters at once")
+    add("--ranks", type=int, help="how many ranks render one poster together")
+    add("--device", choices=("auto", "cpu", "cuda"))
+    add("--shard", metavar="I/N", help="every N-th poster from I on; each shard has its own store")
+    add("--proofs-only", action="store_true", help="native images only; then: imax approve DIR")
+    add("--check", action="store_true", help="report every mistake in the manifest and stop")
+    add("--json", action="store_true", help="result as JSON on stdout")
+    add("-q", "--quiet", action="store_true", help="no progress")
+    add("--debug", action="store_true", help="tracebacks")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check, or render; 0 if every poster is there, 76 if some failed."""
+    from imax_dist.jobs.batch import Batch
+
+    settings = _settings(options)
+    jobs = _jobs(options, settings)
+    if options.check:
+        return _report_check(options, jobs)
+    batch = Batch(
+        out=options.out,
+        settings=settings,
+        jobs=jobs,
+        ray=options.ray,
+        shard=options.shard,
+        proofs_only=options.proofs_only,
+    )
+    return _render(options, batch)
+
+
+def _render(options: argparse.Namespace, batch: Batch) -> int:
+    from imax_dist.cli.batch_progress import BatchProgress
+    from imax_dist.cli.status import print_rows
+    from imax_dist.cli.stop_signal import StopSignal
+    from imax_dist.jobs.batch import run_batch
+
+    with BatchProgress(quiet=options.quiet) as progress:
+        try:
+            rows = run_batch(batch, watch=progress.watch, arm=StopSignal)
+        except Preempted as stopped:
+            raise Preempted(f"{stopped} ({progress.counts()})") from None
+    print_rows(rows, as_json=options.json)
+    failed = [row for row in rows if row.failed]
+    return PartialBatch.exit_code if failed else 0
+
+
+def _settings(options: argparse.Namespace) -> PoolSettings:
+    from imax_dist.jobs.batch import load_pool_settings
+
+    given = {"gangs": options.gangs, "ranks": options.ranks, "device": options.device}
+    changes = {name: value for name, value in given.items() if value is not None}
+    name = options.pool or ("local" if options.ray == "local" else "default")
+    return load_pool_settings(name, changes)
+
+
+def _jobs(options: argparse.Namespace, settings: PoolSettings) -> list[Job] | None:
+    from imax_dist.jobs.manifest import read_manifest, shard
+
+    if options.manifest is None:
+        if options.check:
+            raise BadValue("--check needs a manifest; give the file")
+        return None
+    jobs = read_manifest(options.manifest, settings.limits).require_sound(options.manifest)
+    return jobs if options.shard is None else shard(jobs, options.shard)
+
+
+def _report_check(options: argparse.Namespace, jobs: list[Job] | None) -> int:
+    sizes = sorted({job.request.size or "default size" for job in jobs or []})
+    if options.json:
+        print(json.dumps({"posters": len(jobs or []), "ids": [job.id for job in jobs or []], "sizes": sizes}))
+    else:
+        print(f"{options.manifest}: {len(jobs or [])} posters, {', '.join(sizes)}; nothing is wrong")
+    sys.stdout.flush()
+    return 0

@@ -1,0 +1,55 @@
+"""``imax status``: what became of every poster of a batch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imax_dist.jobs.store import Row
+
+LONGEST_NOTE = 100
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb and its options."""
+    parser = verbs.add_parser(
+        "status", help="the state of a batch", description="Every poster of a batch folder and its state."
+    )
+    parser.add_argument("out", type=Path, metavar="DIR", help="the folder given to imax batch --out")
+    parser.add_argument("--verify", action="store_true", help="compare every finished poster with its hash")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--debug", action="store_true", help="tracebacks")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the table; 76 if a poster failed, or with --verify is not what it was."""
+    from imax_dist.errors import PartialBatch
+    from imax_dist.jobs.wishes import all_rows, damaged
+
+    rows = all_rows(options.out)
+    print_rows(rows, as_json=options.json)
+    broken = damaged(options.out, rows) if options.verify else []
+    for job_id in broken:
+        print(f"{job_id}: the poster on disk is not the one that was rendered; imax batch renders it again")
+    return PartialBatch.exit_code if broken or any(row.failed for row in rows) else 0
+
+
+def print_rows(rows: Sequence[Row], *, as_json: bool) -> None:
+    """The jobs as a table for people, or as JSON: ``{"counts": ..., "jobs": [...]}``."""
+    counts = dict(Counter(row.state_name for row in rows))
+    if as_json:
+        print(json.dumps({"counts": counts, "jobs": [row.as_json() for row in rows]}))
+        return
+    width = max([len("poster"), *(len(row.job.id) for row in rows)])
+    print(f"{'poster':<{width}}  {'state':<9}  {'size':>11}  {'tries':>5}  note")
+    for row in rows:
+        size = row.job.request.size or "2x native"
+        note = row.note()[:LONGEST_NOTE]
+        print(f"{row.job.id:<{width}}  {row.state_name:<9}  {size:>11}  {row.attempts:>5}  {note}".rstrip())
+    print(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no posters")

@@ -1,0 +1,176 @@
+"""A job's attempt on a gang: begun, followed, concluded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from imax_dist.config import to_mapping
+from imax_dist.errors import ImaxError
+from imax_dist.events import append_to
+from imax_dist.jobs import policy
+from imax_dist.jobs.board import Board, interrupted
+from imax_dist.jobs.job import JobFolder
+from imax_dist.jobs.settings import PoolSettings
+from imax_dist.jobs.slot import Slot, Watch, Working
+from imax_dist.jobs.state import Queued, Running, State, name_of, to_record
+from imax_dist.jobs.surroundings import Surroundings
+from imax_dist.jobs.task import Gang, Lost, Outcome, Task, Work
+from imax_dist.output.poster import require_printable
+
+
+class Attempts:
+    """Takes waiting jobs of ``board`` to gangs and what comes of them back."""
+
+    def __init__(
+        self,
+        board: Board,
+        settings: PoolSettings,
+        around: Surroundings,
+        *,
+        out: Path,
+        proofs_only: bool = False,
+    ) -> None:
+        self.board = board
+        self.settings = settings
+        self.cancelling: set[str] = set()
+        self._around = around
+        self._out = out
+        self._proofs_only = proofs_only
+
+    def begin(self, slot: str, gang: Gang) -> Working | None:
+        """Give a free gang what it should do next; None if there is nothing for it now."""
+        now = self._around.now()
+        chosen = policy.choose(
+            self.board.waiting(),
+            now=now,
+            ranks=gang.ranks,
+            proofs_first=self.settings.proofs_first,
+            proofs_only=self._proofs_only,
+        )
+        if chosen is None:
+            return None
+        work, job_ids = chosen
+        tasks = [task for job in job_ids if (task := self._task(slot, job, work)) is not None]
+        if not tasks:
+            return None
+        gang.start(tasks)
+        watches = {task.job_id: Watch(now, self.board.furthest(task.job_id)) for task in tasks}
+        return Working(gang, work, watches)
+
+    def follow(self, slot: Slot, working: Working) -> Lost | None:
+        """Take in a gang's news; the loss if it has to be given up."""
+        report = working.gang.poll()
+        for name, fields in report.events:
+            self._hear(slot, working, name, fields)
+        for job_id, outcome in report.ended.items():
+            self._conclude(slot.name, working, job_id, outcome)
+        lost = report.lost or self._overdue(slot, working)
+        if lost is not None:
+            for job_id in list(working.watches):
+                self._conclude(slot.name, working, job_id, lost)
+        return lost
+
+    def interrupt(self) -> None:
+        """Put whatever is still running back into the queue."""
+        for job_id in self.board.running():
+            state = self.board.states[job_id]
+            assert isinstance(state, Running)
+            self.board.move(job_id, interrupted(state))
+
+    def _task(self, slot: str, job_id: str, work: Work) -> Task | None:
+        job, state = self.board.jobs[job_id], self.board.states[job_id]
+        assert isinstance(state, Queued)
+        attempt = state.attempts + 1
+        try:
+            folder = JobFolder.of(self._out, job_id)
+            require_printable(folder.poster, to_mapping(job.request))
+            folder.open(job)
+        except ImaxError as error:
+            outcome = policy.refusal(error)
+            self._settle(job_id, policy.after(outcome, state, self.settings, self._what(work)), slot)
+            return None
+        self.board.move(job_id, Running(gang=slot, since=self._around.now(), before=state))
+        self._say(job_id, "job.started", gang=slot, attempt=attempt, work=work)
+        return Task(
+            job_id=job_id,
+            fingerprint=job.fingerprint,
+            request=job.request,
+            folder=str(folder.path.resolve()),
+            work=work,
+            attempt=attempt,
+            checkpoint_every=self.settings.checkpoint_every,
+        )
+
+    def _hear(self, slot: Slot, working: Working, name: str, fields: dict[str, Any]) -> None:
+        job_id = fields["job"]
+        self._around.say(name, gang=slot.name, **fields)
+        watch = working.watches.get(job_id)
+        if watch is None:
+            return
+        watch.heard = self._around.now()
+        if name == "stage.started":
+            watch.stage = fields["stage"]
+        elif name == "stage.done":
+            watch.stage = "between"
+        elif name == "step":
+            slot.remember(self._key(job_id, watch.stage), fields["seconds"])
+            self.board.step(job_id, fields["stage"], fields["index"], fields["steps"])
+
+    def _overdue(self, slot: Slot, working: Working) -> Lost | None:
+        for job_id, watch in working.watches.items():
+            state = self.board.states[job_id]
+            hangs = state.before.hangs if isinstance(state, Running) else 0
+            seconds = slot.seconds.get(self._key(job_id, watch.stage), ())
+            limits = self.settings.deadlines
+            allowed = policy.allowed_silence(limits, watch.stage, tuple(seconds), patience=hangs)
+            silent = self._around.now() - watch.heard
+            if silent > allowed:
+                text = (
+                    f"nothing heard of {job_id} for {silent:.1f} s ({watch.stage}; {allowed:.1f} s allowed)"
+                )
+                return Lost("hung", text)
+        return None
+
+    def _key(self, job_id: str, stage: str) -> tuple[str, str, str]:
+        request = self.board.jobs[job_id].request
+        return stage, request.model, str(request.size)
+
+    def _conclude(self, gang: str, working: Working, job_id: str, outcome: Outcome) -> None:
+        watch = working.watches.pop(job_id)
+        state = self.board.states[job_id]
+        assert isinstance(state, Running)
+        what = policy.Circumstances(
+            now=self._around.now(),
+            work=working.work,
+            progressed=self.board.furthest(job_id) > watch.began_at,
+            ranks=working.gang.ranks,
+            cancelled=job_id in self.cancelling,
+            proofs_only=self._proofs_only,
+        )
+        self.cancelling.discard(job_id)
+        self._settle(job_id, policy.after(outcome, state.before, self.settings, what), gang)
+
+    def _settle(self, job_id: str, state: State, gang: str) -> None:
+        self.board.move(job_id, state)
+        if isinstance(state, Queued):
+            self._say(job_id, "job.queued", gang=gang, after=state.after, attempts=state.attempts)
+        else:
+            self._say(job_id, f"job.{name_of(state)}", gang=gang, **to_record(state))
+
+    def _say(self, job_id: str, name: str, **fields: Any) -> None:
+        """Into the job's own events as well, if its folder can be written."""
+        self._around.say(name, job=job_id, **fields)
+        try:
+            append_to(JobFolder.of(self._out, job_id).events)(name, fields)
+        except (OSError, ImaxError):
+            return  # a log only; the store and the batch's own events have it
+
+    def _what(self, work: Work) -> policy.Circumstances:
+        return policy.Circumstances(
+            now=self._around.now(),
+            work=work,
+            progressed=False,
+            ranks=self.settings.ranks,
+            proofs_only=self._proofs_only,
+        )

@@ -1,0 +1,121 @@
+"""A whole batch: manifest jobs into the store, gangs on Ray, until every poster is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from imax_dist.config import from_mapping as settings_from
+from imax_dist.config import load_named, load_yaml
+from imax_dist.errors import MissingInput
+from imax_dist.events import Listener, append_to, both, ignore
+from imax_dist.jobs.board import Board
+from imax_dist.jobs.cluster import ray_cluster
+from imax_dist.jobs.enlist import enlist
+from imax_dist.jobs.gang import RayGangs, load_parallel
+from imax_dist.jobs.job import Job
+from imax_dist.jobs.lock import hold, lock_path
+from imax_dist.jobs.metrics import PoolMetrics
+from imax_dist.jobs.pool import Pool
+from imax_dist.jobs.settings import PoolSettings
+from imax_dist.jobs.store import Row, Store, store_path, who
+from imax_dist.jobs.surroundings import Surroundings
+from imax_dist.output.atomic import require_writable
+from imax_dist.pipeline.run import never
+
+NOT_LOGGED = ("step", "stage.started", "stage.done", "checkpoint")
+"""In the job's own events; the batch's would be mostly these."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What to do where. ``jobs`` None goes on with what the folder holds."""
+
+    out: Path
+    settings: PoolSettings
+    jobs: Sequence[Job] | None
+    ray: str = "local"
+    shard: str | None = None
+    proofs_only: bool = False
+
+
+def load_pool_settings(name: str, changes: dict[str, Any]) -> PoolSettings:
+    """A file of configs/jobs, or a YAML file by its path, with ``changes`` laid over it."""
+    by_path = name.endswith((".yaml", ".yml"))
+    if by_path and not Path(name).is_file():
+        raise MissingInput(f"pool settings {name} do not exist")
+    mapping = load_yaml(Path(name)) if by_path else load_named("jobs", name)
+    where = name if by_path else f"configs/jobs/{name}.yaml"
+    return settings_from(PoolSettings, {**mapping, **changes}, where=where)
+
+
+def no_listener(board: Board) -> Listener:
+    """Nobody watches."""
+    del board
+    return ignore
+
+
+def no_signal() -> Callable[[], bool]:
+    """Nobody can stop it."""
+    return never
+
+
+def run_batch(
+    batch: Batch,
+    *,
+    watch: Callable[[Board], Listener] = no_listener,
+    arm: Callable[[], Callable[[], bool]] = no_signal,
+) -> list[Row]:
+    """Render what is missing; the rows of this run's jobs at its end.
+
+    ``watch`` gets the board before the first event; ``arm`` is called when Ray has started (it sets signal
+    handlers of its own) and returns the stop signal. Raises FolderBusy, ClusterUnavailable, CannotWrite,
+    Preempted.
+    """
+    load_parallel(batch.settings)
+    require_writable(batch.out)
+    path = store_path(batch.out, batch.shard)
+    note = f"{who()} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    with hold(lock_path(path), note):
+        store = Store(path)
+        try:
+            if batch.jobs is not None:
+                enlist(store, batch.jobs, batch.out)
+            ids = None if batch.jobs is None else [job.id for job in batch.jobs]
+            board = Board(store, ids)
+            _run(batch, board, watch(board), arm)
+            return board.rows()
+        finally:
+            store.close()
+
+
+def _run(batch: Batch, board: Board, listen: Listener, arm: Callable[[], Callable[[], bool]]) -> None:
+    listen = both(listen, _log(batch.out / "events.jsonl"))
+    listen("batch.started", {"posters": len(board.jobs), "waiting": len(board.waiting())})
+    if not board.over:
+        with ray_cluster(batch.ray, batch.settings):
+            listen = both(listen, PoolMetrics(board))
+            around = Surroundings(listen=listen, stop=arm())
+            pool = Pool(
+                board,
+                RayGangs(batch.settings),
+                batch.settings,
+                out=batch.out,
+                proofs_only=batch.proofs_only,
+                around=around,
+            )
+            pool.run()
+    listen("batch.done", {})
+
+
+def _log(path: Path) -> Listener:
+    write = append_to(path)
+
+    def listen(name: str, fields: dict[str, Any]) -> None:
+        if name not in NOT_LOGGED:
+            write(name, fields)
+
+    return listen

@@ -1,0 +1,90 @@
+"""The jobs of one run in memory; every change goes to the store before anyone acts on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from imax_dist.jobs.job import Job
+from imax_dist.jobs.policy import STEPPING
+from imax_dist.jobs.state import OVER, Queued, Running, State
+from imax_dist.jobs.store import Row, Store
+
+PROGRESS_EVERY_S = 1.0
+Mark = tuple[int, int]
+"""How far a job is: (pass, step)."""
+
+
+class Board:
+    """States of the jobs ``ids`` (all of the store's by default)."""
+
+    def __init__(
+        self, store: Store, ids: Iterable[str] | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.store = store
+        self._clock = clock
+        wanted = None if ids is None else set(ids)
+        rows = [row for row in store.rows() if wanted is None or row.job.id in wanted]
+        self.jobs: dict[str, Job] = {row.job.id: row.job for row in rows}
+        self.states: dict[str, State] = {row.job.id: row.state for row in rows}
+        self._furthest = {row.job.id: mark(row.stage, row.step) for row in rows}
+        self._written: dict[str, float] = {}
+        self._recover()
+
+    def waiting(self) -> list[tuple[str, Queued]]:
+        """Queued jobs, in the order they are to be taken."""
+        return [(job, state) for job, state in self.states.items() if isinstance(state, Queued)]
+
+    def running(self) -> list[str]:
+        return [job for job, state in self.states.items() if isinstance(state, Running)]
+
+    @property
+    def over(self) -> bool:
+        """Nothing is left to do in this run."""
+        return all(isinstance(state, OVER) for state in self.states.values())
+
+    def move(self, job_id: str, state: State) -> None:
+        """The job is in ``state`` from now on."""
+        self.store.move(job_id, state)
+        self.states[job_id] = state
+
+    def furthest(self, job_id: str) -> Mark:
+        """The furthest step any attempt has reached."""
+        return self._furthest[job_id]
+
+    def step(self, job_id: str, stage: str, step: int, steps: int) -> None:
+        """A step was made; written down at most once a second a job."""
+        self._furthest[job_id] = max(self._furthest[job_id], mark(stage, step))
+        now = self._clock()
+        if now - self._written.get(job_id, 0.0) >= PROGRESS_EVERY_S or step == steps:
+            self._written[job_id] = now
+            self.store.progress(job_id, stage, step, steps)
+
+    def rows(self) -> list[Row]:
+        """As the store has them, of this run's jobs."""
+        return [row for row in self.store.rows() if row.job.id in self.jobs]
+
+    def _recover(self) -> None:
+        """What an earlier run left running is queued again: its gang ended with it."""
+        for job_id in self.running():
+            state = self.states[job_id]
+            assert isinstance(state, Running)
+            self.move(job_id, interrupted(state))
+
+
+def interrupted(state: Running) -> Queued:
+    """What a running job goes back to when the run that had it ends."""
+    before = state.before
+    return Queued(
+        attempts=before.attempts + 1,
+        fruitless=before.fruitless,
+        hangs=before.hangs,
+        ranks=before.ranks,
+        proofed=before.proofed,
+        after="the batch was interrupted",
+    )
+
+
+def mark(stage: str, step: int) -> Mark:
+    """A place in a render that can be compared with another."""
+    return (STEPPING.index(stage), step) if stage in STEPPING else (0, 0)

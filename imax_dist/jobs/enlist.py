@@ -1,0 +1,56 @@
+"""A manifest meets what is already there: only what is missing or changed is queued."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from imax_dist.jobs.job import Job, JobFolder
+from imax_dist.jobs.state import Done, Failed, Queued, State
+from imax_dist.jobs.store import Row, Store
+from imax_dist.pipeline.checkpoint import CheckpointFolder
+
+
+def enlist(store: Store, jobs: Sequence[Job], out: Path) -> None:
+    """Bring the store in line with ``jobs`` and with the finished posters in ``out``.
+
+    New and changed jobs are queued, and failed ones that are worth another try. A permanent failure stays
+    failed and a cancelled job cancelled: ``imax retry`` queues them. Other jobs of the store are kept.
+    """
+    known = {row.job.id: row for row in store.rows()}
+    states = {job.id: state_of(job, known.get(job.id), JobFolder.of(out, job.id)) for job in jobs}
+    fresh = [(job, states[job.id]) for job in jobs if _differs(job, known.get(job.id), states[job.id])]
+    store.add(fresh)
+    store.reorder(jobs)
+
+
+def state_of(job: Job, row: Row | None, folder: JobFolder) -> State:
+    """The state a run begins with."""
+    record = folder.finished(job.fingerprint)
+    if record is not None:
+        CheckpointFolder(folder.checkpoints).remove()
+        return done_state(record, row)
+    if row is None or row.job.fingerprint != job.fingerprint:
+        return Queued()
+    if isinstance(row.state, Done):
+        return Queued(after="its poster was gone")
+    if isinstance(row.state, Failed) and row.state.retryable:
+        return Queued(attempts=row.state.attempts, after=f"{row.state.kind}: {row.state.message}")
+    return row.state
+
+
+def done_state(record: dict[str, Any], row: Row | None) -> Done:
+    """What DONE says, as a state."""
+    if row is not None and isinstance(row.state, Done):
+        return row.state
+    return Done(
+        sha256=str(record.get("pixels_sha256", "")),
+        bytes=int(record.get("bytes", 0)),
+        seconds=float(record.get("seconds", 0.0)),
+        attempts=int(record.get("attempt", 1)),
+    )
+
+
+def _differs(job: Job, row: Row | None, state: State) -> bool:
+    return row is None or row.job.fingerprint != job.fingerprint or row.state != state

@@ -1,0 +1,180 @@
+"""A manifest: one poster a line (JSONL), a row (CSV) or a list entry (YAML); all mistakes at once.
+
+Fields are those of a Request, and ``id``, ``priority``, ``count`` (that many posters, with seeds counted up
+from ``seed``) and single switches of the preset by their dotted name (``rope.rule``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imax_dist.config import from_mapping, set_key, suggestion
+from imax_dist.errors import BadConfig, BadManifest, BadValue, ImaxError, MissingInput
+from imax_dist.geometry import ImageSize
+from imax_dist.jobs.job import Job, make_job
+from imax_dist.jobs.manifest_files import READERS, Entry, Mistake
+from imax_dist.jobs.settings import Limits
+from imax_dist.pipeline.request import LARGEST_SEED, Request
+
+MOST_SHOWN = 50
+OWN_FIELDS = ("id", "priority", "count")
+REQUEST_FIELDS = tuple(field.name for field in dataclasses.fields(Request))
+FILE_KEYS = ("icc", "output_intent")
+OWN_SCALES = ("none", "lanczos")
+LARGEST_PRIORITY = 1_000_000
+
+
+class Manifest(NamedTuple):
+    """The jobs that are in order, and what is wrong with the other lines."""
+
+    jobs: list[Job]
+    mistakes: list[Mistake]
+
+    def require_sound(self, path: Path) -> list[Job]:
+        """The jobs. Raises BadManifest with every mistake, one a line, if there is any."""
+        if not self.mistakes:
+            return self.jobs
+        count = len(self.mistakes)
+        shown = [f"  line {line}: {text}" for line, text in self.mistakes[:MOST_SHOWN]]
+        rest = [f"  ... and {count - MOST_SHOWN} more"] if count > MOST_SHOWN else []
+        head = f"{path} has {count} {'mistake' if count == 1 else 'mistakes'}; nothing was started:"
+        raise BadManifest("\n".join([head, *shown, *rest]))
+
+
+def read_manifest(path: Path, limits: Limits) -> Manifest:
+    """Read ``.jsonl``, ``.csv``, ``.yaml`` or ``.yml``.
+
+    Raises MissingInput if there is no such file, BadManifest if it is too large or of another kind; mistakes
+    inside it are collected in the result.
+    """
+    text = _text(path, limits)
+    entries, mistakes = READERS[path.suffix.lower()](text)
+    jobs: list[Job] = []
+    first_lines: dict[str, int] = {}
+    for entry in entries:
+        try:
+            _require_text(entry.fields)
+            made = list(_jobs(entry, limits, position=len(jobs)))
+            _claim_ids(made, entry.line, first_lines)
+        except (ImaxError, ValueError) as error:  # ValueError: numbers of thousands of digits
+            mistakes.append(Mistake(entry.line, str(error)))
+            continue
+        jobs.extend(made)
+        if len(jobs) > limits.posters:
+            mistakes.append(Mistake(entry.line, f"more than {limits.posters} posters in one manifest"))
+            break
+    if not jobs and not mistakes:
+        mistakes.append(Mistake(1, "the manifest asks for no poster"))
+    return Manifest(jobs, sorted(mistakes))
+
+
+def shard(jobs: list[Job], text: str) -> list[Job]:
+    """``INDEX/COUNT``: every COUNT-th job from INDEX (0 is the first). Raises BadValue."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise BadValue(f"shard {text!r} is not INDEX/COUNT with 0 <= INDEX < COUNT; write for example 0/4")
+    return jobs[int(index) :: int(count)]
+
+
+def _text(path: Path, limits: Limits) -> str:
+    if path.suffix.lower() not in READERS:
+        raise BadManifest(f"manifest {path}: the name must end in {', '.join(READERS)}")
+    if not path.is_file():
+        raise MissingInput(f"manifest {path} does not exist")
+    try:
+        if path.stat().st_size > limits.manifest_mib << 20:
+            raise BadManifest(f"manifest {path} is larger than {limits.manifest_mib} MiB")
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise BadManifest(f"manifest {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadManifest(f"manifest {path} is not UTF-8 text (byte {error.start})") from error
+
+
+def _require_text(fields: dict[str, Any]) -> None:
+    """Raise BadValue if something in ``fields`` cannot be written as UTF-8 (half of a surrogate pair)."""
+    try:
+        json.dumps(fields, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise BadValue("a text holds half a character (a lone surrogate)") from error
+
+
+def _jobs(entry: Entry, limits: Limits, *, position: int) -> Iterator[Job]:
+    fields = dict(entry.fields)
+    own = {name: fields.pop(name) for name in OWN_FIELDS if fields.get(name) is not None}
+    count = _whole("count", own.get("count", 1), least=1, most=limits.count)
+    priority = _whole("priority", own.get("priority", 0), least=-LARGEST_PRIORITY, most=LARGEST_PRIORITY)
+    name = own.get("id")
+    if name is not None and not isinstance(name, str | int):
+        raise BadValue(f"id must be text, got {name!r}")
+    request = _request(fields, limits)
+    for index in range(count):
+        seeded = dataclasses.replace(request, seed=_seed(request.seed + index))
+        own_name = None if name is None else f"{name}-{index + 1}" if count > 1 else str(name)
+        yield make_job(seeded, name=own_name, priority=priority, position=position + index)
+
+
+def _request(fields: dict[str, Any], limits: Limits) -> Request:
+    method = fields.get("method") or {}
+    if not isinstance(method, dict):
+        raise BadConfig(f"method must hold keys, got {method!r}")
+    plain = {key: value for key, value in fields.items() if value is not None and key != "method"}
+    for key in [key for key in plain if "." in key]:
+        set_key(method, f"{key}={plain.pop(key)}")
+    for key in plain:
+        if key not in REQUEST_FIELDS:
+            known = [*OWN_FIELDS, *REQUEST_FIELDS]
+            raise BadConfig(f"unknown field {key[:80]!r}; {suggestion(key[:80], known)}")
+    request = from_mapping(Request, {**plain, "method": method}, where="request")
+    _check_limits(request, limits)
+    return request
+
+
+def _check_limits(request: Request, limits: Limits) -> None:
+    if len(request.prompt) > limits.prompt:
+        raise BadValue(f"the prompt has {len(request.prompt)} characters; this pool takes {limits.prompt}")
+    if request.size is not None and ImageSize.parse(request.size).megapixels > limits.megapixels:
+        raise BadValue(f"size {request.size} is over this pool's {limits.megapixels:g} megapixels")
+    for name in ("steps", "native_steps"):
+        if (getattr(request, name) or 0) > limits.steps:
+            raise BadValue(f"{name} {getattr(request, name)} is over this pool's {limits.steps}")
+    if not limits.files:
+        _require_no_files(request)
+    if limits.models and request.model not in limits.models:
+        raise BadValue(f"model {request.model!r} may not be used here; {', '.join(limits.models)} may")
+
+
+def _require_no_files(request: Request) -> None:
+    """Raise BadValue if a print file asks for a profile or an enlarger by its path."""
+    for ending, settings in request.output.items():
+        named = settings or {}
+        if any(named.get(key) for key in FILE_KEYS) or named.get("scale", "none") not in OWN_SCALES:
+            raise BadValue(f"output: {ending} names a file of this machine, which this pool does not allow")
+
+
+def _claim_ids(jobs: list[Job], line: int, first_lines: dict[str, int]) -> None:
+    for job in jobs:
+        if job.id in first_lines:
+            raise BadManifest(
+                f"id {job.id!r} is that of line {first_lines[job.id]}; give each poster its own id, or "
+                "another seed if the same picture is not wanted twice"
+            )
+    first_lines.update({job.id: line for job in jobs})
+
+
+def _whole(name: str, value: Any, *, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadValue(f"{name} must be a whole number, got {value!r}")
+    if not least <= value <= most:
+        raise BadValue(f"{name} {value} is outside {least} to {most}")
+    return value
+
+
+def _seed(seed: int) -> int:
+    if seed > LARGEST_SEED:
+        raise BadValue(f"seed {seed} is over {LARGEST_SEED}; start lower")
+    return seed

@@ -1,0 +1,199 @@
+"""The three ways to write a manifest down, each to entries with line numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import yaml
+
+LONGEST_LINE = 1 << 20
+LARGEST_DEPTH = 20
+
+
+class Entry(NamedTuple):
+    """One poster as written."""
+
+    line: int
+    fields: dict[str, Any]
+
+
+class Mistake(NamedTuple):
+    """What is wrong on a line, as one sentence."""
+
+    line: int
+    text: str
+
+
+class Refused(Exception):
+    """A construct that is legal YAML and not read here."""
+
+    def __init__(self, line: int, text: str) -> None:
+        super().__init__(text)
+        self.mistake = Mistake(line, text)
+
+
+Parsed: TypeAlias = tuple[list[Entry], list[Mistake]]
+
+
+def read_jsonl(text: str) -> Parsed:
+    """One JSON object a line; empty lines and lines that begin with # are passed over."""
+    entries: list[Entry] = []
+    mistakes: list[Mistake] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            entries.append(Entry(number, _json_object(line)))
+        except ValueError as error:
+            mistakes.append(Mistake(number, str(error)))
+    return entries, mistakes
+
+
+def read_csv(text: str) -> Parsed:
+    """The first row holds the field names; empty cells are left out, numbers are read as numbers."""
+    rows = _csv_rows(text)
+    entries: list[Entry] = []
+    mistakes: list[Mistake] = []
+    try:
+        _, header = next(rows, (1, []))
+        names = [name.strip() for name in header]
+        if len(set(names)) != len(names):
+            return [], [Mistake(1, "the header names a field twice")]
+        for number, row in rows:
+            if len(row) > len(names) and any(cell.strip() for cell in row[len(names) :]):
+                mistakes.append(Mistake(number, f"{len(row)} cells, but the header has {len(names)}"))
+                continue
+            cells = {name: cell for name, cell in zip(names, row, strict=False) if name and cell.strip()}
+            if cells:
+                entries.append(Entry(number, {name: _cell(name, cell) for name, cell in cells.items()}))
+    except csv.Error as error:
+        mistakes.append(Mistake(1, f"not valid CSV: {error}"))
+    return entries, mistakes
+
+
+def read_yaml(text: str) -> Parsed:
+    """A list of mappings; anchors and aliases are not read."""
+    try:
+        _refuse_aliases(text)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except Refused as refused:
+        return [], [refused.mistake]
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error) or "nested too deeply"
+        return [], [Mistake(mark.line + 1 if mark else 1, f"not valid YAML: {problem}")]
+    if root is None:
+        return [], []
+    if not isinstance(root, yaml.SequenceNode):
+        return [], [Mistake(1, "the top level must be a list, one `- prompt: ...` a poster")]
+    entries: list[Entry] = []
+    mistakes: list[Mistake] = []
+    for node in root.value:
+        line = node.start_mark.line + 1
+        try:
+            entries.append(Entry(line, _yaml_mapping(node)))
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            mistakes.append(Mistake(line, str(getattr(error, "problem", None) or error)))
+    return entries, mistakes
+
+
+READERS: dict[str, Callable[[str], Parsed]] = {
+    ".jsonl": read_jsonl,
+    ".csv": read_csv,
+    ".yaml": read_yaml,
+    ".yml": read_yaml,
+}
+CSV_VALUES = ("seed", "steps", "native_steps", "priority", "count", "dpi", "landscape")
+"""Columns that hold numbers or true and false; all others hold text."""
+
+
+def _json_object(line: str) -> dict[str, Any]:
+    if len(line) > LONGEST_LINE:
+        raise ValueError(f"the line is longer than {LONGEST_LINE} characters")
+    try:
+        value = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("a line must be one JSON object: {...}")
+    return _shallow(value)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number that can be used")
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"field {twice[:80]!r} is given twice")
+    return fields
+
+
+def _csv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """(line a row begins on, cells); a quoted cell may run over several lines."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    begins = 1
+    for row in reader:
+        yield begins, row
+        begins = reader.line_num + 1
+
+
+def _cell(name: str, text: str) -> Any:
+    text = text.strip()
+    if name not in CSV_VALUES:
+        return text
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+    return value if isinstance(value, int | float) else text
+
+
+def _refuse_aliases(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise Refused(_line(event), f"*{event.anchor}: aliases are not read here")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > LARGEST_DEPTH:
+            raise Refused(_line(event), "nested too deeply")
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
+
+
+def _yaml_mapping(node: yaml.Node) -> dict[str, Any]:
+    if not isinstance(node, yaml.MappingNode):
+        raise ValueError("an entry must be `key: value` lines")
+    names = [key.value for key, _ in node.value]
+    twice = [str(name) for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"field {twice[0][:80]!r} is given twice")
+    loader = yaml.SafeLoader("")
+    value = loader.construct_document(node)
+    if not all(isinstance(name, str) for name in value):
+        raise ValueError("every field's name must be text")
+    return dict(value)
+
+
+def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    pending: list[tuple[Any, int]] = [(value, 1)]
+    while pending:
+        item, depth = pending.pop()
+        if depth > LARGEST_DEPTH:
+            raise ValueError("nested too deeply")
+        if isinstance(item, dict | list):
+            children = item.values() if isinstance(item, dict) else item
+            pending.extend((child, depth + 1) for child in children)
+    return value

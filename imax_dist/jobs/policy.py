@@ -1,0 +1,147 @@
+"""Decisions about jobs and gangs as pure functions: what next, after what, for how long."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from imax_dist.errors import ImaxError
+from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
+from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued, State
+from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Stopped, Work
+
+STEPPING = ("native", "extrapolated")
+WORTH_WAITING = ("CannotWrite",)
+"""Errors marked permanent for one command that a long batch can outlive: someone frees the disk."""
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a decision about an ended task depends on, besides how it ended."""
+
+    now: float
+    work: Work
+    progressed: bool
+    """It got at least one step further than any attempt before."""
+    ranks: int
+    cancelled: bool = False
+    proofs_only: bool = False
+
+
+def after(outcome: Outcome, before: Queued, settings: PoolSettings, what: Circumstances) -> State:
+    """The state of a job whose task has ended."""
+    hung = isinstance(outcome, Lost) and outcome.kind == "hung"
+    begun = replace(before, attempts=before.attempts + 1, hangs=before.hangs + hung)
+    if what.cancelled and not isinstance(outcome, Finished):
+        return Cancelled(begun.attempts)
+    if isinstance(outcome, Finished):
+        return _after_success(outcome, begun, what)
+    if isinstance(outcome, Stopped):
+        return replace(begun, not_before=0.0, after="stopped")
+    if isinstance(outcome, Refused):
+        return _after_refusal(outcome, begun, settings.retry, what)
+    if outcome.kind == "out_of_memory":
+        return _after_out_of_memory(outcome, begun, settings, what)
+    if outcome.kind == "drained":
+        return replace(begun, not_before=0.0, after=outcome.message)
+    return _again(outcome, begun, settings.retry, what)
+
+
+def refusal(error: ImaxError) -> Refused:
+    """An error of ours as the outcome of a task."""
+    return Refused(type(error).__name__, str(error), error.retryable)
+
+
+def backoff(retry: Retry, fruitless: int) -> float:
+    """Seconds to wait after this many attempts in a row without progress; none after progress."""
+    if fruitless == 0:
+        return 0.0
+    return min(retry.longest_backoff, retry.backoff * 2.0 ** min(fruitless - 1, 30))
+
+
+def allowed_silence(
+    deadlines: Deadlines, stage: str, seconds: Sequence[float], *, patience: int = 0
+) -> float:
+    """Seconds until the next sign of life is overdue.
+
+    ``seconds`` are this gang's own steps of this size; every hang of the job so far (``patience``) doubles
+    the allowance, so that a deadline set too short does not end a poster.
+    """
+    if stage not in STEPPING:
+        allowed = deadlines.stage
+    elif not seconds:
+        allowed = deadlines.first_step
+    else:
+        allowed = max(deadlines.step_least, deadlines.step_factor * statistics.median(seconds))
+    return allowed * 2.0 ** min(patience, 10)
+
+
+def wanted_work(state: Queued, *, proofs_first: bool, proofs_only: bool) -> Work:
+    """Whether a waiting job needs its proof or its poster next."""
+    return "proof" if (proofs_first or proofs_only) and not state.proofed else "poster"
+
+
+def choose(
+    waiting: Sequence[tuple[str, Queued]],
+    *,
+    now: float,
+    ranks: int,
+    proofs_first: bool = False,
+    proofs_only: bool = False,
+) -> tuple[Work, list[str]] | None:
+    """What a free gang of ``ranks`` does next: one poster, or up to ``ranks`` proofs; None for nothing.
+
+    ``waiting`` is in order of priority. Proofs go first as long as there are any, so that a whole batch can
+    be looked at early.
+    """
+    ready = [(job, state) for job, state in waiting if state.not_before <= now]
+    modes = {"proofs_first": proofs_first, "proofs_only": proofs_only}
+    proofs = [job for job, state in ready if wanted_work(state, **modes) == "proof"]
+    if proofs:
+        return "proof", proofs[:ranks]
+    for job, state in ready:
+        if (state.ranks or ranks) == ranks:
+            return "poster", [job]
+    return None
+
+
+def _after_success(outcome: Finished, begun: Queued, what: Circumstances) -> State:
+    if what.work == "proof":
+        if what.proofs_only:
+            return Proofed(begun.attempts)
+        return replace(begun, proofed=True, fruitless=0, not_before=0.0, after="")
+    facts = outcome.facts
+    return Done(
+        sha256=str(facts.get("pixels_sha256", "")),
+        bytes=int(facts.get("bytes", 0)),
+        seconds=float(facts.get("seconds", 0.0)),
+        attempts=begun.attempts,
+    )
+
+
+def _after_refusal(outcome: Refused, begun: Queued, retry: Retry, what: Circumstances) -> State:
+    if not outcome.retryable and outcome.error not in WORTH_WAITING:
+        return Failed(outcome.error, outcome.message, begun.attempts)
+    return _again(outcome, begun, retry, what)
+
+
+def _after_out_of_memory(outcome: Lost, begun: Queued, settings: PoolSettings, what: Circumstances) -> State:
+    wanted = 2 * what.ranks
+    if settings.most_ranks is not None and wanted <= settings.most_ranks:
+        return replace(begun, ranks=wanted, fruitless=0, not_before=0.0, after=outcome.message)
+    message = (
+        f"{outcome.message}; it ran on {what.ranks} {'rank' if what.ranks == 1 else 'ranks'}, and "
+        f"most_ranks allows no more: set it, or ask for a smaller size"
+    )
+    return Failed("out_of_memory", message, begun.attempts)
+
+
+def _again(outcome: Refused | Lost, begun: Queued, retry: Retry, what: Circumstances) -> State:
+    kind = outcome.error if isinstance(outcome, Refused) else outcome.kind
+    fruitless = 0 if what.progressed else begun.fruitless + 1
+    if fruitless >= retry.attempts:
+        message = f"{outcome.message} ({fruitless} attempts without progress)"
+        return Failed(kind, message, begun.attempts, True)
+    not_before = what.now + backoff(retry, fruitless)
+    return replace(begun, fruitless=fruitless, not_before=not_before, after=f"{kind}: {outcome.message}")

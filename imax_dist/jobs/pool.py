@@ -1,0 +1,212 @@
+"""The pool: waiting jobs flow to free gangs, lost gangs are built anew, until nothing is left to do.
+
+One thread, one loop, no waiting inside: every turn asks each slot what became of its gang. Decisions are in
+policy.py, one job's attempt in attempt.py; what a gang is, in task.py (Ray's in gang.py, the tests' own).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+from imax_dist.errors import ImaxError, Preempted
+from imax_dist.jobs import policy
+from imax_dist.jobs.attempt import Attempts
+from imax_dist.jobs.board import Board
+from imax_dist.jobs.settings import PoolSettings
+from imax_dist.jobs.slot import Absent, Building, Idle, Slot, SlotState, Working
+from imax_dist.jobs.state import Cancelled, Failed, Queued, Running
+from imax_dist.jobs.surroundings import Surroundings
+from imax_dist.jobs.task import Gang, GangFactory, Lost
+
+WISHES_EVERY_S = 1.0
+"""How often the store is asked for cancellations and the cluster for draining hosts."""
+
+
+class Pool:
+    """Gangs for the jobs of ``board``, whose folders are in ``out``."""
+
+    def __init__(
+        self,
+        board: Board,
+        build: GangFactory,
+        settings: PoolSettings,
+        *,
+        out: Path,
+        proofs_only: bool = False,
+        around: Surroundings | None = None,
+    ) -> None:
+        self.board = board
+        self.settings = settings
+        self._build = build
+        self._around = around or Surroundings()
+        self._attempts = Attempts(board, settings, self._around, out=out, proofs_only=proofs_only)
+        self._slots = [Slot(f"gang-{index}") for index in range(settings.gangs)]
+        self._looked_at = 0.0
+        self._just_looked = False
+        self._stop_at: float | None = None
+
+    def run(self) -> None:
+        """Until every job is over. Raises Preempted if asked to stop, ClusterUnavailable without any gang."""
+        try:
+            while not self.board.over:
+                self._obey()
+                for slot in self._slots:
+                    slot.state = self._advance(slot)
+                if self._stop_at is not None and self._stopped():
+                    raise Preempted("stopped after a checkpoint; the same command goes on from there")
+                self._around.sleep(self._around.tick_s)
+        finally:
+            self._leave()
+
+    def _advance(self, slot: Slot) -> SlotState:
+        state = slot.state
+        if isinstance(state, Absent):
+            return self._absent(slot, state)
+        if isinstance(state, Building):
+            return self._building(slot, state)
+        if isinstance(state, Idle):
+            return self._idle(slot, state)
+        return self._working(slot, state)
+
+    def _absent(self, slot: Slot, state: Absent) -> SlotState:
+        ranks = self._size_needed(slot)
+        if self._stop_at is not None or ranks is None or self._around.now() < state.not_before:
+            return state
+        self._around.say("gang.building", gang=slot.name, ranks=ranks)
+        future = self._around.background(lambda: self._build(slot.name, ranks))
+        return Building(future, ranks, self._around.now(), state.failures)
+
+    def _building(self, slot: Slot, state: Building) -> SlotState:
+        if not state.gang.done():
+            return state
+        error = state.gang.exception()
+        if error is None:
+            gang = state.gang.result()
+            seconds = round(self._around.now() - state.since, 3)
+            facts = gang.facts()
+            self._around.say("gang.ready", gang=slot.name, ranks=gang.ranks, seconds=seconds, **facts)
+            return Idle(gang)
+        if not isinstance(error, ImaxError):
+            raise error
+        failures = state.failures + 1
+        self._around.say("gang.failed", gang=slot.name, message=str(error))
+        if failures >= self.settings.retry.gang_builds and not self._gangs():
+            self._give_up(state.ranks, error)
+            return Absent()
+        return Absent(self._around.now() + policy.backoff(self.settings.retry, failures), failures)
+
+    def _idle(self, slot: Slot, state: Idle) -> SlotState:
+        gang = state.gang
+        lost = gang.poll().lost or (self._drained(gang) if self._just_looked else None)
+        if lost is not None:
+            return self._lose(slot, gang, lost)
+        if self._stop_at is not None:
+            return state
+        begun = self._attempts.begin(slot.name, gang)
+        if begun is not None:
+            return begun
+        waiting = [state.ranks or self.settings.ranks for _, state in self.board.waiting()]
+        if not waiting or gang.ranks in waiting:
+            return state
+        gang.destroy()
+        self._around.say("gang.released", gang=slot.name)
+        return Absent()
+
+    def _working(self, slot: Slot, state: Working) -> SlotState:
+        lost = self._attempts.follow(slot, state)
+        if lost is not None:
+            return self._lose(slot, state.gang, lost)
+        if state.watches:
+            return self._drain(slot, state) if self._just_looked else state
+        if state.leaving:
+            return self._lose(slot, state.gang, Lost("drained", "its host goes away"))
+        return Idle(state.gang)
+
+    def _drain(self, slot: Slot, state: Working) -> SlotState:
+        if state.leaving or self._drained(state.gang) is None:
+            return state
+        self._around.say("gang.draining", gang=slot.name)
+        for job_id in state.watches:
+            state.gang.stop(job_id)
+        return replace(state, leaving=True)
+
+    def _drained(self, gang: Gang) -> Lost | None:
+        return Lost("drained", "its host goes away") if gang.draining() else None
+
+    def _lose(self, slot: Slot, gang: Gang, lost: Lost) -> SlotState:
+        gang.destroy()
+        self._around.say("gang.lost", gang=slot.name, reason=lost.kind, message=lost.message)
+        return Absent()
+
+    def _obey(self) -> None:
+        """Listen to signals and, once a second, to what the store and the cluster say."""
+        now = self._around.now()
+        if self._stop_at is None and self._around.stop():
+            self._stop_at = now
+            self._around.say("batch.stopping")
+            for job_id in self.board.running():
+                self._stop(job_id)
+        self._just_looked = now - self._looked_at >= WISHES_EVERY_S
+        if self._just_looked:
+            self._looked_at = now
+            for job_id in self.board.store.cancel_asked() & set(self.board.jobs):
+                self._cancel(job_id)
+
+    def _cancel(self, job_id: str) -> None:
+        state = self.board.states[job_id]
+        if isinstance(state, Queued):
+            self.board.move(job_id, Cancelled(state.attempts))
+            self._around.say("job.cancelled", job=job_id)
+        elif isinstance(state, Running) and job_id not in self._attempts.cancelling:
+            self._attempts.cancelling.add(job_id)
+            self._stop(job_id)
+
+    def _stop(self, job_id: str) -> None:
+        for slot in self._slots:
+            if isinstance(slot.state, Working) and job_id in slot.state.watches:
+                slot.state.gang.stop(job_id)
+
+    def _stopped(self) -> bool:
+        assert self._stop_at is not None
+        overdue = self._around.now() - self._stop_at > self.settings.deadlines.stop
+        return overdue or not any(isinstance(slot.state, Working) for slot in self._slots)
+
+    def _size_needed(self, slot: Slot) -> int | None:
+        """Ranks of the gang this slot should have: the usual, a larger one for what is left, or none."""
+        usual = self.settings.ranks
+        waiting = [state.ranks or usual for _, state in self.board.waiting()]
+        if usual in waiting:
+            return usual
+        others = (other for other in self._slots if other is not slot)
+        alone = all(isinstance(other.state, Absent) for other in others)
+        return min(waiting) if waiting and alone and slot is self._slots[0] else None
+
+    def _gangs(self) -> bool:
+        return any(isinstance(slot.state, Idle | Working) for slot in self._slots)
+
+    def _give_up(self, ranks: int, error: ImaxError) -> None:
+        """No gang can be built: the batch ends, or only the jobs that need a larger one than usual."""
+        if ranks == self.settings.ranks:
+            raise error
+        for job_id, state in self.board.waiting():
+            if state.ranks == ranks:
+                message = f"{state.after}; {ranks} ranks cannot be had: {error}"
+                self.board.move(job_id, Failed("out_of_memory", message, state.attempts))
+                self._around.say("job.failed", job=job_id, message=message)
+
+    def _leave(self) -> None:
+        """End every gang; what they had goes back into the queue."""
+        for slot in self._slots:
+            if isinstance(slot.state, Idle | Working):
+                slot.state.gang.destroy()
+            elif isinstance(slot.state, Building):
+                slot.state.gang.add_done_callback(_destroy_late)
+            slot.state = Absent()
+        self._attempts.interrupt()
+
+
+def _destroy_late(future: Future[Gang]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().destroy()

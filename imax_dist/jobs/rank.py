@@ -1,0 +1,183 @@
+"""One rank of a gang: a process that keeps its model and renders its part of one poster after another.
+
+Runs as a Ray actor with a few threads: one renders, one answers the pool's long polls, one takes orders.
+Knows nothing of queues and retries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from imax_dist.errors import ImaxError, Preempted
+from imax_dist.events import Listener, append_to, ignore, stage
+from imax_dist.jobs.cluster import this_process
+from imax_dist.jobs.job import JobFolder
+from imax_dist.jobs.task import LossKind, Task
+from imax_dist.output.poster import write_native, write_poster
+from imax_dist.pipeline.checkpoint import CheckpointFolder
+from imax_dist.pipeline.ranks import ParallelSettings
+from imax_dist.pipeline.renderer import Renderer
+
+COLLECTIVE_TIMEOUT_S = 6 * 3600.0
+"""Longer than any poster: the pool notices a hang much sooner and ends the process."""
+STORE_TIMEOUT_S = 60.0
+
+
+class Rank:
+    """``rank`` of ``world_size``."""
+
+    def __init__(self, rank: int, world_size: int, *, device: str, threads: int | None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.rank = rank
+        self.world_size = world_size
+        self.device = device
+        self.threads = threads
+        self._store: Any = None
+        self._renderer: Renderer | None = None
+        self._stop_asked: set[str] = set()
+        self._events: list[tuple[str, dict[str, Any]]] = []
+        self._dropped = 0
+        self._news = threading.Condition()
+
+    def place(self) -> dict[str, str]:
+        """Node id and address of this rank's host."""
+        return this_process()
+
+    def open_store(self, host: str) -> int:
+        """Rank 0 opens the gang's meeting point on its own ``host`` and a free port, which it returns."""
+        self._store = dist.TCPStore(  # type: ignore[attr-defined]
+            host, 0, self.world_size, is_master=True, wait_for_workers=False
+        )
+        return int(self._store.port)
+
+    def join(self, host: str, port: int, parallel: ParallelSettings) -> dict[str, Any]:
+        """Meet the other ranks; returns process id and host."""
+        if self._store is None and self.world_size > 1:
+            timeout = timedelta(seconds=STORE_TIMEOUT_S)
+            self._store = dist.TCPStore(  # type: ignore[attr-defined]
+                host, port, self.world_size, is_master=False, timeout=timeout
+            )
+        self._renderer = Renderer.join(
+            self.rank,
+            self.world_size,
+            parallel,
+            device=self.device,
+            store=self._store,
+            timeout_s=COLLECTIVE_TIMEOUT_S,
+        )
+        return {"pid": os.getpid(), "host": os.uname().nodename}
+
+    def run(self, task: Task) -> dict[str, Any]:
+        """Do one task; never raises. ``finished``, ``stopped``, ``refused`` or ``lost`` with the details."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        try:
+            return {"finished": WORK[task.work](self, task)}
+        except Preempted:
+            return {"stopped": {}}
+        except ImaxError as error:
+            details = {"error": type(error).__name__, "message": str(error)}
+            return {"refused": {**details, "retryable": error.retryable}}
+        except Exception as error:  # the process may be in any state now: the gang ends with it
+            return {"lost": {"kind": loss_kind(error), "message": f"{type(error).__name__}: {error}"}}
+        finally:
+            self._stop_asked.discard(task.job_id)
+
+    def events(self, after: int, wait_s: float) -> list[tuple[str, dict[str, Any]]]:
+        """Events from number ``after`` on; waits up to ``wait_s`` for the first.
+
+        An answer is a heartbeat, the question an acknowledgement: what came before ``after`` is dropped.
+        """
+        with self._news:
+            del self._events[: after - self._dropped]
+            self._dropped = after
+            if not self._events:
+                self._news.wait(wait_s)
+            return list(self._events)
+
+    def stop(self, job_id: str) -> None:
+        """Finish the step, checkpoint and leave this job."""
+        self._stop_asked.add(job_id)
+
+    def render_poster(self, task: Task) -> dict[str, Any]:
+        """All ranks together; rank 0 writes the poster, then DONE. Returns what DONE says."""
+        assert self._renderer is not None
+        folder = JobFolder(Path(task.folder))
+        started = time.perf_counter()
+        rendering = self._renderer.render(
+            task.request,
+            checkpoints=CheckpointFolder(folder.checkpoints, every=task.checkpoint_every),
+            listen=self._listener(task) if self.rank == 0 else ignore,
+            stop=lambda: task.job_id in self._stop_asked,
+            show_native=lambda pixels: write_native(folder.path / "native.png", pixels),
+        )
+        if rendering.pixels is None:
+            return {}
+        with stage(self._listener(task), "write"):
+            recipe = write_poster(folder.poster, rendering.pixels, rendering.recipe)
+            facts = {
+                "pixels_sha256": recipe["pixels_sha256"],
+                "latents_sha256": hash_tensor(rendering.latents),
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+            done = folder.finish(task.fingerprint, facts)
+        CheckpointFolder(folder.checkpoints).remove()
+        return done
+
+    def make_proof(self, task: Task) -> dict[str, Any]:
+        """This rank alone: the native picture, and the checkpoint the poster will go on from."""
+        assert self._renderer is not None
+        folder = JobFolder(Path(task.folder))
+        proof = self._renderer.proof(
+            task.request,
+            checkpoints=CheckpointFolder(folder.checkpoints, every=task.checkpoint_every),
+            listen=self._listener(task),
+            stop=lambda: task.job_id in self._stop_asked,
+        )
+        if proof.pixels is None:
+            return {}
+        write_native(folder.proof, proof.pixels)
+        return {}
+
+    def _listener(self, task: Task) -> Listener:
+        log = append_to(JobFolder(Path(task.folder)).events)
+
+        def listen(name: str, fields: dict[str, Any]) -> None:
+            with suppress(OSError):  # a log only: a full disk is told by what has to be written
+                log(name, {"attempt": task.attempt, **fields})
+            with self._news:
+                self._events.append((name, {"job": task.job_id, **fields}))
+                self._news.notify_all()
+
+        return listen
+
+
+WORK: dict[str, Callable[[Rank, Task], dict[str, Any]]] = {
+    "poster": Rank.render_poster,
+    "proof": Rank.make_proof,
+}
+
+
+def loss_kind(error: Exception) -> LossKind:
+    """Out of memory is another matter than any other crash: the same ranks would fail again."""
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return "out_of_memory" if memory or "can't allocate memory" in str(error) else "crashed"
+
+
+def hash_tensor(x: Tensor) -> str:
+    """SHA-256 (hex) over a tensor's values in row order."""
+    raw = x.detach().cpu().contiguous().view(torch.uint8).numpy()
+    return hashlib.sha256(raw.tobytes()).hexdigest()

@@ -1,0 +1,97 @@
+"""``configs/jobs/*.yaml``: how many gangs of how many ranks, how long to wait, what to try again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from imax_dist.errors import BadConfig
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Seconds. A gang that is silent for longer is taken for hung, destroyed and rebuilt."""
+
+    build: float = 120.0
+    """A placement group placed, the ranks started and joined."""
+    first_step: float = 1800.0
+    """A step of a size this gang has no median for yet."""
+    step_factor: float = 10.0
+    """Every other step: this many times the gang's own median step."""
+    step_least: float = 5.0
+    """Never less than this a step."""
+    stage: float = 1800.0
+    """Load, prompt, enlarge, decode and write."""
+    heartbeat: float = 20.0
+    """A rank whose process does not answer at all."""
+    settle: float = 2.0
+    """The other ranks, once one has failed."""
+    stop: float = 120.0
+    """Finishing the step and the checkpoint after a SIGTERM."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise BadConfig(f"jobs: deadlines.{name} {value} must be above 0")
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Attempts without progress (no new step) before a poster is given up, and the wait between."""
+
+    attempts: int = 4
+    backoff: float = 2.0
+    """Seconds before the second attempt; doubled each time."""
+    longest_backoff: float = 300.0
+    gang_builds: int = 3
+    """Failed builds in a row, with no gang alive, before the batch gives up."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a manifest from a stranger may ask for."""
+
+    manifest_mib: int = 64
+    posters: int = 100_000
+    count: int = 1_000
+    prompt: int = 8_000
+    """Characters."""
+    megapixels: float = 1_000.0
+    steps: int = 1_000
+    files: bool = True
+    """Whether ``output`` may name files of this machine (profiles, enlargers)."""
+    models: tuple[str, ...] = ()
+    """The only models a manifest may name; none listed: any."""
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """One pool of gangs."""
+
+    gangs: int = 1
+    ranks: int = 1
+    """Ranks of a gang; they render one poster together."""
+    most_ranks: int | None = None
+    """A poster that runs out of memory is tried on twice the ranks, up to this many."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    cpus_per_rank: int = 1
+    threads: int | None = None
+    """torch threads of a rank; None: as Ray sets it."""
+    parallel: str = "auto"
+    """A file of configs/parallel."""
+    placement: Literal["STRICT_PACK", "PACK", "SPREAD", "STRICT_SPREAD"] = "STRICT_PACK"
+    checkpoint_every: int = 5
+    proofs_first: bool = False
+    """Make the native images of waiting posters first, a different one on every rank."""
+    deadlines: Deadlines = Deadlines()
+    retry: Retry = Retry()
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        for name in ("gangs", "ranks", "cpus_per_rank"):
+            if getattr(self, name) < 1:
+                raise BadConfig(f"jobs: {name} {getattr(self, name)} must be at least 1")
+        if self.checkpoint_every < 0:
+            raise BadConfig(f"jobs: checkpoint_every {self.checkpoint_every} must be 0 (never) or more")
+        if self.retry.attempts < 1:
+            raise BadConfig(f"jobs: retry.attempts {self.retry.attempts} must be at least 1")

@@ -1,0 +1,75 @@
+"""One place for a gang in the pool, and the states it goes through."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from imax_dist.jobs.board import Mark
+from imax_dist.jobs.task import Gang, Work
+
+REMEMBERED_STEPS = 64
+StepKey = tuple[str, str, str]
+"""Stage, model, size: steps of one kind take about the same time."""
+
+
+@dataclass
+class Watch:
+    """When a task was last heard of, and in which stage it was."""
+
+    heard: float
+    began_at: Mark
+    stage: str = "load"
+
+
+@dataclass(frozen=True)
+class Absent:
+    """No gang; none is built before ``not_before``."""
+
+    not_before: float = 0.0
+    failures: int = 0
+
+
+@dataclass(frozen=True)
+class Building:
+    """Ranks are being started in the background."""
+
+    gang: Future[Gang]
+    ranks: int
+    since: float
+    failures: int
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Joined, waiting for work."""
+
+    gang: Gang
+
+
+@dataclass(frozen=True)
+class Working:
+    """Has tasks, by job id."""
+
+    gang: Gang
+    work: Work
+    watches: dict[str, Watch]
+    leaving: bool = False
+    """Asked to stop because its host goes away."""
+
+
+SlotState: TypeAlias = Absent | Building | Idle | Working
+
+
+@dataclass
+class Slot:
+    """A named place; ``seconds`` are its gangs' last steps by kind."""
+
+    name: str
+    state: SlotState = Absent()
+    seconds: dict[StepKey, deque[float]] = field(default_factory=dict)
+
+    def remember(self, key: StepKey, seconds: float) -> None:
+        self.seconds.setdefault(key, deque(maxlen=REMEMBERED_STEPS)).append(seconds)

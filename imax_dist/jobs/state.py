@@ -1,0 +1,108 @@
+"""The states of a job. Each carries what is true of it then, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from imax_dist.config import choice, from_mapping, to_mapping
+
+
+@dataclass(frozen=True)
+class Queued:
+    """Waits for a gang, until ``not_before`` (seconds since the epoch) at least."""
+
+    not_before: float = 0.0
+    attempts: int = 0
+    """Times a gang has begun with it."""
+    fruitless: int = 0
+    """Attempts since the last one that got further."""
+    hangs: int = 0
+    """Times it was taken for hung; each doubles the deadlines."""
+    ranks: int | None = None
+    """Wants a gang of this many ranks (it ran out of memory on fewer)."""
+    proofed: bool = False
+    """The native image is made and, where that was asked for, approved."""
+    after: str = ""
+    """Why the last attempt ended, if there was one."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A gang has it."""
+
+    gang: str
+    since: float
+    before: Queued
+    """What it goes back to if the gang is lost."""
+
+
+@dataclass(frozen=True)
+class Proofed:
+    """The native image is made and waits for ``imax approve``."""
+
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class Done:
+    """The poster is on disk."""
+
+    sha256: str
+    bytes: int
+    seconds: float
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Given up; ``kind`` is the class of failure (see policy), ``message`` the sentence."""
+
+    kind: str
+    message: str
+    attempts: int
+    retryable: bool = False
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """Someone asked for it not to be made."""
+
+    attempts: int = 0
+
+
+State: TypeAlias = Queued | Running | Proofed | Done | Failed | Cancelled
+
+STATES: dict[str, type[State]] = {
+    "queued": Queued,
+    "running": Running,
+    "proofed": Proofed,
+    "done": Done,
+    "failed": Failed,
+    "cancelled": Cancelled,
+}
+OVER = (Done, Failed, Cancelled, Proofed)
+"""States a batch run ends with."""
+
+
+def name_of(state: State) -> str:
+    """``queued``, ``running``, ..."""
+    return type(state).__name__.lower()
+
+
+def to_record(state: State) -> dict[str, Any]:
+    """The state's data as plain JSON values."""
+    record: dict[str, Any] = to_mapping(state)
+    return record
+
+
+def from_record(name: str, record: dict[str, Any]) -> State:
+    """The inverse of ``name_of`` and ``to_record``. Raises BadConfig for a record of another version."""
+    cls: type[State] = choice("state", name, STATES)
+    state: State = from_mapping(cls, record, where=f"state {name}")
+    return state
+
+
+def attempts_of(state: State) -> int:
+    """Times a gang has begun with it."""
+    return state.before.attempts + 1 if isinstance(state, Running) else state.attempts

@@ -1,0 +1,44 @@
+"""What the pool runs with but does not depend on; tests put their own in."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from imax_dist.events import Listener, ignore
+from imax_dist.jobs.task import Gang
+from imax_dist.pipeline.run import never
+
+
+def in_background(function: Callable[[], Gang]) -> Future[Gang]:
+    """Run ``function`` in a thread that does not keep the program alive."""
+    future: Future[Gang] = Future()
+
+    def fill() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=fill, daemon=True).start()
+    return future
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Clock, signals, listeners, threads."""
+
+    listen: Listener = ignore
+    stop: Callable[[], bool] = never
+    now: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+    background: Callable[[Callable[[], Gang]], Future[Gang]] = in_background
+    tick_s: float = 0.01
+
+    def say(self, name: str, **fields: Any) -> None:
+        """Tell the listener."""
+        self.listen(name, fields)

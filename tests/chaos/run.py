@@ -1,0 +1,371 @@
+"""``make chaos``: a batch of small posters on two gangs of two ranks while things are broken on purpose.
+
+A Ray cluster of three raylets on this machine, the real command as a driver, seeded faults. At the end every
+poster must be there once with the latents of an undisturbed run, and no process may be left. Prints a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FAULTS = (
+    ["kill"] * 4
+    + ["stop"] * 3
+    + ["torn checkpoint"] * 2
+    + ["driver kill"] * 2
+    + ["driver SIGTERM"]
+    + ["drain"] * 2
+)
+REQUESTS = [
+    {"prompt": "a red sun over the sea", "size": "256x192"},
+    {"prompt": "a house on a green hill", "size": "192x256"},
+    {"prompt": "two white boats", "size": "224x224"},
+    {"prompt": "a tree under a blue sky", "size": "320x160"},
+]
+POOL = {
+    "gangs": 2,
+    "ranks": 2,
+    "device": "cpu",
+    "threads": 1,
+    "checkpoint_every": 3,
+    "deadlines": {"build": 90, "first_step": 90, "step_least": 6, "stage": 90, "heartbeat": 8, "stop": 30},
+    "retry": {"attempts": 6, "backoff": 0.5, "longest_backoff": 5},
+}
+PATIENCE_S = 90.0
+
+
+@dataclass
+class Fault:
+    """What was done to whom, and what came of it."""
+
+    kind: str
+    at: float
+    job: str
+    gang: str
+    step: int
+    seen_s: float | None = None
+    back_s: float | None = None
+    lost_steps: int | None = None
+
+
+@dataclass
+class Shop:
+    """The cluster, the driver and the folder."""
+
+    cluster: Any
+    out: Path
+    manifest: Path
+    pool: Path
+    drivers: list[subprocess.Popen[str]] = field(default_factory=list)
+    pids: set[int] = field(default_factory=set)
+    nodes: list[Any] = field(default_factory=list)
+
+    @property
+    def driver(self) -> subprocess.Popen[str]:
+        return self.drivers[-1]
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "imax_dist", "batch", str(self.manifest), "--out", str(self.out)]
+        options = ["--ray", self.cluster.address, "--pool", str(self.pool), "-q"]
+        log = (self.out.parent / f"driver-{len(self.drivers)}.log").open("w")
+        self.drivers.append(subprocess.Popen([*command, *options], stdout=log, stderr=log, text=True))
+
+    def end(self) -> None:
+        """Leave no driver behind, whatever happened."""
+        for driver in self.drivers:
+            driver.kill()
+            driver.wait()
+
+    def events(self) -> list[dict[str, Any]]:
+        return read_events(self.out / "events.jsonl")
+
+    def gangs(self) -> dict[str, dict[str, Any]]:
+        """Gangs that are joined now, as their ``gang.ready`` described them."""
+        joined: dict[str, dict[str, Any]] = {}
+        for event in self.events():
+            if event["event"] == "batch.started":
+                joined.clear()
+            elif event["event"] == "gang.ready":
+                joined[event["gang"]] = event
+                self.pids.update(event["pids"])
+            elif event["event"] in ("gang.lost", "gang.released"):
+                joined.pop(event["gang"], None)
+        return joined
+
+    def working(self) -> list[tuple[str, str, int]]:
+        """(gang, job, step) of every poster that is in its target-size pass now."""
+        found: list[tuple[str, str, int]] = []
+        current: dict[str, str] = {}
+        begun = sum(event["event"] == "batch.started" for event in self.events())
+        if begun < len(self.drivers):
+            return found  # the new driver has not begun: what the log says is of the one before
+        for event in self.events():
+            if event["event"] == "batch.started":
+                current.clear()
+            elif event["event"] == "job.started":
+                current[event["gang"]] = event["job"]
+            elif event["event"].startswith(("job.", "gang.lost")):
+                current.pop(event["gang"], None)
+        for gang, job in current.items():
+            step = last_step(read_events(self.out / job / "events.jsonl"))
+            if gang in self.gangs() and step >= 4:
+                found.append((gang, job, step))
+        return found
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of an event log."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def last_step(events: list[dict[str, Any]]) -> int:
+    """The step the attempt that runs now has reached; 0 before its first."""
+    step = 0
+    for event in events:
+        if event["event"] == "job.started":
+            step = 0
+        elif event["event"] == "step" and event["stage"] == "extrapolated":
+            step = int(event["index"])
+    return step
+
+
+def seconds_of(event: dict[str, Any]) -> float:
+    return datetime.fromisoformat(event["ts"]).timestamp()
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise TimeoutError("what was waited for did not come")
+
+
+def strike(shop: Shop, kind: str, rng: random.Random) -> Fault | None:
+    """Break something while a poster is being made; None once the batch has ended."""
+    found = wait_until(lambda: shop.working() or shop.driver.poll() is not None)
+    if found is True:
+        return None
+    gang, job, step = rng.choice(found)
+    fault = Fault(kind, time.time(), job, gang, step)
+    pid = rng.choice(shop.gangs()[gang]["pids"])
+    STRIKES[kind](shop, fault, pid)
+    return fault
+
+
+def send(number: signal.Signals) -> Callable[[Shop, Fault, int], None]:
+    def strike_rank(shop: Shop, fault: Fault, pid: int) -> None:
+        os.kill(pid, number)
+
+    return strike_rank
+
+
+def tear(shop: Shop, fault: Fault, pid: int) -> None:
+    files = sorted((shop.out / fault.job / "checkpoints").glob("step-*.safetensors"))
+    if files:
+        files[-1].write_bytes(files[-1].read_bytes()[: files[-1].stat().st_size // 2])
+    os.kill(pid, signal.SIGKILL)
+
+
+def end_driver(number: signal.Signals) -> Callable[[Shop, Fault, int], None]:
+    def end(shop: Shop, fault: Fault, pid: int) -> None:
+        shop.driver.send_signal(number)
+        shop.driver.wait(PATIENCE_S)
+        fault.seen_s = time.time() - fault.at
+        shop.start()
+
+    return end
+
+
+def drain(shop: Shop, fault: Fault, pid: int) -> None:
+    """The node of the gang is to go away in 20 s; another one takes its place."""
+    node_id = shop.gangs()[fault.gang]["nodes"][0]
+    node = next(node for node in shop.nodes if node.node_id == node_id)
+    command = ["ray", "drain-node", "--address", shop.cluster.address, "--node-id", node_id]
+    reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "chaos"]
+    ray_command = [sys.executable, "-m", "ray.scripts.scripts", *command[1:], *reason]
+    subprocess.run([*ray_command, "--deadline-remaining-seconds", "20"], check=True, capture_output=True)
+    fault.at = time.time()
+    wait_until(lambda: seen(shop, fault), 30)
+    shop.nodes.remove(node)
+    shop.cluster.remove_node(node)
+    shop.nodes.append(shop.cluster.add_node(num_cpus=2))
+
+
+STRIKES: dict[str, Callable[[Shop, Fault, int], None]] = {
+    "kill": send(signal.SIGKILL),
+    "stop": send(signal.SIGSTOP),
+    "torn checkpoint": tear,
+    "driver kill": end_driver(signal.SIGKILL),
+    "driver SIGTERM": end_driver(signal.SIGTERM),
+    "drain": drain,
+}
+
+
+def seen(shop: Shop, fault: Fault) -> bool:
+    """The pool has noticed."""
+    if fault.seen_s is None:
+        names = ("gang.lost", "gang.draining")
+        for event in shop.events():
+            late = seconds_of(event) >= fault.at - 0.01
+            if event["event"] in names and late and event["gang"] == fault.gang:
+                fault.seen_s = seconds_of(event) - fault.at
+                break
+    return fault.seen_s is not None
+
+
+def back(shop: Shop, fault: Fault) -> bool:
+    """The poster makes steps again, or is done (it was in its last steps)."""
+    events = read_events(shop.out / fault.job / "events.jsonl")
+    later = [event for event in events if seconds_of(event) > fault.at + (fault.seen_s or 0.0)]
+    before = [event for event in events if seconds_of(event) <= fault.at + (fault.seen_s or 0.0)]
+    steps = [event for event in later if event["event"] == "step" and event["stage"] == "extrapolated"]
+    if steps:
+        fault.back_s = seconds_of(steps[0]) - fault.at
+        fault.lost_steps = max(0, last_step(before) - (int(steps[0]["index"]) - 1))
+        return True
+    return any(event["event"] == "job.done" for event in later) or (shop.out / fault.job / "DONE").exists()
+
+
+def storm(shop: Shop, seed: int) -> list[Fault]:
+    rng = random.Random(seed)
+    kinds = rng.sample(FAULTS, len(FAULTS))
+    faults = []
+    for kind in kinds:
+        fault = strike(shop, kind, rng)
+        if fault is None:
+            break
+        faults.append(fault)
+        print(f"{kind}: {fault.job} at step {fault.step} on {fault.gang}", flush=True)
+        wait_until(lambda fault=fault: seen(shop, fault))
+        wait_until(lambda fault=fault: back(shop, fault))
+        time.sleep(rng.uniform(0.0, 4.0))
+    return faults
+
+
+def prepare(folder: Path, posters: int, steps: int) -> tuple[Path, Path, Path]:
+    """Manifests of the whole batch and of one poster of each kind, and the pool's settings."""
+    lines = [
+        {**REQUESTS[i % len(REQUESTS)], "id": f"poster-{i:02}", "steps": steps, "native_steps": 3}
+        for i in range(posters)
+    ]
+    whole, one_each, pool = folder / "whole.jsonl", folder / "calm.jsonl", folder / "pool.yaml"
+    whole.write_text("\n".join(map(json.dumps, lines)))
+    one_each.write_text("\n".join(map(json.dumps, lines[: len(REQUESTS)])))
+    pool.write_text(yaml.safe_dump(POOL))
+    return whole, one_each, pool
+
+
+def hashes(out: Path) -> dict[str, str]:
+    return {p.parent.name: json.loads(p.read_text())["latents_sha256"] for p in sorted(out.glob("*/DONE"))}
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def verdict(shop: Shop, calm: dict[str, str], posters: int) -> list[str]:
+    """What is wrong; empty if all is well."""
+    wrong = []
+    made = hashes(shop.out)
+    if len(made) != posters:
+        wrong.append(f"{len(made)} of {posters} posters are there")
+    reference = list(calm.values())
+    wrong += [
+        f"{job} differs from the undisturbed run"
+        for job, value in made.items()
+        if value != reference[int(job[-2:]) % len(REQUESTS)]
+    ]
+    finished = [event["job"] for event in shop.events() if event["event"] == "job.done"]
+    wrong += [f"{job} was made twice" for job in set(finished) if finished.count(job) > 1]
+    shop.gangs()
+    deadline = time.monotonic() + 10
+    while (left := [pid for pid in shop.pids if lives(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return wrong + [f"process {pid} is left" for pid in left]
+
+
+def table(faults: list[Fault]) -> str:
+    rows = ["| fault | seen after s | back to work after s | steps lost |", "|---|---|---|---|"]
+    for fault in faults:
+        numbers = ["-" if value is None else f"{value:.1f}" for value in (fault.seen_s, fault.back_s)]
+        lost = "-" if fault.lost_steps is None else fault.lost_steps
+        rows.append(f"| {fault.kind} | {numbers[0]} | {numbers[1]} | {lost} |")
+    return "\n".join(rows)
+
+
+def out_of_time(number: int, frame: object) -> None:
+    raise TimeoutError("the time limit is over")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--posters", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=45)
+    parser.add_argument("--limit-s", type=int, default=900, help="give up after this long")
+    options = parser.parse_args()
+    os.environ.update(RAY_AUTH_MODE="disabled", OMP_NUM_THREADS="1")
+    from ray.cluster_utils import Cluster
+
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.alarm(options.limit_s)
+    shops: list[Shop] = []
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="imax-chaos-") as name:
+        folder = Path(name)
+        whole, one_each, pool = prepare(folder, options.posters, options.steps)
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 << 20},
+        )
+        try:
+            nodes = [cluster.add_node(num_cpus=2) for _ in range(2)]
+            calm = Shop(cluster, folder / "calm", one_each, pool, nodes=nodes)
+            shops.append(calm)
+            calm.start()
+            assert calm.driver.wait(300) == 0, (folder / "driver-0.log").read_text()
+            shop = Shop(cluster, folder / "out", whole, pool, nodes=nodes)
+            shops.append(shop)
+            shop.start()
+            faults = storm(shop, options.seed)
+            code = shop.driver.wait(options.limit_s)
+            wrong = verdict(shop, hashes(calm.out), options.posters)
+        finally:
+            for each in shops:
+                each.end()
+            cluster.shutdown()
+    print(table(faults))
+    took = time.monotonic() - started
+    print(f"seed {options.seed}: {options.posters} posters, {len(faults)} faults, {took:.0f} s")
+    wrong += [f"the last driver exited {code}"] if code else []
+    wrong += [] if len(faults) >= 12 else [f"only {len(faults)} faults were dealt before the batch ended"]
+    print("\n".join(wrong) or "every poster once, all latents those of the undisturbed run, no process left")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""A gang without processes and a clock that only moves when the pool sleeps: the pool in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from imax_dist.errors import ClusterUnavailable
+from imax_dist.jobs.surroundings import Surroundings
+from imax_dist.jobs.task import Finished, Gang, Lost, Outcome, Report, Stopped, Task
+
+STEP_S = 1.0
+DONE = Finished({"pixels_sha256": "abc", "bytes": 10, "seconds": 3.0})
+
+
+@dataclass
+class Clock:
+    """Seconds; every sleep is as long as the pool asks for."""
+
+    time: float = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+@dataclass
+class Script:
+    """How attempts at a job go: what happens after ``steps`` steps. The last entry repeats."""
+
+    steps: int = 3
+    outcome: Outcome | None = DONE
+    """None: nothing is heard any more."""
+
+
+@dataclass
+class World:
+    """What all gangs of a test share and what became of it."""
+
+    scripts: dict[str, list[Script]] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
+    started: list[tuple[str, str, str, int]] = field(default_factory=list)
+    """(gang, work, job, ranks) in order."""
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    alive: set[int] = field(default_factory=set)
+    failing_builds: int = 0
+    most_ranks: int = 100
+    draining: set[str] = field(default_factory=set)
+    made: int = 0
+    done_work: list[str] = field(default_factory=list)
+
+    def build(self, name: str, ranks: int) -> Gang:
+        if self.failing_builds or ranks > self.most_ranks:
+            self.failing_builds -= bool(self.failing_builds)
+            raise ClusterUnavailable(f"no room for {ranks} ranks")
+        self.made += 1
+        self.alive.add(self.made)
+        return FakeGang(self, name, ranks, self.made)
+
+    def around(self, stop: Callable[[], bool] = lambda: False) -> Surroundings:
+        return Surroundings(
+            listen=lambda name, fields: self.events.append((name, fields)),
+            stop=stop,
+            now=self.clock.now,
+            sleep=self.clock.sleep,
+            background=at_once,
+            tick_s=0.25,
+        )
+
+    def heard(self, name: str) -> list[dict[str, Any]]:
+        return [fields for event, fields in self.events if event == name]
+
+    def next_script(self, task: Task) -> Script:
+        scripts = self.scripts.get(task.job_id, [Script()])
+        return scripts[min(task.attempt, len(scripts)) - 1]
+
+
+def at_once(function: Callable[[], Gang]) -> Future[Gang]:
+    future: Future[Gang] = Future()
+    try:
+        future.set_result(function())
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+@dataclass
+class FakeGang:
+    world: World
+    name: str
+    ranks: int
+    number: int
+    tasks: dict[str, tuple[Task, Script, float]] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
+    stopping: set[str] = field(default_factory=set)
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        assert self.number in self.world.alive
+        assert not self.tasks
+        assert len(tasks) <= (self.ranks if tasks[0].work == "proof" else 1)
+        for task in tasks:
+            self.world.started.append((self.name, task.work, task.job_id, self.ranks))
+            self.tasks[task.job_id] = (task, self.world.next_script(task), self.world.clock.now())
+            self.steps[task.job_id] = 0
+
+    def poll(self) -> Report:
+        assert self.number in self.world.alive
+        events: list[tuple[str, dict[str, Any]]] = []
+        ended: dict[str, Outcome] = {}
+        lost: Lost | None = None
+        for job_id, (task, script, since) in list(self.tasks.items()):
+            due = min(script.steps, int((self.world.clock.now() - since) / STEP_S))
+            for step in range(self.steps[job_id] + 1, due + 1):
+                events.append(("step", self._step(job_id, step)))
+                self.steps[job_id] = step
+            if job_id in self.stopping and self.steps[job_id] < script.steps:
+                ended[job_id] = Stopped()
+            elif due == script.steps and script.outcome is not None:
+                if isinstance(script.outcome, Lost):
+                    lost = script.outcome
+                else:
+                    ended[job_id] = script.outcome
+            if job_id in ended:
+                self.world.done_work.append(f"{task.work} {job_id}")
+                del self.tasks[job_id]
+        return Report(events, ended, lost)
+
+    def _step(self, job_id: str, step: int) -> dict[str, Any]:
+        return {"job": job_id, "stage": "extrapolated", "index": step, "steps": 3, "seconds": STEP_S}
+
+    def stop(self, job_id: str) -> None:
+        self.stopping.add(job_id)
+
+    def draining(self) -> bool:
+        return self.name in self.world.draining
+
+    def destroy(self) -> None:
+        self.world.alive.discard(self.number)
+        self.tasks.clear()
+
+    def facts(self) -> dict[str, Any]:
+        return {"pids": [self.number], "hosts": ["here"]}

@@ -1,0 +1,200 @@
+"""The command itself, as a print shop runs it: interrupted, killed, run again, asked about."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imax_dist.cli.main import main
+from imax_dist.errors import ClusterUnavailable
+
+HARD_LIMIT_S = 90
+LINES = [
+    {"id": name, "prompt": "a red sun over the sea", "size": "192x256", "steps": 14, "native_steps": 2}
+    for name in ("one", "two", "three")
+]
+
+
+class Command:
+    """``imax batch`` as a process of its own session, so that all of it can be found and ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self.out = folder / "out"
+        self.manifest = folder / "manifest.jsonl"
+        self.manifest.write_text("\n".join(json.dumps(line) for line in LINES))
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "imax_dist", "batch", str(self.manifest), "--out", str(self.out)]
+        process = subprocess.Popen(
+            [*command, "--ranks", "1", "--json", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        self.processes.append(process)
+        return process
+
+    def wait_for(self, text: str, *, count: int = 1, files: str = "*/events.jsonl") -> None:
+        """Until the events of the jobs hold ``text`` that often."""
+        deadline = time.monotonic() + HARD_LIMIT_S
+        while time.monotonic() < deadline:
+            logs = [path.read_text() for path in self.out.glob(files)]
+            if sum(log.count(text) for log in logs) >= count:
+                return
+            time.sleep(0.02)
+        raise TimeoutError(f"{text} was not heard {count} times")
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        found = map(json.loads, (self.out / "events.jsonl").read_text().splitlines())
+        return [event for event in found if event["event"] == name]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[Command]:
+    command = Command(tmp_path)
+    yield command
+    for process in command.processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+def alive(session: int) -> list[int]:
+    """Processes of a session that are no zombies."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def wait_until_gone(session: int) -> list[int]:
+    deadline = time.monotonic() + 15
+    while (left := alive(session)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+@pytest.mark.slow
+def test_a_killed_and_a_stopped_batch_go_on_and_render_nothing_twice(command: Command) -> None:
+    killed = command.start()
+    command.wait_for('"event": "job.done"')
+    command.wait_for('"event": "checkpoint"', count=3)
+    killed.kill()
+    killed.communicate(timeout=HARD_LIMIT_S)
+    assert wait_until_gone(killed.pid) == []
+
+    stopped = command.start()
+    command.wait_for('"event": "batch.started"', count=2, files="events.jsonl")
+    refused = command.start()
+    _, message = refused.communicate(timeout=HARD_LIMIT_S)
+    assert refused.returncode == 75
+    assert f"is being filled by process {stopped.pid}" in message
+    command.wait_for('"index": 2, "steps": 14', count=3)
+    stopped.terminate()
+    _, message = stopped.communicate(timeout=HARD_LIMIT_S)
+    assert stopped.returncode == 75, message
+    assert "2 done, 1 queued" in message
+    assert wait_until_gone(stopped.pid) == []
+
+    last = command.start()
+    output, message = last.communicate(timeout=HARD_LIMIT_S)
+    assert last.returncode == 0, message
+    assert json.loads(output)["counts"] == {"done": 3}
+    hashes = {json.loads(path.read_text())["latents_sha256"] for path in command.out.glob("*/DONE")}
+    assert len(hashes) == 1, "the same request, however often it was interrupted"
+    rendered = [event["job"] for event in command.events("job.done")]
+    assert len(rendered) == len(set(rendered)), "none was made twice"
+    assert wait_until_gone(last.pid) == []
+    assert main(["status", str(command.out), "--verify"]) == 0
+
+
+def test_a_batch_with_nothing_to_do_starts_no_ray(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imax_dist.jobs import batch as jobs_batch
+    from imax_dist.jobs.state import Cancelled
+    from imax_dist.jobs.store import Store
+
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"id": "a", "prompt": "x"}\n')
+    out = tmp_path / "out"
+
+    def no_ray(address: str, settings: object) -> None:
+        raise ClusterUnavailable("Ray was started")
+
+    monkeypatch.setattr(jobs_batch, "ray_cluster", no_ray)
+    assert main(["batch", str(manifest), "--out", str(out), "-q"]) == 69
+    store = Store(out / "batch.sqlite")
+    store.move("a", Cancelled())
+    store.close()
+    assert main(["batch", str(manifest), "--out", str(out), "-q"]) == 0
+    assert "1 cancelled" in capsys.readouterr().out
+
+
+def test_check_lists_every_mistake_and_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"prompt": "x"}\nnonsense\n{"prompt": "y", "siez": "1x1"}\n')
+    assert main(["batch", str(manifest), "--out", str(tmp_path / "out"), "--check"]) == 65
+    error = capsys.readouterr().err
+    assert "line 2: not valid JSON" in error
+    assert "line 3: unknown field 'siez'; did you mean 'size'?" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_check_of_a_sound_manifest_says_what_it_asks_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"prompt": "x", "count": 3, "size": "64x64"}\n')
+    assert main(["batch", str(manifest), "--out", str(tmp_path / "out"), "--check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["posters"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["batch", "missing.jsonl", "--out", "o"], 66, "does not exist"),
+        (["batch", "--out", "o", "--check"], 64, "--check needs a manifest"),
+        (["batch", "m.jsonl", "--out", "o", "--pool", "nosuch"], 78, "job 'nosuch' is not known"),
+        (["batch", "m.jsonl", "--out", "o", "--pool", "no.yaml"], 66, "no.yaml do not exist"),
+        (["batch", "m.jsonl", "--out", "o", "--shard", "4/4"], 64, "not INDEX/COUNT"),
+        (["batch", "m.jsonl", "--out", "o", "--ranks", "0"], 78, "ranks 0 must be at least 1"),
+        (["batch", "m.jsonl", "--out", "o", "--ray", "127.0.0.1:9"], 69, "no Ray cluster answers"),
+        (["batch", "m.jsonl", "--out", "file"], 73, "cannot be written"),
+        (["status", "o"], 66, "holds no batch"),
+        (["retry", "o"], 66, "holds no batch"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_its_exit_code(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.jsonl").write_text('{"prompt": "x"}\n')
+    Path("file").write_text("")
+    assert main(arguments) == code
+    error = capsys.readouterr().err.strip().splitlines()
+    assert message in error[-1]

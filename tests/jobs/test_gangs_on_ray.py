@@ -1,0 +1,218 @@
+"""Real gangs on a real Ray: the same pictures as one process, also after a rank was killed or stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulty_rank import FaultyRank
+
+from imax_dist.jobs.board import Board
+from imax_dist.jobs.gang import RayGangs
+from imax_dist.jobs.job import make_job
+from imax_dist.jobs.pool import Pool
+from imax_dist.jobs.rank import Rank
+from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
+from imax_dist.jobs.state import Done, Failed, Queued
+from imax_dist.jobs.store import Store
+from imax_dist.jobs.surroundings import Surroundings
+from imax_dist.output.pixels import pixels_hash, to_eight_bit
+from imax_dist.parallel.topology import Topology, pick_device
+from imax_dist.pipeline.render import render
+from imax_dist.pipeline.request import Request
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+
+Hook = Callable[[str, dict[str, Any]], None]
+LIMITS = Deadlines(build=60, first_step=60, step_least=20, stage=60, heartbeat=5, settle=1, stop=30)
+SEA = Request("a red sun over the sea", size="256x192", steps=10, native_steps=3)
+
+
+def settings(**changes: Any) -> PoolSettings:
+    base: dict[str, Any] = {
+        "ranks": 2,
+        "device": "cpu",
+        "threads": 1,
+        "checkpoint_every": 2,
+        "deadlines": LIMITS,
+        "retry": Retry(attempts=3, backoff=0.2),
+    }
+    return PoolSettings(**{**base, **changes})
+
+
+class Run:
+    """One pool run in ``out``; ``hook`` sees every event and the current ranks' process ids."""
+
+    def __init__(self, out: Path, requests: dict[str, Request], *, hook: Hook | None = None) -> None:
+        self.out = out
+        self.pids: list[int] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self._hook = hook
+        self.store = Store(out / "batch.sqlite")
+        jobs = enumerate(requests.items())
+        self.store.add((make_job(r, name=name, position=i), Queued()) for i, (name, r) in jobs)
+
+    def __call__(self, *, rank_class: type[Rank] = Rank, **changes: Any) -> dict[str, Any]:
+        chosen = settings(**changes)
+        pool = Pool(
+            Board(self.store),
+            RayGangs(chosen, rank_class),
+            chosen,
+            out=self.out,
+            around=Surroundings(listen=self._hear),
+        )
+        pool.run()
+        return {row.job.id: row.state for row in self.store.rows()}
+
+    def _hear(self, name: str, fields: dict[str, Any]) -> None:
+        self.events.append((name, fields))
+        if name == "gang.ready":
+            self.pids += fields["pids"]
+        if self._hook is not None:
+            self._hook(name, fields)
+
+    def done(self, job_id: str) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads((self.out / job_id / "DONE").read_text())
+        return record
+
+    def heard(self, name: str, **fields: Any) -> list[dict[str, Any]]:
+        """Events of that name with those fields."""
+        named = [heard for event, heard in self.events if event == name]
+        return [heard for heard in named if fields.items() <= heard.items()]
+
+    def left_alive(self) -> list[int]:
+        """Ranks that live on 10 s after the pool has ended."""
+        deadline = time.monotonic() + 10
+        while (alive := [pid for pid in self.pids if lives(pid)]) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return alive
+
+
+def lives(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Storm:
+    """Does one harm to each job that is named after it, when it has made five steps at its target size."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.harmed: dict[str, float] = {}
+        self.seen: dict[str, float] = {}
+        self._pids: list[int] = []
+        self._harms = {
+            "stopped": lambda: os.kill(self._pids[1], signal.SIGSTOP),
+            "torn": self._tear,
+        }
+
+    def __call__(self, name: str, fields: dict[str, Any]) -> None:
+        if name == "gang.ready":
+            self._pids = fields["pids"]
+        elif name == "gang.lost" and len(self.seen) < len(self.harmed):
+            self.seen[list(self.harmed)[-1]] = time.monotonic()
+        elif name == "step" and fields["stage"] == "extrapolated" and fields["index"] == 5:
+            harm = self._harms.pop(fields["job"], None)
+            if harm is not None:
+                self.harmed[fields["job"]] = time.monotonic()
+                harm()
+
+    def _tear(self) -> None:
+        newest = max((self.out / "torn" / "checkpoints").glob("step-1*.safetensors"))
+        newest.write_bytes(newest.read_bytes()[:1000])
+        os.kill(self._pids[0], signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def storm(small_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Storm, dict[str, Any]]:
+    """The same poster under several names, each with its own misfortune, on one gang after another."""
+    out = tmp_path_factory.mktemp("storm")
+    harm = Storm(out)
+    names = ["calm", "bad", "stopped", "torn", "raised", "greedy"]
+    requests = {name: SEA for name in names} | {"bad": Request("x", model="nosuchmodel")}
+    run = Run(out, requests, hook=harm)
+    return run, harm, run(rank_class=FaultyRank)
+
+
+@pytest.mark.parametrize("name", ["stopped", "torn", "raised"])
+def test_misfortune_costs_an_attempt_but_no_bit(storm: tuple[Run, Storm, dict[str, Any]], name: str) -> None:
+    run, _, states = storm
+    assert isinstance(states[name], Done)
+    assert states[name].attempts == 2
+    assert run.done(name)["latents_sha256"] == run.done("calm")["latents_sha256"]
+    assert run.done(name)["pixels_sha256"] == run.done("calm")["pixels_sha256"]
+
+
+@pytest.mark.parametrize("name", ["stopped", "torn"])
+def test_a_lost_gang_is_seen_within_seconds(storm: tuple[Run, Storm, dict[str, Any]], name: str) -> None:
+    _, harm, _ = storm
+    limit = LIMITS.heartbeat + 5.0 if name == "stopped" else 5.0
+    assert harm.seen[name] - harm.harmed[name] < limit
+
+
+@pytest.mark.parametrize("name", ["stopped", "torn"])
+def test_a_poster_goes_on_from_its_last_checkpoint(
+    storm: tuple[Run, Storm, dict[str, Any]], name: str
+) -> None:
+    run, _, _ = storm
+    steps = [fields["index"] for fields in run.heard("step", job=name, stage="extrapolated")]
+    assert steps.count(1) == 1
+    assert set(steps) == set(range(1, 11))
+
+
+def test_a_torn_checkpoint_is_passed_over(storm: tuple[Run, Storm, dict[str, Any]]) -> None:
+    run, _, _ = storm
+    notes = [note["text"] for note in run.heard("note", job="torn")]
+    assert any("cannot be read as a checkpoint" in text for text in notes)
+    assert "resumed after step 2 of the extrapolated pass" in notes
+
+
+def test_every_loss_has_its_reason(storm: tuple[Run, Storm, dict[str, Any]]) -> None:
+    run, _, states = storm
+    reasons = sorted(fields["reason"] for fields in run.heard("gang.lost"))
+    assert reasons == ["crashed", "died", "hung", "out_of_memory"]
+    assert "RuntimeError: planted" in run.heard("gang.lost", reason="crashed")[0]["message"]
+    assert isinstance(states["greedy"], Failed)
+    assert "it ran on 2 ranks, and most_ranks allows no more" in states["greedy"].message
+
+
+def test_a_bad_value_fails_its_poster_and_keeps_the_gang(storm: tuple[Run, Storm, dict[str, Any]]) -> None:
+    run, _, states = storm
+    assert isinstance(states["bad"], Failed)
+    assert (states["bad"].kind, states["bad"].attempts) == ("BadConfig", 1)
+    assert "nosuchmodel" in states["bad"].message
+    assert len(run.heard("gang.ready")) == len(run.heard("gang.lost")), "greedy, the last, needs none after"
+
+
+def test_no_rank_outlives_the_pool(storm: tuple[Run, Storm, dict[str, Any]]) -> None:
+    assert storm[0].left_alive() == []
+
+
+def test_a_gang_of_two_makes_the_pictures_of_one_process(small_ray: None, tmp_path: Path) -> None:
+    requests = {
+        "sea": Request("a red sun over the sea", size="256x192", steps=3, native_steps=3, dtype="float64"),
+        "hill": Request("a house on a hill", size="160x240", steps=3, native_steps=3, dtype="float64"),
+    }
+    run = Run(tmp_path, requests)
+    states = run(proofs_first=True)
+    work = [(fields["work"], fields["gang"]) for fields in run.heard("job.started")]
+    assert work == [("proof", "gang-0")] * 2 + [("poster", "gang-0")] * 2
+    assert all((tmp_path / name / "proof.png").is_file() for name in requests)
+    topology = Topology(0, 1, 0, "single", pick_device("cpu"))
+    for name, request in requests.items():
+        pixels = render(request, topology=topology).pixels
+        assert pixels is not None
+        assert run.done(name)["pixels_sha256"] == pixels_hash(to_eight_bit(pixels))
+        assert isinstance(states[name], Done)
+        assert not (tmp_path / name / "checkpoints").exists()
+        native = run.heard("step", job=name, stage="native")
+        assert len(native) == 3, "the poster went on from the proof"

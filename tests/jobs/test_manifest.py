@@ -1,0 +1,311 @@
+"""Manifests: three spellings of the same jobs, every mistake with its line, strangers kept out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from imax_dist.errors import BadManifest, BadValue, ImaxError, MissingInput
+from imax_dist.jobs.job import Job, JobFolder, make_job
+from imax_dist.jobs.manifest import Manifest, read_manifest, shard
+from imax_dist.jobs.settings import Limits
+from imax_dist.pipeline.request import Request
+
+POSTERS = [
+    {"id": "sea", "prompt": "a red sun", "size": "256x128", "seed": 3, "priority": 2},
+    {"prompt": "a house", "steps": 4, "count": 2},
+    {"id": "plain", "prompt": "hills, and a lake", "rope.rule": "none"},
+]
+JSONL = "\n".join(json.dumps(poster) for poster in POSTERS)
+CSV = """id,prompt,size,seed,priority,steps,count,rope.rule
+sea,a red sun,256x128,3,2,,,
+,a house,,,,4,2,
+plain,"hills, and a lake",,,,,,none
+"""
+YAML = """
+- {id: sea, prompt: a red sun, size: 256x128, seed: 3, priority: 2}
+- prompt: a house
+  steps: 4
+  count: 2
+- id: plain
+  prompt: hills, and a lake
+  rope.rule: none
+"""
+
+
+def read(folder: Path, text: str, suffix: str = ".jsonl", **limits: Any) -> Manifest:
+    path = folder / f"manifest{suffix}"
+    path.write_text(text, encoding="utf-8", newline="")
+    return read_manifest(path, Limits(**limits))
+
+
+def mistakes(folder: Path, text: str, suffix: str = ".jsonl", **limits: Any) -> list[tuple[int, str]]:
+    return [tuple(mistake) for mistake in read(folder, text, suffix, **limits).mistakes]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"), [(".jsonl", JSONL), (".csv", CSV), (".yaml", YAML), (".yml", YAML)]
+)
+def test_every_spelling_gives_the_same_jobs(tmp_path: Path, suffix: str, text: str) -> None:
+    manifest = read(tmp_path, text, suffix)
+    assert manifest.mistakes == []
+    sea, first, second, plain = manifest.jobs
+    assert (sea.id, sea.request.size, sea.request.seed, sea.priority) == ("sea", "256x128", 3, 2)
+    assert (first.request.seed, second.request.seed) == (0, 1)
+    assert first.id != second.id
+    assert plain.request.method == {"rope": {"rule": "none"}}
+    assert [job.position for job in manifest.jobs] == [0, 1, 2, 3]
+
+
+def test_an_id_is_the_hash_of_the_request_unless_given() -> None:
+    request = Request("a red sun", size="64x64")
+    assert make_job(request).id == request.fingerprint[:16]
+    assert make_job(request, name="mine").id == "mine"
+    assert make_job(Request("another", size="64x64")).id != make_job(request).id
+
+
+def test_a_fingerprint_sees_what_the_preset_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from imax_dist.jobs import job
+
+    before = make_job(Request("a red sun")).fingerprint
+    recipe = job.load_method(Request("a red sun", preset="paper"))
+    monkeypatch.setattr(job, "load_method", lambda _: recipe)
+    assert make_job(Request("a red sun")).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nonsense", "not valid JSON"),
+        ("[1, 2]", "must be one JSON object"),
+        ('{"prompt": "x", "prompt": "y"}', "'prompt' is given twice"),
+        ('{"size": "64x64"}', "key 'prompt' is missing"),
+        ('{"prompt": " "}', "prompt is empty"),
+        ('{"prompt": "x", "siez": "1x1"}', "unknown field 'siez'; did you mean 'size'"),
+        ('{"prompt": "x", "size": "64"}', "not WIDTHxHEIGHT"),
+        ('{"prompt": "x", "size": "8x8"}', "between 16 and"),
+        ('{"prompt": "x", "seed": "one"}', "seed must be a whole number"),
+        ('{"prompt": "x", "seed": 1.5}', "seed must be a whole number"),
+        ('{"prompt": "x", "seed": NaN}', "NaN is not a number"),
+        ('{"prompt": "x", "preset": "imx"}', "did you mean 'imax'"),
+        ('{"prompt": "x", "rope.rule": "nkt"}', "did you mean 'ntk'"),
+        ('{"prompt": "x", "method": 3}', "method must hold keys"),
+        ('{"prompt": "x", "count": 0}', "count 0 is outside"),
+        ('{"prompt": "x", "count": true}', "count must be a whole number"),
+        ('{"prompt": "x", "priority": "high"}', "priority must be a whole number"),
+        ('{"prompt": "x", "id": "../../etc"}', "cannot name a folder"),
+        ('{"prompt": "x", "id": "/root"}', "cannot name a folder"),
+        ('{"prompt": "x", "id": ".."}', "cannot name a folder"),
+        ('{"prompt": "x", "id": ["a"]}', "id must be text"),
+        ('{"prompt": "\\ud800"}', "half a character"),
+        ('{"prompt": "x", "seed": ' + "9" * 5000 + "}", "digits"),
+        ('{"prompt": "x", "seed": 9223372036854775807, "count": 2}', "start lower"),
+        ('{"a":' * 5000 + "1" + "}" * 5000, "nested too deeply"),
+    ],
+)
+def test_a_mistake_has_its_line_and_a_sentence(tmp_path: Path, line: str, message: str) -> None:
+    found = mistakes(tmp_path, f'{{"prompt": "fine"}}\n\n{line}\n')
+    assert len(found) == 1
+    assert found[0][0] == 3
+    assert message in found[0][1]
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = "\n".join(["{", '{"prompt": "x"}', "{", "{"])
+    with pytest.raises(BadManifest, match="3 mistakes") as caught:
+        read(tmp_path, text).require_sound(tmp_path / "manifest.jsonl")
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:]] == [
+        "  line 1",
+        "  line 3",
+        "  line 4",
+    ]
+
+
+def test_two_lines_with_one_id_are_a_mistake(tmp_path: Path) -> None:
+    line = '{"id": "a", "prompt": "x"}'
+    assert "is that of line 1" in mistakes(tmp_path, f"{line}\n{line}")[0][1]
+
+
+def test_two_lines_with_one_picture_are_a_mistake(tmp_path: Path) -> None:
+    line = '{"prompt": "x"}'
+    assert "another seed" in mistakes(tmp_path, f"{line}\n{line}")[0][1]
+
+
+@pytest.mark.parametrize(
+    ("limits", "line", "message"),
+    [
+        ({"prompt": 5}, {"prompt": "longer"}, "this pool takes 5"),
+        ({"megapixels": 0.01}, {"prompt": "x", "size": "200x100"}, "over this pool's 0.01 megapixels"),
+        ({"steps": 3}, {"prompt": "x", "steps": 4}, "over this pool's 3"),
+        ({"count": 2}, {"prompt": "x", "count": 3}, "outside 1 to 2"),
+        ({"posters": 2}, {"prompt": "x", "count": 3}, "more than 2 posters"),
+        ({"files": False}, {"prompt": "x", "output": {"pdf": {"icc": "/etc/passwd"}}}, "does not allow"),
+        ({"models": ("embedded",)}, {"prompt": "x", "model": "/tmp/evil"}, "may not be used here"),
+    ],
+)
+def test_a_pool_has_its_limits(
+    tmp_path: Path, limits: dict[str, Any], line: dict[str, Any], message: str
+) -> None:
+    assert message in mistakes(tmp_path, json.dumps(line), **limits)[0][1]
+
+
+def test_a_manifest_may_not_be_larger_than_the_limit(tmp_path: Path) -> None:
+    with pytest.raises(BadManifest, match="larger than 0 MiB"):
+        read(tmp_path, "x", manifest_mib=0)
+
+
+def test_an_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadManifest, match=r"must end in \.jsonl, \.csv"):
+        read(tmp_path, "", ".txt")
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match="does not exist"):
+        read_manifest(tmp_path / "none.jsonl", Limits())
+
+
+def test_what_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b'{"prompt": "\xff"}')
+    with pytest.raises(BadManifest, match="not UTF-8"):
+        read_manifest(path, Limits())
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("- &a {prompt: x}\n- *a\n", 2, "aliases are not read"),
+        ("prompt: x\n", 1, "top level must be a list"),
+        ("- {prompt: x\n", 2, "not valid YAML"),
+        ("- prompt: x\n  prompt: y\n", 1, "given twice"),
+        ("- prompt: fine\n- just text\n", 2, "must be `key: value`"),
+        ("- prompt: !!python/object:os.system x\n", 1, "could not determine a constructor"),
+        ("- {prompt: x, seed: 0x" + "f" * 9000 + "}", 1, "digits"),
+        ("[" * 3000, 1, "nested too deeply"),
+    ],
+)
+def test_yaml_is_read_without_its_surprises(tmp_path: Path, text: str, line: int, message: str) -> None:
+    found = mistakes(tmp_path, text, ".yaml")
+    assert found[0][0] == line
+    assert message in found[0][1]
+
+
+def test_a_csv_row_is_numbered_by_the_line_it_begins_on(tmp_path: Path) -> None:
+    text = 'prompt,size\n"two\nlines",64x64\nx,64\n'
+    assert mistakes(tmp_path, text, ".csv")[0][0] == 4
+
+
+def test_a_csv_with_too_many_cells_is_a_mistake(tmp_path: Path) -> None:
+    assert "3 cells, but the header has 2" in mistakes(tmp_path, "prompt,size\nx,64x64,1\n", ".csv")[0][1]
+
+
+def test_a_csv_may_name_a_paper(tmp_path: Path) -> None:
+    manifest = read(tmp_path, "prompt,paper,dpi,landscape\nx,A6,50,true\n", ".csv")
+    assert manifest.mistakes == []
+    assert manifest.jobs[0].request.size == "291x207"
+
+
+def test_an_empty_manifest_is_a_mistake(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, "\n\n") == [(1, "the manifest asks for no poster")]
+
+
+def test_shards_share_the_jobs_without_rest_or_overlap() -> None:
+    jobs = [Job(str(i), Request("x")) for i in range(7)]
+    parts = [shard(jobs, f"{i}/3") for i in range(3)]
+    assert sorted(job.id for part in parts for job in part) == [str(i) for i in range(7)]
+
+
+@pytest.mark.parametrize("text", ["3/3", "-1/3", "1", "a/b", "1/0", "/"])
+def test_a_shard_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(BadValue, match="INDEX/COUNT"):
+        shard([], text)
+
+
+def test_a_finished_poster_counts_only_as_it_was_left(tmp_path: Path) -> None:
+    job = make_job(Request("x"), name="a")
+    folder = JobFolder.of(tmp_path, "a")
+    folder.open(job)
+    folder.poster.write_bytes(b"pixels")
+    assert folder.finished(job.fingerprint) is None
+    folder.finish(job.fingerprint, {"seconds": 1.0})
+    assert folder.finished(job.fingerprint, read_all=True) is not None
+    assert folder.finished("other") is None
+    folder.poster.write_bytes(b"pixelz")
+    assert folder.finished(job.fingerprint) is not None
+    assert folder.finished(job.fingerprint, read_all=True) is None
+    folder.poster.write_bytes(b"pix")
+    assert folder.finished(job.fingerprint) is None
+    folder.done.write_text("{")
+    assert folder.finished(job.fingerprint) is None
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = st.sampled_from(
+    [
+        "id",
+        "prompt",
+        "size",
+        "seed",
+        "count",
+        "priority",
+        "model",
+        "preset",
+        "method",
+        "steps",
+        "dtype",
+        "rope.rule",
+        "a.b.c",
+    ]
+)
+FUZZ = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
+
+
+def survives(folder: Path, content: bytes, suffix: str) -> None:
+    """Jobs or sentences, nothing else; and every job has a safe folder."""
+    path = folder / f"fuzz{suffix}"
+    path.write_bytes(content)
+    try:
+        manifest = read_manifest(path, Limits(count=50))
+    except ImaxError:
+        return
+    assert manifest.jobs or manifest.mistakes
+    for job in manifest.jobs:
+        assert JobFolder.of(folder, job.id).path.parent == folder
+    for line, text in manifest.mistakes:
+        assert line >= 1
+        assert text
+
+
+@FUZZ
+@given(content=st.binary(max_size=200), suffix=st.sampled_from([".jsonl", ".csv", ".yaml"]))
+def test_any_bytes_give_jobs_or_a_sentence(tmp_path: Path, content: bytes, suffix: str) -> None:
+    survives(tmp_path, content, suffix)
+
+
+@FUZZ
+@given(
+    text=st.text(alphabet="{}[]\":,\n-&*!|>%@#' abp0\\", max_size=80),
+    suffix=st.sampled_from([".jsonl", ".csv", ".yaml"]),
+)
+def test_any_punctuation_gives_jobs_or_a_sentence(tmp_path: Path, text: str, suffix: str) -> None:
+    survives(tmp_path, text.encode(), suffix)
+
+
+@FUZZ
+@given(fields=st.dictionaries(FIELDS, VALUES, max_size=6))
+def test_any_values_give_jobs_or_a_sentence(tmp_path: Path, fields: dict[str, Any]) -> None:
+    survives(tmp_path, json.dumps({"prompt": "x", **fields}).encode(), ".jsonl")

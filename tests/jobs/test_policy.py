@@ -1,0 +1,134 @@
+"""Every decision of the pool, without a pool."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from imax_dist.jobs.policy import Circumstances, after, allowed_silence, backoff, choose
+from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
+from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued
+from imax_dist.jobs.task import Finished, Lost, Refused, Stopped
+
+SETTINGS = PoolSettings(retry=Retry(attempts=3, backoff=2.0, longest_backoff=5.0))
+NOW = 100.0
+HERE = Circumstances(now=NOW, work="poster", progressed=False, ranks=2)
+FINISHED = Finished({"pixels_sha256": "ab", "bytes": 7, "seconds": 1.5})
+
+
+def test_success_is_done_with_its_facts() -> None:
+    assert after(FINISHED, Queued(), SETTINGS, HERE) == Done("ab", 7, 1.5, 1)
+
+
+def test_a_proof_leads_to_approval_or_straight_to_the_poster() -> None:
+    proof = replace(HERE, work="proof")
+    assert after(Finished(), Queued(), SETTINGS, replace(proof, proofs_only=True)) == Proofed(1)
+    assert after(Finished(), Queued(), SETTINGS, proof) == Queued(attempts=1, proofed=True)
+
+
+def test_a_stop_does_not_count_against_a_job() -> None:
+    state = after(Stopped(), Queued(fruitless=2), SETTINGS, HERE)
+    assert state == Queued(attempts=1, fruitless=2, after="stopped")
+
+
+def test_a_cancelled_job_is_cancelled_unless_it_was_finished_already() -> None:
+    cancelled = replace(HERE, cancelled=True)
+    assert after(Stopped(), Queued(), SETTINGS, cancelled) == Cancelled(1)
+    assert after(Lost("died", ""), Queued(), SETTINGS, cancelled) == Cancelled(1)
+    assert isinstance(after(FINISHED, Queued(), SETTINGS, cancelled), Done)
+
+
+@pytest.mark.parametrize("error", ["BadValue", "BadConfig", "MissingInput", "NoPermission", "BadManifest"])
+def test_a_permanent_error_fails_at_once(error: str) -> None:
+    assert after(Refused(error, "no", False), Queued(), SETTINGS, HERE) == Failed(error, "no", 1)
+
+
+@pytest.mark.parametrize("outcome", [Refused("CannotWrite", "full", False), Refused("GangLost", "x", True)])
+def test_what_may_pass_is_tried_again_later(outcome: Refused) -> None:
+    state = after(outcome, Queued(), SETTINGS, HERE)
+    assert isinstance(state, Queued)
+    assert (state.fruitless, state.not_before) == (1, NOW + 2.0)
+
+
+@pytest.mark.parametrize("kind", ["died", "hung", "crashed"])
+def test_a_lost_gang_is_retried_until_the_attempts_are_used_up(kind: str) -> None:
+    lost = Lost(kind, "why")  # type: ignore[arg-type]
+    state = after(lost, Queued(fruitless=1), SETTINGS, HERE)
+    assert isinstance(state, Queued)
+    assert state.after == f"{kind}: why"
+    last = after(lost, Queued(fruitless=2, attempts=5), SETTINGS, HERE)
+    assert last == Failed(kind, "why (3 attempts without progress)", 6, retryable=True)
+
+
+def test_progress_starts_the_count_again_and_waits_for_nothing() -> None:
+    state = after(Lost("died", ""), Queued(fruitless=2), SETTINGS, replace(HERE, progressed=True))
+    assert isinstance(state, Queued)
+    assert (state.fruitless, state.not_before) == (0, NOW)
+
+
+def test_only_hangs_are_counted_as_hangs() -> None:
+    hung = after(Lost("hung", ""), Queued(), SETTINGS, HERE)
+    died = after(Lost("died", ""), Queued(), SETTINGS, HERE)
+    assert isinstance(hung, Queued)
+    assert isinstance(died, Queued)
+    assert (hung.hangs, died.hangs) == (1, 0)
+
+
+def test_a_drained_gang_is_nobodys_fault() -> None:
+    state = after(Lost("drained", "gone"), Queued(fruitless=1), SETTINGS, HERE)
+    assert state == Queued(attempts=1, fruitless=1, after="gone")
+
+
+def test_out_of_memory_doubles_the_ranks_as_far_as_allowed() -> None:
+    lost = Lost("out_of_memory", "no room")
+    more = after(lost, Queued(), replace(SETTINGS, most_ranks=4), HERE)
+    assert isinstance(more, Queued)
+    assert more.ranks == 4
+    end = after(lost, more, replace(SETTINGS, most_ranks=4), replace(HERE, ranks=4))
+    assert isinstance(end, Failed)
+    assert "ran on 4 ranks" in end.message
+
+
+@pytest.mark.parametrize(("fruitless", "seconds"), [(0, 0.0), (1, 2.0), (2, 4.0), (3, 5.0), (10_000, 5.0)])
+def test_backoff_doubles_up_to_its_limit(fruitless: int, seconds: float) -> None:
+    assert backoff(SETTINGS.retry, fruitless) == seconds
+
+
+@pytest.mark.parametrize(
+    ("stage", "steps", "patience", "seconds"),
+    [
+        ("load", [], 0, 50.0),
+        ("decode", [1.0], 0, 50.0),
+        ("extrapolated", [], 0, 40.0),
+        ("extrapolated", [0.1, 0.1, 9.0], 0, 5.0),
+        ("extrapolated", [2.0, 1.0, 90.0], 0, 20.0),
+        ("native", [2.0], 0, 20.0),
+        ("native", [2.0], 3, 160.0),
+    ],
+)
+def test_silence_is_judged_by_stage_and_the_gangs_own_median(
+    stage: str, steps: list[float], patience: int, seconds: float
+) -> None:
+    deadlines = Deadlines(first_step=40, step_factor=10, step_least=5, stage=50)
+    assert allowed_silence(deadlines, stage, steps, patience=patience) == seconds
+
+
+def test_the_first_ready_job_is_chosen() -> None:
+    waiting = [("later", Queued(not_before=NOW + 1)), ("first", Queued()), ("second", Queued())]
+    assert choose(waiting, now=NOW, ranks=2) == ("poster", ["first"])
+    assert choose(waiting[:1], now=NOW, ranks=2) is None
+    assert choose([], now=NOW, ranks=2) is None
+
+
+def test_a_job_that_wants_more_ranks_waits_for_such_a_gang() -> None:
+    waiting = [("big", Queued(ranks=4)), ("usual", Queued())]
+    assert choose(waiting, now=NOW, ranks=2) == ("poster", ["usual"])
+    assert choose(waiting[:1], now=NOW, ranks=2) is None
+    assert choose(waiting, now=NOW, ranks=4) == ("poster", ["big"])
+
+
+def test_proofs_are_given_out_one_a_rank_before_posters() -> None:
+    waiting = [("a", Queued(proofed=True)), ("b", Queued()), ("c", Queued()), ("d", Queued())]
+    assert choose(waiting, now=NOW, ranks=2, proofs_first=True) == ("proof", ["b", "c"])
+    assert choose(waiting[:1], now=NOW, ranks=2, proofs_first=True) == ("poster", ["a"])

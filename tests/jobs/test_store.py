@@ -1,0 +1,186 @@
+"""The store: states come back as they went in, one batch a folder, wishes from outside."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imax_dist.errors import BadManifest, BadValue, CannotWrite, FolderBusy, MissingInput
+from imax_dist.jobs.enlist import enlist
+from imax_dist.jobs.job import JobFolder, make_job
+from imax_dist.jobs.lock import hold
+from imax_dist.jobs.settings import PoolSettings
+from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued, Running, State
+from imax_dist.jobs.store import Store, store_path, store_paths
+from imax_dist.jobs.wishes import all_rows, approve, cancel, damaged, retry
+from imax_dist.pipeline.request import Request
+
+STATES: list[State] = [
+    Queued(5.0, attempts=3, fruitless=1, hangs=2, ranks=4, proofed=True, after="why"),
+    Running("gang-1", 7.0, Queued(attempts=1)),
+    Proofed(2),
+    Done("ab", 10, 1.5, 2),
+    Failed("died", "why", 3, retryable=True),
+    Cancelled(1),
+]
+JOBS = [make_job(Request(f"poster {i}"), name=f"job-{i}", position=i) for i in range(len(STATES))]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(store_path(tmp_path))
+    store.add(zip(JOBS, STATES, strict=True))
+    return store
+
+
+def state(store: Store, job_id: str) -> State:
+    row = store.row(job_id)
+    assert row is not None
+    return row.state
+
+
+def test_jobs_and_states_come_back_as_they_went_in(store: Store) -> None:
+    assert [(row.job, row.state) for row in store.rows()] == list(zip(JOBS, STATES, strict=True))
+
+
+def test_the_log_is_written_ahead(store: Store) -> None:
+    connection = sqlite3.connect(store.path)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_job_put_in_again_starts_over(store: Store) -> None:
+    store.progress("job-0", "native", 3, 4)
+    store.add([(JOBS[0], Queued())])
+    row = store.row("job-0")
+    assert row is not None
+    assert (row.state, row.step) == (Queued(), 0)
+
+
+def test_rows_come_by_priority_then_position(store: Store) -> None:
+    store.add([(make_job(Request("urgent"), name="urgent", priority=1, position=99), Queued())])
+    assert [row.job.id for row in store.rows()][:2] == ["urgent", "job-0"]
+
+
+def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "batch.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(BadManifest, match="no store of this program"):
+        Store(tmp_path / "batch.sqlite")
+
+
+def test_a_store_of_another_version_is_refused(store: Store) -> None:
+    connection = sqlite3.connect(store.path)
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with pytest.raises(BadManifest, match="version 99"):
+        Store(store.path)
+
+
+def test_a_store_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
+    (tmp_path / "batch.sqlite").mkdir()
+    with pytest.raises(CannotWrite, match="cannot be used"):
+        Store(tmp_path / "batch.sqlite")
+
+
+def test_enlisting_again_keeps_what_is_over_and_queues_what_is_worth_it(store: Store, tmp_path: Path) -> None:
+    enlist(store, JOBS, tmp_path)
+    after = [row.state for row in store.rows()]
+    assert after[0] == STATES[0]
+    assert after[3] == Queued(after="its poster was gone")
+    assert after[4] == Queued(attempts=3, after="died: why")
+    assert after[5] == STATES[5]
+
+
+def test_a_permanent_failure_stays_failed(store: Store, tmp_path: Path) -> None:
+    failed = Failed("BadValue", "why", 1)
+    store.move("job-0", failed)
+    enlist(store, JOBS, tmp_path)
+    assert state(store, "job-0") == failed
+
+
+def test_a_changed_request_is_queued_anew(store: Store, tmp_path: Path) -> None:
+    changed = make_job(Request("another picture"), name="job-5")
+    enlist(store, [changed], tmp_path)
+    assert state(store, "job-5") == Queued()
+
+
+def test_a_poster_finished_by_an_earlier_run_is_not_made_again(store: Store, tmp_path: Path) -> None:
+    folder = JobFolder.of(tmp_path, "job-1")
+    folder.open(JOBS[1])
+    folder.poster.write_bytes(b"pixels")
+    folder.checkpoints.mkdir()
+    folder.finish(JOBS[1].fingerprint, {"pixels_sha256": "cd", "seconds": 2.0})
+    assert damaged(tmp_path, store.rows()) == ["job-3"]
+    enlist(store, JOBS, tmp_path)
+    assert state(store, "job-1") == Done("cd", 6, 2.0, 1)
+    assert not folder.checkpoints.exists()
+
+
+def test_wishes_move_only_what_they_apply_to(store: Store, tmp_path: Path) -> None:
+    assert approve(tmp_path, []) == ["job-2"]
+    assert retry(tmp_path, []) == ["job-4", "job-5"]
+    assert cancel(tmp_path, ["job-0", "job-3"]) == ["job-0"]
+    assert state(store, "job-0") == Cancelled(3)
+    assert state(store, "job-2") == Queued(attempts=2, proofed=True)
+    assert state(store, "job-4") == Queued(attempts=3)
+
+
+def test_while_a_batch_runs_cancelling_leaves_a_note_and_the_rest_waits(store: Store, tmp_path: Path) -> None:
+    with hold(tmp_path / "batch.lock", "someone"):
+        assert cancel(tmp_path, ["job-0"]) == ["job-0"]
+        with pytest.raises(FolderBusy, match="a batch is running"):
+            retry(tmp_path, [])
+    assert store.cancel_asked() == {"job-0"}
+    store.move("job-0", Cancelled())
+    assert store.cancel_asked() == set()
+
+
+def test_a_wish_for_an_unknown_poster_is_refused(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(BadValue, match="has no poster nobody"):
+        cancel(tmp_path, ["nobody"])
+
+
+def test_shards_have_their_own_stores_and_one_status(tmp_path: Path) -> None:
+    for index in range(2):
+        Store(store_path(tmp_path, f"{index}/2")).add([(JOBS[index], Queued())])
+    assert [path.name for path in store_paths(tmp_path)] == ["batch-0-of-2.sqlite", "batch-1-of-2.sqlite"]
+    assert [row.job.id for row in all_rows(tmp_path)] == ["job-0", "job-1"]
+
+
+def test_a_folder_without_a_batch_says_so(tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match="holds no batch"):
+        store_paths(tmp_path)
+
+
+def test_the_lock_is_held_by_one_and_ends_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "batch.lock"
+    code = (
+        "import sys, time; from pathlib import Path; from imax_dist.jobs.lock import hold\n"
+        f"with hold(Path({str(path)!r}), 'the other one'):\n    print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(FolderBusy, match="being filled by the other one"), hold(path, "me"):
+        pass
+    process.kill()
+    process.wait(10)
+    with hold(path, "me"):
+        assert path.read_text() == "me"
+
+
+def test_the_shipped_pool_files_load() -> None:
+    from imax_dist.config import named_configs
+    from imax_dist.jobs.batch import load_pool_settings
+
+    assert {"default", "local", "strangers"} <= set(named_configs("jobs"))
+    for name in named_configs("jobs"):
+        assert load_pool_settings(name, {}).ranks >= 1
+    assert load_pool_settings("default", {}) == PoolSettings()
+    assert load_pool_settings("strangers", {}).limits.models == ("embedded", "flux-dev", "flux-schnell")
