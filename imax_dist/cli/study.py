@@ -14,13 +14,13 @@ Parser = argparse.ArgumentParser
 Verb = Callable[[argparse.Namespace], int]
 
 
-def add_parser(subparsers: argparse._SubParsersAction[Parser]) -> Parser:
+def add_parser(subparsers: argparse._SubParsersAction[Parser]) -> None:
     """Add the verb `study` and its own verbs."""
     parser: Parser = subparsers.add_parser("study", help="the testbed: scenes, training, measurements")
+    parser.set_defaults(run=run)
     verbs = parser.add_subparsers(dest="study_verb", required=True, metavar="WHAT")
     for name, (text, add, _) in VERBS.items():
         add(verbs.add_parser(name, help=text, description=text))
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -202,16 +202,19 @@ def _measure_arguments(parser: Parser) -> None:
 def _measure(args: argparse.Namespace) -> int:
     import torch
 
+    from imax_dist.output.atomic import write_json
     from imax_dist.output.sheet import write_sheet
     from imax_dist.study.train.measure import measure_pipeline
     from imax_dist.study.train.sample import load_pipeline
 
     torch.set_num_threads(args.threads)
     results, pictures = measure_pipeline(
-        load_pipeline(args.model), args.n, size=parse_size(args.size), steps=args.steps, guidance=args.guidance
+        load_pipeline(args.model),
+        args.n,
+        size=parse_size(args.size),
+        steps=args.steps,
+        guidance=args.guidance,
     )
-    from imax_dist.output.atomic import write_json
-
     write_json(args.out / "results.json", results)
     write_sheet(args.out / "sheet.png", pictures[:24], columns=6)
     print(json.dumps(results, indent=2))

@@ -22,7 +22,7 @@ def tile(pictures: Sequence[Pixels], *, columns: int, gap: int = 4) -> Pixels:
     """
     shapes = {picture.shape for picture in pictures}
     if len(shapes) != 1:
-        raise BadValue(f"sheet: pictures of {len(shapes)} sizes were given; give one size, at least one picture")
+        raise BadValue(f"sheet: pictures of {len(shapes)} sizes were given; give one or more of one size")
     height, width, _ = shapes.pop()
     columns = max(1, min(columns, len(pictures)))
     rows = -(-len(pictures) // columns)

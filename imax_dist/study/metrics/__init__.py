@@ -1,0 +1,1 @@
+"""What the testbed measures on a picture as it is, each with its interval."""

@@ -1,0 +1,106 @@
+"""Distil classifier-free guidance into ``guidance_embeds``, FLUX.1-dev's interface.
+
+The student learns, in one pass, the teacher's guided velocity
+u_empty + g (u_text - u_empty) for g drawn from a range. Meng et al., arXiv 2210.03142, stage one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch.nn.functional import mse_loss
+
+from imax_dist.study.train.budget import Budget, set_rate, warm_then_cosine
+from imax_dist.study.train.flow import (
+    Batch,
+    Buckets,
+    FlowRun,
+    FlowSettings,
+    attention_for,
+    draw_batch,
+    drop_captions,
+    noise_levels,
+    resume,
+    save,
+    start,
+    update,
+)
+from imax_dist.study.train.journal import Journal
+from imax_dist.study.train.network import FlowNetwork, Text
+from imax_dist.study.train.text import Tokenizers
+
+
+@dataclass(frozen=True)
+class GuidanceRange:
+    """The guidance scales a student learns; 1 is no guidance."""
+
+    low: float = 1.0
+    high: float = 5.0
+
+    def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """(count,) scales, uniform."""
+        return self.low + (self.high - self.low) * torch.rand(count, generator=generator)
+
+
+def distil_guidance(
+    folder: Path, buckets: Buckets, tokenizers: Tokenizers, *, teacher: FlowNetwork,
+    settings: FlowSettings, budget: Budget, scales: GuidanceRange | None = None, device: str = "cpu",
+) -> FlowNetwork:  # fmt: skip
+    """Train a student in ``folder`` (distil.safetensors, distil.jsonl), resumable; returns its average."""
+    scales = scales or GuidanceRange()
+    settings = replace(settings, shape=replace(teacher.shape, guidance=True))
+    run = start(settings, tokenizers, device=device)
+    teacher = teacher.to(device)
+    for network in (run.network, run.average):  # all but the guidance embedder comes from the teacher
+        network.load_state_dict(teacher.state_dict(), strict=False)
+    path = folder / "distil.safetensors"
+    resume(path, run, budget)
+    empty = Text(*tokenizers.ids([""])).to(device)
+    journal = Journal(folder / "distil.jsonl", every=settings.log_every)
+    saved = budget.elapsed()
+    while (progress := budget.progress(run.step)) < 1:
+        set_rate(run.optimizer, warm_then_cosine(run.step, progress, hold=settings.hold))
+        batch = draw_batch(buckets, settings, run.step, progress=1.0)
+        journal.note(loss=_step(run, batch, (teacher, empty, scales), settings))
+        if journal.due(budget.elapsed()):
+            journal.write(step=run.step, seconds=round(budget.elapsed(), 1))
+        if budget.elapsed() - saved > settings.save_every:
+            saved = budget.elapsed()
+            save(path, run, budget, settings)
+    save(path, run, budget, settings)
+    return run.average
+
+
+def _step(
+    run: FlowRun, batch: Batch, guide: tuple[FlowNetwork, Text, GuidanceRange], settings: FlowSettings
+) -> float:
+    """One update towards the teacher's guided velocity; returns the loss."""
+    teacher, empty, scales = guide
+    device = empty.clip.device
+    generator, count = batch.generator, len(batch.tokens)
+    noise = torch.randn(batch.tokens.shape, generator=generator).to(device)
+    sigma = noise_levels(count, settings, generator).to(device)
+    scale = scales.draw(count, generator).to(device)
+    noisy = torch.lerp(batch.tokens.to(device), noise, sigma[:, None, None])
+    dropped = torch.rand(count, generator=generator) < settings.drop_caption
+    text = drop_captions(batch.text.to(device), empty, dropped.to(device))
+    with torch.autocast(device.type, torch.bfloat16), attention_for(device):
+        with torch.no_grad():
+            target = guided(teacher, noisy, sigma, text=text, empty=empty, grid=batch.grid, scale=scale)
+        velocity = run.network(noisy, sigma, text, grid=batch.grid, guidance=scale).float()
+    loss = mse_loss(velocity, target)
+    update(run, loss, settings.ema)
+    return float(loss.detach())
+
+
+def guided(
+    network: FlowNetwork, noisy: torch.Tensor, sigma: torch.Tensor, *, text: Text, empty: Text,
+    grid: tuple[int, int], scale: torch.Tensor,
+) -> torch.Tensor:  # fmt: skip
+    """Classifier-free guidance in float32: u_empty + scale (u_text - u_empty); ``scale`` is (B,)."""
+    nothing = Text(empty.clip.expand_as(text.clip), empty.t5.expand_as(text.t5))
+    with_text: torch.Tensor = network(noisy, sigma, text, grid=grid).float()
+    without: torch.Tensor = network(noisy, sigma, nothing, grid=grid).float()
+    return without + scale[:, None, None] * (with_text - without)

@@ -1,0 +1,78 @@
+"""The flow's data: scenes rendered at several sizes and encoded once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
+
+from imax_dist.errors import MissingInput
+from imax_dist.output.atomic import write_file
+from imax_dist.study.scenes import render, sample_scene, varied_caption
+from imax_dist.study.train.autoencoder import encode_mean
+from imax_dist.study.train.crops import HELD_OUT, to_unit
+from imax_dist.study.train.network import Text, pack
+from imax_dist.study.train.text import Tokenizers
+
+VARIATIONS = 4  # captions a scene
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """All training pictures of one size: packed latents (N, tokens, 64) and ids (N, 4, 24)."""
+
+    grid: tuple[int, int]
+    tokens: torch.Tensor
+    clip: torch.Tensor
+    t5: torch.Tensor
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, Text]:
+        """A random batch: float32 tokens and one of each scene's captions."""
+        rows = torch.randint(len(self.tokens), (count,), generator=generator)
+        said = torch.randint(VARIATIONS, (count,), generator=generator)
+        return self.tokens[rows].float(), Text(self.clip[rows, said], self.t5[rows, said])
+
+
+@torch.no_grad()
+def encode_scenes(
+    folder: Path, vae: AutoencoderKL, seeds: range, *, size: tuple[int, int], batch: int = 32
+) -> Path:
+    """Render and encode scenes at ``size`` (height, width); writes one safetensors shard, float16."""
+    parts = []
+    shift, scale = vae.config.shift_factor, vae.config.scaling_factor
+    for start in range(0, len(seeds), batch):
+        pixels = np.stack([render(sample_scene(s), *size) for s in seeds[start : start + batch]])
+        images = to_unit(pixels).to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = encode_mean(vae, images).float()
+        parts.append(((latents - shift) * scale).half().contiguous())
+    path = folder / f"{size[0]}x{size[1]}-{seeds.start:07d}.safetensors"
+    tensors = {"latents": torch.cat(parts), "seeds": torch.arange(seeds.start, seeds.stop)}
+    write_file(path, lambda temporary: save_file(tensors, str(temporary)))
+    return path
+
+
+def load_buckets(folder: Path, tokenizers: Tokenizers) -> dict[tuple[int, int], Bucket]:
+    """The shards of ``folder`` by (height, width). Raises MissingInput if there are none."""
+    shards: dict[tuple[int, int], list[dict[str, torch.Tensor]]] = {}
+    for path in sorted(folder.glob("*x*-*.safetensors")):
+        height, width = (int(side) for side in path.stem.split("-")[0].split("x"))
+        shards.setdefault((height, width), []).append(load_file(str(path)))
+    if not shards:
+        raise MissingInput(f"{folder} holds no encoded scenes; run `imax study encode-scenes` first")
+    return {size: _bucket(parts, tokenizers) for size, parts in shards.items()}
+
+
+def _bucket(parts: list[dict[str, torch.Tensor]], tokenizers: Tokenizers) -> Bucket:
+    latents = torch.cat([part["latents"] for part in parts])
+    seeds = torch.cat([part["seeds"] for part in parts]).tolist()
+    assert max(seeds) < HELD_OUT
+    said = [varied_caption(sample_scene(s), s * VARIATIONS + k) for s in seeds for k in range(VARIATIONS)]
+    clip, t5 = tokenizers.ids(said)
+    shape = (len(seeds), VARIATIONS, -1)
+    grid = (latents.shape[2] // 2, latents.shape[3] // 2)
+    return Bucket(grid, pack(latents), clip.reshape(shape), t5.reshape(shape))

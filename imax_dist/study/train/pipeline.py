@@ -1,0 +1,48 @@
+"""Put trained parts together as a FluxPipeline folder that diffusers loads as it is."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
+
+from imax_dist.study.train.network import FlowNetwork
+from imax_dist.study.train.text import Tokenizers
+
+NATIVE_TOKENS = 64  # 128 x 128 pixels
+
+
+def assemble(network: FlowNetwork, vae: AutoencoderKL, tokenizers: Tokenizers) -> FluxPipeline:
+    """A FluxPipeline of the trained parts. Always call it with ``max_sequence_length=24``."""
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True,
+        base_image_seq_len=NATIVE_TOKENS,
+        max_image_seq_len=16 * NATIVE_TOKENS,
+        base_shift=0.5,
+        max_shift=1.15,
+        shift=3.0,
+    )
+    return FluxPipeline(
+        scheduler=scheduler,
+        vae=vae,
+        text_encoder=network.clip,
+        tokenizer=tokenizers.clip,
+        text_encoder_2=network.t5,
+        tokenizer_2=tokenizers.t5,
+        transformer=network.transformer,
+    )
+
+
+def save_pipeline(pipeline: FluxPipeline, folder: Path, *, dtype: torch.dtype = torch.float16) -> int:
+    """Write the pipeline in ``dtype`` and return its size in bytes; the folder appears whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pipeline-") as temporary:
+        fresh = Path(temporary) / folder.name
+        pipeline.to(dtype).save_pretrained(fresh, safe_serialization=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+        fresh.rename(folder)
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

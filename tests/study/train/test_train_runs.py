@@ -1,0 +1,149 @@
+"""The whole path in seconds: autoencoder, latents, flow, distillation, pipeline folder, measurement."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from imax_dist.study.train.autoencoder import build_autoencoder, scale_error
+from imax_dist.study.train.budget import Budget
+from imax_dist.study.train.crops import CropBank, fill_bank, held_out, to_unit
+from imax_dist.study.train.distil import distil_guidance, guided
+from imax_dist.study.train.flow import FlowSettings, load_flow, train_flow
+from imax_dist.study.train.latents import encode_scenes, load_buckets
+from imax_dist.study.train.measure import measure_pipeline
+from imax_dist.study.train.network import FlowNetwork, FlowShape, Text
+from imax_dist.study.train.pipeline import assemble, save_pipeline
+from imax_dist.study.train.sample import draw, load_pipeline
+from imax_dist.study.train.text import Tokenizers, build_tokenizers
+from imax_dist.study.train.vae import VaeSettings, load_vae, train_vae
+
+SMALL = VaeSettings(widths=(8, 8, 16, 16), batch=2, crop=32, log_every=1e9)
+TINY = FlowSettings(shape=FlowShape(heads=1, double=1, single=1), batch=4, log_every=0.0)
+
+
+@pytest.fixture(scope="module")
+def bank() -> CropBank:
+    return fill_bank(0, scale=0.001)
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> Tokenizers:
+    return build_tokenizers()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("latents")
+    torch.manual_seed(0)
+    vae = build_autoencoder(SMALL.widths)
+    vae.register_to_config(scaling_factor=1.0, shift_factor=0.0)
+    for size in ((128, 128), (96, 160)):
+        encode_scenes(folder, vae, range(6), size=size)
+    return folder
+
+
+def test_a_resumed_vae_run_is_the_uninterrupted_one(tmp_path: Path, bank: CropBank) -> None:
+    whole = train_vae(tmp_path / "a", bank, SMALL, budget=Budget(steps=6))
+    train_vae(tmp_path / "b", bank, SMALL, budget=HaltedAt(3, steps=6))
+    resumed = train_vae(tmp_path / "b", bank, SMALL, budget=Budget(steps=6))
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+    lines = (tmp_path / "a" / "vae.jsonl").read_text().splitlines()
+    assert {"psnr", "scale_error", "loss", "kl"} <= set(json.loads(lines[-1]) | json.loads(lines[-2]))
+
+
+class HaltedAt(Budget):
+    """Stops early, with the schedule of the whole run: what a preempted run looks like."""
+
+    def __init__(self, step: int, *, steps: int) -> None:
+        super().__init__(steps=steps)
+        self.halt = step
+
+    def progress(self, step: int) -> float:
+        return 1.0 if step >= self.halt else super().progress(step)
+
+
+def test_a_resumed_flow_run_is_the_uninterrupted_one(
+    tmp_path: Path, data: Path, tokenizers: Tokenizers
+) -> None:
+    buckets = load_buckets(data, tokenizers)
+    settings = replace(TINY, mixed=1.0)
+
+    def train(name: str, budget: Budget) -> FlowNetwork:
+        return train_flow(tmp_path / name, buckets, tokenizers, settings=settings, budget=budget)
+
+    whole = train("a", Budget(steps=5))
+    train("b", HaltedAt(2, steps=5))
+    resumed = train("b", Budget(steps=5))
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert (tmp_path / "a" / "flow-native.safetensors").exists()
+
+
+def test_the_flow_learns_a_few_scenes(tmp_path: Path, data: Path, tokenizers: Tokenizers) -> None:
+    settings = replace(TINY, rate=5e-3, batch=8)
+    train_flow(
+        tmp_path, load_buckets(data, tokenizers), tokenizers, settings=settings, budget=Budget(steps=40)
+    )
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "flow.jsonl").read_text().splitlines()]
+    assert sum(losses[-8:]) < 0.8 * sum(losses[:8])
+
+
+def test_a_distilled_student_starts_as_the_teacher_and_is_saved_with_its_embedder(
+    tmp_path: Path, data: Path, tokenizers: Tokenizers
+) -> None:
+    buckets = load_buckets(data, tokenizers)
+    teacher = train_flow(tmp_path, buckets, tokenizers, settings=TINY, budget=Budget(steps=3))
+    student = distil_guidance(
+        tmp_path, buckets, tokenizers, teacher=teacher, settings=TINY, budget=Budget(steps=0)
+    )
+    x, sigma, text = torch.randn(2, 64, 64), torch.tensor([0.3, 0.8]), Text(*tokenizers.ids(["a", "sun"]))
+    scale = torch.tensor([1.0, 4.0])
+    told = student(x, sigma, text, grid=(8, 8), guidance=scale)
+    assert torch.allclose(told, teacher(x, sigma, text, grid=(8, 8)), atol=1e-6)
+    distil_guidance(tmp_path, buckets, tokenizers, teacher=teacher, settings=TINY, budget=Budget(steps=2))
+    assert load_flow(tmp_path / "distil.safetensors", tokenizers).shape.guidance
+
+
+def test_guidance_one_is_the_captioned_velocity_and_zero_the_empty_one(tokenizers: Tokenizers) -> None:
+    torch.manual_seed(0)
+    network = FlowNetwork(FlowShape(heads=1, double=1, single=1), tokenizers).eval()
+    torch.nn.init.normal_(network.transformer.proj_out.weight)
+    torch.nn.init.normal_(network.transformer.norm_out.linear.weight)
+    x, sigma = torch.randn(2, 64, 64), torch.tensor([0.3, 0.8])
+    text, empty = Text(*tokenizers.ids(["red sun", "blue sky"])), Text(*tokenizers.ids([""]))
+    both = guided(network, x, sigma, text=text, empty=empty, grid=(8, 8), scale=torch.tensor([1.0, 0.0]))
+    nothing = Text(*tokenizers.ids(["", ""]))
+    assert torch.allclose(both[0], network(x, sigma, text, grid=(8, 8))[0], atol=1e-5)
+    assert torch.allclose(both[1], network(x, sigma, nothing, grid=(8, 8))[1], atol=1e-5)
+
+
+def test_a_saved_pipeline_loads_draws_and_is_measured(tmp_path: Path, tokenizers: Tokenizers) -> None:
+    torch.manual_seed(0)
+    vae = build_autoencoder(SMALL.widths)
+    vae.register_to_config(scaling_factor=0.5, shift_factor=0.1)
+    network = FlowNetwork(FlowShape(heads=1, double=1, single=1, guidance=True), tokenizers)
+    size = save_pipeline(assemble(network, vae, tokenizers), tmp_path / "model")
+    assert 0 < size < 4_000_000
+    pipeline = load_pipeline(tmp_path / "model")
+    said = ["a red sun over the sea"] * 3
+    alone = draw(pipeline, said[:1], steps=2, seed=2)
+    among = draw(pipeline, said, steps=2, batch=2)
+    assert abs(alone[0].astype(int) - among[2]).max() <= 1
+    results, pictures = measure_pipeline(pipeline, 2, size=(128, 128), steps=1, guidance=2.0)
+    assert pictures[0].shape == (128, 128, 3)
+    assert results["facts"]["truth"]["mean"]["mean"] > 0.9
+    assert results["vae"]["psnr"]["n"] == 2
+
+
+def test_the_scale_error_of_an_averaging_encoder_is_zero(tmp_path: Path, bank: CropBank) -> None:
+    train_vae(tmp_path, bank, SMALL, budget=Budget(steps=1))
+    images = to_unit(held_out(2, 64))
+    vae = load_vae(tmp_path / "vae.safetensors", images)
+    assert scale_error(vae, images) > 0
+    assert abs(float(vae.encode(images).latent_dist.mode().std()) * vae.config.scaling_factor - 1) < 1e-3
