@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,14 @@ from imax_dist.cli.request_options import (
     parallel_mapping,
 )
 from imax_dist.cli.stop_signal import StopSignal
-from imax_dist.config import from_mapping
+from imax_dist.config import from_mapping, to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.events import ignore
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from imax_dist.pipeline.plan import RenderPlan
     from imax_dist.pipeline.render import Rendering
     from imax_dist.pipeline.request import Request
 
@@ -31,9 +36,10 @@ def add_parser(verbs: Any) -> None:
         "generate", help="render one poster", description="Render one poster from a prompt."
     )
     parser.add_argument("prompt", nargs="?", help="what the poster shows")
-    parser.add_argument("--out", type=Path, default=Path("poster.png"), help="PNG file (default: poster.png)")
+    parser.add_argument("--out", type=Path, default=Path("poster.png"), help="png, tif (16 bits), jpg or pdf")
     add_request_options(parser)
-    parser.add_argument("--recipe", type=Path, help="render a recipe (JSON, or a PNG made here) again")
+    parser.add_argument("--recipe", type=Path, help="render a recipe (JSON, or any file made here) again")
+    parser.add_argument("--keep-native", action="store_true", help="the native picture, too")
     add_parallel_options(parser)
     parser.add_argument("--resume", choices=("auto", "never", "must"), default="auto")
     parser.add_argument("--checkpoint-every", type=int, default=5, metavar="STEPS", help="0: never")
@@ -68,18 +74,32 @@ def run(options: argparse.Namespace) -> int:
 def _render(
     options: argparse.Namespace, request: Request, topology: Any, *, bars: ProgressBars, stop: StopSignal
 ) -> Rendering:
+    from imax_dist.parallel.broadcast import from_first_rank
     from imax_dist.pipeline.checkpoint import CheckpointFolder
     from imax_dist.pipeline.ranks import ParallelSettings
     from imax_dist.pipeline.render import render
 
-    _check_output(options.out, first=topology.is_first)
+    from_first_rank(lambda: _check_output(options.out, request), topology)
     parallel = from_mapping(ParallelSettings, parallel_mapping(options), where="parallel")
     folder = checkpoint_folder(options.out)
     checkpoints = CheckpointFolder(folder, every=options.checkpoint_every, resume=options.resume)
     listen = bars if topology.is_first else ignore
     return render(
-        request, topology=topology, parallel=parallel, checkpoints=checkpoints, listen=listen, stop=stop
+        request,
+        topology=topology,
+        parallel=parallel,
+        checkpoints=checkpoints,
+        listen=listen,
+        stop=stop,
+        show_native=native_writer(options.out) if options.keep_native else None,
     )
+
+
+def native_writer(out: Path) -> Callable[[Tensor], None]:
+    """Writes the native picture beside the poster: ``sea.png`` has ``sea.native.png``."""
+    from imax_dist.output.poster import write_native
+
+    return lambda pixels: write_native(out.with_suffix(".native.png"), pixels)
 
 
 def checkpoint_folder(out: Path) -> Path:
@@ -105,6 +125,8 @@ def _finish(
         "peak_memory_gib": peak_memory(),
         **_compare(recipe, complete),
     }
+    if options.verbose:
+        _print_sigmas(rendering.plan)
     if options.json:
         print(json.dumps(result))
     else:
@@ -125,9 +147,6 @@ def _compare(recipe: dict[str, Any] | None, complete: dict[str, Any]) -> dict[st
 
 def _print_result(options: argparse.Namespace, rendering: Rendering, result: dict[str, Any]) -> None:
     plan, peaks = rendering.plan, result["peak_memory_gib"]
-    if options.verbose:
-        print("native sigmas  " + " ".join(f"{s:.4f}" for s in plan.native_sigmas))
-        print("target sigmas  " + " ".join(f"{s:.4f}" for s in plan.sigmas))
     memory = ", ".join(f"{amount:.1f} GiB {kind}" for kind, amount in peaks.items())
     scale = f"{plan.scale.linear:.3g}x native {plan.native_size}" if plan.extrapolates else "native"
     print(f"{options.out}  {plan.size} ({scale})  {result['seconds']['total']:.1f} s, peak {memory}")
@@ -137,8 +156,15 @@ def _print_result(options: argparse.Namespace, rendering: Rendering, result: dic
             print(f"  {difference}")
 
 
+def _print_sigmas(plan: RenderPlan) -> None:
+    """On stderr, as all that is not the result; the target's only if there was a second pass."""
+    print("native sigmas  " + " ".join(f"{s:.4f}" for s in plan.native_sigmas), file=sys.stderr)
+    if plan.extrapolates:
+        print("target sigmas  " + " ".join(f"{s:.4f}" for s in plan.sigmas), file=sys.stderr)
+
+
 def _read_recipe(path: Path | None) -> dict[str, Any] | None:
-    from imax_dist.output.png import read_recipe
+    from imax_dist.output.provenance import read_recipe
 
     return None if path is None else read_recipe(path)
 
@@ -157,11 +183,13 @@ def _request(options: argparse.Namespace, recipe: dict[str, Any] | None) -> Requ
     return from_mapping(Request, {"prompt": options.prompt, **given}, where="command line")
 
 
-def _check_output(out: Path, *, first: bool) -> None:
-    """Refuse before any work what could not be written at the end."""
+def _check_output(out: Path, request: Request) -> dict[str, Tensor]:
+    """Refuse before any work what could not be written at the end; there is nothing to tell other ranks."""
     from imax_dist.output.atomic import require_writable
+    from imax_dist.output.poster import require_printable
 
-    if out.suffix.lower() != ".png":
-        raise BadValue(f"--out {out}: posters are written as PNG; give the file a name ending in .png")
-    if first:
-        require_writable(out.parent)
+    require_printable(out, to_mapping(request))
+    if out.is_dir():
+        raise BadValue(f"--out {out} is a folder; give the name of a file")
+    require_writable(out.parent)
+    return {}

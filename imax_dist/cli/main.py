@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 
 import imax_dist
-from imax_dist.cli import doctor, generate
+from imax_dist.cli import (
+    approve,
+    batch,
+    cancel,
+    doctor,
+    finish,
+    generate,
+    report,
+    retry,
+    status,
+    study,
+    verify,
+    view,
+)
 from imax_dist.errors import ImaxError
 
-VERBS = (generate, doctor)
+VERBS = (generate, batch, status, retry, cancel, approve, finish, verify, view, report, study, doctor)
 INTERRUPTED = 130
 INTERNAL = 70
 
@@ -19,8 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line; importing this imports no torch."""
     parser = argparse.ArgumentParser(
         prog="imax",
-        description="Posters beyond a rectified-flow transformer's native size (I-Max), on one GPU or many.",
-        epilog='Start with: imax generate "a red sun over the sea with two white boats" --out sea.png',
+        description="Posters beyond a model's native size (I-Max), on one GPU or many.",
+        epilog='Start with: imax generate "a red sun over the sea" --out sea.png',
     )
     parser.add_argument("--version", action="version", version=f"imax-dist {imax_dist.__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -35,17 +49,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.run(options)
     except ImaxError as error:
-        if getattr(options, "debug", False):
-            raise
+        _show_where(options)
         print(f"imax {options.verb}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"imax {options.verb}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        if getattr(options, "debug", False):
-            raise
+        _show_where(options)
         kind = type(error).__name__
         print(f"imax {options.verb}: internal error: {kind}: {error} (--debug shows where)", file=sys.stderr)
         return INTERNAL
     return code
+
+
+def _show_where(options: argparse.Namespace) -> None:
+    """With --debug: the traceback of the error in hand, above its sentence."""
+    if getattr(options, "debug", False):
+        traceback.print_exc()

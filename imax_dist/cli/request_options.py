@@ -7,10 +7,16 @@ from typing import Any
 
 from imax_dist.config import set_key
 
+REQUEST_FIELDS = (
+    "size", "paper", "dpi", "bleed", "landscape",
+    "seed", "model", "preset", "steps", "native_steps", "dtype",
+)  # fmt: skip
+
 
 def add_request_options(parser: argparse.ArgumentParser) -> None:
     """Size, seed, model and method; the prompt is the verb's own."""
     parser.add_argument("--size", metavar="WxH", help="pixels, any size and shape (default: 2x native)")
+    add_paper_options(parser)
     parser.add_argument("--seed", type=int, default=None, help="default 0")
     parser.add_argument("--model", help="name, folder in diffusers layout, or hub id (default: embedded)")
     parser.add_argument("--preset", help="imax (default), paper, official, direct")
@@ -26,10 +32,18 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_paper_options(parser: argparse.ArgumentParser) -> None:
+    """A sheet instead of pixels."""
+    parser.add_argument("--paper", metavar="NAME", help="A2, arch-d, 24x36in, 50x70cm: fills in the size")
+    parser.add_argument("--dpi", type=float, help="pixels per inch on the paper (default 200)")
+    parser.add_argument("--bleed", metavar="LENGTH", help="picture beyond each edge of the paper, e.g. 3mm")
+    parser.add_argument("--landscape", action="store_true", default=None, help="the paper lying")
+
+
 def given_fields(options: argparse.Namespace) -> dict[str, Any]:
     """Only what was said on the command line, as fields of a Request."""
     fields: dict[str, Any] = {}
-    for name in ("size", "seed", "model", "preset", "steps", "native_steps", "dtype"):
+    for name in REQUEST_FIELDS:
         value = getattr(options, name)
         if value is not None:
             fields[name] = value

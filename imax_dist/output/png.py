@@ -11,18 +11,22 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from imax_dist.errors import BadManifest, MissingInput
 from imax_dist.output.atomic import write_file
 from imax_dist.output.pixels import EightBit
+from imax_dist.output.xmp import packet
 
 RECIPE_KEY = "imax-recipe"
+XMP_KEY = "XML:com.adobe.xmp"
 LARGEST_RECIPE = 4 << 20
 
 
-def write_png(path: Path, image: EightBit, recipe: dict[str, Any]) -> None:
+def write_png(path: Path, image: EightBit, recipe: dict[str, Any], *, dpi: float | None = None) -> None:
     """Write (H, W, 3) bytes with the recipe as compressed text; the same input gives the same file."""
     information = PngImagePlugin.PngInfo()
     information.add_itxt(RECIPE_KEY, json.dumps(recipe, ensure_ascii=False), zip=True)
     information.add_text("Software", "imax-dist")
+    information.add_itxt(XMP_KEY, packet(recipe, media="image/png", whole=False))
     picture = Image.fromarray(image)
-    write_file(path, lambda temporary: picture.save(temporary, format="PNG", pnginfo=information))
+    options = {} if dpi is None else {"dpi": (dpi, dpi)}
+    write_file(path, lambda temporary: picture.save(temporary, format="PNG", pnginfo=information, **options))
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -54,9 +58,9 @@ def read_pixels(path: Path) -> EightBit:
 
 def _text_of_png(path: Path) -> str:
     try:
-        with Image.open(path) as picture:
-            text = getattr(picture, "text", {}).get(RECIPE_KEY)
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+        with PngImagePlugin.PngImageFile(path) as picture:  # Image.open refuses posters above 179 megapixels
+            text = picture.info.get(RECIPE_KEY)
+    except (SyntaxError, OSError, ValueError) as error:
         raise BadManifest(f"{path} is not a readable PNG: {error}") from error
     if text is None:
         raise BadManifest(f"{path} carries no recipe; was it made or re-saved by another program?")

@@ -1,0 +1,43 @@
+"""``imax verify``: does a file still hold what its recipe says?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from imax_dist.errors import BadManifest
+
+MATCH, NO_MATCH = 0, BadManifest.exit_code
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb and its options."""
+    parser = verbs.add_parser(
+        "verify",
+        help="check a poster against its recipe",
+        description="Compare the pixels of a file with the hash in its recipe. Exit code 0 if all match, "
+        f"{NO_MATCH} if one does not.",
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="png, tif, jpg or pdf made here")
+    parser.add_argument("--recipe", type=Path, help="compare with this recipe instead of the file's own")
+    parser.add_argument("--json", action="store_true", help="a JSON line a file on stdout")
+    parser.add_argument("--debug", action="store_true", help="tracebacks")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """One line a file."""
+    from imax_dist.output.verify import verify
+
+    code = MATCH
+    for path in options.files:
+        verdict = verify(path, recipe_file=options.recipe)
+        if options.json:
+            told = {"file": str(path), "matches": verdict.matches, "stated": verdict.stated}
+            print(json.dumps({**told, "found": verdict.found}))
+        else:
+            print(f"{path}  {'matches its recipe' if verdict.matches else 'does NOT match its recipe'}")
+        code = code if verdict.matches else NO_MATCH
+    return code

@@ -1,0 +1,77 @@
+"""``imax view``: a page to look at a folder of posters."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from imax_dist.errors import CannotWrite
+
+LOOPBACK = "127.0.0.1"
+SERVED = (".html", ".css", ".js", ".txt", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".pdf", ".json")
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb and its options."""
+    parser = verbs.add_parser(
+        "view",
+        help="look at posters in a browser",
+        description="Write OUT/index.html: a contact sheet of the posters in OUT, each opening in a "
+        "deep-zoom viewer. Open it from disk; no server is needed.",
+    )
+    parser.add_argument("out", type=Path, help="folder of `imax batch`, or of posters of `imax generate`")
+    parser.add_argument("--serve", action="store_true", help="serve it on this machine (loopback) as well")
+    parser.add_argument("--port", type=int, default=0, help="port of --serve (default: any free one)")
+    parser.add_argument("--json", action="store_true", help="result as JSON on stdout")
+    parser.add_argument("--debug", action="store_true", help="tracebacks")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the page; with --serve stay until interrupted."""
+    from imax_dist.output.page import write_page
+
+    made = write_page(options.out, tell=lambda name: print(f"tiles of {name}", file=sys.stderr))
+    for problem in made.problems:
+        print(f"not shown: {problem}", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"page": str(made.page), "posters": made.posters, "problems": made.problems}))
+    else:
+        print(f"{made.page}  {made.posters} posters")
+    if options.serve:
+        serve(options.out, options.port)
+    return 0
+
+
+def serve(folder: Path, port: int) -> None:
+    """Answer on 127.0.0.1 until interrupted. Raises CannotWrite if the port is taken."""
+    handler = functools.partial(PageHandler, directory=str(folder))
+    try:
+        server = ThreadingHTTPServer((LOOPBACK, port), handler)
+    except OSError as error:
+        raise CannotWrite(f"port {port} cannot be opened: {error.strerror}; leave --port away") from error
+    with server:
+        print(f"http://{LOOPBACK}:{server.server_address[1]}/  (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
+
+
+class PageHandler(SimpleHTTPRequestHandler):
+    """Files that a page needs, no listings, nothing else."""
+
+    def send_head(self) -> Any:
+        path = Path(self.translate_path(self.path))
+        if path.is_dir():
+            path = path / "index.html"
+        inside = path.resolve().is_relative_to(Path(self.directory).resolve())
+        if not inside or path.suffix.lower() not in SERVED or not path.is_file():
+            self.send_error(404)
+            return None
+        return super().send_head()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the terminal shows the address."""

@@ -1,0 +1,95 @@
+"""Pictures as bands of rows, so that a print larger than memory can be read, changed and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imax_dist.geometry import ImageSize
+
+Band = npt.NDArray[Any]
+"""(rows, width, channels): uint8 or uint16 over their full range, or float32 in [0, 1]."""
+
+ROWS = 128
+"""Rows of a band, unless a file's own tiles are higher."""
+FULL_SCALE = {"u1": 255.0, "u2": 65_535.0, "f4": 1.0}
+
+
+@dataclass(frozen=True)
+class Bands:
+    """A picture that is made row by row, each time ``read`` is called anew.
+
+    ``bits`` is 8 or 16 for integers and 32 for floats.
+    """
+
+    size: ImageSize
+    channels: int
+    bits: int
+    read: Callable[[], Iterator[Band]]
+
+    def changed(
+        self, change: Callable[[Band], Band], *, channels: int | None = None, bits: int | None = None
+    ) -> Bands:
+        """The same rows, each band passed through ``change``."""
+        return replace(
+            self,
+            channels=self.channels if channels is None else channels,
+            bits=self.bits if bits is None else bits,
+            read=lambda: (change(band) for band in self.read()),
+        )
+
+
+def bands_of_array(pixels: Band) -> Bands:
+    """A picture that is in memory, (height, width, channels)."""
+    height, width, channels = pixels.shape
+    bits = 8 * pixels.dtype.itemsize
+    return Bands(
+        ImageSize(width, height),
+        channels,
+        bits,
+        lambda: (pixels[top : top + ROWS] for top in range(0, height, ROWS)),
+    )
+
+
+def rebanded(bands: Bands, rows: int) -> Iterator[Band]:
+    """The same picture in bands of exactly ``rows`` rows; the last may be lower."""
+    held: list[Band] = []
+    count = 0
+    for band in bands.read():
+        held.append(band)
+        count += len(band)
+        while count >= rows:
+            joined = held[0] if len(held) == 1 else np.concatenate(held)
+            yield joined[:rows]
+            held = [joined[rows:]]
+            count -= rows
+    if count:
+        yield np.concatenate(held)
+
+
+def cropped(bands: Bands, *, left: int, top: int, size: ImageSize) -> Bands:
+    """The window of ``size`` at (left, top)."""
+    if (left, top) == (0, 0) and size == bands.size:
+        return bands
+
+    def read() -> Iterator[Band]:
+        start = 0
+        for band in bands.read():
+            first, last = max(top - start, 0), min(top + size.height - start, len(band))
+            if first < last:
+                yield band[first:last, left : left + size.width]
+            start += len(band)
+            if start >= top + size.height:
+                return
+
+    return replace(bands, size=size, read=read)
+
+
+def to_unit(band: Band) -> npt.NDArray[np.float32]:
+    """Any band as floats in [0, 1]."""
+    scale = FULL_SCALE[band.dtype.str[1:]]
+    return band.astype(np.float32) if scale == 1.0 else band.astype(np.float32) * np.float32(1 / scale)

@@ -1,0 +1,72 @@
+"""ICC profiles: what a file's numbers mean as colours."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from imax_dist.errors import BadValue, MissingInput
+
+CHANNELS = {"RGB": 3, "CMYK": 4}
+HEADER = 128
+LARGEST = 32 << 20
+MADE = struct.pack(">6H", 2024, 10, 10, 0, 0, 0)
+"""The date in our own sRGB profile: fixed, so that equal prints are equal files."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """An ICC profile. ``space`` is RGB or CMYK, ``kind`` ICC's device class (mntr, prtr, ...)."""
+
+    name: str
+    space: str
+    kind: str
+    data: bytes
+
+    @property
+    def channels(self) -> int:
+        return CHANNELS[self.space]
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def srgb() -> Profile:
+    """The sRGB profile that is embedded unless another is named."""
+    from PIL import ImageCms
+
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return Profile("sRGB IEC61966-2.1", "RGB", "mntr", data[:24] + MADE + data[36:])
+
+
+def read_profile(path: Path) -> Profile:
+    """Read an ICC file. Raises MissingInput, or BadValue if it is torn, not ICC, not RGB or CMYK."""
+    if not path.is_file():
+        raise MissingInput(f"ICC profile {path} does not exist; ask the print shop for theirs")
+    with path.open("rb") as file:
+        return parse_profile(file.read(LARGEST + 1), where=str(path))
+
+
+def parse_profile(data: bytes, *, where: str) -> Profile:
+    """A profile from its bytes. Raises BadValue, with ``where`` at the start."""
+    if len(data) < HEADER or data[36:40] != b"acsp":
+        raise BadValue(f"{where} is not an ICC profile; give a file ending in .icc or .icm")
+    if struct.unpack(">I", data[:4])[0] != len(data):
+        raise BadValue(f"{where} is a torn ICC profile: its length is not the one it states")
+    space, kind = data[16:20].decode("latin-1").strip(), data[12:16].decode("latin-1")
+    if space not in CHANNELS:
+        raise BadValue(f"{where} is a profile for {space} colours; prints are RGB or CMYK")
+    return Profile(_description(data, where), space, kind, data)
+
+
+def _description(data: bytes, where: str) -> str:
+    from PIL import ImageCms
+
+    try:
+        return ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(data))).strip()
+    except (ImageCms.PyCMSError, OSError) as error:
+        raise BadValue(f"{where} is not a readable ICC profile: {error}") from error

@@ -1,0 +1,154 @@
+"""`imax finish` and `imax verify` as commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tifffile
+from pictures import names, png_poster
+
+Imax = Callable[..., Any]
+
+
+def test_from_a_prompt_to_a_pdf_and_back_to_the_same_bits(imax: Imax, tmp_path: Path) -> None:
+    """The recipe inside the PDF renders the very picture again."""
+    sheet = ("--paper", "8x11cm", "--dpi", 40, "--bleed", "3mm")
+    poster = tmp_path / "sea.tif"
+    made = imax(
+        "generate",
+        "a red sun over the sea",
+        *sheet,
+        "--steps",
+        1,
+        "--native-steps",
+        1,
+        "--out",
+        poster,
+        "--json",
+    )
+    assert made.code == 0, made.err
+    assert tifffile.imread(poster).dtype == "uint16"
+    assert tifffile.imread(poster).shape == (183, 135, 3)
+    finished = imax("finish", poster, "--crop-marks", "--json")
+    assert finished.code == 0, finished.err
+    record = json.loads(finished.out)
+    assert (record["paper"], record["bleed_mm"], record["kind"]) == ("8x11cm", 3.0, "pdf")
+    assert imax("verify", poster, tmp_path / "sea-print.pdf").code == 0
+    again = imax(
+        "generate", "--recipe", tmp_path / "sea-print.pdf", "--out", tmp_path / "again.png", "--json"
+    )
+    assert json.loads(again.out)["same_bits"] is True
+    assert json.loads(again.out)["pixels_sha256"] == json.loads(made.out)["pixels_sha256"]
+
+
+def test_a_request_may_ask_for_print_files(tmp_path: Path) -> None:
+    """What a batch delivers: the same writer, the request's own `output`."""
+    import torch
+
+    from imax_dist.config import to_mapping
+    from imax_dist.output.poster import write_poster
+    from imax_dist.output.verify import verify
+    from imax_dist.pipeline.request import Request
+
+    request = Request(
+        prompt="sea", paper="4x6cm", dpi=50, output={"tif": {}, "pdf": {"crop_marks": True}, "png": {}}
+    )
+    width, height = map(int, str(request.size).split("x"))
+    recipe = {"format": "imax-recipe/1", "request": to_mapping(request)}
+    complete = write_poster(tmp_path / "poster.png", torch.rand(height, width, 3), recipe)
+    expected = ["poster-print.png", "poster.pdf", "poster.png", "poster.recipe.json", "poster.tif"]
+    assert names(tmp_path) == expected
+    assert sorted(complete["files"]) == ["poster-print.png", "poster.pdf", "poster.tif"]
+    assert complete["files"]["poster.tif"]["bits"] == 16
+    assert all(verify(tmp_path / name).matches for name in expected if not name.endswith(".json"))
+
+
+def test_a_proof_has_no_print_files(tmp_path: Path) -> None:
+    import torch
+
+    from imax_dist.output.poster import write_poster
+
+    request = {"prompt": "sea", "paper": "A2", "dpi": 200, "output": {"pdf": {}}}
+    write_poster(tmp_path / "proof.png", torch.rand(20, 20, 3), {"request": request, "proof": True})
+    assert names(tmp_path) == ["proof.png", "proof.recipe.json"]
+
+
+def test_a_print_file_that_cannot_be_made_leaves_no_poster(tmp_path: Path) -> None:
+    import torch
+
+    from imax_dist.errors import BadValue
+    from imax_dist.output.poster import write_poster
+
+    recipe = {"request": {"prompt": "sea", "paper": "A2", "dpi": 200, "output": {"pdf": {}}}}
+    with pytest.raises(BadValue, match="20x20 px on A2 are less than 1 dpi"):
+        write_poster(tmp_path / "poster.png", torch.rand(20, 20, 3), recipe)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--dpi", "0"), 64, "dpi 0 is outside 1 to 2400"),
+        (("--paper", "A11"), 64, "paper 'A11' is neither a known sheet"),
+        (("--paper", "A4", "--bleed", "3"), 64, "length '3' is not a number with a unit"),
+        (("--bleed", "3mm"), 64, "bleed and landscape belong to a paper"),
+        (("--to", "docx"), 64, "posters are written as tif"),
+        (("--to", "pdf", "--out", "x.tif"), 64, "--to pdf and --out x.tif contradict each other"),
+        (("--icc", "missing.icc"), 66, "ICC profile missing.icc does not exist"),
+        (("--intent", "bright"), 78, "command line: intent: 'bright' is not a choice"),
+        (("--quality", "0"), 64, "quality 0 is outside 1 to 100"),
+        (("--sign", "cert.pem"), 64, "--sign CERT and --key FILE belong together"),
+    ],
+)
+def test_bad_options_are_one_sentence(
+    imax: Imax, tmp_path: Path, options: tuple[str, ...], code: int, message: str
+) -> None:
+    outcome = imax("finish", png_poster(tmp_path / "p.png"), *options)
+    assert outcome.code == code
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+    assert names(tmp_path) == ["p.png"]
+
+
+def test_a_poster_is_not_overwritten_by_its_print(imax: Imax, tmp_path: Path) -> None:
+    poster = png_poster(tmp_path / "p.png")
+    before = poster.read_bytes()
+    outcome = imax("finish", poster, "--out", poster)
+    assert (outcome.code, poster.read_bytes()) == (64, before)
+    assert "is the poster itself" in outcome.err
+
+
+def test_a_missing_poster_is_told(imax: Imax, tmp_path: Path) -> None:
+    assert imax("finish", tmp_path / "no.png").code == 66
+    assert imax("verify", tmp_path / "no.png").code == 66
+
+
+def test_verify_has_an_exit_code(imax: Imax, tmp_path: Path) -> None:
+    poster = png_poster(tmp_path / "p.png")
+    imax("finish", poster, "--out", tmp_path / "q.tif")
+    content = bytearray((tmp_path / "q.tif").read_bytes())
+    assert imax("verify", tmp_path / "q.tif").out.strip().endswith("matches its recipe")
+    (tmp_path / "q.tif").write_bytes(bytes(content[:-50]) + b"\0" * 50)
+    assert imax("verify", tmp_path / "q.tif").code == 65
+
+
+@pytest.mark.parametrize("name", ["p.docx", "p"])
+def test_generate_refuses_an_unknown_ending_before_any_work(imax: Imax, tmp_path: Path, name: str) -> None:
+    outcome = imax("generate", "a red sun", "--out", tmp_path / name)
+    assert outcome.code == 64
+    assert "give it such an ending" in outcome.err
+
+
+def test_the_native_picture_is_kept_for_the_slider(imax: Imax, tmp_path: Path) -> None:
+    from imax_dist.output.batch_folder import read_folder
+
+    steps = ("--steps", 1, "--native-steps", 1)
+    poster = tmp_path / "sea.png"
+    made = imax("generate", "a red sun", "--size", "200x136", *steps, "--keep-native", "--out", poster)
+    assert made.code == 0, made.err
+    (found,) = read_folder(tmp_path)
+    assert found.native == tmp_path / "sea.native.png"

@@ -1,0 +1,245 @@
+"""``imax generate``: one poster and its recipe; results on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imax_dist.output.png import read_pixels, read_recipe
+
+PROMPT = "a red sun over the sea with two white boats"
+Imax = Callable[..., Any]
+
+
+@pytest.fixture
+def generate(imax: Imax, tiny: Path) -> Imax:
+    """Render with the tiny model; the prompt is always the same."""
+
+    def run(*options: object) -> Any:
+        return imax("generate", PROMPT, "--model", tiny, *options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    """One poster of 128 x 96, made once for the module."""
+    from imax_dist import Request, render
+    from imax_dist.output.poster import write_poster
+
+    path = tmp_path_factory.mktemp("rendered") / "sea.png"
+    rendering = render(Request(PROMPT, size="128x96", model=str(tiny), seed=5))
+    assert rendering.pixels is not None
+    write_poster(path, rendering.pixels, rendering.recipe)
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_poster_and_its_recipe_are_all_that_is_left(generate: Imax, tmp_path: Path) -> None:
+    outcome = generate("--size", "128x96", "--out", tmp_path / "new/folder/sea.png", "--checkpoint-every", 1)
+    assert outcome.code == 0
+    assert names(tmp_path / "new/folder") == ["sea.png", "sea.recipe.json"]
+    assert read_pixels(tmp_path / "new/folder/sea.png").shape == (96, 128, 3)
+
+
+def test_the_command_makes_the_file_that_python_makes(generate: Imax, rendered: Path, tmp_path: Path) -> None:
+    generate("--size", "128x96", "--seed", 5, "--out", tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == rendered.read_bytes()
+
+
+def test_stdout_has_the_result_and_stderr_the_stages(generate: Imax, tmp_path: Path) -> None:
+    outcome = generate("--size", "128x96", "--out", tmp_path / "sea.png")
+    assert outcome.out.count("\n") == 1
+    assert outcome.out.startswith(f"{tmp_path / 'sea.png'}  128x96 (1.79x native 80x48)")
+    stages = ["load model", "embed prompt", "native pass", "enlarge guidance", "target-size pass", "decode"]
+    assert [line.strip().partition("  ")[0] for line in outcome.err.splitlines()] == stages
+
+
+def test_json_is_one_object_on_stdout_and_nothing_else(generate: Imax, tmp_path: Path) -> None:
+    outcome = generate("--size", "128x96", "--out", tmp_path / "sea.png", "--json", "-v")
+    result = json.loads(outcome.out)
+    assert outcome.out.count("\n") == 1
+    assert (result["out"], result["size"]) == (str(tmp_path / "sea.png"), "128x96")
+    assert result["pixels_sha256"] == read_recipe(tmp_path / "sea.png")["pixels_sha256"]
+    assert set(result["seconds"]) == {
+        "load", "prompt", "native", "endpoint", "extrapolated", "decode", "total",
+    }  # fmt: skip
+    assert result["peak_memory_gib"]["host"] > 0.1
+
+
+def test_quiet_says_nothing_on_stderr(generate: Imax, tmp_path: Path) -> None:
+    assert generate("--size", "64x64", "--out", tmp_path / "sea.png", "-q").err == ""
+
+
+def test_verbose_prints_the_sigmas_and_every_step(generate: Imax, tmp_path: Path) -> None:
+    outcome = generate("--size", "128x128", "--preset", "official", "--out", tmp_path / "sea.png", "-v")
+    assert "native sigmas  1.0000 0.8571 0.6000 0.0000" in outcome.err
+    assert "target sigmas  1.0000 0.9474 0.8571 0.6667 0.0000" in outcome.err
+    assert "step   4/4  sigma 0.6667" in outcome.err
+    assert "native sigmas" not in outcome.out
+
+
+def test_at_native_size_there_are_no_target_sigmas(generate: Imax, tmp_path: Path) -> None:
+    outcome = generate("--size", "64x48", "--out", tmp_path / "sea.png", "-v")
+    assert "64x48 (native)" in outcome.out
+    assert "native sigmas" in outcome.err
+    assert "target sigmas" not in outcome.err
+
+
+@pytest.mark.parametrize(("size", "shape"), [("90x75", (75, 90)), ("17x130", (130, 17)), ("16x16", (16, 16))])
+def test_any_size_ends_in_exactly_that_size(
+    generate: Imax, tmp_path: Path, size: str, shape: tuple[int, int]
+) -> None:
+    assert generate("--size", size, "--out", tmp_path / "sea.png").code == 0
+    assert read_pixels(tmp_path / "sea.png").shape == (*shape, 3)
+
+
+def test_without_options_it_is_poster_png_at_twice_native(
+    generate: Imax, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert generate().code == 0
+    assert names(tmp_path) == ["poster.png", "poster.recipe.json"]
+    assert read_pixels(tmp_path / "poster.png").shape == (128, 128, 3)
+
+
+def test_another_seed_is_another_picture(generate: Imax, rendered: Path, tmp_path: Path) -> None:
+    generate("--size", "128x96", "--seed", 6, "--out", tmp_path / "other.png")
+    assert not np.array_equal(read_pixels(tmp_path / "other.png"), read_pixels(rendered))
+
+
+def test_set_changes_switches_of_the_preset(generate: Imax, tmp_path: Path) -> None:
+    generate(
+        "--size", "128x96", "--preset", "paper", "--out", tmp_path / "sea.png",
+        "--set", "rope.rule=none", "--set", "rope.floor=true", "--set", "guidance_scale.extrapolated=3",
+    )  # fmt: skip
+    recipe = read_recipe(tmp_path / "sea.png")
+    assert recipe["request"]["method"] == {
+        "rope": {"rule": "none", "floor": True}, "guidance_scale": {"extrapolated": 3},
+    }  # fmt: skip
+    assert recipe["plan"]["method"]["rope"]["rule"] == "none"
+    assert recipe["plan"]["method"]["guidance"]["projection"] == "gaussian"
+    assert recipe["plan"]["guidance_scale"]["extrapolated"] == 3.0
+
+
+@pytest.mark.parametrize("ending", [".png", ".recipe.json"])
+def test_a_recipe_renders_the_same_file_again(
+    imax: Imax, rendered: Path, tmp_path: Path, ending: str
+) -> None:
+    recipe = rendered.with_suffix(ending)
+    outcome = imax("generate", "--recipe", recipe, "--out", tmp_path / "again.png")
+    assert outcome.code == 0
+    assert "same bits as the recipe" in outcome.out
+    assert (tmp_path / "again.png").read_bytes() == rendered.read_bytes()
+
+
+def test_a_recipe_whose_bits_are_others_says_what_differs(imax: Imax, rendered: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(rendered)
+    recipe["pixels_sha256"] = "0" * 64
+    recipe["surroundings"]["torch"] = "1.0"
+    (tmp_path / "old.json").write_text(json.dumps(recipe))
+
+    outcome = imax("generate", "--recipe", tmp_path / "old.json", "--out", tmp_path / "again.png", "--json")
+
+    result = json.loads(outcome.out)
+    assert result["same_bits"] is False
+    assert [line.split(" -> ")[0] for line in result["differences"]] == ["torch: 1.0"]
+    shown = imax("generate", "--recipe", tmp_path / "old.json", "--out", tmp_path / "again.png")
+    assert "NOT the bits of the recipe\n  torch: 1.0 -> " in shown.out
+
+
+@pytest.fixture
+def interrupted(tiny: Path, tmp_path: Path) -> Path:
+    """``sea.png`` stopped after two steps of its target-size pass: checkpoints of both are there."""
+    from imax_dist import Request, render
+    from imax_dist.errors import Preempted
+    from imax_dist.pipeline.checkpoint import CheckpointFolder
+
+    steps: list[str] = []
+    folder = CheckpointFolder(tmp_path / "sea.checkpoints", every=1)
+    with pytest.raises(Preempted, match=r"stopped after step 2 of 4 of the extrapolated pass"):
+        render(
+            Request(PROMPT, size="128x96", model=str(tiny), seed=5),
+            checkpoints=folder,
+            listen=lambda name, _: steps.extend([name] * (name == "step")),
+            stop=lambda: len(steps) >= 5,
+        )
+    return tmp_path / "sea.png"
+
+
+@pytest.mark.parametrize("resume", ["auto", "must"])
+def test_an_interrupted_poster_goes_on_and_is_the_same_file(
+    generate: Imax, interrupted: Path, rendered: Path, resume: str
+) -> None:
+    outcome = generate("--size", "128x96", "--seed", 5, "--out", interrupted, "--resume", resume, "-v")
+    assert outcome.code == 0
+    assert "resumed after step 2 of the extrapolated pass" in outcome.err
+    assert outcome.err.count("step ") - outcome.err.count("after step ") == 2
+    assert interrupted.read_bytes() == rendered.read_bytes()
+    assert names(interrupted.parent) == ["sea.png", "sea.recipe.json"]
+
+
+def test_never_starts_over(generate: Imax, interrupted: Path, rendered: Path) -> None:
+    outcome = generate("--size", "128x96", "--seed", 5, "--out", interrupted, "--resume", "never", "-v")
+    assert "resumed" not in outcome.err
+    assert "step   1/4" in outcome.err
+    assert interrupted.read_bytes() == rendered.read_bytes()
+
+
+def test_a_torn_checkpoint_is_passed_over_with_a_note(
+    generate: Imax, interrupted: Path, rendered: Path
+) -> None:
+    newest = interrupted.with_suffix(".checkpoints") / "step-100002.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-9])
+    outcome = generate("--size", "128x96", "--seed", 5, "--out", interrupted)
+    assert outcome.code == 0
+    assert "not resumed: " in outcome.err
+    assert "resumed after step 1 of the extrapolated pass" in outcome.err
+    assert interrupted.read_bytes() == rendered.read_bytes()
+
+
+def test_checkpoints_of_another_poster_are_passed_over_with_a_note(generate: Imax, interrupted: Path) -> None:
+    outcome = generate("--size", "128x96", "--seed", 6, "--out", interrupted)
+    assert outcome.code == 0
+    assert outcome.err.count("belongs to another poster or other settings; use --resume never") == 2
+    assert "resumed after" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "message"),
+    [
+        ("none there", 66, r"--resume must: there is no checkpoint in "),
+        ("another poster", 65, r"belongs to another poster or other settings"),
+        ("torn", 65, r"cannot be read as a checkpoint"),
+    ],
+)
+def test_must_fails_where_nothing_can_be_gone_on_from(
+    generate: Imax, interrupted: Path, damage: str, code: int, message: str
+) -> None:
+    folder, seed = interrupted.with_suffix(".checkpoints"), 5
+    if damage == "none there":
+        shutil.rmtree(folder)
+    elif damage == "torn":
+        for path in folder.iterdir():
+            path.write_bytes(path.read_bytes()[:-9])
+    else:
+        seed = 6
+    outcome = generate("--size", "128x96", "--seed", seed, "--out", interrupted, "--resume", "must", "-q")
+    assert outcome.code == code
+    assert message in outcome.err
+    assert not interrupted.exists()
+
+
+def test_an_older_poster_stays_when_the_new_one_fails(generate: Imax, rendered: Path, tmp_path: Path) -> None:
+    shutil.copy(rendered, tmp_path / "sea.png")
+    assert generate("--out", tmp_path / "sea.png", "--set", "rope.factor=-1").code == 78
+    assert (tmp_path / "sea.png").read_bytes() == rendered.read_bytes()

@@ -1,0 +1,114 @@
+"""``imax generate`` as real processes: two ranks under torchrun, and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imax_dist.output.png import read_pixels, read_recipe
+
+PROMPT = "a red sun over the sea with two white boats"
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 120
+
+
+def start(*command: object) -> subprocess.Popen[str]:
+    """A process of its own group, one thread each, that prints as it goes."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr; the whole group is killed at the timeout."""
+    try:
+        out, err = process.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        raise AssertionError(f"not done after {TIMEOUT_S} s:\n{out}\n{err}") from None
+    return process.returncode, out, err
+
+
+@pytest.mark.slow
+def test_two_ranks_under_torchrun_make_the_picture_of_one_process(
+    imax: Callable[..., Any], tiny: Path, tmp_path: Path
+) -> None:
+    options = ["generate", PROMPT, "--model", tiny, "--size", "144x112", "--seed", 2, "--out"]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "-m", "imax_dist"]
+    code, out, err = finish(start(*launcher, *options, tmp_path / "two.png"))
+    assert code == 0, err
+    assert out.count("two.png") == 1
+    assert err.count("decode") == 1
+
+    assert imax(*options, tmp_path / "one.png").code == 0
+
+    one, two = (read_pixels(tmp_path / name).astype(int) for name in ("one.png", "two.png"))
+    assert np.abs(one - two).max() <= 1
+    assert read_recipe(tmp_path / "two.png")["surroundings"]["ulysses"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "one.png", "one.recipe.json", "two.png", "two.recipe.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_terminated_poster_goes_on_later_and_is_the_same_file(
+    imax: Callable[..., Any], tiny: Path, tmp_path: Path
+) -> None:
+    options = ["generate", PROMPT, "--model", tiny, "--size", "96x96", "--steps", 120, "-v", "--out"]
+    process = start("-m", "imax_dist", *options, tmp_path / "sea.png")
+    assert process.stderr is not None
+    seen = next((line for line in process.stderr if line.startswith("step   3/120")), None)
+    assert seen is not None, "the target-size pass never came"
+    process.send_signal(signal.SIGTERM)
+    code, out, err = finish(process)
+    assert (code, out) == (75, "")
+    assert "stopping after this step; once more to leave at once" in err
+    last = err.splitlines()[-1]
+    assert last.startswith("imax generate: stopped after step ")
+    assert last.endswith(" of 120 of the extrapolated pass; --resume auto goes on from there")
+    assert [path.name for path in tmp_path.iterdir()] == ["sea.checkpoints"]
+    step = int(last.split()[5])
+    assert (tmp_path / f"sea.checkpoints/step-1{step:05d}.safetensors").is_file()
+
+    resumed = imax(*options, tmp_path / "sea.png", "--resume", "must")
+    assert (resumed.code, f"resumed after step {step} of" in resumed.err) == (0, True)
+    assert imax(*options, tmp_path / "whole.png").code == 0
+    assert (tmp_path / "sea.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+    assert not (tmp_path / "sea.checkpoints").exists()
+
+
+SIGNALLED = """
+import os, signal, sys
+from imax_dist.cli.stop_signal import StopSignal
+number = int(sys.argv[1])
+stop = StopSignal()
+print(stop(), end=" ")
+os.kill(os.getpid(), number)
+print(stop(), flush=True)
+try:
+    os.kill(os.getpid(), number)
+finally:
+    print("still here", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks_and_the_second_leaves_at_once(number: signal.Signals) -> None:
+    code, out, err = finish(start("-c", SIGNALLED, int(number)))
+    assert (code, out) == (128 + number, "False True\n")
+    assert err == "stopping after this step; once more to leave at once\n"
