@@ -1,0 +1,52 @@
+"""Every command line of the README parses with the program's own parser; every file it shows exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from imax_dist.cli.main import build_parser
+from imax_dist.pipeline.plan import load_method
+from imax_dist.pipeline.request import Request
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.strip().split("  #")[0].strip()
+    for line in README.splitlines()
+    if re.match(r"^    (imax|torchrun) ", line)
+]
+
+
+def arguments(command: str) -> list[str]:
+    """What follows ``imax`` (or ``-m imax_dist``); of ``a|b|c`` the first."""
+    words = [word.split("|")[0] for word in shlex.split(command)]
+    return words[words.index("imax_dist") + 1 :] if words[0] == "torchrun" else words[1:]
+
+
+def test_the_readme_shows_commands() -> None:
+    assert len(COMMANDS) >= 12
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_readme_command_parses_and_its_switches_exist(command: str) -> None:
+    options = build_parser().parse_args(arguments(command))
+    if options.verb == "generate" and not options.recipe:
+        from imax_dist.cli.request_options import given_fields
+
+        given = given_fields(options)
+        load_method(Request(options.prompt, **{key: given[key] for key in ("preset", "method") if key in given}))
+
+
+def test_every_file_the_readme_links_to_exists() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (ROOT / target).exists()] == []
+
+
+def test_the_readme_names_every_verb() -> None:
+    (verbs,) = (action.choices for action in build_parser()._actions if action.dest == "verb")
+    assert [verb for verb in verbs if f"imax {verb}" not in README and f"`{verb}`" not in README] == []
