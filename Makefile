@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= out/demo
-PROMPT ?= a red sun on the left in a blue sky over the sea with two white boats
-SEED   ?= 3
+PROMPT ?= a yellow sun on the right in a pink sky over the meadow with two red houses and mountains
+SEED   ?= 0
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help demo test check lint bench test-hosts chaos clean

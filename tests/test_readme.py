@@ -38,7 +38,9 @@ def test_a_readme_command_parses_and_its_switches_exist(command: str) -> None:
         from imax_dist.cli.request_options import given_fields
 
         given = given_fields(options)
-        load_method(Request(options.prompt, **{key: given[key] for key in ("preset", "method") if key in given}))
+        load_method(
+            Request(options.prompt, **{key: given[key] for key in ("preset", "method") if key in given})
+        )
 
 
 def test_every_file_the_readme_links_to_exists() -> None:

@@ -59,7 +59,7 @@ class TimeShiftSettings:
 class TextSettings:
     """Text duplication, Sec. 2.3 item 4."""
 
-    copies: str = "grid"
+    copies: str = "none"
     cell: Literal["guide", "square"] = "guide"
     """guide: cells of the native image's own shape; square: native side by native side."""
 

@@ -50,6 +50,12 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_flux(tmp_path_factory.mktemp("distilled") / "model", guidance_embeds=True)
 
 
+@pytest.fixture(scope="module")
+def classifier_free(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model without a guidance input, as FLUX.1-schnell is."""
+    return make_tiny_flux(tmp_path_factory.mktemp("classifier_free") / "model")
+
+
 def loaded(folder: Path) -> FluxModel:
     name = "embedded" if folder == EMBEDDED else str(folder)
     model = load_model(name, device=torch.device("cpu"), dtype="float32")
@@ -106,9 +112,22 @@ def test_the_native_pass_is_the_flux_pipeline(ours: FluxModel, theirs: Any, size
     plan = planned(ours, size=size, native=scale)
     noise = start_native(plan, ours).latents
 
-    expected = their_latents(theirs, plan, noise, negative_prompt="", true_cfg_scale=scale)
+    expected = their_latents(theirs, plan, noise, guidance_scale=scale)
 
     assert (our_native(plan, ours) - expected).abs().max() < ROUNDING
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_classifier_free_guidance_is_the_pipelines(classifier_free: Path, scale: float) -> None:
+    """A model without a guidance input: a second pass with the empty prompt."""
+    model = loaded(classifier_free)
+    plan = planned(model, size="64x64", native=scale)
+    assert plan.spec.guidance == "classifier_free"
+    noise = start_native(plan, model).latents
+
+    expected = their_latents(pipeline(classifier_free), plan, noise, negative_prompt="", true_cfg_scale=scale)
+
+    assert (our_native(plan, model) - expected).abs().max() < ROUNDING * expected.abs().max()
 
 
 def test_the_guidance_scale_of_the_native_pass_matters(ours: FluxModel) -> None:
@@ -143,7 +162,7 @@ def test_the_extrapolated_pass_without_the_method_is_the_pipeline_at_that_size(
     final = run_extrapolated(plan, velocity, noise, first=0, listen=ignore, after_step=nothing)
 
     tokens = theirs(
-        prompt=PROMPT, negative_prompt="", true_cfg_scale=plan.guidance_scale, height=192, width=256,
+        prompt=PROMPT, guidance_scale=plan.guidance_scale, height=192, width=256,
         latents=pack(noise), sigmas=list(plan.sigmas[:-1]), output_type="latent",
         max_sequence_length=plan.spec.settings.text_tokens,
     ).images  # fmt: skip

@@ -130,8 +130,9 @@ def test_each_preset_has_its_time_shifts(
         ("official", "4096x4096", 16, 1),
         ("official", "4096x2048", 8, 1),
         ("official", "1408x1408", 1, 1),
-        ("imax", "4096x4096", 16, 1),
-        ("imax", "4096x2048", 4, 1),
+        ("paper", "4096x4096", 16, 1),
+        ("paper", "4096x2048", 4, 1),
+        ("imax", "4096x4096", 1, 1),
         ("direct", "4096x4096", 1, 1),
     ],
 )

@@ -169,7 +169,7 @@ def test_tables_are_made_once_a_grid_and_come_from_the_whole_image(tiny: Any) ->
 
 
 def test_text_copies_sit_at_their_cells(tiny: Any) -> None:
-    made = plan(tiny.spec, size="128x128")
+    made = plan(tiny.spec, size="128x128", preset="paper")
     ids = tiny.position_ids(TokenGrid(8, 8), made.copies)
     assert ids[:28].unique_consecutive(dim=0).tolist() == [[0, 0, 0], [0, 0, 4], [0, 4, 0], [0, 4, 4]]
     assert ids[28:].tolist() == [[0, row, column] for row in range(8) for column in range(8)]

@@ -52,7 +52,8 @@ def serial(fields: dict[str, Any]) -> np.ndarray:
 @pytest.mark.parametrize("degrees", MESHES, ids=lambda d: f"u{d[0]}r{d[1]}")
 def test_whole_render_is_the_same_on_any_mesh(tiny: str, degrees: tuple[int, int], text: str) -> None:
     """Patch shift makes 8 x 8 and 9 x 9 token grids, text copies 28 tokens: nothing divides by 4 twice."""
-    fields = dict(prompt=PROMPT, size="144x112", model=tiny, seed=2, dtype="float64")
+    grid = {"text": {"copies": "grid"}}
+    fields = dict(prompt=PROMPT, size="144x112", model=tiny, seed=2, dtype="float64", method=grid)
     expected = serial(fields)
     parallel = dict(ulysses=degrees[0], ring=degrees[1], text=text)
     results = run_ranks(degrees[0] * degrees[1], latents_of, fields, parallel)

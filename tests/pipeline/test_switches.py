@@ -40,8 +40,8 @@ SWITCHES: list[tuple[str, dict[str, Any]]] = [
     ("time_shift.native", {"time_shift": {"native": 1.0}}),
     ("time_shift.extrapolated", {"time_shift": {"extrapolated": 1.0}}),
     ("attention", {"attention": "off"}),
-    ("text.copies", {"text": {"copies": "none"}}),
-    ("text.cell", {"text": {"cell": "square"}}),
+    ("text.copies", {"text": {"copies": "grid"}}),
+    ("text.cell", {"text": {"cell": "square", "copies": "grid"}}),  # without copies there are no cells
     ("patch_shift", {"patch_shift": False}),
     ("guidance_scale.rule", {"guidance_scale": {"rule": "native"}}),
     ("guidance_scale.native", {"guidance_scale": {"native": 1.0}}),

@@ -39,7 +39,7 @@ def parse(picture: npt.NDArray[np.uint8]) -> dict[str, Any]:
     unit = min(image.shape[:2])
     sky = _nearest(_median(image[: max(2, unit // 32)]), {k: c[0] for k, c in SKIES.items()})
     ground = _nearest(_median(image[-unit // 20 :]), _near_colours(sky))
-    horizon = _horizon(image)
+    horizon = _horizon(image, ground_colours(ground, sky)[0])
     discs, light = _lights(image, unit)
     behind = _bare_sky(image.shape, sky, horizon, (discs, light))
     clear = _away_from(discs, image.shape[:2])
@@ -79,12 +79,17 @@ def _near_colours(sky: str) -> dict[str, Any]:
     return {name: ground_colours(name, sky)[1] for name in ("sea", "meadow", "desert", "snow")}
 
 
-def _horizon(image: Floats) -> int:
-    """The row in 0.5..0.64 of the height where the rows' median colour jumps most."""
+def _horizon(image: Floats, far: Floats) -> int:
+    """The row in 0.5..0.64 of the height where the rows' median colour jumps most, to the colour
+    ``far`` of the ground at the horizon; a crest or a hill jumps to another colour."""
     rows = np.median(image, axis=1)
     low, high = int(0.50 * len(rows)), int(0.64 * len(rows)) + 1
-    jumps = [np.linalg.norm(rows[i : i + 2].mean(0) - rows[i - 3 : i - 1].mean(0)) for i in range(low, high)]
-    return low + int(np.argmax(jumps))
+
+    def score(i: int) -> float:
+        below, above = rows[i : i + 2].mean(0), rows[i - 3 : i - 1].mean(0)
+        return float(np.linalg.norm(below - above) - np.linalg.norm(below - far))
+
+    return max(range(low, high), key=score)
 
 
 def _bare_sky(

@@ -33,18 +33,18 @@ _PLAIN = ("embed", "shared", "proj_out.", "norm_out", "token", "position", "rela
 @dataclass(frozen=True)
 class FlowSettings:
     """Settings of a run. Other sizes than the native one join from ``mixed_from`` on, with ``mixed``
-    of the steps; ``shift`` > 1 moves training towards noise."""
+    of the steps; sigma is logit-normal with ``centre`` and ``spread``."""
 
     shape: FlowShape = field(default_factory=FlowShape)
     rate: float = 2e-3
     decay: float = 0.01
     batch: int = 32
-    hold: float = 0.4
+    hold: float = 0.5
     drop_caption: float = 0.1
     spread: float = 1.0
     centre: float = 0.1
     ema: float = 0.998
-    mixed_from: float = 0.6
+    mixed_from: float = 0.55
     mixed: float = 0.4
     seed: int = 0
     save_every: float = 240.0

@@ -42,6 +42,8 @@ def save_pipeline(pipeline: FluxPipeline, folder: Path, *, dtype: torch.dtype = 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pipeline-") as temporary:
         fresh = Path(temporary) / folder.name
         pipeline.to(dtype).save_pretrained(fresh, safe_serialization=True)
+        for file in fresh.rglob("*.safetensors"):
+            file.chmod(0o644)  # safetensors writes for the owner only; weights are to be shared
         if folder.exists():
             shutil.rmtree(folder)
         fresh.rename(folder)

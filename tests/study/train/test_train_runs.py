@@ -130,6 +130,7 @@ def test_a_saved_pipeline_loads_draws_and_is_measured(tmp_path: Path, tokenizers
     network = FlowNetwork(FlowShape(heads=1, double=1, single=1, guidance=True), tokenizers)
     size = save_pipeline(assemble(network, vae, tokenizers), tmp_path / "model")
     assert 0 < size < 4_000_000
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "model").rglob("*.safetensors")} == {0o644}
     pipeline = load_pipeline(tmp_path / "model")
     said = ["a red sun over the sea"] * 3
     alone = draw(pipeline, said[:1], steps=2, seed=2)
