@@ -7,7 +7,7 @@ PROMPT ?= a yellow sun on the right in a pink sky over the meadow with two red h
 SEED   ?= 0
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test check lint bench test-hosts chaos clean
+.PHONY: help demo test check lint bench chaos clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,7 +15,6 @@ help:
 	@echo "make test        install, then run the whole test suite"
 	@echo "make check       what CI runs: ruff, mypy, tests"
 	@echo "make bench       the benchmarks behind BENCHMARKS.md"
-	@echo "make test-hosts  ranks on separate hosts made of network namespaces (needs root)"
 	@echo "make chaos       a batch under random faults"
 
 # Without a GPU the CPU build of torch is taken where pip can find one; see README, "Install".
@@ -50,8 +49,12 @@ lint: $(VENV)/.installed-dev
 check: lint test
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.bench.guidance_step
-	$(BIN)/python -m tests.bench.render
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.guidance_step
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.render
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.pool
+
+chaos: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.run --seed 1
 
 clean:
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache
