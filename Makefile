@@ -5,13 +5,13 @@ BIN    := $(VENV)/bin
 OUT    ?= out/demo
 PROMPT ?= a yellow sun on the right in a pink sky over the meadow with two red houses and mountains
 SEED   ?= 0
-PYTEST := $(BIN)/python -m pytest
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .PHONY: help demo test check lint bench chaos clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo        install, then render a poster at 2x and 4x the model's native size (under 3 minutes)"
+	@echo "make demo        install, then render a poster at 2x and 4x the model's native size"
 	@echo "make test        install, then run the whole test suite"
 	@echo "make check       what CI runs: ruff, mypy, tests"
 	@echo "make bench       the benchmarks behind BENCHMARKS.md"

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imax_dist.config import from_mapping, set_key, suggestion
+from imax_dist.config import from_mapping, set_key, suggestion, to_mapping
 from imax_dist.errors import BadConfig, BadManifest, BadValue, ImaxError, MissingInput
 from imax_dist.geometry import ImageSize
 from imax_dist.jobs.job import Job, make_job
 from imax_dist.jobs.manifest_files import READERS, Entry, Mistake
 from imax_dist.jobs.settings import Limits
+from imax_dist.output.poster import require_printable
 from imax_dist.pipeline.request import LARGEST_SEED, Request
 
 MOST_SHOWN = 50
@@ -131,6 +132,7 @@ def _request(fields: dict[str, Any], limits: Limits) -> Request:
             raise BadConfig(f"unknown field {key[:80]!r}; {suggestion(key[:80], known)}")
     request = from_mapping(Request, {**plain, "method": method}, where="request")
     _check_limits(request, limits)
+    require_printable(Path("poster.png"), to_mapping(request))
     return request
 
 

@@ -309,3 +309,12 @@ def test_any_punctuation_gives_jobs_or_a_sentence(tmp_path: Path, text: str, suf
 @given(fields=st.dictionaries(FIELDS, VALUES, max_size=6))
 def test_any_values_give_jobs_or_a_sentence(tmp_path: Path, fields: dict[str, Any]) -> None:
     survives(tmp_path, json.dumps({"prompt": "x", **fields}).encode(), ".jsonl")
+
+
+def test_a_print_file_that_cannot_be_made_is_a_mistake_of_its_line(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    missing = {"prompt": "a red sun", "paper": "A6", "output": {"pdf": {"icc": str(tmp_path / "no.icc")}}}
+    manifest.write_text(json.dumps({"prompt": "a red sun"}) + "\n" + json.dumps(missing) + "\n")
+    (mistake,) = read_manifest(manifest, Limits()).mistakes
+    assert mistake.line == 2
+    assert "no.icc" in mistake.text
