@@ -17,6 +17,7 @@ OtherLatents: TypeAlias = Float[Tensor, "batch channel other_height other_width"
 Tokens: TypeAlias = Float[Tensor, "batch tokens channel"]
 PositionIds: TypeAlias = Float[Tensor, "tokens axes"]
 Heads: TypeAlias = Float[Tensor, "batch tokens heads head_dim"]
+KeyHeads: TypeAlias = Float[Tensor, "batch tokens kv_heads head_dim"]
 LogSumExp: TypeAlias = Float[Tensor, "batch tokens heads"]
 
 

@@ -99,6 +99,8 @@ class ModelSpec:
     """Latent pixels per token, along each axis."""
     guidance: Literal["distilled", "classifier_free"]
     """distilled: the scale is an input of the network; classifier_free: a second, empty prompt."""
+    kv_heads: int | None = None
+    """Heads of keys and values (grouped-query attention); None: as many as ``heads``."""
 
     @property
     def token_pixels(self) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from imax_dist.shapes import Heads, LogSumExp
 
 Queries = Float[Tensor, "batch queries heads head_dim"]
-Keys = Float[Tensor, "batch keys heads head_dim"]
+Keys = Float[Tensor, "batch keys kv_heads head_dim"]
 
 
 class PartialAttention(NamedTuple):
@@ -28,14 +28,17 @@ class PartialAttention(NamedTuple):
 
 
 def attend(query: Queries, key: Keys, value: Keys) -> Queries:
-    """Softmax attention over all ``key`` at once, scale 1 / sqrt(head_dim)."""
-    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    """Softmax attention over all ``key`` at once, scale 1 / sqrt(head_dim).
+
+    Fewer key heads than query heads: neighbouring queries share one (grouped-query attention).
+    """
+    q, k, v = _by_head(query, key, value)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def attend_partially(query: Queries, key: Keys, value: Keys) -> PartialAttention:
     """The same with the log-sum-exp; the kernel follows device and dtype."""
-    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    q, k, v = _by_head(query, key, value)
     if query.device.type == "cpu":
         output, log_sum_exp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
     elif query.dtype in (torch.float16, torch.bfloat16):
@@ -47,6 +50,14 @@ def attend_partially(query: Queries, key: Keys, value: Keys) -> PartialAttention
     else:
         output, log_sum_exp = _attend_plainly(q, k, v)
     return PartialAttention(output.transpose(1, 2), log_sum_exp.transpose(1, 2))
+
+
+def _by_head(query: Queries, key: Keys, value: Keys) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, H, S, D) each, every key head repeated for the queries that share it."""
+    group = query.shape[2] // key.shape[2]
+    wide = (key, value) if group == 1 else (x.repeat_interleave(group, dim=2) for x in (key, value))
+    q, k, v = (x.transpose(1, 2) for x in (query, *wide))
+    return q, k, v
 
 
 def _attend_plainly(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -74,8 +74,13 @@ def check_degrees(world_size: int, *, ulysses: int, ring: int) -> None:
         )
 
 
-def check_heads(heads: int, *, ulysses: int) -> None:
-    """Raise BadConfig unless every Ulysses rank gets the same number of heads."""
+def check_heads(heads: int, *, ulysses: int, kv_heads: int | None = None) -> None:
+    """Raise BadConfig unless every Ulysses rank gets the same number of query heads.
+
+    ``kv_heads`` need not be divisible by the degree, as the engine repeats them, but must divide ``heads``.
+    """
+    if kv_heads is not None and heads % kv_heads:
+        raise BadConfig(f"the model's {kv_heads} key heads do not divide its {heads} query heads")
     if heads % ulysses:
         legal = [degree for degree in range(1, heads + 1) if heads % degree == 0]
         raise BadConfig(
@@ -85,19 +90,26 @@ def check_heads(heads: int, *, ulysses: int) -> None:
 
 
 def choose_degrees(
-    world_size: int, *, heads: int, ulysses: int | None = None, ring: int | None = None
+    world_size: int,
+    *,
+    heads: int,
+    kv_heads: int | None = None,
+    ulysses: int | None = None,
+    ring: int | None = None,
 ) -> tuple[int, int]:
     """(ulysses, ring) for ``world_size`` ranks: what is given stays, Ulysses is as large as heads allow.
 
-    Raises BadConfig if the given degrees do not fit.
+    Unasked, Ulysses divides ``kv_heads`` too, so that no key is repeated and sent more than once
+    (DECISIONS 25). Raises BadConfig if the given degrees do not fit.
     """
     if ulysses is None and ring is not None:
         ulysses = max(1, world_size // ring) if ring > 0 else 1
     if ulysses is None:
-        fitting = (d for d in range(world_size, 0, -1) if world_size % d == 0 and heads % d == 0)
+        scarcest = kv_heads or heads
+        fitting = (d for d in range(world_size, 0, -1) if world_size % d == 0 and scarcest % d == 0)
         ulysses = next(fitting)
     if ring is None:
         ring = max(1, world_size // ulysses) if ulysses > 0 else 1
     check_degrees(world_size, ulysses=ulysses, ring=ring)
-    check_heads(heads, ulysses=ulysses)
+    check_heads(heads, ulysses=ulysses, kv_heads=kv_heads)
     return ulysses, ring

@@ -13,12 +13,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from imax_dist.parallel.mesh import SequenceMesh
-from imax_dist.shapes import Heads
+from imax_dist.shapes import KeyHeads
 
 
 def rotate(
-    key: Heads, value: Heads, lengths: Sequence[int], mesh: SequenceMesh
-) -> Iterator[tuple[int, Heads, Heads]]:
+    key: KeyHeads, value: KeyHeads, lengths: Sequence[int], mesh: SequenceMesh
+) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield (ring index of the owner, key, value) for every block of the ring, the own one first.
 
     ``lengths`` are the token counts of the blocks by ring index.

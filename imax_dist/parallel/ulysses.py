@@ -5,14 +5,16 @@ DeepSpeed-Ulysses, arXiv 2309.14509. Pieces may have different lengths.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from imax_dist.parallel.collectives import all_gather_single
 from imax_dist.parallel.mesh import SequenceMesh
-from imax_dist.shapes import Heads
+from imax_dist.shapes import Heads, KeyHeads
 
 
 def scatter_heads(x: Heads, lengths: Sequence[int], mesh: SequenceMesh) -> Heads:
@@ -34,6 +36,28 @@ def scatter_heads(x: Heads, lengths: Sequence[int], mesh: SequenceMesh) -> Heads
         group=mesh.ulysses_group,
     )
     return incoming.transpose(0, 1)
+
+
+def scatter_qkv(
+    qkv: tuple[Tensor, Tensor, Tensor], lengths: Sequence[int], mesh: SequenceMesh
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``scatter_heads`` of query, key and value in one exchange; the degree divides the heads of each."""
+    if mesh.ulysses == 1:
+        return qkv
+    shares = [x.shape[2] // mesh.ulysses for x in qkv]
+    by_rank = [x.unflatten(2, (mesh.ulysses, -1)) for x in qkv]
+    scattered = scatter_heads(torch.cat(by_rank, dim=3).flatten(2, 3), lengths, mesh)
+    q, k, v = scattered.split(shares, dim=2)
+    return q, k, v
+
+
+def divisible_heads(x: KeyHeads, mesh: SequenceMesh) -> Tensor:
+    """Grouped keys or values, each head repeated until the Ulysses degree divides their number.
+
+    (B, S, H_kv, D) -> (B, S, lcm(H_kv, ulysses), D): nothing is repeated where the degree divides H_kv.
+    """
+    repeats = mesh.ulysses // math.gcd(mesh.ulysses, x.shape[2])
+    return x if repeats == 1 else x.repeat_interleave(repeats, dim=2)
 
 
 def gather_heads(x: Heads, lengths: Sequence[int], mesh: SequenceMesh) -> Heads:

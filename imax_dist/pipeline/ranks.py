@@ -42,11 +42,17 @@ class Ranks:
         return TokenSequence(self.mesh, self.engine, copies, text_replicated=replicated)
 
 
-def join_ranks(settings: ParallelSettings, topology: Topology, *, heads: int) -> Ranks:
+def join_ranks(
+    settings: ParallelSettings, topology: Topology, *, heads: int, kv_heads: int | None = None
+) -> Ranks:
     """Build the mesh; every rank must call this. Raises BadConfig if degrees, ranks and heads do not fit."""
     make_engine = choice("parallel: engine", settings.engine, ENGINES)
     ulysses, ring = choose_degrees(
-        topology.world_size, heads=heads, ulysses=settings.ulysses, ring=settings.ring
+        topology.world_size,
+        heads=heads,
+        kv_heads=kv_heads,
+        ulysses=settings.ulysses,
+        ring=settings.ring,
     )
     mesh = build_mesh(topology, ulysses=ulysses, ring=ring)
     return Ranks(topology, mesh, make_engine(mesh), settings)

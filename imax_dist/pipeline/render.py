@@ -59,7 +59,8 @@ def render(
             model = load_model(
                 request.model, device=topology.device, dtype=request.dtype, text=topology.is_first
             )
-        ranks = join_ranks(parallel or ParallelSettings(), topology, heads=model.spec.heads)
+        spec = model.spec
+        ranks = join_ranks(parallel or ParallelSettings(), topology, heads=spec.heads, kv_heads=spec.kv_heads)
         return render_with(
             model,
             ranks,

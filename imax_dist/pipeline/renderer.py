@@ -32,7 +32,7 @@ class Renderer:
         self.parallel = parallel
         self._open = open_group
         self._kept: tuple[tuple[str, str | None], bool, FlowModel] | None = None
-        self._ranks: dict[int, Ranks] = {}
+        self._ranks: dict[tuple[int, int | None], Ranks] = {}
 
     @classmethod
     def join(
@@ -69,12 +69,13 @@ class Renderer:
     ) -> Rendering:
         """As imax_dist.pipeline.render.render, on all ranks together."""
         model = self.model(request, listen=listen, text=self.topology.is_first)
-        heads = model.spec.heads
-        if heads not in self._ranks:
-            self._ranks[heads] = join_ranks(self.parallel, self.topology, heads=heads)
+        heads, kv_heads = model.spec.heads, model.spec.kv_heads
+        if (heads, kv_heads) not in self._ranks:
+            joined = join_ranks(self.parallel, self.topology, heads=heads, kv_heads=kv_heads)
+            self._ranks[heads, kv_heads] = joined
         return render_with(
             model,
-            self._ranks[heads],
+            self._ranks[heads, kv_heads],
             request,
             checkpoints=checkpoints,
             listen=listen,

@@ -19,16 +19,21 @@ MESHES = [(2, 1), (1, 2), (4, 1), (1, 4), (2, 2)]
 HEADS, HEAD_DIM = 4, 8
 
 
-def joint_qkv(text: int, image: int) -> list[torch.Tensor]:
+def joint_qkv(text: int, image: int, kv_heads: int = HEADS) -> list[torch.Tensor]:
     """Peaked: logits of standard deviation 9, so that a wrong log-sum-exp shows."""
     generator = torch.Generator().manual_seed(5)
-    shape = (2, text + image, HEADS, HEAD_DIM)
-    return [3 * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3)]
+    q, k, v = (
+        3 * torch.randn((2, text + image, heads, HEAD_DIM), generator=generator, dtype=torch.float64)
+        for heads in (HEADS, kv_heads, kv_heads)
+    )
+    return [q, k, v]
 
 
-def plain_attention(text: int, image: int, text_copies: int) -> torch.Tensor:
-    """Softmax written out, with the text keys literally repeated."""
-    q, k, v = joint_qkv(text, image)
+def plain_attention(text: int, image: int, text_copies: int, kv_heads: int = HEADS) -> torch.Tensor:
+    """Softmax written out, with the text keys and the heads that share a key literally repeated."""
+    q, k, v = joint_qkv(text, image, kv_heads)
+    shared = [kv_heads * head // HEADS for head in range(HEADS)]
+    k, v = k[:, :, shared], v[:, :, shared]
     k = torch.cat([k[:, :text]] * text_copies + [k[:, text:]], dim=1)
     v = torch.cat([v[:, :text]] * text_copies + [v[:, text:]], dim=1)
     logits = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(HEAD_DIM)
@@ -36,12 +41,18 @@ def plain_attention(text: int, image: int, text_copies: int) -> torch.Tensor:
 
 
 def sharded_attention(
-    topology: Topology, degrees: tuple[int, int], text: int, image: int, text_copies: int, replicated: bool
+    topology: Topology,
+    degrees: tuple[int, int],
+    text: int,
+    image: int,
+    text_copies: int,
+    replicated: bool,
+    kv_heads: int = HEADS,
 ) -> dict[str, Any]:
     mesh = build_mesh(topology, ulysses=degrees[0], ring=degrees[1])
     layout = JointLayout.of(text_tokens=text, image_tokens=image, ranks=mesh.size, text_replicated=replicated)
     local = []
-    for x in joint_qkv(text, image):
+    for x in joint_qkv(text, image, kv_heads):
         text_piece = x[:, :text] if replicated else shard(x[:, :text], layout.text, mesh, dim=1)
         local.append(torch.cat([text_piece, shard(x[:, text:], layout.image, mesh, dim=1)], dim=1))
     output = TorchEngine(mesh)(*local, layout=layout, text_weight=text_copies)
@@ -66,6 +77,30 @@ def test_sharded_attention_equals_plain_attention(
     ):
         assert np.abs(result["text"] - expected[:, :text]).max() < 1e-10
         assert np.abs(result["image"] - expected[:, text:]).max() < 1e-10
+
+
+def grouped_attention(topology: Topology, degrees: tuple[int, int]) -> list[tuple[Any, ...]]:
+    """Every case of grouped-query attention on one mesh: (kv heads, copies, replicated, result)."""
+    cases = [(kv, copies, text) for kv in (1, 2) for copies in (1, 3) for text in (False, True)]
+    return [(*case, sharded_attention(topology, degrees, 7, 61, case[1], case[2], case[0])) for case in cases]
+
+
+@pytest.mark.parametrize("degrees", MESHES, ids=lambda d: f"u{d[0]}r{d[1]}")
+def test_fewer_key_heads_than_query_heads_match_on_every_mesh(degrees: tuple[int, int]) -> None:
+    """Ulysses 2 and 4 over 1 and 2 key heads: divided where possible, else repeated."""
+    for results in run_ranks(degrees[0] * degrees[1], grouped_attention, degrees):
+        for kv_heads, copies, _, result in results:
+            expected = plain_attention(7, 61, copies, kv_heads).numpy()
+            assert np.abs(result["text"] - expected[:, :7]).max() < 1e-10
+            assert np.abs(result["image"] - expected[:, 7:]).max() < 1e-10
+
+
+@pytest.mark.parametrize("text_copies", [1, 3])
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_one_rank_shares_key_heads_too(kv_heads: int, text_copies: int) -> None:
+    layout = JointLayout.of(text_tokens=6, image_tokens=33, ranks=1)
+    output = TorchEngine(single_rank())(*joint_qkv(6, 33, kv_heads), layout=layout, text_weight=text_copies)
+    assert (output - plain_attention(6, 33, text_copies, kv_heads)).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("degrees", [(2, 1), (1, 2), (2, 2)], ids=lambda d: f"u{d[0]}r{d[1]}")

@@ -28,6 +28,12 @@ from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
         (8, 24, {"ring": 8}, (1, 8)),
         (8, 24, {"ring": 2}, (4, 2)),
         (8, 24, {"ulysses": 4, "ring": 2}, (4, 2)),
+        (8, 24, {"kv_heads": 8}, (8, 1)),
+        (16, 32, {"kv_heads": 8}, (8, 2)),
+        (3, 24, {"kv_heads": 8}, (1, 3)),
+        (3, 24, {"kv_heads": 8, "ulysses": 3}, (3, 1)),
+        (12, 24, {"kv_heads": 8}, (4, 3)),
+        (4, 24, {"kv_heads": 1}, (1, 4)),
     ],
 )
 def test_ulysses_is_as_large_as_the_heads_allow_and_the_ring_takes_the_rest(
@@ -54,6 +60,7 @@ def test_ulysses_is_as_large_as_the_heads_allow_and_the_ring_takes_the_rest(
             r"ulysses 4 does not divide the model's 6 attention heads; it can be 1, 2, 3, 6",
         ),
         (4, 6, {"ring": 1}, r"ulysses 4 does not divide the model's 6 attention heads"),
+        (4, 24, {"kv_heads": 7}, r"the model's 7 key heads do not divide its 24 query heads"),
     ],
 )
 def test_degrees_that_do_not_fit_are_refused_with_numbers(

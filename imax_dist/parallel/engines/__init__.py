@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import Protocol
 
 from imax_dist.parallel.sequence import JointLayout
-from imax_dist.shapes import Heads
+from imax_dist.shapes import Heads, KeyHeads
 
 
 class AttentionEngine(Protocol):
     """Local queries, keys and values in, this rank's rows of the global attention out."""
 
     def __call__(
-        self, query: Heads, key: Heads, value: Heads, *, layout: JointLayout, text_weight: int = 1
+        self, query: Heads, key: KeyHeads, value: KeyHeads, *, layout: JointLayout, text_weight: int = 1
     ) -> Heads:
         """(B, own text + own image tokens, H, D) -> the same shape, scale 1 / sqrt(D).
 
+        Keys and values may have fewer heads, H_kv with H % H_kv == 0: query head h attends to key head
+        h // (H / H_kv) (grouped-query attention). They travel as they are; where the Ulysses degree does
+        not divide H_kv, each is repeated to lcm(H_kv, ulysses) heads first.
         ``text_weight`` n lets every text key count n times (shared text copies).
         """
         ...

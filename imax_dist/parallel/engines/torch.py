@@ -14,8 +14,8 @@ from imax_dist.parallel.attention import (
 from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.parallel.ring import rotate
 from imax_dist.parallel.sequence import JointLayout
-from imax_dist.parallel.ulysses import all_heads, gather_heads, own_heads, scatter_heads
-from imax_dist.shapes import Heads
+from imax_dist.parallel.ulysses import all_heads, divisible_heads, gather_heads, own_heads, scatter_qkv
+from imax_dist.shapes import Heads, KeyHeads
 
 
 class TorchEngine:
@@ -25,19 +25,20 @@ class TorchEngine:
         self.mesh = mesh
 
     def __call__(
-        self, query: Heads, key: Heads, value: Heads, *, layout: JointLayout, text_weight: int = 1
+        self, query: Heads, key: KeyHeads, value: KeyHeads, *, layout: JointLayout, text_weight: int = 1
     ) -> Heads:
+        compute = self._with_sharded_text
         if layout.text_replicated and self.mesh.size > 1:
-            return self._with_replicated_text(query, key, value, layout=layout, text_weight=text_weight)
-        return self._with_sharded_text(query, key, value, layout=layout, text_weight=text_weight)
+            compute = self._with_replicated_text
+        key, value = divisible_heads(key, self.mesh), divisible_heads(value, self.mesh)
+        return compute(query, key, value, layout=layout, text_weight=text_weight)
 
     def _with_sharded_text(
-        self, query: Heads, key: Heads, value: Heads, *, layout: JointLayout, text_weight: int
+        self, query: Heads, key: KeyHeads, value: KeyHeads, *, layout: JointLayout, text_weight: int
     ) -> Heads:
         mesh = self.mesh
         lengths = [layout.joint[rank] for rank in mesh.ulysses_ranks(mesh.ring_index)]
-        packed = scatter_heads(torch.cat([query, key, value], dim=-1), lengths, mesh)
-        q, k, v = packed.chunk(3, dim=-1)
+        q, k, v = scatter_qkv((query, key, value), lengths, mesh)
         if mesh.ring == 1 and text_weight == 1:
             return gather_heads(attend(q, k, v), lengths, mesh)
         merged: PartialAttention | None = None
@@ -61,14 +62,14 @@ class TorchEngine:
         return [(rows, weight) for rows, weight in parts if len(rows)]
 
     def _with_replicated_text(
-        self, query: Heads, key: Heads, value: Heads, *, layout: JointLayout, text_weight: int
+        self, query: Heads, key: KeyHeads, value: KeyHeads, *, layout: JointLayout, text_weight: int
     ) -> Heads:
         """Text keys never travel: every rank has them and merges them once."""
         mesh, text = self.mesh, layout.text[self.mesh.rank]
         lengths = [layout.image[rank] for rank in mesh.ulysses_ranks(mesh.ring_index)]
-        packed = torch.cat([query, key, value], dim=-1)
-        text_q, text_k, text_v = own_heads(packed[:, :text], mesh).chunk(3, dim=-1)
-        image_q, k, v = scatter_heads(packed[:, text:], lengths, mesh).chunk(3, dim=-1)
+        qkv = (query, key, value)
+        text_q, text_k, text_v = (own_heads(x[:, :text], mesh) for x in qkv)
+        image_q, k, v = scatter_qkv((query[:, text:], key[:, text:], value[:, text:]), lengths, mesh)
         q = torch.cat([text_q, image_q], dim=1)
         merged: PartialAttention | None = None
         if text:
