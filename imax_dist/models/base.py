@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ class ModelSettings:
     steps: PassSteps
     guidance_scale: PassScales
     text_tokens: int
-    """Length the prompt is padded or cut to; there is no text mask, so it changes the image."""
+    """Most tokens of a prompt; FLUX.1 pads to it, and without a text mask that changes the image."""
     rope_factor: float = 2.5
     """k of b' = k b s, Sec. 2.3."""
     native_shift: float = 3.0
@@ -61,6 +61,10 @@ class ModelSettings:
     dtype: DeviceTypes = DeviceTypes()
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
+    vae_factor: int | None = None
+    """Image pixels per latent pixel; where a file says it, a model with another is refused."""
+    patch: int | None = None
+    """Latent pixels per token, along each axis; likewise."""
 
     def __post_init__(self) -> None:
         """Raise BadConfig for numbers no model can have."""
@@ -79,9 +83,13 @@ class ModelSettings:
                 raise BadConfig(f"settings of model {self.source}: {name} must be above 0, got {value}")
 
 
+Axis: TypeAlias = Literal["fixed", "row", "column"]
+"""What a position axis counts: rows or columns of the image, or something that does not grow with it."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
-    """The facts of a loaded network."""
+    """The facts of a loaded network. What is one model's own way of computing is in its Adapter instead."""
 
     name: str
     settings: ModelSettings
@@ -92,6 +100,7 @@ class ModelSpec:
     rope_axes: tuple[int, ...]
     """Channels of each position axis; they add up to head_dim."""
     rope_theta: float
+    """Base b of the trained frequencies."""
     latent_channels: int
     vae_factor: int
     """Image pixels per latent pixel."""
@@ -101,6 +110,12 @@ class ModelSpec:
     """distilled: the scale is an input of the network; classifier_free: a second, empty prompt."""
     kv_heads: int | None = None
     """Heads of keys and values (grouped-query attention); None: as many as ``heads``."""
+    axes: tuple[Axis, ...] = ("fixed", "row", "column")
+    """What each of ``rope_axes`` counts; scaled positions change rows and columns only."""
+    positions: Literal["rotary", "absolute"] = "rotary"
+    """absolute: learned and added, so that no RoPE rule applies; all tokens have one and the same table."""
+    text: Literal["joint", "cross"] = "joint"
+    """joint: text tokens are part of the sequence and may be copied; cross: the image attends to them."""
 
     @property
     def token_pixels(self) -> int:
@@ -129,8 +144,12 @@ class TokenSequence:
     text_replicated: bool = False
 
 
+TablesByText: TypeAlias = Callable[[int], RopeTable]
+"""The joint sequence's rotary table for a prompt of so many tokens, attention factor folded in."""
+
+
 class FlowModel(Protocol):
-    """A rectified-flow transformer with its VAE and text encoders."""
+    """A rectified-flow transformer with its VAE and text encoders; ``adapter.py`` has the common part."""
 
     spec: ModelSpec
     dtype: torch.dtype
@@ -140,7 +159,7 @@ class FlowModel(Protocol):
         """Embed the prompt, and the empty one too if ``negative``."""
         ...
 
-    def position_ids(self, grid: TokenGrid, copies: TextCopies) -> PositionIds:
+    def position_ids(self, grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
         """Ids of the whole joint sequence: every text copy, then the image row by row."""
         ...
 
@@ -150,7 +169,7 @@ class FlowModel(Protocol):
         sigma: float,
         conditioning: Conditioning,
         *,
-        table: RopeTable,
+        tables: TablesByText,
         sequence: TokenSequence,
         guidance_scale: float,
     ) -> Latents:

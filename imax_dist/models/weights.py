@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,14 @@ def component_config(folder: Path, component: str) -> dict[str, Any]:
     return _read_json(config)
 
 
-def require_tokenizer(folder: Path, component: str) -> None:
-    """Raise MissingInput unless the tokenizer's folder is there."""
-    config = f"{component}/tokenizer_config.json"
-    if not (folder / config).is_file():
-        raise MissingInput(f"model folder {folder} is incomplete: {config} is missing")
+def require_text(folder: Path, *, encoders: Iterable[str], tokenizers: Iterable[str]) -> None:
+    """Raise MissingInput unless the text encoders and tokenizers of a pipeline are there."""
+    for component in encoders:
+        component_config(folder, component)
+    for component in tokenizers:
+        config = f"{component}/tokenizer_config.json"
+        if not (folder / config).is_file():
+            raise MissingInput(f"model folder {folder} is incomplete: {config} is missing")
 
 
 def whole(network: Any, folder: Path, **options: Any) -> Any:
@@ -90,13 +94,14 @@ def weights_hash(folder: Path) -> str:
 
 
 def _settings_of(folder: Path, name: str) -> ModelSettings:
-    """An ``imax.yaml`` in the folder, else FLUX.1-dev's or -schnell's settings by guidance embedding."""
+    """An ``imax.yaml`` in the folder, else the settings its architecture names."""
+    from imax_dist.models.load import architecture_of
+
     own = folder / SETTINGS_FILE
     if own.is_file():
         mapping = {"source": name, **load_yaml(own)}
         return from_mapping(ModelSettings, mapping, where=str(own))
-    distilled = component_config(folder, "transformer").get("guidance_embeds", False)
-    like = "flux-dev" if distilled else "flux-schnell"
+    like = architecture_of(name, folder).settings(component_config(folder, "transformer"))
     settings = from_mapping(ModelSettings, load_named("models", like), where=like)
     return dataclasses.replace(settings, source=name, revision=None)
 

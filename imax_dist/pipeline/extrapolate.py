@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from imax_dist.events import Listener
@@ -56,7 +58,7 @@ def extrapolated_velocity(
             x.to(model.dtype),
             step.sigma,
             conditioning,
-            table=tables.at(grid, step.sigma),
+            tables=partial(tables.at, grid, step.sigma),
             sequence=sequence,
             guidance_scale=plan.guidance_scale,
         ).to(x.dtype)

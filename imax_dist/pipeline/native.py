@@ -14,7 +14,7 @@ from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.pipeline.noise import draw_noise
 from imax_dist.pipeline.plan import RenderPlan
-from imax_dist.pipeline.positions import ORIGIN, native_table
+from imax_dist.pipeline.positions import ORIGIN, native_tables
 from imax_dist.pipeline.sampler import AfterStep, denoise
 from imax_dist.shapes import Latents
 
@@ -43,7 +43,7 @@ def run_native(
     after_step: AfterStep,
 ) -> NativePass:
     """Denoise ``state`` to the end with the positions, attention and text the model was trained with."""
-    table = native_table(plan, model)
+    tables = native_tables(plan, model)
     sequence = TokenSequence(mesh=single_rank(), engine=TorchEngine(single_rank()), copies=ORIGIN)
     keep = plan.method.reference.kind == "per_step"
 
@@ -52,7 +52,7 @@ def run_native(
             x.to(model.dtype),
             step.sigma,
             conditioning,
-            table=table,
+            tables=tables,
             sequence=sequence,
             guidance_scale=plan.native_guidance_scale,
         ).to(x.dtype)

@@ -21,6 +21,7 @@ from imax_dist.method.rope import FREQUENCY_RULES
 from imax_dist.method.text_duplication import COPY_RULES, TextCopies
 from imax_dist.method.time_shift import shifted_sigmas
 from imax_dist.models.base import ModelSpec
+from imax_dist.pipeline.fit import fit_method
 from imax_dist.pipeline.request import Request
 
 DEFAULT_SCALE = 2
@@ -112,7 +113,7 @@ class RenderPlan:
 
 def make_plan(request: Request, spec: ModelSpec) -> RenderPlan:
     """Decide everything. Raises BadValue or BadConfig for what does not fit."""
-    method = load_method(request)
+    method = fit_method(load_method(request), request.method, spec)
     settings = spec.settings
     side = DEFAULT_SCALE * settings.native_side
     size = ImageSize.parse(request.size) if request.size else ImageSize(side, side)

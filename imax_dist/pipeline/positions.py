@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 
@@ -18,7 +19,7 @@ from imax_dist.method.rope import (
     rope_table,
 )
 from imax_dist.method.text_duplication import TextCopies
-from imax_dist.models.base import FlowModel
+from imax_dist.models.base import Axis, FlowModel, TablesByText
 from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.shapes import RopeTable
 
@@ -31,60 +32,78 @@ class PositionTables:
 
     plan: RenderPlan
     model: FlowModel
-    _made: dict[TokenGrid, tuple[Frequencies, RopeTable]] = field(default_factory=dict)
+    _made: dict[tuple[TokenGrid, int], tuple[Frequencies, RopeTable]] = field(default_factory=dict)
 
-    def at(self, grid: TokenGrid, sigma: float) -> RopeTable:
-        """The table of the joint sequence on ``grid`` at ``sigma``, attention factor folded in."""
-        frequencies = scaled_frequencies(self.plan, grid, sigma)
-        key = torch.cat(frequencies)
-        if grid not in self._made or not torch.equal(self._made[grid][0], key):
-            ids = self.model.position_ids(grid, self.plan.copies)
-            factor = logit_factor(self.plan, grid)
+    def at(self, grid: TokenGrid, sigma: float, text_tokens: int) -> RopeTable:
+        """The table of the joint sequence on ``grid`` at ``sigma``, attention factor folded in.
+
+        ``text_tokens`` are those of one copy of the prompt at hand: not every model pads it.
+        """
+        frequencies = scaled_frequencies(self.plan, grid, sigma, text_tokens)
+        key, made = torch.cat(frequencies), self._made.get((grid, text_tokens))
+        if made is None or not torch.equal(made[0], key):
+            ids = self.model.position_ids(grid, self.plan.copies, text_tokens=text_tokens)
+            factor = logit_factor(self.plan, grid, text_tokens)
             table = fold_into_table(rope_table(ids, frequencies), factor)
-            self._made[grid] = key, on_device(table, self.model)
-        return self._made[grid][1]
+            made = self._made[grid, text_tokens] = key, on_device(table, self.model)
+        return made[1]
 
 
-def native_table(plan: RenderPlan, model: FlowModel) -> RopeTable:
+def native_tables(plan: RenderPlan, model: FlowModel) -> TablesByText:
     """Positions as trained, for the native pass."""
     spec = plan.spec
     frequencies = [base_frequencies(dim, spec.rope_theta) for dim in spec.rope_axes]
-    ids = model.position_ids(plan.native_grid.tokens(spec.patch), ORIGIN)
-    return on_device(rope_table(ids, frequencies), model)
+    grid = plan.native_grid.tokens(spec.patch)
+
+    @cache
+    def table(text_tokens: int) -> RopeTable:
+        ids = model.position_ids(grid, ORIGIN, text_tokens=text_tokens)
+        return on_device(rope_table(ids, frequencies), model)
+
+    return table
 
 
-def scaled_frequencies(plan: RenderPlan, grid: TokenGrid, sigma: float) -> list[Frequencies]:
-    """One set of frequencies per position axis: (text, row, column)."""
+def scaled_frequencies(
+    plan: RenderPlan, grid: TokenGrid, sigma: float, text_tokens: int
+) -> list[Frequencies]:
+    """One set of frequencies per position axis; those that count no rows or columns stay as trained."""
     settings, spec = plan.method.rope, plan.spec
     rule = FREQUENCY_RULES[settings.rule]
     rule = floored(rule) if settings.floor else rule
     factor = spec.settings.rope_factor if settings.factor is None else settings.factor
-    scales = {
-        "axes": (plan.scale.linear, plan.scale.height, plan.scale.width),
-        "linear": (plan.scale.linear,) * 3,
-        "joint": (joint_scale(plan, grid),) * 3,
-    }[settings.scale]
+    linear, joint = plan.scale.linear, joint_scale(plan, grid, text_tokens)
+    by_setting: dict[str, dict[Axis, float]] = {
+        "axes": {"row": plan.scale.height, "column": plan.scale.width},
+        "linear": {"row": linear, "column": linear},
+        "joint": {"row": joint, "column": joint},
+    }
+    scales = by_setting[settings.scale]
     return [
-        rule(dim, RopeContext(theta=spec.rope_theta, scale=scale, factor=factor, sigma=sigma))
-        for dim, scale in zip(spec.rope_axes, scales, strict=True)
+        rule(dim, RopeContext(theta=spec.rope_theta, scale=scales[axis], factor=factor, sigma=sigma))
+        if axis in scales
+        else base_frequencies(dim, spec.rope_theta)
+        for dim, axis in zip(spec.rope_axes, spec.axes, strict=True)
     ]
 
 
-def joint_scale(plan: RenderPlan, grid: TokenGrid) -> float:
+def joint_scale(plan: RenderPlan, grid: TokenGrid, text_tokens: int) -> float:
     """The authors' effective scale, which takes text copies for image: sqrt((L - one text) / L_native)."""
-    lengths = sequence_lengths(plan, grid)
+    lengths = sequence_lengths(plan, grid, text_tokens)
     image = lengths.image + lengths.text - lengths.text_once
     return math.sqrt(image / plan.spec.native_tokens**2)
 
 
-def logit_factor(plan: RenderPlan, grid: TokenGrid) -> float:
+def logit_factor(plan: RenderPlan, grid: TokenGrid, text_tokens: int) -> float:
     """The proportional attention's factor on every logit."""
-    return LOGIT_FACTORS[plan.method.attention](sequence_lengths(plan, grid))
+    return LOGIT_FACTORS[plan.method.attention](sequence_lengths(plan, grid, text_tokens))
 
 
-def sequence_lengths(plan: RenderPlan, grid: TokenGrid) -> SequenceLengths:
-    """Token counts of the whole image on ``grid`` (which a shifted step makes one token larger)."""
-    text = plan.spec.settings.text_tokens
+def sequence_lengths(plan: RenderPlan, grid: TokenGrid, text_tokens: int) -> SequenceLengths:
+    """Token counts of the whole image on ``grid`` (which a shifted step makes one token larger).
+
+    Text that the image attends to apart (cross-attention) has no part in them.
+    """
+    text = text_tokens if plan.spec.text == "joint" else 0
     return SequenceLengths(
         image=grid.count,
         text=text * plan.copies.literal * plan.copies.weight,

@@ -23,7 +23,7 @@ from imax_dist.pipeline.positions import (
     PositionTables,
     joint_scale,
     logit_factor,
-    native_table,
+    native_tables,
     scaled_frequencies,
     sequence_lengths,
 )
@@ -61,7 +61,7 @@ def flux_own_table(axes: tuple[int, ...], grid: TokenGrid, text: int) -> tuple[T
 
 
 def test_the_native_table_is_flux_own(tiny: Any) -> None:
-    table = native_table(plan(tiny.spec, size="64x48"), tiny)
+    table = native_tables(plan(tiny.spec, size="64x48"), tiny)(7)
     cos, sin = flux_own_table((4, 6, 6), TokenGrid(height=3, width=4), text=7)
     assert table.cos.dtype == torch.float32
     assert (table.cos - cos).abs().max() < 1e-6
@@ -80,7 +80,7 @@ def test_the_table_of_a_full_size_flux_is_its_own() -> None:
 def test_without_the_method_the_table_of_the_target_is_flux_own_too(tiny: Any) -> None:
     made = plan(tiny.spec, size="128x96", preset="direct")
     grid = TokenGrid(height=6, width=8)
-    table = PositionTables(made, tiny).at(grid, 1.0)
+    table = PositionTables(made, tiny).at(grid, 1.0, 7)
     cos, sin = flux_own_table((4, 6, 6), grid, text=7)
     assert (table.cos - cos).abs().max() < 1e-6
     assert (table.sin - sin).abs().max() < 1e-6
@@ -90,40 +90,40 @@ def test_the_authors_joint_scale_counts_text_copies(flux_dev: ModelSpec) -> None
     """At 4096 px: 256^2 image tokens and 15 surplus copies of 512 make sqrt(17.875), not 4."""
     made = plan(flux_dev, size="4096x4096", preset="official")
     grid = made.grid.tokens(2)
-    assert sequence_lengths(made, grid) == (65_536, 16 * 512, 512, 4096 + 512, 4.0)
-    assert joint_scale(made, grid) == pytest.approx(4.2279, abs=1e-4)
-    assert joint_scale(made, grid) == pytest.approx(math.sqrt((65_536 + 15 * 512) / 4096), rel=1e-14)
+    assert sequence_lengths(made, grid, 512) == (65_536, 16 * 512, 512, 4096 + 512, 4.0)
+    assert joint_scale(made, grid, 512) == pytest.approx(4.2279, abs=1e-4)
+    assert joint_scale(made, grid, 512) == pytest.approx(math.sqrt((65_536 + 15 * 512) / 4096), rel=1e-14)
 
 
 def test_the_authors_attention_factor_counts_text_copies(flux_dev: ModelSpec) -> None:
     made = plan(flux_dev, size="4096x4096", preset="official")
     expected = math.sqrt(math.log(65_536 + 16 * 512, 64**2 + 512))
-    assert logit_factor(made, made.grid.tokens(2)) == pytest.approx(expected, rel=1e-14)
+    assert logit_factor(made, made.grid.tokens(2), 512) == pytest.approx(expected, rel=1e-14)
 
 
 def test_our_attention_factor_counts_one_text(flux_dev: ModelSpec) -> None:
     made = plan(flux_dev, size="4096x4096")
     expected = math.sqrt(math.log(65_536 + 512, 64**2 + 512))
-    assert logit_factor(made, made.grid.tokens(2)) == pytest.approx(expected, rel=1e-14)
+    assert logit_factor(made, made.grid.tokens(2), 512) == pytest.approx(expected, rel=1e-14)
 
 
 @pytest.mark.parametrize("copies", ["grid", "shared"])
 def test_shared_copies_count_as_many_tokens_as_literal_ones(flux_dev: ModelSpec, copies: str) -> None:
     made = plan(flux_dev, size="4096x4096", method={"text": {"copies": copies}})
-    assert sequence_lengths(made, made.grid.tokens(2)).text == 16 * 512
+    assert sequence_lengths(made, made.grid.tokens(2), 512).text == 16 * 512
 
 
 def frequencies_of(made: RenderPlan) -> list[Tensor]:
-    return scaled_frequencies(made, made.grid.tokens(2), 1.0)
+    return scaled_frequencies(made, made.grid.tokens(2), 1.0, 512)
 
 
 def test_each_axis_is_scaled_by_its_own_factor(flux_dev: ModelSpec) -> None:
     """5008 x 1104 is guided by 2176 x 480: 2.3 times on both axes, but not by the same number."""
     made = plan(flux_dev, size="5008x1104")
     text, row, column = frequencies_of(made)
+    assert torch.equal(text, base_frequencies(16, 1e4))  # this axis counts no rows or columns
     assert made.scale.height != made.scale.width
     for dim, scale, own in (
-        (16, made.scale.linear, text),
         (56, made.scale.height, row),
         (56, made.scale.width, column),
     ):
@@ -142,7 +142,7 @@ def test_the_papers_scale_is_one_for_all_axes(flux_dev: ModelSpec) -> None:
 def test_the_authors_base_is_ten_times_floored_at_the_joint_scale(flux_dev: ModelSpec) -> None:
     made = plan(flux_dev, size="4096x4096", preset="official")
     _, row, _ = frequencies_of(made)
-    floor = base_frequencies(56, 1e4) / joint_scale(made, made.grid.tokens(2))
+    floor = base_frequencies(56, 1e4) / joint_scale(made, made.grid.tokens(2), 512)
     assert torch.equal(row, torch.maximum(base_frequencies(56, 1e5), floor))
 
 
@@ -155,7 +155,7 @@ def test_a_switch_replaces_the_models_own_factor(flux_dev: ModelSpec) -> None:
 def test_the_attention_factor_is_folded_into_cosines_and_sines(tiny: Any, grid: TokenGrid) -> None:
     """cos^2 + sin^2 of every channel is the factor of every logit."""
     made = plan(tiny.spec, size="128x96", method={"attention": "joint"})
-    table = PositionTables(made, tiny).at(grid, 0.5)
+    table = PositionTables(made, tiny).at(grid, 0.5, 7)
     expected = math.sqrt(math.log(grid.count + 7 * made.copies.literal, 16 + 7))
     assert table.cos.shape == (grid.count + 7 * made.copies.literal, 16)
     assert (table.cos**2 + table.sin**2 - expected).abs().max() < 1e-5
@@ -163,14 +163,14 @@ def test_the_attention_factor_is_folded_into_cosines_and_sines(tiny: Any, grid: 
 
 def test_tables_are_made_once_a_grid_and_come_from_the_whole_image(tiny: Any) -> None:
     tables = PositionTables(plan(tiny.spec, size="128x96"), tiny)
-    plain, shifted = tables.at(TokenGrid(6, 8), 1.0), tables.at(TokenGrid(7, 9), 0.9)
-    assert tables.at(TokenGrid(6, 8), 0.8) is plain
+    plain, shifted = tables.at(TokenGrid(6, 8), 1.0, 7), tables.at(TokenGrid(7, 9), 0.9, 7)
+    assert tables.at(TokenGrid(6, 8), 0.8, 7) is plain
     assert shifted.cos.shape[0] == plain.cos.shape[0] - 48 + 63
 
 
 def test_text_copies_sit_at_their_cells(tiny: Any) -> None:
     made = plan(tiny.spec, size="128x128", preset="paper")
-    ids = tiny.position_ids(TokenGrid(8, 8), made.copies)
+    ids = tiny.position_ids(TokenGrid(8, 8), made.copies, text_tokens=7)
     assert ids[:28].unique_consecutive(dim=0).tolist() == [[0, 0, 0], [0, 0, 4], [0, 4, 0], [0, 4, 4]]
     assert ids[28:].tolist() == [[0, row, column] for row in range(8) for column in range(8)]
 
@@ -179,4 +179,4 @@ def test_text_copies_sit_at_their_cells(tiny: Any) -> None:
 def test_tables_keep_at_least_float32(tiny: Any, dtype: str, expected: torch.dtype) -> None:
     model = load_model(tiny.spec.name, device=torch.device("cpu"), dtype=dtype, text=False)
     made = plan(model.spec, size="64x64")
-    assert native_table(made, model).cos.dtype == expected
+    assert native_tables(made, model)(7).cos.dtype == expected

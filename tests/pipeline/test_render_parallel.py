@@ -103,11 +103,14 @@ def test_shared_text_copies_equal_literal_copies_at_one_place(tiny: str) -> None
     velocities = []
     for copies in (TextCopies(((0, 0),) * 4), TextCopies(((0, 0),), weight=4)):
         table = rope_table(
-            model.position_ids(grid, copies), [base_frequencies(d, 1e4) for d in model.spec.rope_axes]
+            model.position_ids(grid, copies, text_tokens=7),
+            [base_frequencies(d, 1e4) for d in model.spec.rope_axes],
         )
         sequence = TokenSequence(single_rank(), TorchEngine(single_rank()), copies)
         velocities.append(
-            model.velocity(x, 0.6, conditioning, table=table, sequence=sequence, guidance_scale=1.0)
+            model.velocity(
+                x, 0.6, conditioning, tables=lambda _, own=table: own, sequence=sequence, guidance_scale=1.0
+            )
         )
     assert (velocities[0] - velocities[1]).abs().max() < 1e-10
 

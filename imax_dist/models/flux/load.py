@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
-from imax_dist.errors import BadConfig, MissingInput
+from imax_dist.errors import BadConfig
+from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import ModelSettings, ModelSpec
 from imax_dist.models.flux.adapter import FluxModel
 from imax_dist.models.flux.positions import TableAsIds
 from imax_dist.models.flux.processor import EngineProcessor
 from imax_dist.models.flux.text import load_text_encoders
-from imax_dist.models.weights import component_config, require_tokenizer, weights_hash, whole
+from imax_dist.models.weights import component_config, require_text, weights_hash, whole
 
 ROPE_THETA = 10_000.0
 """Fixed in FluxTransformer2DModel; no configuration key holds it."""
@@ -27,26 +28,14 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     """Read the facts from the config files. Raises MissingInput or BadConfig if they do not fit."""
     transformer = component_config(folder, "transformer")
     vae = component_config(folder, "vae")
-    for component in ("text_encoder", "text_encoder_2"):
-        component_config(folder, component)
-    for component in ("tokenizer", "tokenizer_2"):
-        require_tokenizer(folder, component)
-    try:
-        spec = _spec(name, settings, transformer=transformer, vae=vae, weights=weights_hash(folder))
-        packed = int(transformer["in_channels"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadConfig(
-            f"model {name}: the config.json of transformer or vae lacks a key or holds a wrong value: {error}"
-        ) from error
+    require_text(folder, encoders=("text_encoder", "text_encoder_2"), tokenizers=("tokenizer", "tokenizer_2"))
+    spec = _spec(name, settings, transformer=transformer, vae=vae, weights=weights_hash(folder))
+    packed = int(transformer["in_channels"])
     patches = spec.latent_channels * PATCH**2
     if packed != patches:
         raise BadConfig(
             f"model {name}: the transformer takes {packed} channels, but {PATCH} x {PATCH} patches of the "
             f"VAE's {spec.latent_channels} channels make {patches}"
-        )
-    if sum(spec.rope_axes) != spec.head_dim:
-        raise BadConfig(
-            f"model {name}: position axes {spec.rope_axes} do not add up to head_dim {spec.head_dim}"
         )
     return spec
 
@@ -70,15 +59,12 @@ def _spec(
 
 
 def load(spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: bool) -> FluxModel:
-    """Load the weights (safetensors, memory-mapped). Raises MissingInput if a file does not load."""
+    """Transformer, VAE and, with ``text``, both text encoders."""
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
-    try:
-        transformer = whole(FluxTransformer2DModel, folder / "transformer", torch_dtype=dtype)
-        vae = whole(AutoencoderKL, folder / "vae", torch_dtype=dtype)
-        encoders = load_text_encoders(folder, device=device, dtype=dtype) if text else None
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise MissingInput(f"model {spec.name} does not load from {folder}: {error}") from error
+    transformer = whole(FluxTransformer2DModel, folder / "transformer", torch_dtype=dtype)
+    vae = whole(AutoencoderKL, folder / "vae", torch_dtype=dtype)
+    encoders = load_text_encoders(folder, device=device, dtype=dtype) if text else None
     transformer.pos_embed = TableAsIds()
     transformer.set_attn_processor(EngineProcessor())
     return FluxModel(
@@ -87,3 +73,11 @@ def load(spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dt
         vae=vae.to(device).eval(),
         encoders=encoders,
     )
+
+
+def settings_name(transformer: Mapping[str, Any]) -> str:
+    """FLUX.1-dev's settings for a model that takes its guidance as an input, else FLUX.1-schnell's."""
+    return "flux-dev" if transformer.get("guidance_embeds") else "flux-schnell"
+
+
+ARCHITECTURE = Architecture(describe, load, settings_name)

@@ -1,0 +1,138 @@
+"""What every network's adapter shares: prompts by name, classifier-free guidance, the VAE's scaling.
+
+A new network implements ``embed``, ``position_ids`` and ``predict`` (CONTRIBUTING.md, "A new model").
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from imax_dist.errors import BadConfig
+from imax_dist.geometry import LatentGrid, TokenGrid
+from imax_dist.method.text_duplication import TextCopies
+from imax_dist.models.base import Conditioning, ModelSpec, TablesByText, TokenSequence
+from imax_dist.models.guidance import Combine, classifier_free
+from imax_dist.shapes import Latents, Pixels, PositionIds
+
+Prompt: TypeAlias = Mapping[str, Tensor]
+"""One embedded prompt as ``predict`` takes it; every tensor's first dimension is the batch."""
+
+
+class LatentScale(NamedTuple):
+    """latents = (what the VAE makes - shift) x factor; numbers, or tensors broadcast over (B, C, H, W)."""
+
+    shift: float | Tensor
+    factor: float | Tensor
+
+
+class Adapter(ABC):
+    """See FlowModel. ``encoders`` is None on ranks that never encode a prompt."""
+
+    combine: Combine = staticmethod(classifier_free)
+    """How predictions with and without the prompt are put together."""
+
+    def __init__(self, spec: ModelSpec, *, transformer: Any, vae: Any, encoders: Any) -> None:
+        self.spec = spec
+        self.transformer = transformer
+        self.vae = vae
+        self.encoders = encoders
+        self.dtype: torch.dtype = transformer.dtype
+        self.device: torch.device = transformer.device
+
+    @abstractmethod
+    def embed(self, text: str) -> Prompt:
+        """One prompt, padded, cut and encoded as the model's own pipeline does."""
+
+    @abstractmethod
+    def position_ids(self, grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
+        """Ids of the whole joint sequence: every text copy, then the image row by row."""
+
+    @abstractmethod
+    def predict(
+        self,
+        x: Latents,
+        sigma: float,
+        prompt: Prompt,
+        *,
+        tables: TablesByText,
+        sequence: TokenSequence,
+        scale: float | None,
+    ) -> Latents:
+        """One pass of the network: noise minus image for the whole ``x``, the same bits on every rank.
+
+        ``scale`` is the guidance a distilled model takes as an input, else None.
+        """
+
+    def encode_prompt(self, prompt: str, *, negative: bool) -> Conditioning:
+        if self.encoders is None:
+            raise BadConfig("this rank was started without text encoders; rank 0 encodes the prompt")
+        texts = {"positive": prompt, **({"negative": ""} if negative else {})}
+        embedded = {name: self.embed(text) for name, text in texts.items()}
+        return Conditioning(
+            {f"{name}_{key}": tensor for name, own in embedded.items() for key, tensor in own.items()}
+        )
+
+    def latent_grid(self, width: int, height: int) -> LatentGrid:
+        factor = self.spec.vae_factor
+        return LatentGrid(height=height // factor, width=width // factor)
+
+    @torch.no_grad()
+    def velocity(
+        self,
+        x: Latents,
+        sigma: float,
+        conditioning: Conditioning,
+        *,
+        tables: TablesByText,
+        sequence: TokenSequence,
+        guidance_scale: float,
+    ) -> Latents:
+        predict = partial(self.predict, x, sigma, tables=tables, sequence=sequence)
+        distilled = self.spec.guidance == "distilled"
+        positive = predict(prompt_of(conditioning, "positive"), scale=guidance_scale if distilled else None)
+        if distilled or guidance_scale == 1.0:
+            return positive
+        negative = predict(prompt_of(conditioning, "negative"), scale=None)
+        return self.combine(positive, negative, guidance_scale)
+
+    def latent_scale(self) -> LatentScale:
+        """The VAE's own numbers."""
+        config = self.vae.config
+        return LatentScale(config.shift_factor or 0.0, config.scaling_factor)
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Pixels, *, noise: Latents | None) -> Latents:
+        posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
+        latents = posterior.mean
+        if noise is not None:
+            latents = latents + posterior.std * noise.to(latents)
+        scale = self.latent_scale()
+        scaled: Tensor = (latents - scale.shift) * scale.factor
+        return scaled
+
+    @torch.no_grad()
+    def decode_image(self, latents: Latents) -> Pixels:
+        scale = self.latent_scale()
+        unscaled = latents.to(self.vae.dtype) / scale.factor + scale.shift
+        pixels: Tensor = self.vae.decode(unscaled, return_dict=False)[0]
+        return pixels
+
+    def per_image(self, value: float, x: Latents) -> Tensor:
+        """A number as the network takes it, (B,) in its dtype."""
+        return torch.full((x.shape[0],), value, dtype=self.dtype, device=self.device)
+
+
+def prompt_of(conditioning: Conditioning, name: str) -> Prompt:
+    """The tensors of one embedded prompt, ``positive`` or ``negative``."""
+    prefix = f"{name}_"
+    return {
+        key.removeprefix(prefix): tensor
+        for key, tensor in conditioning.tensors.items()
+        if key.startswith(prefix)
+    }

@@ -1,0 +1,31 @@
+"""Tiny pipelines of every supported architecture, by the name of the model they stand for.
+
+For tests and laptops: real classes, real tokenizers, random weights; the pictures are noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from imax_dist.errors import BadValue
+from imax_dist.models.flux.tiny import make_tiny_dev, make_tiny_schnell
+
+TINY: dict[str, Callable[[Path], Path]] = {
+    "flux-dev": make_tiny_dev,
+    "flux-schnell": make_tiny_schnell,
+}
+
+
+def make_tiny(name: str, folder: Path) -> Path:
+    """Write the tiny pipeline of ``name``. Raises BadValue for an unknown name or a folder in use."""
+    if name not in TINY:
+        raise BadValue(f"there is no tiny pipeline of {name!r}; choose {', '.join(TINY)}")
+    if folder.exists() and any(folder.iterdir()):
+        raise BadValue(f"{folder} is not empty; give a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # biases keep the libraries' own start values: the same ones every time
+        return TINY[name](folder)
