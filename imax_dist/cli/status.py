@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     print_rows(rows, as_json=options.json)
     broken = damaged(options.out, rows) if options.verify else []
     for job_id in broken:
-        print(f"{job_id}: the poster on disk is not the one that was rendered; imax batch renders it again")
+        print(f"{job_id}: not the poster that was rendered; remove {options.out / job_id}, then imax batch")
     return PartialBatch.exit_code if broken or any(row.failed for row in rows) else 0
 
 

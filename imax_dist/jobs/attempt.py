@@ -9,14 +9,15 @@ from imax_dist.config import to_mapping
 from imax_dist.errors import ImaxError
 from imax_dist.events import append_to
 from imax_dist.jobs import policy
-from imax_dist.jobs.board import Board, interrupted
+from imax_dist.jobs.board import Board
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.slot import Slot, Watch, Working
-from imax_dist.jobs.state import Queued, Running, State, name_of, to_record
+from imax_dist.jobs.state import Queued, Running, State, done_state, interrupted, name_of, to_record
 from imax_dist.jobs.surroundings import Surroundings
 from imax_dist.jobs.task import Gang, Lost, Outcome, Task, Work
 from imax_dist.output.poster import require_printable
+from imax_dist.pipeline.checkpoint import CheckpointFolder
 
 
 class Attempts:
@@ -84,6 +85,11 @@ class Attempts:
         attempt = state.attempts + 1
         try:
             folder = JobFolder.of(self._out, job_id)
+            made = folder.finished(job.fingerprint)
+            if made is not None:  # the gang or the batch was lost after DONE was written
+                CheckpointFolder(folder.checkpoints).remove()
+                self._settle(job_id, done_state(made, attempts=state.attempts), slot)
+                return None
             require_printable(folder.poster, to_mapping(job.request))
             folder.open(job)
         except ImaxError as error:

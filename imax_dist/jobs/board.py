@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.policy import STEPPING
-from imax_dist.jobs.state import OVER, Queued, Running, State
+from imax_dist.jobs.state import OVER, Queued, Running, State, interrupted
 from imax_dist.jobs.store import Row, Store
 
 PROGRESS_EVERY_S = 1.0
@@ -70,19 +70,6 @@ class Board:
             state = self.states[job_id]
             assert isinstance(state, Running)
             self.move(job_id, interrupted(state))
-
-
-def interrupted(state: Running) -> Queued:
-    """What a running job goes back to when the run that had it ends."""
-    before = state.before
-    return Queued(
-        attempts=before.attempts + 1,
-        fruitless=before.fruitless,
-        hangs=before.hangs,
-        ranks=before.ranks,
-        proofed=before.proofed,
-        after="the batch was interrupted",
-    )
 
 
 def mark(stage: str, step: int) -> Mark:

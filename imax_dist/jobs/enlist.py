@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from imax_dist.jobs.job import Job, JobFolder
-from imax_dist.jobs.state import Done, Failed, Queued, State
+from imax_dist.jobs.state import Done, Failed, Queued, State, done_state
 from imax_dist.jobs.store import Row, Store
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 
@@ -30,7 +29,9 @@ def state_of(job: Job, row: Row | None, folder: JobFolder) -> State:
     record = folder.finished(job.fingerprint)
     if record is not None:
         CheckpointFolder(folder.checkpoints).remove()
-        return done_state(record, row)
+        if row is not None and isinstance(row.state, Done):
+            return row.state
+        return done_state(record, attempts=1 if row is None else row.attempts)
     if row is None or row.job.fingerprint != job.fingerprint:
         return Queued()
     if isinstance(row.state, Done):
@@ -38,18 +39,6 @@ def state_of(job: Job, row: Row | None, folder: JobFolder) -> State:
     if isinstance(row.state, Failed) and row.state.retryable:
         return Queued(attempts=row.state.attempts, after=f"{row.state.kind}: {row.state.message}")
     return row.state
-
-
-def done_state(record: dict[str, Any], row: Row | None) -> Done:
-    """What DONE says, as a state."""
-    if row is not None and isinstance(row.state, Done):
-        return row.state
-    return Done(
-        sha256=str(record.get("pixels_sha256", "")),
-        bytes=int(record.get("bytes", 0)),
-        seconds=float(record.get("seconds", 0.0)),
-        attempts=int(record.get("attempt", 1)),
-    )
 
 
 def _differs(job: Job, row: Row | None, state: State) -> bool:

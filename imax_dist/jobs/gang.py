@@ -20,15 +20,14 @@ from imax_dist.errors import ClusterUnavailable
 from imax_dist.jobs.cluster import draining_nodes, has_gpus
 from imax_dist.jobs.rank import Rank
 from imax_dist.jobs.settings import Deadlines, PoolSettings
-from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Report, Stopped, Task
+from imax_dist.jobs.task import Finished, Lost, Outcome, Report, Task
+from imax_dist.jobs.verdict import first_line, loss_of, most_telling, outcome_of
 from imax_dist.pipeline.ranks import ParallelSettings
 
 POLL_S = 1.0
 """How long a rank holds a question for news before it answers that there is none."""
 THREADS = 4
 """Of a rank's process: one works, one answers polls, one takes orders, one is spare."""
-LOSSES = ("out_of_memory", "died", "crashed")
-"""Which of several ranks' losses says best what happened."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class RayGangs:
             facts = _join(actors, load_parallel(self.settings), deadline)
         except (RayError, GetTimeoutError) as error:
             _destroy(actors, group)
-            raise ClusterUnavailable(f"{name}: its ranks did not start: {_first_line(error)}") from error
+            raise ClusterUnavailable(f"{name}: its ranks did not start: {first_line(error)}") from error
         except BaseException:
             _destroy(actors, group)
             raise
@@ -125,7 +124,7 @@ class RayGang:
             self._losses.append(Lost("crashed", f"{self.name}: a rank failed and another did not end"))
         said_why = any(loss.kind != "crashed" for loss in self._losses)
         if self._losses and (said_why or overdue or not self._tasks):
-            return Report(events, ended, min(self._losses, key=_rank_of_loss))
+            return Report(events, ended, most_telling(self._losses))
         if done and not self._tasks:
             events += self._last_words()
         return Report(events, ended)
@@ -133,7 +132,7 @@ class RayGang:
     def _take_in(self, reference: Any) -> None:
         """One rank's end of a task. A crash may be the echo of another rank's death: poll waits for that."""
         rank, task = self._tasks.pop(reference)
-        outcome = _outcome(reference, rank)
+        outcome = outcome_of(reference, rank)
         self._outcomes[task.job_id][rank] = outcome
         if isinstance(outcome, Lost):
             self._losses.append(outcome)
@@ -170,7 +169,7 @@ class RayGang:
             try:
                 news = ray.get(reference)
             except RayError as error:
-                return events, _loss(error, rank)
+                return events, loss_of(error, rank)
             self._seen[rank] += len(news)
             events += news
             self._polls[self._ask(rank)] = (rank, time.monotonic())
@@ -193,15 +192,10 @@ class RayGang:
         return events
 
     def _ended(self) -> dict[str, Outcome]:
-        """Tasks all of whose ranks have ended: by the first rank's outcome, unless another one failed."""
+        """Tasks all of whose ranks have ended, each by what says most about it."""
         pending = {task.job_id for _, task in self._tasks.values()}
-        ended = {}
-        for job_id in [job for job in self._outcomes if job not in pending]:
-            by_rank = self._outcomes.pop(job_id)
-            outcomes = [by_rank[rank] for rank in sorted(by_rank)]
-            failed = [outcome for outcome in outcomes if not isinstance(outcome, Finished)]
-            ended[job_id] = (failed or outcomes)[0]
-        return ended
+        over = [job for job in self._outcomes if job not in pending]
+        return {job: _said(self._outcomes.pop(job)) for job in over}
 
     def _overdue_after_failure(self) -> bool:
         """One rank of a poster has failed and the others still wait for it."""
@@ -212,12 +206,8 @@ class RayGang:
 
     def _abandon(self) -> dict[str, Outcome]:
         """What the ranks that did end said about tasks that others will not end."""
-        said: dict[str, Outcome] = {}
-        for job, by_rank in self._outcomes.items():
-            failed = [outcome for outcome in by_rank.values() if not isinstance(outcome, Finished)]
-            if failed:
-                said[job] = failed[0]
-        return said
+        said = {job: _said(by_rank) for job, by_rank in self._outcomes.items() if by_rank}
+        return {job: outcome for job, outcome in said.items() if not isinstance(outcome, Finished)}
 
 
 def load_parallel(settings: PoolSettings) -> ParallelSettings:
@@ -234,6 +224,10 @@ def _join(actors: list[Any], parallel: ParallelSettings, deadline: float) -> lis
     return [{**place, **facts} for place, facts in zip(places, joined, strict=True)]
 
 
+def _said(by_rank: dict[int, Outcome]) -> Outcome:
+    return most_telling([by_rank[rank] for rank in sorted(by_rank)])
+
+
 def _ready(references: dict[Any, Any]) -> list[Any]:
     if not references:
         return []
@@ -243,36 +237,6 @@ def _ready(references: dict[Any, Any]) -> list[Any]:
 
 def _left(deadline: float) -> float:
     return max(0.1, deadline - time.monotonic())
-
-
-def _outcome(reference: Any, rank: int) -> Outcome:
-    try:
-        result = ray.get(reference)
-    except RayError as error:
-        return _loss(error, rank)
-    ((kind, details),) = result.items()
-    if kind == "finished":
-        return Finished(details)
-    if kind == "stopped":
-        return Stopped()
-    if kind == "refused":
-        return Refused(**details)
-    return Lost(details["kind"], f"rank {rank}: {details['message']}")
-
-
-def _loss(error: RayError, rank: int) -> Lost:
-    text = str(error)
-    memory = isinstance(error, ray.exceptions.OutOfMemoryError) or "running low on memory" in text
-    return Lost("out_of_memory" if memory else "died", f"rank {rank} died: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
-
-
-def _rank_of_loss(lost: Lost) -> int:
-    return LOSSES.index(lost.kind) if lost.kind in LOSSES else len(LOSSES)
 
 
 def _destroy(actors: list[Any], group: PlacementGroup) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from imax_dist.errors import ImaxError
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
-from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued, State
+from imax_dist.jobs.state import Cancelled, Failed, Proofed, Queued, State, done_state
 from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Stopped, Work
 
 STEPPING = ("native", "extrapolated")
@@ -111,13 +111,7 @@ def _after_success(outcome: Finished, begun: Queued, what: Circumstances) -> Sta
         if what.proofs_only:
             return Proofed(begun.attempts)
         return replace(begun, proofed=True, fruitless=0, not_before=0.0, after="")
-    facts = outcome.facts
-    return Done(
-        sha256=str(facts.get("pixels_sha256", "")),
-        bytes=int(facts.get("bytes", 0)),
-        seconds=float(facts.get("seconds", 0.0)),
-        attempts=begun.attempts,
-    )
+    return done_state(outcome.facts, attempts=begun.attempts)
 
 
 def _after_refusal(outcome: Refused, begun: Queued, retry: Retry, what: Circumstances) -> State:

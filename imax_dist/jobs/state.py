@@ -106,3 +106,26 @@ def from_record(name: str, record: dict[str, Any]) -> State:
 def attempts_of(state: State) -> int:
     """Times a gang has begun with it."""
     return state.before.attempts + 1 if isinstance(state, Running) else state.attempts
+
+
+def interrupted(state: Running) -> Queued:
+    """What a running job goes back to when the run that had it ends."""
+    before = state.before
+    return Queued(
+        attempts=before.attempts + 1,
+        fruitless=before.fruitless,
+        hangs=before.hangs,
+        ranks=before.ranks,
+        proofed=before.proofed,
+        after="the batch was interrupted",
+    )
+
+
+def done_state(record: dict[str, Any], *, attempts: int) -> Done:
+    """What a poster's DONE file says, as a state."""
+    return Done(
+        sha256=str(record.get("pixels_sha256", "")),
+        bytes=int(record.get("bytes", 0)),
+        seconds=float(record.get("seconds", 0.0)),
+        attempts=attempts,
+    )

@@ -9,16 +9,31 @@ from pathlib import Path
 from imax_dist.errors import BadValue, FolderBusy
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.lock import hold, lock_path
-from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued, State, attempts_of
+from imax_dist.jobs.state import (
+    Cancelled,
+    Done,
+    Failed,
+    Proofed,
+    Queued,
+    Running,
+    State,
+    attempts_of,
+    interrupted,
+)
 from imax_dist.jobs.store import Row, Store, store_paths, who
 
 
 def all_rows(out: Path) -> list[Row]:
-    """Every job of a folder, of all its shards. Raises MissingInput if there is no batch."""
-    rows = []
+    """Every job of a folder, of all its shards. Raises MissingInput if there is no batch.
+
+    What a batch that was killed left as running is queued: nobody works on it.
+    """
+    rows: list[Row] = []
     for path in store_paths(out):
         with _opened(path) as store:
-            rows += store.rows()
+            found = store.rows()
+        stale = any(isinstance(row.state, Running) for row in found) and not _busy(path)
+        rows += [_as_left(row) for row in found] if stale else found
     return rows
 
 
@@ -83,6 +98,10 @@ def _picked(out: Path, ids: Sequence[str]) -> Iterator[tuple[Store, Row]]:
                     yield store, row
     if missing:
         raise BadValue(f"{out} has no poster {', '.join(sorted(missing))}; see imax status {out}")
+
+
+def _as_left(row: Row) -> Row:
+    return row._replace(state=interrupted(row.state)) if isinstance(row.state, Running) else row
 
 
 def _require_idle(path: Path) -> None:

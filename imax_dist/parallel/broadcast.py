@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,7 @@ from imax_dist import errors
 from imax_dist.parallel.topology import Topology
 
 Tensors = Mapping[str, Tensor]
+T = TypeVar("T")
 
 
 def from_first_rank(make: Callable[[], Tensors], topology: Topology) -> dict[str, Tensor]:
@@ -43,6 +44,29 @@ def from_first_rank(make: Callable[[], Tensors], topology: Topology) -> dict[str
     return tensors
 
 
+def on_every_rank(make: Callable[[], T], topology: Topology) -> T:
+    """Run ``make`` on every rank and give each its own; if it raises on any, every rank raises that error.
+
+    The lowest rank's error is the one that all raise, so that the reason is what a person sees, and not that
+    another rank's connection was closed. A rank that failed itself raises its own.
+    """
+    if topology.world_size == 1:
+        return make()
+    made: T | None = None
+    own: Exception | None = None
+    try:
+        made = make()
+    except Exception as error:
+        own = error
+    failed = highest(topology.world_size - topology.rank if own else 0, topology)
+    if failed:
+        source = topology.world_size - failed
+        said = {"error": _describe_error(own, source)} if own and source == topology.rank else {}
+        name, message = _broadcast_json(said, topology, source=source)["error"]
+        raise own or getattr(errors, name)(message)
+    return cast(T, made)
+
+
 def highest(value: int, topology: Topology) -> int:
     """The largest ``value`` any rank brought, on every rank."""
     if topology.world_size == 1:
@@ -60,19 +84,19 @@ def _describe(x: Tensor) -> tuple[str, list[int]]:
     return str(x.dtype).removeprefix("torch."), list(x.shape)
 
 
-def _describe_error(error: Exception) -> tuple[str, str]:
+def _describe_error(error: Exception, rank: int = 0) -> tuple[str, str]:
     if isinstance(error, errors.ImaxError):
         return type(error).__name__, str(error)
-    return "ImaxError", f"rank 0 failed: {type(error).__name__}: {error}"
+    return "ImaxError", f"rank {rank} failed: {type(error).__name__}: {error}"
 
 
-def _broadcast_json(value: dict[str, Any], topology: Topology) -> dict[str, Any]:
+def _broadcast_json(value: dict[str, Any], topology: Topology, *, source: int = 0) -> dict[str, Any]:
     content = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
     length = torch.tensor(len(content), device=topology.device)
-    dist.broadcast(length, src=0)
+    dist.broadcast(length, src=source)
     buffer = torch.empty(int(length.item()), dtype=torch.uint8, device=topology.device)
-    if topology.is_first:
+    if topology.rank == source:
         buffer.copy_(content)
-    dist.broadcast(buffer, src=0)
+    dist.broadcast(buffer, src=source)
     decoded: dict[str, Any] = json.loads(bytes(buffer.cpu().tolist()))
     return decoded

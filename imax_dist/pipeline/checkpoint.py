@@ -1,17 +1,21 @@
 """A poster in the middle of its passes, on disk: safetensors with a few words of metadata.
 
 One file holds all that the rest of the render needs (latents, reference, where it stands), for the whole
-image, so that any number of ranks can go on from it. Nothing pickled is read.
+image, so that any number of ranks can go on from it. Nothing pickled is read. A hash over tensors and words
+tells a changed bit from a good file (DECISIONS, entry 46).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -19,8 +23,10 @@ from torch import Tensor
 from imax_dist.errors import BadManifest, MissingInput
 from imax_dist.output.atomic import write_bytes
 
-FORMAT = "imax-checkpoint/1"
+FORMAT = "imax-checkpoint/2"
 KEPT = 2
+LARGEST_BYTES = 8 << 30
+"""Latents and reference of the largest picture in float64 take half of it; more is never read."""
 Resume = Literal["auto", "never", "must"]
 
 
@@ -58,6 +64,7 @@ class CheckpointFolder:
             "seed": str(checkpoint.seed),
         }
         tensors = {name: tensor.contiguous().cpu() for name, tensor in checkpoint.tensors.items()}
+        metadata["sha256"] = content_hash(metadata, tensors)
         write_bytes(path, save(tensors, metadata=metadata))  # save_file has its own temp file and mode
         for old in self.files()[KEPT:]:
             old.unlink(missing_ok=True)
@@ -96,9 +103,21 @@ class CheckpointFolder:
             self.folder.rmdir()
 
 
+def content_hash(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of the words (but ``sha256``) and of every tensor's name, dtype, shape and values."""
+    words = {name: text for name, text in metadata.items() if name != "sha256"}
+    found = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
 def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
-    """Read one file. Raises BadManifest if it is torn, foreign, or of another poster or settings."""
+    """Read one file. Raises BadManifest if it is torn, changed, foreign, or of another poster or settings."""
     try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise BadManifest(f"{path} cannot be used: it is larger than any checkpoint of this program")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
@@ -117,6 +136,8 @@ def _checked(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -
     phase = metadata["phase"]
     if phase not in ("native", "extrapolated") or "latents" not in tensors:
         raise BadManifest(f"{path} cannot be read as a checkpoint: phase or latents missing")
+    if metadata["sha256"] != content_hash(metadata, tensors):
+        raise BadManifest(f"{path} cannot be used: its hash is not that of its content; it was damaged")
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise BadManifest(f"{path} cannot be used: it holds numbers that are not finite")
     return Checkpoint(

@@ -13,7 +13,7 @@ from torch import Tensor
 from imax_dist.events import Listener, ignore, stage
 from imax_dist.models.base import FlowModel
 from imax_dist.models.load import load_model
-from imax_dist.parallel.broadcast import from_first_rank
+from imax_dist.parallel.broadcast import from_first_rank, on_every_rank
 from imax_dist.parallel.topology import Topology, detect, process_group
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.decode import decode
@@ -57,8 +57,11 @@ def render(
     joined = dist.is_available() and dist.is_initialized()
     with nullcontext() if joined else process_group(topology):
         with stage(listen, "load"):
-            model = load_model(
-                request.model, device=topology.device, dtype=request.dtype, text=topology.is_first
+            model = on_every_rank(
+                lambda: load_model(
+                    request.model, device=topology.device, dtype=request.dtype, text=topology.is_first
+                ),
+                topology,
             )
         spec = model.spec
         ranks = join_ranks(parallel or ParallelSettings(), topology, heads=spec.heads, kv_heads=spec.kv_heads)

@@ -12,6 +12,7 @@ from torch import Tensor
 from imax_dist.events import Listener, ignore, stage
 from imax_dist.models.base import FlowModel
 from imax_dist.models.load import load_model
+from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.parallel.topology import Topology, pick_device, process_group
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.proof import Proof, render_proof
@@ -68,7 +69,9 @@ class Renderer:
         show_native: Callable[[Tensor], None] | None = None,
     ) -> Rendering:
         """As imax_dist.pipeline.render.render, on all ranks together."""
-        model = self.model(request, listen=listen, text=self.topology.is_first)
+        model = on_every_rank(
+            lambda: self.model(request, listen=listen, text=self.topology.is_first), self.topology
+        )
         heads, kv_heads = model.spec.heads, model.spec.kv_heads
         if (heads, kv_heads) not in self._ranks:
             joined = join_ranks(self.parallel, self.topology, heads=heads, kv_heads=kv_heads)

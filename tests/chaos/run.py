@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -78,6 +79,10 @@ class Shop:
     @property
     def driver(self) -> subprocess.Popen[str]:
         return self.drivers[-1]
+
+    @property
+    def ended(self) -> bool:
+        return self.driver.poll() is not None
 
     def start(self) -> None:
         command = [sys.executable, "-m", "imax_dist", "batch", str(self.manifest), "--out", str(self.out)]
@@ -151,19 +156,21 @@ def seconds_of(event: dict[str, Any]) -> float:
     return datetime.fromisoformat(event["ts"]).timestamp()
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
-    deadline = time.monotonic() + seconds
+def wait_until(what: str, condition: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
+    """The first true value of ``condition``; longer on a machine that is busy with other work."""
+    patience = seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / 2)
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         value = condition()
         if value:
             return value
         time.sleep(0.05)
-    raise TimeoutError("what was waited for did not come")
+    raise TimeoutError(f"waited {patience:.0f} s for {what}")
 
 
 def strike(shop: Shop, kind: str, rng: random.Random) -> Fault | None:
     """Break something while a poster is being made; None once the batch has ended."""
-    found = wait_until(lambda: shop.working() or shop.driver.poll() is not None)
+    found = wait_until("a poster at work", lambda: shop.working() or shop.ended)
     if found is True:
         return None
     gang, job, step = rng.choice(found)
@@ -181,9 +188,9 @@ def send(number: signal.Signals) -> Callable[[Shop, Fault, int], None]:
 
 
 def tear(shop: Shop, fault: Fault, pid: int) -> None:
-    files = sorted((shop.out / fault.job / "checkpoints").glob("step-*.safetensors"))
-    if files:
-        files[-1].write_bytes(files[-1].read_bytes()[: files[-1].stat().st_size // 2])
+    for file in sorted((shop.out / fault.job / "checkpoints").glob("step-*.safetensors"))[-1:]:
+        with suppress(FileNotFoundError):  # a newer one has taken its place
+            os.truncate(file, file.stat().st_size // 2)
     os.kill(pid, signal.SIGKILL)
 
 
@@ -206,7 +213,7 @@ def drain(shop: Shop, fault: Fault, pid: int) -> None:
     ray_command = [sys.executable, "-m", "ray.scripts.scripts", *command[1:], *reason]
     subprocess.run([*ray_command, "--deadline-remaining-seconds", "20"], check=True, capture_output=True)
     fault.at = time.time()
-    wait_until(lambda: seen(shop, fault), 30)
+    wait_until("the drain to be seen", lambda: seen(shop, fault), 30)
     shop.nodes.remove(node)
     shop.cluster.remove_node(node)
     shop.nodes.append(shop.cluster.add_node(num_cpus=2))
@@ -257,8 +264,8 @@ def storm(shop: Shop, seed: int) -> list[Fault]:
             break
         faults.append(fault)
         print(f"{kind}: {fault.job} at step {fault.step} on {fault.gang}", flush=True)
-        wait_until(lambda fault=fault: seen(shop, fault))
-        wait_until(lambda fault=fault: back(shop, fault))
+        wait_until(f"the loss of {fault.gang}", lambda fault=fault: seen(shop, fault) or shop.ended)
+        wait_until(f"{fault.job} to go on", lambda fault=fault: back(shop, fault) or shop.ended)
         time.sleep(rng.uniform(0.0, 4.0))
     return faults
 
@@ -317,6 +324,13 @@ def table(faults: list[Fault]) -> str:
     return "\n".join(rows)
 
 
+def last_words(folder: Path) -> str:
+    """What the batch and its drivers said last, for whoever looks into a failed run."""
+    logs = [folder / "out" / "events.jsonl", *sorted(folder.glob("driver-*.log"))]
+    tails = [log.read_text(encoding="utf-8").splitlines()[-40:] for log in logs if log.is_file()]
+    return "\n\n".join("\n".join(tail) for tail in tails)
+
+
 def out_of_time(number: int, frame: object) -> None:
     raise TimeoutError("the time limit is over")
 
@@ -354,6 +368,9 @@ def main() -> int:
             faults = storm(shop, options.seed)
             code = shop.driver.wait(options.limit_s)
             wrong = verdict(shop, hashes(calm.out), options.posters)
+        except BaseException:
+            print(last_words(folder), file=sys.stderr, flush=True)
+            raise
         finally:
             for each in shops:
                 each.end()

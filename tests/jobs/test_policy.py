@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from ray.exceptions import OutOfMemoryError, RayError
 
 from imax_dist.jobs.policy import Circumstances, after, allowed_silence, backoff, choose
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
 from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued
-from imax_dist.jobs.task import Finished, Lost, Refused, Stopped
+from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Stopped
+from imax_dist.jobs.verdict import loss_of, most_telling
 
 SETTINGS = PoolSettings(retry=Retry(attempts=3, backoff=2.0, longest_backoff=5.0))
 NOW = 100.0
@@ -132,3 +134,42 @@ def test_proofs_are_given_out_one_a_rank_before_posters() -> None:
     waiting = [("a", Queued(proofed=True)), ("b", Queued()), ("c", Queued()), ("d", Queued())]
     assert choose(waiting, now=NOW, ranks=2, proofs_first=True) == ("proof", ["b", "c"])
     assert choose(waiting[:1], now=NOW, ranks=2, proofs_first=True) == ("poster", ["a"])
+
+
+MEMORY = Lost("out_of_memory", "rank 1: no memory")
+CLOSED = Lost("crashed", "rank 0: connection closed by peer")
+MISSING = Refused("MissingInput", "no model here", False)
+ECHO = Refused("ImaxError", "rank 1 failed: RuntimeError: a bug", False)
+BUG = Lost("crashed", "rank 1: RuntimeError: a bug")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ([FINISHED, Finished({})], FINISHED),
+        ([Stopped(), FINISHED], Stopped()),
+        ([FINISHED, MISSING], MISSING),
+        ([CLOSED, MISSING], MISSING),
+        ([ECHO, BUG], BUG),
+        ([ECHO, MEMORY, ECHO], MEMORY),
+        ([MISSING, MEMORY], MEMORY),
+        ([CLOSED, Lost("died", "rank 1 died")], Lost("died", "rank 1 died")),
+        ([CLOSED, BUG], CLOSED),
+    ],
+)
+def test_of_several_ranks_the_one_that_knows_why_is_believed(said: list[Outcome], told: Outcome) -> None:
+    assert most_telling(said) == told
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (RayError("the worker died unexpectedly"), "died"),
+        (RayError("Task was killed due to the node running low on memory."), "out_of_memory"),
+        (OutOfMemoryError("killed"), "out_of_memory"),
+    ],
+)
+def test_a_process_that_ray_ended_for_its_memory_is_out_of_memory(error: RayError, kind: str) -> None:
+    lost = loss_of(error, 1)
+    assert lost.kind == kind
+    assert lost.message.startswith("rank 1 died: ")

@@ -10,7 +10,7 @@ from fake_gang import DONE, Script, World
 
 from imax_dist.errors import ClusterUnavailable, Preempted
 from imax_dist.jobs.board import Board
-from imax_dist.jobs.job import make_job
+from imax_dist.jobs.job import JobFolder, make_job
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
 from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued, Running
@@ -212,6 +212,29 @@ def test_a_crash_of_the_pool_leaves_no_gang_and_no_running_job(tmp_path: Path, w
         shop.run(stop=broken)
     assert not world.alive
     assert not any(isinstance(state, Running) for state in shop.states().values())
+
+
+def test_a_poster_that_was_done_when_its_gang_was_lost_is_not_made_again(
+    tmp_path: Path, world: World
+) -> None:
+    shop = Shop(tmp_path, world, 2)
+    job = Board(shop.store).jobs["a"]
+    build = world.build
+
+    def finish_then_die(name: str, ranks: int) -> Any:
+        folder = JobFolder.of(tmp_path, "a")
+        if world.made == 1:  # the second gang: the first was lost after it had written all
+            folder.poster.write_bytes(b"pixels")
+            folder.checkpoints.mkdir()
+            folder.finish(job.fingerprint, {"pixels_sha256": "ab", "seconds": 2.0})
+        return build(name, ranks)
+
+    world.scripts["a"] = [Script(3, DIED)]
+    world.build = finish_then_die  # type: ignore[method-assign]
+    states = shop.run()
+    assert states["a"] == Done("ab", 6, 2.0, attempts=1)
+    assert [name for _, _, name, _ in world.started] == ["a", "b"]
+    assert not (tmp_path / "a" / "checkpoints").exists()
 
 
 def test_a_restart_queues_what_was_running(tmp_path: Path, world: World) -> None:

@@ -116,7 +116,7 @@ def test_a_poster_finished_by_an_earlier_run_is_not_made_again(store: Store, tmp
     folder.finish(JOBS[1].fingerprint, {"pixels_sha256": "cd", "seconds": 2.0})
     assert damaged(tmp_path, store.rows()) == ["job-3"]
     enlist(store, JOBS, tmp_path)
-    assert state(store, "job-1") == Done("cd", 6, 2.0, 1)
+    assert state(store, "job-1") == Done("cd", 6, 2.0, 2)
     assert not folder.checkpoints.exists()
 
 
@@ -137,6 +137,14 @@ def test_while_a_batch_runs_cancelling_leaves_a_note_and_the_rest_waits(store: S
     assert store.cancel_asked() == {"job-0"}
     store.move("job-0", Cancelled())
     assert store.cancel_asked() == set()
+
+
+def test_what_a_killed_batch_left_running_is_shown_as_queued(store: Store, tmp_path: Path) -> None:
+    with hold(tmp_path / "batch.lock", "someone"):
+        assert [row.state_name for row in all_rows(tmp_path)][1] == "running"
+    row = all_rows(tmp_path)[1]
+    assert (row.state_name, row.note()) == ("queued", "the batch was interrupted")
+    assert row.attempts == 2
 
 
 def test_a_wish_for_an_unknown_poster_is_refused(store: Store, tmp_path: Path) -> None:

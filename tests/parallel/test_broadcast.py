@@ -11,7 +11,7 @@ from ranks import run_ranks
 from torch import Tensor
 
 from imax_dist.errors import BadConfig, BadManifest, CannotWrite, ImaxError, MissingInput, Preempted
-from imax_dist.parallel.broadcast import from_first_rank, highest
+from imax_dist.parallel.broadcast import from_first_rank, highest, on_every_rank
 from imax_dist.parallel.topology import Topology
 
 ALONE = Topology(0, 1, 0, "test", torch.device("cpu"))
@@ -70,8 +70,23 @@ def exchange(topology: Topology) -> dict[str, Any]:
         "calls": calls,
         "same": same,
         "empty": empty,
+        "together": [together(topology, failing) for failing in (set[int](), {2}, {1, 2}, {0})],
         "highest": [highest(topology.rank, topology), highest(-topology.rank, topology)],
     }
+
+
+def together(topology: Topology, failing: set[int]) -> Any:
+    """What each rank gets when the ranks ``failing`` cannot do their part."""
+
+    def make() -> int:
+        if topology.rank in failing:
+            raise MissingInput("no model here") if topology.rank == 2 else ValueError("a bug")
+        return topology.rank * 10
+
+    try:
+        return on_every_rank(make, topology)
+    except Exception as error:
+        return type(error).__name__, str(error)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +120,19 @@ def test_an_unknown_error_reaches_the_others_with_its_name(results: list[dict[st
         ]
 
 
+def test_what_fails_on_one_rank_fails_on_all_with_its_reason(results: list[dict[str, Any]]) -> None:
+    missing, bug, told = (
+        ("MissingInput", "no model here"),
+        ("ValueError", "a bug"),
+        "failed: ValueError: a bug",
+    )
+    assert [result["together"] for result in results] == [
+        [0, missing, ("ImaxError", f"rank 1 {told}"), bug],
+        [10, missing, bug, ("ImaxError", f"rank 0 {told}")],
+        [20, missing, missing, ("ImaxError", f"rank 0 {told}")],
+    ]
+
+
 def test_the_highest_value_of_any_rank_is_known_to_all(results: list[dict[str, Any]]) -> None:
     assert all(result["highest"] == [2, 0] for result in results)
 
@@ -112,5 +140,6 @@ def test_the_highest_value_of_any_rank_is_known_to_all(results: list[dict[str, A
 def test_a_world_of_one_just_makes_them() -> None:
     assert from_first_rank(made, ALONE).keys() == made().keys()
     assert highest(5, ALONE) == 5
+    assert on_every_rank(lambda: 7, ALONE) == 7
     with pytest.raises(ValueError, match="a bug"):
         from_first_rank(fail(ValueError("a bug")), ALONE)

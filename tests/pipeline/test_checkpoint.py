@@ -15,7 +15,14 @@ import torch
 from safetensors.torch import save_file
 
 from imax_dist.errors import BadManifest, CannotWrite, MissingInput
-from imax_dist.pipeline.checkpoint import Checkpoint, CheckpointFolder, Resume, read_checkpoint
+from imax_dist.pipeline.checkpoint import (
+    FORMAT,
+    Checkpoint,
+    CheckpointFolder,
+    Resume,
+    content_hash,
+    read_checkpoint,
+)
 
 POSTER = "a" * 64
 OTHER_POSTER = "b" * 64
@@ -115,7 +122,7 @@ def other_program(path: Path) -> None:
 
 def other_version(path: Path) -> None:
     metadata = {
-        "format": "imax-checkpoint/9",
+        "format": "imax-checkpoint/1",
         "fingerprint": POSTER,
         "phase": "native",
         "step": "1",
@@ -137,19 +144,45 @@ def no_latents(path: Path) -> None:
 
 
 def no_step(path: Path) -> None:
-    metadata = {"format": "imax-checkpoint/1", "fingerprint": POSTER, "phase": "native", "seed": "0"}
-    save_file({"latents": torch.zeros(1, 16, 4, 4)}, path, metadata=metadata)
+    with_words(path, {"format": FORMAT, "fingerprint": POSTER, "phase": "native", "seed": "0"})
 
 
 def step_not_a_number(path: Path) -> None:
-    metadata = {
-        "format": "imax-checkpoint/1",
-        "fingerprint": POSTER,
-        "phase": "native",
-        "seed": "0",
-        "step": "x",
-    }
-    save_file({"latents": torch.zeros(1, 16, 4, 4)}, path, metadata=metadata)
+    with_words(path, {"format": FORMAT, "fingerprint": POSTER, "phase": "native", "seed": "0", "step": "x"})
+
+
+def no_hash(path: Path) -> None:
+    words = {"format": FORMAT, "fingerprint": POSTER, "phase": "native", "seed": "0", "step": "9"}
+    save_file({"latents": torch.zeros(1, 16, 4, 4)}, path, metadata=words)
+
+
+def with_words(path: Path, words: dict[str, str]) -> None:
+    """A file with these words and the hash that belongs to them."""
+    tensors = {"latents": torch.zeros(1, 16, 4, 4)}
+    save_file(tensors, path, metadata={**words, "sha256": content_hash(words, tensors)})
+
+
+def flipped_bit(path: Path) -> None:
+    """The lowest bit of the last number: it stays finite, and almost the same."""
+    content = bytearray(path.read_bytes())
+    content[-4] ^= 1
+    path.write_bytes(content)
+
+
+def other_step(path: Path) -> None:
+    content = path.read_bytes()
+    assert content.count(b'"step":"9"') == 1
+    path.write_bytes(content.replace(b'"step":"9"', b'"step":"8"'))
+
+
+def other_shape(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"[1,16,4,4]", b"[1,4,16,4]", 1))
+
+
+def absurdly_large(path: Path) -> None:
+    """A sparse file: a terabyte that takes no room."""
+    os.truncate(path, 1 << 40)
 
 
 def a_pickle(path: Path) -> None:
@@ -176,13 +209,18 @@ UNUSABLE: list[tuple[Callable[[Path], None], str]] = [
     (tear, r"cannot be read as a checkpoint"),
     (tear_header, r"cannot be read as a checkpoint"),
     (empty, r"cannot be read as a checkpoint"),
-    (other_program, r"is not a checkpoint of this program \(imax-checkpoint/1\)"),
-    (other_version, r"is not a checkpoint of this program \(imax-checkpoint/1\)"),
+    (other_program, r"is not a checkpoint of this program \(imax-checkpoint/2\)"),
+    (other_version, r"is not a checkpoint of this program \(imax-checkpoint/2\)"),
     (other_poster, r"belongs to another poster or other settings; use --resume never to start over"),
     (not_finite, r"cannot be used: it holds numbers that are not finite"),
     (no_latents, r"cannot be read as a checkpoint: phase or latents missing"),
     (no_step, r"cannot be read as a checkpoint: 'step'"),
+    (no_hash, r"cannot be read as a checkpoint: 'sha256'"),
     (step_not_a_number, r"cannot be read as a checkpoint: invalid literal"),
+    (flipped_bit, r"cannot be used: its hash is not that of its content; it was damaged"),
+    (other_step, r"cannot be used: its hash is not that of its content; it was damaged"),
+    (other_shape, r"cannot be used: its hash is not that of its content; it was damaged"),
+    (absurdly_large, r"cannot be used: it is larger than any checkpoint of this program"),
     (a_pickle, r"cannot be read as a checkpoint"),
     (a_torch_file, r"cannot be read as a checkpoint"),
     (a_folder, r"cannot be read as a checkpoint"),
