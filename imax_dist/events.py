@@ -1,7 +1,7 @@
 """What happens while a poster is made, as small named events; listeners draw, log or count them.
 
 Names: ``stage.started`` (stage, steps), ``step`` (stage, index, steps, sigma, seconds), ``stage.done``
-(stage, seconds), ``checkpoint`` (path), ``note`` (text).
+(stage, seconds), ``checkpoint`` (path, phase, step, seconds), ``note`` (text), ``memory`` (rank, peak_bytes).
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imax_dist.cli.memory import peak_memory
 from imax_dist.cli.progress import ProgressBars
 from imax_dist.cli.request_options import (
     add_parallel_options,
@@ -21,6 +20,7 @@ from imax_dist.cli.stop_signal import StopSignal
 from imax_dist.config import from_mapping, to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.events import ignore
+from imax_dist.pipeline.memory import peak_memory
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,8 +15,13 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.asked = False
+        self.arm()
+
+    def arm(self) -> StopSignal:
+        """Set the handlers, again where another library has set its own; returns itself."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
+        return self
 
     def __call__(self) -> bool:
         return self.asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,10 +72,11 @@ def run_batch(
 ) -> list[Row]:
     """Render what is missing; the rows of this run's jobs at its end.
 
-    ``watch`` gets the board before the first event; ``arm`` is called when Ray has started (it sets signal
-    handlers of its own) and returns the stop signal. Raises FolderBusy, ClusterUnavailable, CannotWrite,
-    Preempted.
+    ``watch`` gets the board before the first event. ``arm`` sets signal handlers and returns the stop signal,
+    always the same one: it is called at once, and again when Ray has put its own handlers in their place.
+    Raises FolderBusy, ClusterUnavailable, CannotWrite, Preempted.
     """
+    arm()
     load_parallel(batch.settings)
     require_writable(batch.out)
     path = store_path(batch.out, batch.shard)
@@ -116,6 +118,7 @@ def _log(path: Path) -> Listener:
 
     def listen(name: str, fields: dict[str, Any]) -> None:
         if name not in NOT_LOGGED:
-            write(name, fields)
+            with suppress(OSError):  # a log only: the store tells of a full disk
+                write(name, fields)
 
     return listen

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from imax_dist.errors import BadValue, ClusterUnavailable
+from imax_dist.errors import BadValue, ClusterUnavailable, Preempted
 from imax_dist.jobs.guardian import guarded
 from imax_dist.jobs.settings import PoolSettings
 
@@ -44,6 +44,8 @@ def _connect(address: str, settings: PoolSettings) -> None:
         else:
             _require_listener(address)
             ray.init(address=address, **quiet)
+    except SystemExit as error:  # Ray's own answer to a SIGTERM while it starts
+        raise Preempted("stopped before any poster was begun; the same command begins again") from error
     except (RayError, ConnectionError, ValueError, OSError, RuntimeError, OverflowError) as error:
         raise ClusterUnavailable(_why_not(address, error)) from error
 

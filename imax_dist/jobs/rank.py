@@ -27,6 +27,7 @@ from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.task import LossKind, Task
 from imax_dist.output.poster import write_native, write_poster
 from imax_dist.pipeline.checkpoint import CheckpointFolder
+from imax_dist.pipeline.memory import peak_bytes
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.renderer import Renderer
 
@@ -95,6 +96,7 @@ class Rank:
             return {"lost": {"kind": loss_kind(error), "message": f"{type(error).__name__}: {error}"}}
         finally:
             self._stop_asked.discard(task.job_id)
+            self._tell("memory", {"job": task.job_id, "rank": self.rank, "peak_bytes": peak_bytes()})
 
     def events(self, after: int, wait_s: float) -> list[tuple[str, dict[str, Any]]]:
         """Events from number ``after`` on; waits up to ``wait_s`` for the first.
@@ -158,11 +160,15 @@ class Rank:
         def listen(name: str, fields: dict[str, Any]) -> None:
             with suppress(OSError):  # a log only: a full disk is told by what has to be written
                 log(name, {"attempt": task.attempt, **fields})
-            with self._news:
-                self._events.append((name, {"job": task.job_id, **fields}))
-                self._news.notify_all()
+            self._tell(name, {"job": task.job_id, **fields})
 
         return listen
+
+    def _tell(self, name: str, fields: dict[str, Any]) -> None:
+        """Wake the thread that answers the pool's poll."""
+        with self._news:
+            self._events.append((name, fields))
+            self._news.notify_all()
 
 
 WORK: dict[str, Callable[[Rank, Task], dict[str, Any]]] = {

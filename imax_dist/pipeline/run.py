@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -41,8 +42,10 @@ class Run:
         if self.checkpoints is None:
             return
         checkpoint = Checkpoint(phase, step, self.plan.fingerprint, self.plan.request.seed, tensors)
+        started = time.perf_counter()
         path = self.checkpoints.save(checkpoint)
-        self.listen("checkpoint", {"path": str(path), "phase": phase, "step": step})
+        seconds = time.perf_counter() - started
+        self.listen("checkpoint", {"path": str(path), "phase": phase, "step": step, "seconds": seconds})
 
     def end_alone(
         self, phase: Literal["native", "extrapolated"], step: int, steps: int, tensors: dict[str, Tensor]

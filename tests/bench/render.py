@@ -24,11 +24,11 @@ def worker(size: str) -> None:
     """One rank's render with the model loaded before the clock starts; rank 0 prints JSON."""
     import torch
 
-    from imax_dist.cli.memory import peak_memory
     from imax_dist.errors import Preempted
     from imax_dist.models.load import load_model
     from imax_dist.models.quiet import quiet_libraries
     from imax_dist.parallel.topology import detect, process_group
+    from imax_dist.pipeline.memory import peak_memory
     from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
     from imax_dist.pipeline.render import render_with
     from imax_dist.pipeline.request import Request

@@ -28,6 +28,7 @@ FAULTS = (
     ["kill"] * 4
     + ["stop"] * 3
     + ["torn checkpoint"] * 2
+    + ["flipped bit"] * 2
     + ["driver kill"] * 2
     + ["driver SIGTERM"]
     + ["drain"] * 2
@@ -187,11 +188,29 @@ def send(number: signal.Signals) -> Callable[[Shop, Fault, int], None]:
     return strike_rank
 
 
-def tear(shop: Shop, fault: Fault, pid: int) -> None:
-    for file in sorted((shop.out / fault.job / "checkpoints").glob("step-*.safetensors"))[-1:]:
-        with suppress(FileNotFoundError):  # a newer one has taken its place
-            os.truncate(file, file.stat().st_size // 2)
-    os.kill(pid, signal.SIGKILL)
+def spoil(harm: Callable[[Path], None]) -> Callable[[Shop, Fault, int], None]:
+    """Harm the newest checkpoint, then kill the rank."""
+
+    def strike_rank(shop: Shop, fault: Fault, pid: int) -> None:
+        for file in sorted((shop.out / fault.job / "checkpoints").glob("step-*.safetensors"))[-1:]:
+            with suppress(FileNotFoundError):  # a newer one has taken its place
+                harm(file)
+        os.kill(pid, signal.SIGKILL)
+
+    return strike_rank
+
+
+def tear(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def flip_bit(file: Path) -> None:
+    """The lowest bit of one number, which stays finite."""
+    with file.open("r+b") as content:
+        content.seek(-4, os.SEEK_END)
+        low = content.read(1)[0]
+        content.seek(-4, os.SEEK_END)
+        content.write(bytes([low ^ 1]))
 
 
 def end_driver(number: signal.Signals) -> Callable[[Shop, Fault, int], None]:
@@ -222,7 +241,8 @@ def drain(shop: Shop, fault: Fault, pid: int) -> None:
 STRIKES: dict[str, Callable[[Shop, Fault, int], None]] = {
     "kill": send(signal.SIGKILL),
     "stop": send(signal.SIGSTOP),
-    "torn checkpoint": tear,
+    "torn checkpoint": spoil(tear),
+    "flipped bit": spoil(flip_bit),
     "driver kill": end_driver(signal.SIGKILL),
     "driver SIGTERM": end_driver(signal.SIGTERM),
     "drain": drain,
@@ -281,6 +301,12 @@ def prepare(folder: Path, posters: int, steps: int) -> tuple[Path, Path, Path]:
     one_each.write_text("\n".join(map(json.dumps, lines[: len(REQUESTS)])))
     pool.write_text(yaml.safe_dump(POOL))
     return whole, one_each, pool
+
+
+def refused_checkpoints(out: Path) -> int:
+    """How many files a resuming poster passed over."""
+    logs = [read_events(path) for path in out.glob("*/events.jsonl")]
+    return sum("not resumed: " in event.get("text", "") for events in logs for event in events)
 
 
 def hashes(out: Path) -> dict[str, str]:
@@ -368,6 +394,7 @@ def main() -> int:
             faults = storm(shop, options.seed)
             code = shop.driver.wait(options.limit_s)
             wrong = verdict(shop, hashes(calm.out), options.posters)
+            refused = refused_checkpoints(shop.out)
         except BaseException:
             print(last_words(folder), file=sys.stderr, flush=True)
             raise
@@ -378,6 +405,7 @@ def main() -> int:
     print(table(faults))
     took = time.monotonic() - started
     print(f"seed {options.seed}: {options.posters} posters, {len(faults)} faults, {took:.0f} s")
+    print(f"{refused} spoilt checkpoints were passed over")
     wrong += [f"the last driver exited {code}"] if code else []
     wrong += [] if len(faults) >= 12 else [f"only {len(faults)} faults were dealt before the batch ended"]
     print("\n".join(wrong) or "every poster once, all latents those of the undisturbed run, no process left")

@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
+import torch
+
+from imax_dist.errors import MissingInput
 from imax_dist.jobs.rank import Rank
 from imax_dist.jobs.task import Task
-from imax_dist.pipeline import render
+from imax_dist.pipeline import render, renderer
 
 
 class FaultyRank(Rank):
-    """Job ``raised``: rank 1 raises on the first attempt. Job ``greedy``: out of memory, always."""
+    """What a job's name says goes wrong.
+
+    ``raised``: rank 1 raises on the first attempt. ``greedy``: torch is asked for more memory than there is,
+    ``large``: only on a gang of one. ``unloaded``: rank 0 finds no text encoder.
+    """
 
     def run(self, task: Task) -> dict[str, Any]:
-        original = render.make_plan
-        fault = self._fault(task)
-        if fault is not None:
-            render.make_plan = fault
+        module, name, fault = self._fault(task)
+        original = getattr(module, name)
+        setattr(module, name, fault or original)
         try:
             return super().run(task)
         finally:
-            render.make_plan = original
+            setattr(module, name, original)
 
-    def _fault(self, task: Task) -> Any:
-        def out_of_memory(*arguments: Any) -> Any:
-            raise MemoryError("planted")
+    def _fault(self, task: Task) -> tuple[ModuleType, str, Any]:
+        alone = self.world_size == 1
+        if task.job_id == "greedy" or (task.job_id == "large" and alone):
+            return render, "make_plan", out_of_memory
+        if task.job_id == "raised" and task.attempt == 1 and self.rank == 1:
+            return render, "make_plan", defect
+        if task.job_id == "unloaded" and self.rank == 0:
+            return renderer, "load_model", nothing_there
+        return render, "make_plan", None
 
-        def defect(*arguments: Any) -> Any:
-            raise RuntimeError("planted")
 
-        if task.job_id == "greedy":
-            return out_of_memory
-        return defect if task.job_id == "raised" and task.attempt == 1 and self.rank == 1 else None
+def out_of_memory(*arguments: Any) -> Any:
+    """A petabyte: torch's own error, not one of ours."""
+    return torch.empty(1 << 50)
+
+
+def defect(*arguments: Any) -> Any:
+    raise RuntimeError("planted")
+
+
+def nothing_there(*arguments: Any, **options: Any) -> Any:
+    raise MissingInput("model embedded: its text encoder is not there")

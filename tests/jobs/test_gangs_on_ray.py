@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from faulty_rank import FaultyRank
 
+from imax_dist.errors import CannotWrite
+from imax_dist.events import both
+from imax_dist.jobs import batch as jobs_batch
+from imax_dist.jobs.batch import Batch, run_batch
 from imax_dist.jobs.board import Board
+from imax_dist.jobs.cluster import draining_nodes
 from imax_dist.jobs.gang import RayGangs
 from imax_dist.jobs.job import make_job
+from imax_dist.jobs.metrics import PoolMetrics
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.rank import Rank
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
-from imax_dist.jobs.state import Done, Failed, Queued
+from imax_dist.jobs.state import Done, Failed, Proofed, Queued
 from imax_dist.jobs.store import Store
 from imax_dist.jobs.surroundings import Surroundings
+from imax_dist.jobs.wishes import approve
 from imax_dist.output.pixels import pixels_hash, to_eight_bit
+from imax_dist.output.png import read_pixels
+from imax_dist.output.verify import verify
 from imax_dist.parallel.topology import Topology, pick_device
 from imax_dist.pipeline.render import render
 from imax_dist.pipeline.request import Request
@@ -31,6 +46,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 Hook = Callable[[str, dict[str, Any]], None]
 LIMITS = Deadlines(build=60, first_step=60, step_least=20, stage=60, heartbeat=5, settle=1, stop=30)
+OWN_TAGS = ("state", "reason", "gang", "stage", "rank", "le")
 SEA = Request("a red sun over the sea", size="256x192", steps=10, native_steps=3)
 
 
@@ -58,14 +74,18 @@ class Run:
         jobs = enumerate(requests.items())
         self.store.add((make_job(r, name=name, position=i), Queued()) for i, (name, r) in jobs)
 
-    def __call__(self, *, rank_class: type[Rank] = Rank, **changes: Any) -> dict[str, Any]:
+    def __call__(
+        self, *, rank_class: type[Rank] = Rank, proofs_only: bool = False, **changes: Any
+    ) -> dict[str, Any]:
         chosen = settings(**changes)
+        board = Board(self.store)
         pool = Pool(
-            Board(self.store),
+            board,
             RayGangs(chosen, rank_class),
             chosen,
             out=self.out,
-            around=Surroundings(listen=self._hear),
+            proofs_only=proofs_only,
+            around=Surroundings(listen=both(PoolMetrics(board), self._hear)),
         )
         pool.run()
         return {row.job.id: row.state for row in self.store.rows()}
@@ -137,8 +157,12 @@ def storm(small_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ru
     """The same poster under several names, each with its own misfortune, on one gang after another."""
     out = tmp_path_factory.mktemp("storm")
     harm = Storm(out)
-    names = ["calm", "bad", "stopped", "torn", "raised", "greedy"]
-    requests = {name: SEA for name in names} | {"bad": Request("x", model="nosuchmodel")}
+    names = ["calm", "bad", "unloaded", "stopped", "torn", "raised", "printed", "greedy"]
+    requests = {name: SEA for name in names} | {
+        "bad": Request("x", model="nosuchmodel"),
+        "unloaded": replace(SEA, dtype="float64"),
+        "printed": replace(SEA, output={"pdf": {}, "tif": {"bits": 16}}),
+    }
     run = Run(out, requests, hook=harm)
     return run, harm, run(rank_class=FaultyRank)
 
@@ -181,6 +205,7 @@ def test_every_loss_has_its_reason(storm: tuple[Run, Storm, dict[str, Any]]) -> 
     reasons = sorted(fields["reason"] for fields in run.heard("gang.lost"))
     assert reasons == ["crashed", "died", "hung", "out_of_memory"]
     assert "RuntimeError: planted" in run.heard("gang.lost", reason="crashed")[0]["message"]
+    assert "can't allocate memory" in run.heard("gang.lost", reason="out_of_memory")[0]["message"]
     assert isinstance(states["greedy"], Failed)
     assert "it ran on 2 ranks, and most_ranks allows no more" in states["greedy"].message
 
@@ -193,8 +218,119 @@ def test_a_bad_value_fails_its_poster_and_keeps_the_gang(storm: tuple[Run, Storm
     assert len(run.heard("gang.ready")) == len(run.heard("gang.lost")), "greedy, the last, needs none after"
 
 
+def test_what_rank_0_alone_could_not_load_is_the_reason_and_keeps_the_gang(
+    storm: tuple[Run, Storm, dict[str, Any]],
+) -> None:
+    _, _, states = storm
+    assert states["unloaded"] == Failed(
+        "MissingInput", "model embedded: its text encoder is not there", attempts=1
+    )
+
+
+def test_print_files_and_the_native_picture_lie_beside_the_poster(
+    storm: tuple[Run, Storm, dict[str, Any]],
+) -> None:
+    run, _, _ = storm
+    folder = run.out / "printed"
+    assert run.done("printed")["latents_sha256"] == run.done("calm")["latents_sha256"]
+    recipe = json.loads((folder / "poster.recipe.json").read_text())
+    assert recipe["files"].keys() == {"poster.pdf", "poster.tif"}
+    for name in ("poster.png", "poster.tif", "poster.pdf"):
+        assert verify(folder / name).matches, name
+    height, width, _ = read_pixels(folder / "native.png").shape
+    assert f"{width}x{height}" == recipe["native_size"]
+
+
+def test_prometheus_gets_every_metric(storm: tuple[Run, Storm, dict[str, Any]]) -> None:
+    port = ray.nodes()[0]["MetricsExportPort"]
+    wanted = {
+        'imax_jobs_total{state="done"}': 5.0,
+        'imax_jobs_total{state="failed"}': 3.0,
+        'imax_gang_restarts_total{reason="hung"}': 1.0,
+        'imax_queue_depth{state="done"}': 5.0,
+        'imax_gangs{state="joined"}': 0.0,
+        "imax_job_seconds_count": 5.0,
+    }
+    deadline = time.monotonic() + 20
+    while (found := exported(port)).get("imax_job_seconds_count") != 5.0 and time.monotonic() < deadline:
+        time.sleep(0.3)
+    assert found | wanted == found
+    assert found['imax_peak_memory_bytes{gang="gang-0",rank="1"}'] > 100e6
+    assert found["imax_checkpoint_seconds_count"] > 15
+    assert found['imax_steps_total{gang="gang-0",stage="extrapolated"}'] > 50
+    assert found['imax_step_seconds_count{gang="gang-0",stage="native"}'] >= 15
+
+
+def exported(port: int) -> dict[str, float]:
+    """Our series as a scraper sees them, with our own tags only."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    found = {}
+    for name, tags, value in re.findall(r"^ray_(imax_\w+)\{(.*)\} (\S+)$", text, flags=re.MULTILINE):
+        own = [tag for tag in re.findall(r'\w+="[^"]*"', tags) if tag.split("=")[0] in OWN_TAGS]
+        found[name + (f"{{{','.join(own)}}}" if own else "")] = float(value)
+    return found
+
+
 def test_no_rank_outlives_the_pool(storm: tuple[Run, Storm, dict[str, Any]]) -> None:
     assert storm[0].left_alive() == []
+
+
+def test_a_poster_too_large_for_one_rank_is_made_on_two(
+    storm: tuple[Run, Storm, dict[str, Any]], tmp_path: Path
+) -> None:
+    run = Run(tmp_path, {"large": SEA})
+    states = run(rank_class=FaultyRank, ranks=1, most_ranks=2)
+    assert isinstance(states["large"], Done)
+    assert [fields["ranks"] for fields in run.heard("gang.ready")] == [1, 2]
+    assert run.heard("gang.lost")[0]["reason"] == "out_of_memory"
+    assert run.done("large")["latents_sha256"] == storm[0].done("calm")["latents_sha256"]
+
+
+def test_ray_tells_which_nodes_go_away(small_ray: None) -> None:
+    from ray._private.state import state
+
+    assert dict(state.get_draining_nodes()) == {}, "cluster.draining_nodes would see nothing without it"
+    assert draining_nodes() == frozenset()
+
+
+def test_a_full_disk_ends_the_batch_and_loses_no_step(
+    storm: tuple[Run, Storm, dict[str, Any]],
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs_batch, "ray_cluster", lambda *_: nullcontext())
+    out, filler = small_disk / "out", small_disk / "filler"
+    batch = Batch(out, settings(), [make_job(SEA, name="sea")])
+
+    def fill(name: str, fields: dict[str, Any]) -> None:
+        if name == "checkpoint" and fields["phase"] == "extrapolated" and not filler.exists():
+            with filler.open("wb") as file, suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+
+    with pytest.raises(CannotWrite, match=r"full"):
+        run_batch(batch, watch=lambda _: fill)
+    assert not list(out.rglob(".*")), "no half-written file"
+    filler.unlink()
+    heard: list[str] = []
+    rows = run_batch(batch, watch=lambda _: lambda _, fields: heard.append(fields.get("text", "")))
+    assert isinstance(rows[0].state, Done)
+    assert any("resumed after step" in text for text in heard)
+    done = json.loads((out / "sea" / "DONE").read_text())
+    assert done["latents_sha256"] == storm[0].done("calm")["latents_sha256"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with 3 MB of room."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk needs the right to mount a tmpfs")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def test_a_gang_of_two_makes_the_pictures_of_one_process(small_ray: None, tmp_path: Path) -> None:
@@ -203,10 +339,14 @@ def test_a_gang_of_two_makes_the_pictures_of_one_process(small_ray: None, tmp_pa
         "hill": Request("a house on a hill", size="160x240", steps=3, native_steps=3, dtype="float64"),
     }
     run = Run(tmp_path, requests)
-    states = run(proofs_first=True)
+    assert set(run(proofs_only=True).values()) == {Proofed(attempts=1)}
+    assert all((tmp_path / name / "proof.png").is_file() for name in requests)
+    assert approve(tmp_path, []) == ["sea", "hill"]
+    states = run()
     work = [(fields["work"], fields["gang"]) for fields in run.heard("job.started")]
     assert work == [("proof", "gang-0")] * 2 + [("poster", "gang-0")] * 2
-    assert all((tmp_path / name / "proof.png").is_file() for name in requests)
+    loads = run.heard("stage.started", stage="load")
+    assert [fields["job"] for fields in loads] == ["sea", "hill", "sea"], "once a rank, then once a gang"
     topology = Topology(0, 1, 0, "single", pick_device("cpu"))
     for name, request in requests.items():
         pixels = render(request, topology=topology).pixels

@@ -15,3 +15,9 @@ def peak_memory() -> dict[str, float]:
     if torch is not None and torch.cuda.is_available():
         peaks["gpu"] = torch.cuda.max_memory_allocated() / 2**30
     return peaks
+
+
+def peak_bytes() -> int:
+    """The peak that decides whether a poster fits: of the GPU if torch used one, else of the process."""
+    peaks = peak_memory()
+    return round(peaks.get("gpu", peaks["host"]) * 2**30)
