@@ -50,11 +50,13 @@ class Command:
         """Until the events of the jobs hold ``text`` that often."""
         deadline = time.monotonic() + HARD_LIMIT_S
         while time.monotonic() < deadline:
-            logs = [path.read_text() for path in self.out.glob(files)]
-            if sum(log.count(text) for log in logs) >= count:
+            if self.count(text, files) >= count:
                 return
             time.sleep(0.02)
         raise TimeoutError(f"{text} was not heard {count} times")
+
+    def count(self, text: str, files: str = "*/events.jsonl") -> int:
+        return sum(path.read_text().count(text) for path in self.out.glob(files))
 
     def events(self, name: str) -> list[dict[str, Any]]:
         found = map(json.loads, (self.out / "events.jsonl").read_text().splitlines())
@@ -92,7 +94,9 @@ def wait_until_gone(session: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_killed_and_a_stopped_batch_go_on_and_render_nothing_twice(command: Command) -> None:
+def test_a_killed_and_a_stopped_batch_go_on_and_render_nothing_twice(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
     killed = command.start()
     command.wait_for('"event": "job.done"')
     command.wait_for('"event": "checkpoint"', count=3)
@@ -113,6 +117,18 @@ def test_a_killed_and_a_stopped_batch_go_on_and_render_nothing_twice(command: Co
     assert "2 done, 1 queued" in message
     assert wait_until_gone(stopped.pid) == []
 
+    begun = command.count('"event": "job.started"')
+    hurried = command.start()
+    command.wait_for('"event": "job.started"', count=begun + 1)
+    hurried.terminate()
+    command.wait_for('"event": "batch.stopping"', count=2, files="events.jsonl")
+    hurried.terminate()
+    _, message = hurried.communicate(timeout=HARD_LIMIT_S)
+    assert hurried.returncode == 128 + signal.SIGTERM, message
+    assert wait_until_gone(hurried.pid) == []
+    assert main(["status", str(command.out)]) == 0
+    assert "queued     " in capsys.readouterr().out, "not running: nobody works on it"
+
     last = command.start()
     output, message = last.communicate(timeout=HARD_LIMIT_S)
     assert last.returncode == 0, message
@@ -123,6 +139,18 @@ def test_a_killed_and_a_stopped_batch_go_on_and_render_nothing_twice(command: Co
     assert len(rendered) == len(set(rendered)), "none was made twice"
     assert wait_until_gone(last.pid) == []
     assert main(["status", str(command.out), "--verify"]) == 0
+
+
+@pytest.mark.slow
+def test_a_batch_stopped_while_ray_starts_is_resumable_too(command: Command) -> None:
+    early = command.start()
+    command.wait_for('"event": "batch.started"', files="events.jsonl")
+    time.sleep(1.0)
+    early.terminate()
+    output, message = early.communicate(timeout=HARD_LIMIT_S)
+    assert early.returncode == 75, message
+    assert output == ""
+    assert wait_until_gone(early.pid) == []
 
 
 def test_a_batch_with_nothing_to_do_starts_no_ray(

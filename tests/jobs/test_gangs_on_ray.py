@@ -238,7 +238,7 @@ def test_print_files_and_the_native_picture_lie_beside_the_poster(
     for name in ("poster.png", "poster.tif", "poster.pdf"):
         assert verify(folder / name).matches, name
     height, width, _ = read_pixels(folder / "native.png").shape
-    assert f"{width}x{height}" == recipe["native_size"]
+    assert f"{width}x{height}" == recipe["plan"]["native_size"]
 
 
 def test_prometheus_gets_every_metric(storm: tuple[Run, Storm, dict[str, Any]]) -> None:
