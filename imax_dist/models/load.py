@@ -11,11 +11,15 @@ from imax_dist.errors import BadConfig, BadValue, MissingInput
 from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import FlowModel, ModelSettings, ModelSpec
 from imax_dist.models.flux import load as flux
+from imax_dist.models.lumina import load as lumina
 from imax_dist.models.weights import find_model, pipeline_class
 
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
 
-ARCHITECTURES: dict[str, Architecture] = {"FluxPipeline": flux.ARCHITECTURE}
+ARCHITECTURES: dict[str, Architecture] = {
+    "FluxPipeline": flux.ARCHITECTURE,
+    "LuminaPipeline": lumina.ARCHITECTURE,
+}
 """One entry a diffusers pipeline class."""
 WITHOUT_ROPE = ("StableDiffusion3Pipeline", "PixArtSigmaPipeline", "PixArtAlphaPipeline", "SanaPipeline")
 

@@ -12,10 +12,12 @@ import torch
 
 from imax_dist.errors import BadValue
 from imax_dist.models.flux.tiny import make_tiny_dev, make_tiny_schnell
+from imax_dist.models.lumina import tiny as lumina
 
 TINY: dict[str, Callable[[Path], Path]] = {
     "flux-dev": make_tiny_dev,
     "flux-schnell": make_tiny_schnell,
+    "lumina-next": lumina.make_tiny,
 }
 
 
