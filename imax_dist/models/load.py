@@ -12,6 +12,7 @@ from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import FlowModel, ModelSettings, ModelSpec
 from imax_dist.models.flux import load as flux
 from imax_dist.models.lumina import load as lumina
+from imax_dist.models.lumina2 import load as lumina2
 from imax_dist.models.weights import find_model, pipeline_class
 
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
@@ -19,6 +20,7 @@ DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat1
 ARCHITECTURES: dict[str, Architecture] = {
     "FluxPipeline": flux.ARCHITECTURE,
     "LuminaPipeline": lumina.ARCHITECTURE,
+    "Lumina2Pipeline": lumina2.ARCHITECTURE,
 }
 """One entry a diffusers pipeline class."""
 WITHOUT_ROPE = ("StableDiffusion3Pipeline", "PixArtSigmaPipeline", "PixArtAlphaPipeline", "SanaPipeline")

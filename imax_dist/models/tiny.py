@@ -13,11 +13,13 @@ import torch
 from imax_dist.errors import BadValue
 from imax_dist.models.flux.tiny import make_tiny_dev, make_tiny_schnell
 from imax_dist.models.lumina import tiny as lumina
+from imax_dist.models.lumina2 import tiny as lumina2
 
 TINY: dict[str, Callable[[Path], Path]] = {
     "flux-dev": make_tiny_dev,
     "flux-schnell": make_tiny_schnell,
     "lumina-next": lumina.make_tiny,
+    "lumina-image-2": lumina2.make_tiny,
 }
 
 

@@ -87,9 +87,18 @@ def lumina(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
     return images
 
 
+def lumina2(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+    """Lumina2Pipeline with its own defaults: system prompt, guidance normalised along rows."""
+    images: Tensor = pipe(
+        **common(plan), latents=noise, guidance_scale=plan.native_guidance_scale, **output
+    ).images
+    return images
+
+
 THEIRS: dict[str, Theirs] = {
     "flux-dev": Theirs(flux, from_flux_tokens),
     "flux-schnell": Theirs(flux, from_flux_tokens),
     "lumina-next": Theirs(lumina),
+    "lumina-image-2": Theirs(lumina2),
 }
 """By the name of the tiny pipeline."""
