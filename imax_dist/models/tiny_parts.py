@@ -1,4 +1,4 @@
-"""Pieces of the tiny pipelines: a byte-level tokenizer trained on a few captions, random weights.
+"""Pieces of every tiny pipeline: captions, random weights, the files of diffusers' layout.
 
 The weights are large, so that attention is peaked: nearly uniform attention would hide a wrong
 log-sum-exp or a token counted twice.
@@ -7,7 +7,6 @@ log-sum-exp or a token counted twice.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +20,6 @@ CAPTIONS = (
     "a picture of a poster with the sea and a boat",
 )
 """What the tokenizers learn: each of these words is one token, anything else is spelt in bytes."""
-
-
-def qwen_tokenizer(texts: Iterable[str], specials: list[str], chat_template: str) -> Any:
-    """A Qwen2Tokenizer whose merges were learnt from ``texts`` and CAPTIONS."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import Qwen2Tokenizer
-
-    bare = Qwen2Tokenizer().backend_tokenizer
-    pairs = Tokenizer(models.BPE())
-    pairs.normalizer, pairs.pre_tokenizer = bare.normalizer, bare.pre_tokenizer
-    trainer = trainers.BpeTrainer(
-        vocab_size=2000,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    pairs.train_from_iterator([*texts, *CAPTIONS], trainer)
-    learnt = json.loads(pairs.to_str())["model"]
-    merges = [tuple(pair) for pair in learnt["merges"]]
-    tokenizer = Qwen2Tokenizer(
-        vocab=learnt["vocab"],
-        merges=merges,
-        additional_special_tokens=specials,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        model_max_length=4096,
-    )
-    tokenizer.chat_template = chat_template
-    return tokenizer
 
 
 @torch.no_grad()
@@ -67,12 +38,20 @@ def save_pipeline(folder: Path, kind: str, parts: dict[str, Any], **options: Any
     index: dict[str, Any] = {"_class_name": kind, "_diffusers_version": "0.42.1", **options}
     for name, part in parts.items():
         if isinstance(part, nn.Module):
-            part.to(torch.bfloat16)
+            _to_bfloat16(part)
         part.save_pretrained(folder / name)
         library = type(part).__module__.split(".")[0]
         index[name] = [library, type(part).__name__]
-    (folder / "model_index.json").write_text(json.dumps(index, indent=1))
+    for weights in folder.rglob("*.safetensors"):
+        weights.chmod(0o644)  # safetensors writes for the owner only; weights are to be shared
+    (folder / "model_index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
     return folder
+
+
+def _to_bfloat16(module: nn.Module) -> None:
+    for tensor in [*module.parameters(), *module.buffers()]:
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(torch.bfloat16)
 
 
 def scheduler() -> Any:

@@ -39,10 +39,15 @@ def find_model(name: str) -> tuple[ModelSettings, Path]:
 
 def pipeline_class(folder: Path) -> str:
     """``_class_name`` of model_index.json. Raises MissingInput if the folder is no pipeline."""
+    return str(pipeline_index(folder).get("_class_name"))
+
+
+def pipeline_index(folder: Path) -> dict[str, Any]:
+    """model_index.json. Raises MissingInput if the folder is no pipeline."""
     index = folder / "model_index.json"
     if not index.is_file():
         raise MissingInput(f"model folder {folder} has no model_index.json; it is not in diffusers layout")
-    return str(_read_json(index).get("_class_name"))
+    return _read_json(index)
 
 
 def component_config(folder: Path, component: str) -> dict[str, Any]:

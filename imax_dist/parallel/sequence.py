@@ -40,6 +40,10 @@ class JointLayout:
         text = (text_tokens,) * ranks if text_replicated else split_lengths(text_tokens, ranks)
         return cls(text=text, image=split_lengths(image_tokens, ranks), text_replicated=text_replicated)
 
+    def without_text(self) -> JointLayout:
+        """The image tokens alone, each where it is: for attention of the image to itself."""
+        return JointLayout(text=(0,) * len(self.image), image=self.image)
+
     @property
     def joint(self) -> tuple[int, ...]:
         return tuple(text + image for text, image in zip(self.text, self.image, strict=True))

@@ -1,0 +1,93 @@
+"""Attention over text and image together with the product over keys left to an engine; no state.
+
+One processor for every diffusers attention that projects image tokens with ``to_q`` and text tokens with
+``add_q_proj``: Qwen-Image, FLUX.2, SD3.5. Engine, layout and rotary table come with each call through the
+transformer's ``attention_kwargs``. The rotation is done in the queries' own precision, at least float32
+(DECISIONS 7).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imax_dist.models.flux.processor import rotate_pairs
+from imax_dist.parallel.engines import AttentionEngine
+from imax_dist.parallel.sequence import JointLayout
+from imax_dist.shapes import Heads, RopeTable
+
+
+class JointProcessor:
+    """In the place of diffusers' processor; a rank's sequence is its text, then its image tokens."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+        encoder_hidden_states_mask: Tensor | None = None,
+        engine: AttentionEngine | None = None,
+        layout: JointLayout | None = None,
+        text_weight: int = 1,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        assert attention_mask is None, "text is cut to its length, never masked"
+        assert encoder_hidden_states_mask is None, "text is cut to its length, never masked"
+        assert engine is not None
+        assert layout is not None
+        assert image_rotary_emb is not None
+        heads = image_heads(attn, hidden_states)
+        text = 0
+        if encoder_hidden_states is not None:
+            text = encoder_hidden_states.shape[1]
+            pairs = zip(text_heads(attn, encoder_hidden_states), heads, strict=True)
+            heads = tuple(torch.cat(pair, dim=1) for pair in pairs)  # type: ignore[assignment]
+        output = attend_rotated(
+            heads, RopeTable(*image_rotary_emb), engine=engine, layout=layout, text_weight=text_weight
+        )
+        image_output = attn.to_out[1](attn.to_out[0](output[:, text:].contiguous()))
+        if encoder_hidden_states is None:
+            return image_output  # type: ignore[no-any-return]
+        text_output = output[:, :text].contiguous()
+        last = getattr(attn, "context_pre_only", None)
+        return image_output, text_output if last else attn.to_add_out(text_output)
+
+
+def attend_rotated(
+    heads: tuple[Heads, Heads, Heads],
+    table: RopeTable,
+    *,
+    engine: AttentionEngine,
+    layout: JointLayout,
+    text_weight: int = 1,
+) -> Tensor:
+    """Queries and keys rotated by ``table``, global attention by ``engine``: (B, own tokens, H D)."""
+    query, key, value = heads
+    query, key = rotate_pairs(query, table), rotate_pairs(key, table)
+    return engine(query, key, value, layout=layout, text_weight=text_weight).flatten(2, 3)
+
+
+def image_heads(attn: Any, states: Tensor) -> tuple[Heads, Heads, Heads]:
+    """Normalised query and key, and value, (B, S, H, D)."""
+    query, key, value = (_heads(attn, project(states)) for project in (attn.to_q, attn.to_k, attn.to_v))
+    return _normed(attn.norm_q, query), _normed(attn.norm_k, key), value
+
+
+def text_heads(attn: Any, states: Tensor) -> tuple[Heads, Heads, Heads]:
+    """The same for the text tokens of a double-stream block."""
+    query, key, value = (
+        _heads(attn, project(states)) for project in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+    )
+    return _normed(attn.norm_added_q, query), _normed(attn.norm_added_k, key), value
+
+
+def _heads(attn: Any, states: Tensor) -> Heads:
+    heads: Tensor = states.unflatten(-1, (-1, attn.inner_dim // attn.heads))
+    return heads
+
+
+def _normed(norm: Any, states: Heads) -> Heads:
+    return states if norm is None else norm(states)  # type: ignore[no-any-return]

@@ -1,0 +1,75 @@
+"""What Qwen-Image, Z-Image and FLUX.2 folders cannot be is refused before weights are read, with numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imax_dist.errors import BadConfig, BadValue, ImaxError
+from imax_dist.models.load import describe_model
+from imax_dist.models.tiny import make_tiny
+
+REFUSED: list[tuple[str, str, dict[str, Any], type[ImaxError], str]] = [
+    (
+        "qwen-image", "transformer", {"zero_cond_t": True}, BadValue,
+        "its transformer has zero_cond_t set, which text-to-image Qwen-Image has not; use Qwen/Qwen-Image",
+    ),
+    (
+        "qwen-image", "transformer", {"in_channels": 64}, BadConfig,
+        "the transformer takes 64 channels, but 2 x 2 patches of the VAE's 4 channels make 16",
+    ),
+    (
+        "qwen-image", "transformer", {"axes_dims_rope": [2, 4, 4]}, BadConfig,
+        "position axes (2, 4, 4) do not add up to head_dim 12",
+    ),
+    (
+        "z-image-turbo", "transformer", {"siglip_feat_dim": 1152}, BadValue,
+        "its transformer reads pictures (siglip_feat_dim 1152), as Z-Image-Omni does",
+    ),
+    (
+        "z-image-turbo", "transformer", {"all_patch_size": [4]}, BadConfig,
+        "takes 4 channels in patches of [4], but the VAE has 4 channels and a token is 2 x 2 of them",
+    ),
+    (
+        "flux2-klein", "text_encoder", {"num_hidden_layers": 6}, BadConfig,
+        "the text encoder has 6 layers, but FLUX.2 reads it a quarter, half and three quarters up",
+    ),
+    (
+        "flux2-klein", "transformer", {"axes_dims_rope": [4, 6, 6]}, BadConfig,
+        "its position axes are (4, 6, 6), but FLUX.2 has 4: time, row, column and place in the prompt",
+    ),
+    (
+        "flux2-klein", "vae", {"latent_channels": 32}, BadConfig,
+        "the transformer takes 16 channels, but 2 x 2 patches of the VAE's 32 channels make 128",
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    home = tmp_path_factory.mktemp("tiny")
+    return {name: make_tiny(name, home / name) for name in sorted({case[0] for case in REFUSED})}
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: f"{case[0]}-{next(iter(case[2]))}")
+def test_what_the_architecture_cannot_have_is_refused_with_names_and_numbers(
+    case: tuple[str, str, dict[str, Any], type[ImaxError], str], folders: dict[str, Path]
+) -> None:
+    name, component, changes, error, message = case
+    config = folders[name] / component / "config.json"
+    original = config.read_text()
+    config.write_text(json.dumps({**json.loads(original), **changes}))
+    try:
+        with pytest.raises(error, match=re.escape(message)):
+            describe_model(str(folders[name]))
+    finally:
+        config.write_text(original)
+
+
+@pytest.mark.parametrize("name", sorted({case[0] for case in REFUSED}))
+def test_a_tiny_pipeline_is_below_a_megabyte(name: str, folders: dict[str, Path]) -> None:
+    assert sum(path.stat().st_size for path in folders[name].rglob("*") if path.is_file()) < 1_000_000
