@@ -6,7 +6,7 @@ A new network implements ``embed``, ``position_ids`` and ``predict`` (CONTRIBUTI
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -68,6 +68,16 @@ class Adapter(ABC):
 
         ``scale`` is the guidance a distilled model takes as an input, else None.
         """
+
+    def batch(self, prompts: Sequence[Prompt]) -> Prompt:
+        """Prompts as one batch. Raises BadConfig if their lengths differ and the network takes no mask."""
+        lengths = [{name: x.shape[1:] for name, x in prompt.items()} for prompt in prompts]
+        if any(other != lengths[0] for other in lengths):
+            raise BadConfig(
+                f"parallel: cfg batched needs prompts of one length, but {self.spec.name} does not pad them; "
+                "use cfg two_passes or split"
+            )
+        return {name: torch.cat([prompt[name] for prompt in prompts]) for name in prompts[0]}
 
     def encode_prompt(self, prompt: str, *, negative: bool) -> Conditioning:
         if self.encoders is None:

@@ -12,6 +12,8 @@ from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import FlowModel, ModelSettings, ModelSpec
 from imax_dist.models.flux import load as flux
 from imax_dist.models.flux2 import load as flux2
+from imax_dist.models.lumina import load as lumina
+from imax_dist.models.lumina2 import load as lumina2
 from imax_dist.models.qwen_image import load as qwen_image
 from imax_dist.models.weights import find_model, pipeline_class
 from imax_dist.models.z_image import load as z_image
@@ -20,6 +22,8 @@ DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat1
 
 ARCHITECTURES: dict[str, Architecture] = {
     "FluxPipeline": flux.ARCHITECTURE,
+    "LuminaPipeline": lumina.ARCHITECTURE,
+    "Lumina2Pipeline": lumina2.ARCHITECTURE,
     "Flux2Pipeline": flux2.ARCHITECTURE,
     "Flux2KleinPipeline": flux2.ARCHITECTURE,
     "QwenImagePipeline": qwen_image.ARCHITECTURE,

@@ -13,12 +13,16 @@ import torch
 from imax_dist.errors import BadValue
 from imax_dist.models.flux.tiny import make_tiny_dev, make_tiny_schnell
 from imax_dist.models.flux2 import tiny as flux2
+from imax_dist.models.lumina import tiny as lumina
+from imax_dist.models.lumina2 import tiny as lumina2
 from imax_dist.models.qwen_image import tiny as qwen_image
 from imax_dist.models.z_image import tiny as z_image
 
 TINY: dict[str, Callable[[Path], Path]] = {
     "flux-dev": make_tiny_dev,
     "flux-schnell": make_tiny_schnell,
+    "lumina-next": lumina.make_tiny,
+    "lumina-image-2": lumina2.make_tiny,
     "flux2-dev": flux2.make_tiny_dev,
     "flux2-klein": flux2.make_tiny_klein,
     "qwen-image": qwen_image.make_tiny,

@@ -1,0 +1,104 @@
+"""diffusers' own pipelines, called as a user would call them, on our noise and our noise levels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from imax_dist.models.flux.packing import pack, unpack
+from imax_dist.pipeline.plan import RenderPlan
+
+
+def as_they_are(images: Tensor, plan: RenderPlan) -> Tensor:
+    """Latents that the pipeline returns unpacked."""
+    return images
+
+
+class Theirs(NamedTuple):
+    """How one pipeline is called, and how its latents become (B, C, H, W)."""
+
+    call: Callable[..., Tensor]
+    """(pipeline, plan, noise at native size, output_type=) -> its ``images``."""
+    unpacked: Callable[[Tensor, RenderPlan], Tensor] = as_they_are
+
+    def latents(self, pipe: Any, plan: RenderPlan, noise: Tensor) -> Tensor:
+        """Final latents of the pipeline, in our layout."""
+        return self.unpacked(self.call(pipe, plan, noise, output_type="latent"), plan)
+
+    def pixels(self, pipe: Any, plan: RenderPlan, noise: Tensor) -> Tensor:
+        """The pipeline's picture, (1, 3, H, W) in [0, 1]."""
+        return self.call(pipe, plan, noise, output_type="pt")
+
+
+def pipeline(folder: Path) -> Any:
+    """The unmodified pipeline; its scheduler takes the sigmas it is given as they are."""
+    from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+
+    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def common(plan: RenderPlan) -> dict[str, Any]:
+    """What every pipeline's call takes."""
+    return dict(
+        prompt=plan.request.prompt,
+        height=plan.native_size.height,
+        width=plan.native_size.width,
+        sigmas=list(plan.native_sigmas[:-1]),
+        num_inference_steps=len(plan.native_sigmas) - 1,
+    )
+
+
+def flux(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+    """FluxPipeline; a model without a guidance input takes true_cfg_scale."""
+    distilled = plan.spec.guidance == "distilled"
+    scale = {"guidance_scale": plan.native_guidance_scale} if distilled else {}
+    if not distilled:
+        scale = {"true_cfg_scale": plan.native_guidance_scale, "negative_prompt": ""}
+    length = {"max_sequence_length": plan.spec.settings.text_tokens}
+    images: Tensor = pipe(**common(plan), latents=pack(noise), **length, **scale, **output).images
+    return images
+
+
+def from_flux_tokens(tokens: Tensor, plan: RenderPlan) -> Tensor:
+    """FLUX.1's packed latents."""
+    return unpack(tokens, plan.native_grid.tokens(2))
+
+
+def lumina(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+    """LuminaPipeline with its own scaled positions and attention off: they are ours to switch."""
+    pipe.default_image_size = (
+        plan.native_size.width * plan.native_size.height
+    ) ** 0.5  # no scaling of positions
+    images: Tensor = pipe(
+        **common(plan),
+        latents=noise,
+        guidance_scale=plan.native_guidance_scale,
+        proportional_attn=False,
+        clean_caption=False,
+        **output,
+    ).images
+    return images
+
+
+def lumina2(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+    """Lumina2Pipeline with its own defaults: system prompt, guidance normalised along rows."""
+    images: Tensor = pipe(
+        **common(plan), latents=noise, guidance_scale=plan.native_guidance_scale, **output
+    ).images
+    return images
+
+
+THEIRS: dict[str, Theirs] = {
+    "flux-dev": Theirs(flux, from_flux_tokens),
+    "flux-schnell": Theirs(flux, from_flux_tokens),
+    "lumina-next": Theirs(lumina),
+    "lumina-image-2": Theirs(lumina2),
+}
+"""By the name of the tiny pipeline."""
