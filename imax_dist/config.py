@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -22,6 +24,9 @@ import yaml
 from imax_dist.errors import BadConfig
 
 Settings = TypeVar("Settings")
+
+LARGEST_FILE = 4 << 20
+LONGEST_SHOWN = 200
 
 
 def config_folder() -> Path:
@@ -48,9 +53,13 @@ def load_named(kind: str, name: str) -> dict[str, Any]:
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file whose top level is a mapping. Raises BadConfig with the line of a mistake."""
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise BadConfig(f"{path} is larger than any settings file ({LARGEST_FILE >> 20} MiB)")
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
+        raise BadConfig(f"{path}: not valid YAML: {str(error)[:LONGEST_SHOWN]}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
@@ -68,9 +77,11 @@ def set_key(mapping: dict[str, Any], assignment: str) -> None:
     if not equals or not key.strip():
         raise BadConfig(f"--set {assignment!r} is not KEY=VALUE; write for example rope.rule=none")
     try:
+        _refuse_aliases(text)
         value = yaml.safe_load(text) if text.strip() else None
-    except yaml.YAMLError as error:
-        raise BadConfig(f"--set {assignment!r}: the value is not valid YAML") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        shown = assignment[:LONGEST_SHOWN]
+        raise BadConfig(f"--set {shown!r}: the value is not valid YAML, or holds an alias") from error
     *parents, last = key.strip().split(".")
     for parent in parents:
         if mapping.get(parent) is None:
@@ -82,12 +93,18 @@ def set_key(mapping: dict[str, Any], assignment: str) -> None:
     mapping[last] = value
 
 
+def _refuse_aliases(text: str) -> None:
+    """Aliases can make a short text a structure of billions of parts. Raises ValueError."""
+    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise ValueError("aliases are not read here")
+
+
 def from_mapping(cls: type[Settings], mapping: Mapping[str, Any], *, where: str) -> Settings:
     """Build the dataclass ``cls``; ``where`` (a file or option) starts every error message.
 
     Raises BadConfig for an unknown key, a missing one, or a value of the wrong type.
     """
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cast(Any, cls))
     fields = {entry.name: entry for entry in dataclasses.fields(cast(Any, cls)) if entry.init}
     values = {}
     for key, value in mapping.items():
@@ -134,6 +151,12 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+@functools.cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    """A class's types; evaluating them anew for every line of a manifest takes longer than all else."""
+    return typing.get_type_hints(cls)
+
+
 def _convert(hint: Any, value: Any, *, where: str) -> Any:
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
@@ -142,7 +165,7 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         return _convert_literal(hint, value, where=where)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise BadConfig(f"{where} must hold keys, got {value!r}")
+            raise BadConfig(f"{where} must hold keys, got {_shown(value)}")
         return from_mapping(cast(type[Any], hint), value, where=where)
     if origin is tuple:
         items = _expect(list, value, where=where)
@@ -150,7 +173,7 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
     if origin in (dict, Mapping):
         return dict(_expect(dict, value, where=where))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _float(value, where=where)
     if hint is float and isinstance(value, float) and not math.isfinite(value):
         raise BadConfig(f"{where} must be a finite number, got {value}")
     return _expect(hint, value, where=where)
@@ -167,7 +190,8 @@ def _convert_union(hint: Any, value: Any, *, where: str) -> Any:
 def _convert_literal(hint: Any, value: Any, *, where: str) -> Any:
     options = [str(option) for option in typing.get_args(hint)]
     if value not in typing.get_args(hint):
-        raise BadConfig(f"{where}: {value!r} is not a choice; {suggestion(str(value), options)}")
+        near = suggestion(value[:LONGEST_SHOWN] if isinstance(value, str) else "", options)
+        raise BadConfig(f"{where}: {_shown(value)} is not a choice; {near}")
     return value
 
 
@@ -175,5 +199,17 @@ def _expect(hint: Any, value: Any, *, where: str) -> Any:
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
     if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
         wanted = names.get(hint, "keys and values")
-        raise BadConfig(f"{where} must be {wanted}, got {value!r}")
+        raise BadConfig(f"{where} must be {wanted}, got {_shown(value)}")
     return value
+
+
+def _float(value: int, *, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise BadConfig(f"{where} is too large a number") from error
+
+
+def _shown(value: Any) -> str:
+    """``repr``, but never long: values come from strangers."""
+    return (repr(value) if isinstance(value, str) else reprlib.repr(value))[:LONGEST_SHOWN]

@@ -85,13 +85,15 @@ def _settings(options: argparse.Namespace) -> PoolSettings:
 
 
 def _jobs(options: argparse.Namespace, settings: PoolSettings) -> list[Job] | None:
-    from imax_dist.jobs.manifest import read_manifest, shard
+    from imax_dist.jobs.manifest import MOST_MISTAKES, MOST_SHOWN, read_manifest, shard
 
     if options.manifest is None:
         if options.check:
             raise BadValue("--check needs a manifest; give the file")
         return None
-    jobs = read_manifest(options.manifest, settings.limits).require_sound(options.manifest)
+    most = MOST_MISTAKES + 1 if options.check else MOST_SHOWN
+    manifest = read_manifest(options.manifest, settings.limits)
+    jobs = manifest.require_sound(options.manifest, most_shown=most)
     return jobs if options.shard is None else shard(jobs, options.shard)
 
 

@@ -16,6 +16,8 @@ from imax_dist.pipeline.plan import load_method
 from imax_dist.pipeline.request import Request
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+OWN_FILES = r"events\.jsonl|index\.html|report\.(html|pdf)|batch.*\.(sqlite.*|lock)"
+"""What lies beside the posters' folders."""
 HASH_LENGTH = 16
 LARGEST_DONE = 1 << 16
 
@@ -32,11 +34,21 @@ class Job:
     """SHA-256 of the request and the recipe its preset stands for: what a finished poster is of."""
 
 
-def make_job(request: Request, *, name: str | None = None, priority: int = 0, position: int = 0) -> Job:
-    """A job called ``name``, or by the hash of its request. Raises BadValue or BadConfig."""
+def make_job(
+    request: Request,
+    *,
+    name: str | None = None,
+    priority: int = 0,
+    position: int = 0,
+    method: Any = None,
+) -> Job:
+    """A job called ``name``, or by the hash of its request. Raises BadValue or BadConfig.
+
+    ``method`` is ``method_of(request)``, where the caller has it already.
+    """
     if name is not None:
         check_id(name)
-    made_of = {"request": to_mapping(request), "method": to_mapping(load_method(request))}
+    made_of = {"request": to_mapping(request), "method": method or method_of(request)}
     return Job(
         id=name or request.fingerprint[:HASH_LENGTH],
         request=request,
@@ -46,6 +58,11 @@ def make_job(request: Request, *, name: str | None = None, priority: int = 0, po
     )
 
 
+def method_of(request: Request) -> Any:
+    """All switches that the request's preset and its own changes stand for, as JSON values."""
+    return to_mapping(load_method(request))
+
+
 def check_id(name: str) -> None:
     """Raise BadValue unless ``name`` is safe as a folder's name."""
     if re.fullmatch(ID_PATTERN, name) is None:
@@ -53,6 +70,8 @@ def check_id(name: str) -> None:
             f"id {name[:120]!r} cannot name a folder; use up to 100 letters, digits, dots, dashes and "
             "underscores, beginning with a letter or digit"
         )
+    if re.fullmatch(OWN_FILES, name, flags=re.IGNORECASE):
+        raise BadValue(f"id {name!r} is a file of the batch itself; choose another")
 
 
 def request_of(mapping: dict[str, Any], *, where: str) -> Request:

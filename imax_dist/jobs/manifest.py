@@ -9,24 +9,29 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from imax_dist.config import from_mapping, set_key, suggestion, to_mapping
 from imax_dist.errors import BadConfig, BadManifest, BadValue, ImaxError, MissingInput
 from imax_dist.geometry import ImageSize
-from imax_dist.jobs.job import Job, make_job
+from imax_dist.jobs.job import Job, make_job, method_of
 from imax_dist.jobs.manifest_files import READERS, Entry, Mistake
 from imax_dist.jobs.settings import Limits
-from imax_dist.output.poster import require_printable
+from imax_dist.output.poster import SHEET_FIELDS, require_printable
+from imax_dist.output.settings import read_outputs
 from imax_dist.pipeline.request import LARGEST_SEED, Request
 
-MOST_SHOWN = 50
+MOST_SHOWN = 20
+MOST_MISTAKES = 10_000
+"""Then reading stops: the file is something else."""
 OWN_FIELDS = ("id", "priority", "count")
 REQUEST_FIELDS = tuple(field.name for field in dataclasses.fields(Request))
 FILE_KEYS = ("icc", "output_intent")
 OWN_SCALES = ("none", "lanczos")
 LARGEST_PRIORITY = 1_000_000
+LONGEST_SENTENCE = 1_000
 
 
 class Manifest(NamedTuple):
@@ -35,13 +40,14 @@ class Manifest(NamedTuple):
     jobs: list[Job]
     mistakes: list[Mistake]
 
-    def require_sound(self, path: Path) -> list[Job]:
-        """The jobs. Raises BadManifest with every mistake, one a line, if there is any."""
+    def require_sound(self, path: Path, *, most_shown: int = MOST_SHOWN) -> list[Job]:
+        """The jobs. Raises BadManifest with the first mistakes, one a line, if there are any."""
         if not self.mistakes:
             return self.jobs
         count = len(self.mistakes)
-        shown = [f"  line {line}: {text}" for line, text in self.mistakes[:MOST_SHOWN]]
-        rest = [f"  ... and {count - MOST_SHOWN} more"] if count > MOST_SHOWN else []
+        shown = [f"  line {line}: {text}" for line, text in self.mistakes[:most_shown]]
+        more = f"  ... and {count - most_shown} more; imax batch --check lists them all"
+        rest = [more] if count > most_shown else []
         head = f"{path} has {count} {'mistake' if count == 1 else 'mistakes'}; nothing was started:"
         raise BadManifest("\n".join([head, *shown, *rest]))
 
@@ -53,24 +59,75 @@ def read_manifest(path: Path, limits: Limits) -> Manifest:
     inside it are collected in the result.
     """
     text = _text(path, limits)
-    entries, mistakes = READERS[path.suffix.lower()](text)
-    jobs: list[Job] = []
-    first_lines: dict[str, int] = {}
-    for entry in entries:
+    reading = _Reading(limits)
+    for item in READERS[path.suffix.lower()](text):
+        reading.take(item)
+        if reading.full:
+            break
+    if not reading.jobs and not reading.mistakes:
+        reading.mistakes.append(Mistake(1, "the manifest asks for no poster"))
+    return Manifest(reading.jobs, sorted(reading.mistakes))
+
+
+@dataclass
+class _Reading:
+    """A manifest read so far."""
+
+    limits: Limits
+    jobs: list[Job] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+    full: bool = False
+    """Enough is wrong, or asked for: the rest is not read."""
+    _lines: dict[str, int] = field(default_factory=dict)
+    _methods: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, item: Entry | Mistake) -> None:
+        """One more line."""
+        if isinstance(item, Mistake):
+            self.mistakes.append(item)
+        else:
+            self._take_entry(item)
+        if len(self.jobs) > self.limits.posters:
+            self._end(item.line, f"more than {self.limits.posters} posters in one manifest")
+        elif len(self.mistakes) >= MOST_MISTAKES:
+            self._end(item.line, f"{MOST_MISTAKES} mistakes; what follows was not read")
+
+    def _end(self, line: int, why: str) -> None:
+        self.mistakes.append(Mistake(line, why))
+        self.full = True
+
+    def _take_entry(self, entry: Entry) -> None:
         try:
             _require_text(entry.fields)
-            made = list(_jobs(entry, limits, position=len(jobs)))
-            _claim_ids(made, entry.line, first_lines)
+            made = [_unclaimed(job, self._lines) for job in self._made(entry)]
         except (ImaxError, ValueError) as error:  # ValueError: numbers of thousands of digits
-            mistakes.append(Mistake(entry.line, str(error)))
-            continue
-        jobs.extend(made)
-        if len(jobs) > limits.posters:
-            mistakes.append(Mistake(entry.line, f"more than {limits.posters} posters in one manifest"))
-            break
-    if not jobs and not mistakes:
-        mistakes.append(Mistake(1, "the manifest asks for no poster"))
-    return Manifest(jobs, sorted(mistakes))
+            self.mistakes.append(Mistake(entry.line, str(error)[:LONGEST_SENTENCE]))
+            return
+        self._lines.update({job.id: entry.line for job in made})
+        self.jobs.extend(made)
+
+    def _made(self, entry: Entry) -> Iterator[Job]:
+        fields = dict(entry.fields)
+        own = {name: fields.pop(name) for name in OWN_FIELDS if fields.get(name) is not None}
+        count = _whole("count", own.get("count", 1), least=1, most=self.limits.count)
+        priority = _whole("priority", own.get("priority", 0), least=-LARGEST_PRIORITY, most=LARGEST_PRIORITY)
+        name = own.get("id")
+        if name is not None and not isinstance(name, str | int):
+            raise BadValue(f"id must be text, got {name!r}")
+        request = _request(fields, self.limits)
+        method = self._method(request)
+        for index in range(count):
+            seeded = dataclasses.replace(request, seed=_seed(request.seed + index))
+            own_name = None if name is None else f"{name}-{index + 1}" if count > 1 else str(name)
+            position = len(self.jobs) + index
+            yield make_job(seeded, name=own_name, priority=priority, position=position, method=method)
+
+    def _method(self, request: Request) -> Any:
+        """What the preset stands for; the same for most lines."""
+        key = json.dumps([request.preset, request.method], sort_keys=True)
+        if key not in self._methods:
+            self._methods[key] = method_of(request)
+        return self._methods[key]
 
 
 def shard(jobs: list[Job], text: str) -> list[Job]:
@@ -104,21 +161,6 @@ def _require_text(fields: dict[str, Any]) -> None:
         raise BadValue("a text holds half a character (a lone surrogate)") from error
 
 
-def _jobs(entry: Entry, limits: Limits, *, position: int) -> Iterator[Job]:
-    fields = dict(entry.fields)
-    own = {name: fields.pop(name) for name in OWN_FIELDS if fields.get(name) is not None}
-    count = _whole("count", own.get("count", 1), least=1, most=limits.count)
-    priority = _whole("priority", own.get("priority", 0), least=-LARGEST_PRIORITY, most=LARGEST_PRIORITY)
-    name = own.get("id")
-    if name is not None and not isinstance(name, str | int):
-        raise BadValue(f"id must be text, got {name!r}")
-    request = _request(fields, limits)
-    for index in range(count):
-        seeded = dataclasses.replace(request, seed=_seed(request.seed + index))
-        own_name = None if name is None else f"{name}-{index + 1}" if count > 1 else str(name)
-        yield make_job(seeded, name=own_name, priority=priority, position=position + index)
-
-
 def _request(fields: dict[str, Any], limits: Limits) -> Request:
     method = fields.get("method") or {}
     if not isinstance(method, dict):
@@ -141,6 +183,7 @@ def _check_limits(request: Request, limits: Limits) -> None:
         raise BadValue(f"the prompt has {len(request.prompt)} characters; this pool takes {limits.prompt}")
     if request.size is not None and ImageSize.parse(request.size).megapixels > limits.megapixels:
         raise BadValue(f"size {request.size} is over this pool's {limits.megapixels:g} megapixels")
+    _check_print_files(request, limits)
     for name in ("steps", "native_steps"):
         if (getattr(request, name) or 0) > limits.steps:
             raise BadValue(f"{name} {getattr(request, name)} is over this pool's {limits.steps}")
@@ -148,6 +191,17 @@ def _check_limits(request: Request, limits: Limits) -> None:
         _require_no_files(request)
     if limits.models and request.model not in limits.models:
         raise BadValue(f"model {request.model!r} may not be used here; {', '.join(limits.models)} may")
+
+
+def _check_print_files(request: Request, limits: Limits) -> None:
+    """Print files may be enlarged by ``scale``; their sheets have the same limit as the poster."""
+    sheet = {name: getattr(request, name) for name in SHEET_FIELDS}
+    for ending, settings in read_outputs(request.output, sheet).items():
+        asked = settings.sheet()
+        if asked is not None and asked.pixels.megapixels > limits.megapixels:
+            raise BadValue(
+                f"output: {ending} of {asked.pixels} px is over this pool's {limits.megapixels:g} megapixels"
+            )
 
 
 def _require_no_files(request: Request) -> None:
@@ -158,14 +212,14 @@ def _require_no_files(request: Request) -> None:
             raise BadValue(f"output: {ending} names a file of this machine, which this pool does not allow")
 
 
-def _claim_ids(jobs: list[Job], line: int, first_lines: dict[str, int]) -> None:
-    for job in jobs:
-        if job.id in first_lines:
-            raise BadManifest(
-                f"id {job.id!r} is that of line {first_lines[job.id]}; give each poster its own id, or "
-                "another seed if the same picture is not wanted twice"
-            )
-    first_lines.update({job.id: line for job in jobs})
+def _unclaimed(job: Job, lines: dict[str, int]) -> Job:
+    """The job, if no line before has its id. Raises BadManifest."""
+    if job.id in lines:
+        raise BadManifest(
+            f"id {job.id!r} is that of line {lines[job.id]}; give each poster its own id, or "
+            "another seed if the same picture is not wanted twice"
+        )
+    return job
 
 
 def _whole(name: str, value: Any, *, least: int, most: int) -> int:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 import yaml
 
 LONGEST_LINE = 1 << 20
+LONGEST_YAML = 1 << 20
+"""Characters; YAML is read whole, at a thousand times its size and slowly."""
 LARGEST_DEPTH = 20
 
 
@@ -36,69 +38,75 @@ class Refused(Exception):
         self.mistake = Mistake(line, text)
 
 
-Parsed: TypeAlias = tuple[list[Entry], list[Mistake]]
+Parsed: TypeAlias = Iterator[Entry | Mistake]
+"""Line by line, so that a reader who stops early has held little."""
 
 
 def read_jsonl(text: str) -> Parsed:
     """One JSON object a line; empty lines and lines that begin with # are passed over."""
-    entries: list[Entry] = []
-    mistakes: list[Mistake] = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(_lines(text), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
-            entries.append(Entry(number, _json_object(line)))
+            yield Entry(number, _json_object(line))
         except ValueError as error:
-            mistakes.append(Mistake(number, str(error)))
-    return entries, mistakes
+            yield Mistake(number, str(error))
 
 
 def read_csv(text: str) -> Parsed:
     """The first row holds the field names; empty cells are left out, numbers are read as numbers."""
     rows = _csv_rows(text)
-    entries: list[Entry] = []
-    mistakes: list[Mistake] = []
     try:
         _, header = next(rows, (1, []))
         names = [name.strip() for name in header]
         if len(set(names)) != len(names):
-            return [], [Mistake(1, "the header names a field twice")]
+            yield Mistake(1, "the header names a field twice")
+            return
         for number, row in rows:
             if len(row) > len(names) and any(cell.strip() for cell in row[len(names) :]):
-                mistakes.append(Mistake(number, f"{len(row)} cells, but the header has {len(names)}"))
+                yield Mistake(number, f"{len(row)} cells, but the header has {len(names)}")
                 continue
             cells = {name: cell for name, cell in zip(names, row, strict=False) if name and cell.strip()}
             if cells:
-                entries.append(Entry(number, {name: _cell(name, cell) for name, cell in cells.items()}))
+                yield Entry(number, {name: _cell(name, cell) for name, cell in cells.items()})
     except csv.Error as error:
-        mistakes.append(Mistake(1, f"not valid CSV: {error}"))
-    return entries, mistakes
+        yield Mistake(1, f"not valid CSV: {error}")
 
 
 def read_yaml(text: str) -> Parsed:
     """A list of mappings; anchors and aliases are not read."""
+    if len(text) > LONGEST_YAML:
+        yield Mistake(1, f"a YAML list may have {LONGEST_YAML} characters; write a long one as JSON Lines")
+        return
     try:
         _refuse_aliases(text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except Refused as refused:
-        return [], [refused.mistake]
+        yield refused.mistake
+        return
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error) or "nested too deeply"
-        return [], [Mistake(mark.line + 1 if mark else 1, f"not valid YAML: {problem}")]
-    if root is None:
-        return [], []
-    if not isinstance(root, yaml.SequenceNode):
-        return [], [Mistake(1, "the top level must be a list, one `- prompt: ...` a poster")]
-    entries: list[Entry] = []
-    mistakes: list[Mistake] = []
-    for node in root.value:
+        yield Mistake(mark.line + 1 if mark else 1, f"not valid YAML: {problem}")
+        return
+    if root is not None and not isinstance(root, yaml.SequenceNode):
+        yield Mistake(1, "the top level must be a list, one `- prompt: ...` a poster")
+        return
+    for node in root.value if root is not None else []:
         line = node.start_mark.line + 1
         try:
-            entries.append(Entry(line, _yaml_mapping(node)))
+            yield Entry(line, _yaml_mapping(node))
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            mistakes.append(Mistake(line, str(getattr(error, "problem", None) or error)))
-    return entries, mistakes
+            yield Mistake(line, str(getattr(error, "problem", None) or error))
+
+
+def _lines(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield text[start:end]
+        start = end + 1
 
 
 READERS: dict[str, Callable[[str], Parsed]] = {

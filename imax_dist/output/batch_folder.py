@@ -193,6 +193,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         if path.stat().st_size > LARGEST_JSON:
             return {}
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

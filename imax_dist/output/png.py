@@ -36,7 +36,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     text = _text_of_png(path) if path.suffix.lower() == ".png" else _text_of_json(path)
     try:
         recipe = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadManifest(f"{path} holds no readable recipe: {error}") from error
     if not isinstance(recipe, dict):
         raise BadManifest(f"{path} holds no readable recipe: its top level is not an object")

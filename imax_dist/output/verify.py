@@ -41,8 +41,9 @@ def verify(path: Path, *, recipe_file: Path | None = None) -> Verdict:
     if not path.is_file():
         raise MissingInput(f"{path} does not exist")
     recipe = read_recipe(recipe_file or path)
-    file = recipe.get("file", {})
-    stated = file.get("pixels_sha256") or recipe.get("pixels_sha256")
+    file = recipe.get("file")
+    own = file.get("pixels_sha256") if isinstance(file, dict) else None
+    stated = own or recipe.get("pixels_sha256")
     if not isinstance(stated, str):
         raise BadManifest(f"the recipe of {path} states no hash of its pixels; it cannot be checked")
     return Verdict(stated, HASHES[_start(path)](path), recipe)

@@ -89,6 +89,8 @@ def find_packet(path: Path) -> bytes | None:
 
 def recipe_in(xmp: bytes, *, where: str) -> dict[str, Any] | None:
     """The recipe in a packet, or None. Raises BadManifest if the packet or the recipe does not parse."""
+    if b"<!DOCTYPE" in xmp:  # entities can make a short text a very long one; no packet needs them
+        raise BadManifest(f"{where}: its XMP packet declares a document type, which is not read here")
     try:
         root = ET.fromstring(xmp.partition(b"?>")[2].strip())
     except ET.ParseError as error:
@@ -99,7 +101,7 @@ def recipe_in(xmp: bytes, *, where: str) -> dict[str, Any] | None:
         return None
     try:
         recipe = json.loads(texts[0] or "")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadManifest(f"{where} holds no readable recipe: {error}") from error
     if not isinstance(recipe, dict):
         raise BadManifest(f"{where} holds no readable recipe: its top level is not an object")

@@ -61,10 +61,17 @@ def request_of(recipe: dict[str, Any], *, where: str) -> Request:
 
 def differences(recipe: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """``key: then -> now`` for everything around the render that could change its last bits."""
-    flat_then = {**recipe.get("surroundings", {}), "weights": recipe.get("model", {}).get("weights_sha256")}
+    then, model = _section(recipe, "surroundings"), _section(recipe, "model")
+    flat_then = {**then, "weights": model.get("weights_sha256")}
     flat_now = {**now["surroundings"], "weights": now["model"]["weights_sha256"]}
     return [
         f"{key}: {flat_then.get(key)} -> {flat_now.get(key)}"
         for key in flat_now
         if flat_then.get(key) != flat_now.get(key)
     ]
+
+
+def _section(recipe: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a recipe that may have been edited; empty if it is no object."""
+    section = recipe.get(name)
+    return section if isinstance(section, dict) else {}

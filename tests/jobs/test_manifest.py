@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -124,6 +128,8 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         "  line 3",
         "  line 4",
     ]
+    with pytest.raises(BadManifest, match=r"and 2 more; imax batch --check lists them all"):
+        read(tmp_path, text).require_sound(tmp_path / "manifest.jsonl", most_shown=1)
 
 
 def test_two_lines_with_one_id_are_a_mistake(tmp_path: Path) -> None:
@@ -244,8 +250,18 @@ def test_a_finished_poster_counts_only_as_it_was_left(tmp_path: Path) -> None:
     assert folder.finished(job.fingerprint) is None
 
 
+SUFFIXES = st.sampled_from([".jsonl", ".csv", ".yaml"])
+EXTREME = [
+    10**400,
+    -(10**400),
+    1e308,
+    "A0",
+    "9" * 400 + "x2",
+    {"pdf": {"dpi": 10**400}},
+    {"tif": {"bits": []}},
+]
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(EXTREME),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
@@ -262,6 +278,12 @@ FIELDS = st.sampled_from(
         "method",
         "steps",
         "dtype",
+        "paper",
+        "dpi",
+        "bleed",
+        "landscape",
+        "output",
+        "native_steps",
         "rope.rule",
         "a.b.c",
     ]
@@ -291,7 +313,7 @@ def survives(folder: Path, content: bytes, suffix: str) -> None:
 
 
 @FUZZ
-@given(content=st.binary(max_size=200), suffix=st.sampled_from([".jsonl", ".csv", ".yaml"]))
+@given(content=st.binary(max_size=200), suffix=SUFFIXES)
 def test_any_bytes_give_jobs_or_a_sentence(tmp_path: Path, content: bytes, suffix: str) -> None:
     survives(tmp_path, content, suffix)
 
@@ -299,16 +321,69 @@ def test_any_bytes_give_jobs_or_a_sentence(tmp_path: Path, content: bytes, suffi
 @FUZZ
 @given(
     text=st.text(alphabet="{}[]\":,\n-&*!|>%@#' abp0\\", max_size=80),
-    suffix=st.sampled_from([".jsonl", ".csv", ".yaml"]),
+    suffix=SUFFIXES,
 )
 def test_any_punctuation_gives_jobs_or_a_sentence(tmp_path: Path, text: str, suffix: str) -> None:
     survives(tmp_path, text.encode(), suffix)
 
 
 @FUZZ
-@given(fields=st.dictionaries(FIELDS, VALUES, max_size=6))
-def test_any_values_give_jobs_or_a_sentence(tmp_path: Path, fields: dict[str, Any]) -> None:
-    survives(tmp_path, json.dumps({"prompt": "x", **fields}).encode(), ".jsonl")
+@given(fields=st.dictionaries(FIELDS, VALUES, max_size=6), suffix=SUFFIXES)
+def test_any_values_give_jobs_or_a_sentence(tmp_path: Path, fields: dict[str, Any], suffix: str) -> None:
+    line = {"prompt": "x", **fields}
+    if suffix == ".yaml":
+        text = yaml.safe_dump([line])
+    elif suffix == ".csv":
+        rows = io.StringIO()
+        csv.writer(rows).writerows([list(line), list(line.values())])
+        text = rows.getvalue()
+    else:
+        text = json.dumps(line)
+    survives(tmp_path, text.encode(errors="replace"), suffix)
+
+
+ALIASES = (
+    "[&a [ha], " + ", ".join(f"&{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]" for i in range(9)) + "]"
+)
+BOMBS = {
+    "lines of nothing.jsonl": ("x\n" * 1_000_000, "what follows was not read"),
+    "empty objects.jsonl": ("{}\n" * 100_000, "what follows was not read"),
+    "too many.jsonl": (
+        "".join(f'{{"prompt": "{i}", "count": 500}}\n' for i in range(9_000)),
+        "more than 1500",
+    ),
+    "the same.jsonl": ('{"prompt": "x", "count": 1000}\n' * 3_000, "is that of line 1"),
+    "aliases.jsonl": (json.dumps({"prompt": "x", "rope.rule": ALIASES}), "holds an alias"),
+    "aliases.csv": (f'prompt,rope.rule\nx,"{ALIASES}"\n', "holds an alias"),
+    "aliases.yaml": (f"- prompt: x\n  method: {ALIASES}\n", "aliases are not read"),
+    "long.yaml": ("- prompt: x\n" * 100_000, "write a long one as JSON Lines"),
+    "long line.jsonl": ('{"prompt": "' + "x" * (1 << 20) + '"}', "longer than"),
+    "large print.jsonl": (
+        json.dumps({"prompt": "x", "output": {"tif": {"paper": "A0", "dpi": 1200}}}),
+        "megapixels",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_a_sentence_and_takes_no_memory(tmp_path: Path, name: str) -> None:
+    text, message = BOMBS[name]
+    path = tmp_path / name
+    path.write_text(text)
+    tracemalloc.start()
+    manifest = read_manifest(path, Limits(posters=400))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert any(message in mistake.text for mistake in manifest.mistakes)
+    assert peak < 3 * len(text) + (16 << 20)
+
+
+@pytest.mark.parametrize(
+    "name", ["events.jsonl", "batch.sqlite", "Batch.SQLite-wal", "batch-0-of-2.lock", "index.html"]
+)
+def test_a_poster_cannot_take_the_place_of_a_file_of_the_batch(name: str) -> None:
+    with pytest.raises(BadValue, match="is a file of the batch itself"):
+        make_job(Request("x"), name=name)
 
 
 def test_a_print_file_that_cannot_be_made_is_a_mistake_of_its_line(tmp_path: Path) -> None:
