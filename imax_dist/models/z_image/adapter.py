@@ -55,13 +55,12 @@ class ZImageModel(Adapter):
         text = self._refined_text(prompt["states"])
         table = tables(text.shape[1])
         text = text.repeat(1, sequence.copies.literal, 1)
-        pads = padding(grid.count)
-        shares = Shares.of(sequence, text_tokens=text.shape[1], image_tokens=grid.count + pads)
-        own_table = shares.tables(table)[1]
         patches = network.all_x_embedder["2-1"](pack(x))
-        image = shares.image(torch.cat([patches, _repeated(network.x_pad_token, pads)], dim=1), dim=1)
+        image = _padded(patches, network.x_pad_token)
+        shares = Shares.of(sequence, text_tokens=text.shape[1], image_tokens=image.shape[1])
+        own_table = shares.tables(table)[1]
         alone = AttentionCall(own_table, sequence.engine, shares.layout.without_text())
-        image = _through(network.noise_refiner, image, alone, time)
+        image = _through(network.noise_refiner, shares.image(image, dim=1), alone, time)
         own_text = shares.text(text, dim=1)
         joint = AttentionCall(
             shares.joint_table(table), sequence.engine, shares.layout, sequence.copies.weight
@@ -78,7 +77,7 @@ class ZImageModel(Adapter):
     def _refined_text(self, states: Tokens) -> Tokens:
         """The prompt with its padding after the text-only blocks; every rank computes the whole of it."""
         text = self.transformer.cap_embedder(states)
-        text = torch.cat([text, _repeated(self.transformer.cap_pad_token, padding(text.shape[1]))], dim=1)
+        text = _padded(text, self.transformer.cap_pad_token)
         layout = JointLayout(text=(0,), image=(text.shape[1],))
         call = AttentionCall(self._trained_table(text.shape[1]), TorchEngine(single_rank()), layout)
         return _through(self.transformer.context_refiner, text, call)
@@ -98,6 +97,7 @@ def _through(blocks: Any, tokens: Tokens, call: AttentionCall, *time: Tensor) ->
     return tokens
 
 
-def _repeated(pad: Tensor, count: int) -> Tokens:
-    """(1, D) -> (1, count, D)."""
-    return pad.expand(count, -1)[None]
+def _padded(tokens: Tokens, pad: Tensor) -> Tokens:
+    """(B, T, D) -> (B, T + padding, D) with the learned token ``pad``, (1, D)."""
+    pads = pad.expand(tokens.shape[0], padding(tokens.shape[1]), -1)
+    return torch.cat([tokens, pads], dim=1)

@@ -67,7 +67,7 @@ def flux(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
 
 
 def from_flux_tokens(tokens: Tensor, plan: RenderPlan) -> Tensor:
-    """FLUX.1's packed latents."""
+    """Packed latents, as FLUX.1, FLUX.2-dev and Qwen-Image return them."""
     return unpack(tokens, plan.native_grid.tokens(2))
 
 
@@ -95,10 +95,66 @@ def lumina2(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor
     return images
 
 
+def qwen_image(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+    """QwenImagePipeline with the negative prompt of its card."""
+    images: Tensor = pipe(
+        **common(plan),
+        latents=pack(noise),
+        negative_prompt=" ",
+        true_cfg_scale=plan.native_guidance_scale,
+        max_sequence_length=plan.spec.settings.text_tokens,
+        **output,
+    ).images
+    return images
+
+
+def z_image(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+    """ZImagePipeline, whose guidance scale is 0 where others have 1."""
+    images: Tensor = pipe(
+        **common(plan),
+        latents=noise,
+        guidance_scale=plan.native_guidance_scale - 1.0,
+        max_sequence_length=plan.spec.settings.text_tokens,
+        **output,
+    ).images
+    return images
+
+
+def flux2(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+    """Flux2Pipeline or Flux2KleinPipeline; the layers are those of the tiny readers with four."""
+    images: Tensor = pipe(
+        **common(plan),
+        latents=pipe._patchify_latents(noise),
+        guidance_scale=plan.native_guidance_scale,
+        text_encoder_out_layers=(1, 2, 3),
+        max_sequence_length=plan.spec.settings.text_tokens,
+        **output,
+    ).images
+    return images
+
+
+def from_klein_latents(pipe: Any, latents: Tensor) -> Tensor:
+    """klein returns latents as its VAE takes them; the batch norm is put on again."""
+    norm = pipe.vae.bn
+    mean, variance = (part.view(1, -1, 1, 1) for part in (norm.running_mean, norm.running_var))
+    patches = (pipe._patchify_latents(latents) - mean) / torch.sqrt(variance + pipe.vae.config.batch_norm_eps)
+    unpatched: Tensor = pipe._unpatchify_latents(patches)
+    return unpatched
+
+
+def flux2_klein(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+    images = flux2(pipe, plan, noise, **output)
+    return from_klein_latents(pipe, images) if output["output_type"] == "latent" else images
+
+
 THEIRS: dict[str, Theirs] = {
     "flux-dev": Theirs(flux, from_flux_tokens),
     "flux-schnell": Theirs(flux, from_flux_tokens),
     "lumina-next": Theirs(lumina),
     "lumina-image-2": Theirs(lumina2),
+    "flux2-dev": Theirs(flux2, from_flux_tokens),
+    "flux2-klein": Theirs(flux2_klein),
+    "qwen-image": Theirs(qwen_image, from_flux_tokens),
+    "z-image-turbo": Theirs(z_image),
 }
 """By the name of the tiny pipeline."""
