@@ -60,6 +60,9 @@ def add_parallel_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parallel", metavar="NAME", help="a file of configs/parallel (default: auto)")
     parser.add_argument("--ulysses", type=int, help="Ulysses degree (default: as many as the heads allow)")
     parser.add_argument("--ring", type=int, help="ring degree (default: the other ranks)")
+    parser.add_argument(
+        "--cfg", help="guidance: two_passes (default), batched, or split over two halves of the ranks"
+    )
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
 
 
@@ -68,5 +71,5 @@ def parallel_mapping(options: argparse.Namespace) -> dict[str, Any]:
     from imax_dist.config import load_named
 
     mapping = load_named("parallel", options.parallel or "auto")
-    given = {"ulysses": options.ulysses, "ring": options.ring}
+    given = {"ulysses": options.ulysses, "ring": options.ring, "cfg": options.cfg}
     return {**mapping, **{name: value for name, value in given.items() if value is not None}}

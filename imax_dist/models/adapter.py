@@ -6,9 +6,8 @@ A new network implements ``embed``, ``position_ids`` and ``predict`` (CONTRIBUTI
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +17,8 @@ from imax_dist.geometry import LatentGrid, TokenGrid
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.base import Conditioning, ModelSpec, TablesByText, TokenSequence
 from imax_dist.models.guidance import Combine, classifier_free
+from imax_dist.models.guidance_passes import Prompt as Prompt
 from imax_dist.shapes import Latents, Pixels, PositionIds
-
-Prompt: TypeAlias = Mapping[str, Tensor]
-"""One embedded prompt as ``predict`` takes it; every tensor's first dimension is the batch."""
 
 
 class LatentScale(NamedTuple):
@@ -103,12 +100,17 @@ class Adapter(ABC):
         sequence: TokenSequence,
         guidance_scale: float,
     ) -> Latents:
-        predict = partial(self.predict, x, sigma, tables=tables, sequence=sequence)
         distilled = self.spec.guidance == "distilled"
-        positive = predict(prompt_of(conditioning, "positive"), scale=guidance_scale if distilled else None)
+        scale = guidance_scale if distilled else None
+
+        def predict(x: Latents, prompt: Prompt) -> Latents:
+            return self.predict(x, sigma, prompt, tables=tables, sequence=sequence, scale=scale)
+
+        prompt = prompt_of(conditioning, "positive")
         if distilled or guidance_scale == 1.0:
-            return positive
-        negative = predict(prompt_of(conditioning, "negative"), scale=None)
+            return predict(x, prompt)
+        prompts = prompt, prompt_of(conditioning, "negative")
+        positive, negative = sequence.guidance_passes(predict, x, prompts, batch=self.batch)
         return self.combine(positive, negative, guidance_scale)
 
     def latent_scale(self) -> LatentScale:

@@ -12,6 +12,7 @@ from torch import Tensor
 from imax_dist.errors import BadConfig
 from imax_dist.geometry import LatentGrid, TokenGrid
 from imax_dist.method.text_duplication import TextCopies
+from imax_dist.models.guidance_passes import GuidancePasses, two_passes
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.shapes import Latents, Pixels, PositionIds, RopeTable
@@ -142,6 +143,8 @@ class TokenSequence:
     engine: AttentionEngine
     copies: TextCopies
     text_replicated: bool = False
+    guidance_passes: GuidancePasses = two_passes
+    """How classifier-free guidance computes its two predictions."""
 
 
 TablesByText: TypeAlias = Callable[[int], RopeTable]

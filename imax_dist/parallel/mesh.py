@@ -15,7 +15,8 @@ from imax_dist.parallel.topology import Topology
 class SequenceMesh:
     """``ring`` x ``ulysses`` ranks; rank = ring index x ulysses + ulysses index.
 
-    Groups are None on a mesh of one rank, where nothing is communicated.
+    Groups are None on a mesh of one rank, where nothing is communicated. ``first`` is the global rank of the
+    mesh's rank 0: another than 0 where several meshes share the ranks (halves.py).
     """
 
     ulysses: int
@@ -24,6 +25,7 @@ class SequenceMesh:
     ulysses_group: dist.ProcessGroup | None = None
     ring_group: dist.ProcessGroup | None = None
     group: dist.ProcessGroup | None = None
+    first: int = 0
 
     @property
     def size(self) -> int:
@@ -47,19 +49,27 @@ def single_rank() -> SequenceMesh:
     return SequenceMesh(ulysses=1, ring=1, rank=0)
 
 
-def build_mesh(topology: Topology, *, ulysses: int, ring: int) -> SequenceMesh:
-    """Make the process groups; every rank must call this. Raises BadConfig if degrees do not fit."""
-    check_degrees(topology.world_size, ulysses=ulysses, ring=ring)
-    if topology.world_size == 1:
+def build_mesh(topology: Topology, *, ulysses: int, ring: int, parts: int = 1) -> SequenceMesh:
+    """Make the process groups; every rank must call this. Raises BadConfig if degrees do not fit.
+
+    ``parts`` equal meshes share the ranks, one after the other; the result is this rank's own.
+    """
+    size = topology.world_size // parts
+    check_degrees(size, ulysses=ulysses, ring=ring)
+    if size == 1:
         return single_rank()
-    mesh = init_device_mesh(topology.device.type, (ring, ulysses), mesh_dim_names=("ring", "ulysses"))
+    names = ("part", "ring", "ulysses")
+    mesh = init_device_mesh(topology.device.type, (parts, ring, ulysses), mesh_dim_names=names)
+    part, rank = divmod(topology.rank, size)
+    groups = [dist.new_group(range(own * size, (own + 1) * size)) for own in range(parts if parts > 1 else 0)]
     return SequenceMesh(
         ulysses=ulysses,
         ring=ring,
-        rank=topology.rank,
+        rank=rank,
         ulysses_group=mesh.get_group("ulysses"),
         ring_group=mesh.get_group("ring"),
-        group=dist.group.WORLD,
+        group=groups[part] if groups else dist.group.WORLD,
+        first=part * size,
     )
 
 

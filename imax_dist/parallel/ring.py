@@ -43,8 +43,8 @@ def rotate(
 
 def _exchange(block: Tensor, coming: Tensor, mesh: SequenceMesh) -> list[dist.Work]:
     """Post the send to the next place of the ring and the receive from the one before."""
-    following = (mesh.rank + mesh.ulysses) % mesh.size
-    preceding = (mesh.rank - mesh.ulysses) % mesh.size
+    following = mesh.first + (mesh.rank + mesh.ulysses) % mesh.size
+    preceding = mesh.first + (mesh.rank - mesh.ulysses) % mesh.size
     operations = [
         dist.P2POp(dist.isend, block, following, group=mesh.ring_group),
         dist.P2POp(dist.irecv, coming, preceding, group=mesh.ring_group),

@@ -44,6 +44,22 @@ def left_out(spec: ModelSpec) -> list[str]:
     return sentences
 
 
+def check_guidance_passes(cfg: str, spec: ModelSpec, scale: float) -> None:
+    """Raise BadConfig where half of the ranks would have no prompt to compute with."""
+    if cfg != "split":
+        return
+    if spec.guidance == "distilled":
+        raise BadConfig(
+            f"parallel: cfg split needs classifier-free guidance; {spec.name} takes its scale as an input; "
+            "leave cfg out, all ranks then share the sequence"
+        )
+    if scale == 1.0:
+        raise BadConfig(
+            f"parallel: cfg split has no second prompt to compute: the guidance scale of {spec.name} is 1; "
+            "leave cfg out, all ranks then share the sequence"
+        )
+
+
 def _asks(asked: Mapping[str, Any], part: str, switch: str) -> bool:
     """Whether the request itself names a switch, to anything but none."""
     own = asked.get(part)

@@ -49,6 +49,7 @@ def surroundings(device: torch.device, ranks: Ranks) -> dict[str, Any]:
         "ring": ranks.mesh.ring,
         "text": ranks.settings.text,
         "engine": ranks.settings.engine,
+        "cfg": ranks.settings.cfg,
     }
 
 

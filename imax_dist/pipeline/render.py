@@ -19,7 +19,7 @@ from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.decode import decode
 from imax_dist.pipeline.endpoint import Reference, reference_sigmas
 from imax_dist.pipeline.extrapolate import extrapolated_velocity, run_extrapolated
-from imax_dist.pipeline.fit import left_out
+from imax_dist.pipeline.fit import check_guidance_passes, left_out
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.prepare import prepare
 from imax_dist.pipeline.prompt import embed_prompt
@@ -89,6 +89,8 @@ def render_with(
     """Render one poster with a loaded model (the request's) on ranks that have joined."""
     request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
     plan = make_plan(request, model.spec)
+    if plan.extrapolates:
+        check_guidance_passes(ranks.settings.cfg, model.spec, plan.guidance_scale)
     for sentence in left_out(model.spec) if plan.extrapolates and ranks.topology.is_first else []:
         listen("note", {"text": sentence})
     latents = render_latents(Run(plan, ranks, checkpoints, listen, stop, show_native), model)

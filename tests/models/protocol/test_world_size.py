@@ -23,24 +23,43 @@ from imax_dist.pipeline.request import Request
 MESHES: dict[int, dict[str, dict[str, Any]]] = {
     2: {
         "u2": dict(ulysses=2),
+        "cfg split": dict(cfg="split"),
         "r2": dict(ring=2),
         "r2, text replicated": dict(ring=2, text="replicated"),
     },
     4: {
         "u4": dict(ulysses=4),
         "u2r2": dict(ulysses=2, ring=2),
+        "cfg split, r2": dict(ring=2, cfg="split"),
     },
 }
 PRESETS = {"u2r2": "paper", "r2, text replicated": "paper"}
 """Text copies at every cell of the grid, where text is in the sequence; imax elsewhere."""
-CASES = [(name, world, mesh) for name in TINY for world, meshes in MESHES.items() for mesh in meshes]
+DISTILLED = {"flux-dev", "flux2-dev"}
+"""They take their guidance as an input: there is no second prompt for the other half of the ranks."""
+
+
+def meshes_of(name: str, world: int) -> dict[str, dict[str, Any]]:
+    """The meshes a model has a use for."""
+    meshes = MESHES[world].items()
+    return {mesh: own for mesh, own in meshes if not (own.get("cfg") == "split" and name in DISTILLED)}
+
+
+CASES = [(name, world, mesh) for name in TINY for world in MESHES for mesh in meshes_of(name, world)]
 
 
 def request_of(folder: str, preset: str) -> Request:
     """7 x 9 tokens, so that no mesh divides them; native is 3 x 4 or so."""
-    steps = dict(steps=2, native_steps=1)
+    scales = {"guidance_scale": {"native": 2.0, "extrapolated": 3.0}}
     return Request(
-        "a red sun over the sea", size="144x112", model=folder, preset=preset, dtype="float64", **steps
+        "a red sun over the sea",
+        size="144x112",
+        model=folder,
+        preset=preset,
+        dtype="float64",
+        steps=2,
+        native_steps=1,
+        method=scales,
     )
 
 
@@ -48,7 +67,7 @@ def render_all(topology: Topology, folders: dict[str, str]) -> dict[tuple[str, s
     """Latents, or the traceback, of every model on every mesh of this world size."""
     results: dict[tuple[str, str], Any] = {}
     for name, folder in folders.items():
-        for mesh, settings in MESHES[topology.world_size].items():
+        for mesh, settings in meshes_of(name, topology.world_size).items():
             request = request_of(folder, PRESETS.get(mesh, "imax"))
             try:
                 rendering = render(request, topology=topology, parallel=ParallelSettings(**settings))

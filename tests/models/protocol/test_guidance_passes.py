@@ -1,0 +1,88 @@
+"""Two passes, a batch of two, or each half of the ranks one prompt: the same guided velocity."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from imax_dist.errors import BadConfig
+from imax_dist.models.guidance import classifier_free, first_channels, norm_preserving
+from imax_dist.models.guidance_passes import batched, two_passes
+from imax_dist.models.load import describe_model
+from imax_dist.models.tiny import TINY
+from imax_dist.parallel.halves import half_of
+from imax_dist.pipeline.fit import check_guidance_passes
+from imax_dist.pipeline.ranks import ParallelSettings
+from imax_dist.pipeline.render import render
+from imax_dist.pipeline.request import Request
+
+MASKLESS = {"lumina-image-2", "qwen-image", "z-image-turbo"}
+"""Their prompts have lengths of their own and the networks take no mask: no batches of two."""
+GUIDED = [name for name in TINY if name not in ("flux-dev", "flux2-dev")]
+
+
+def request(folder: Path) -> Request:
+    scales = {"guidance_scale": {"native": 1.0, "extrapolated": 3.0}}
+    return Request(
+        "a red sun", size="96x80", model=str(folder), dtype="float64", steps=2, native_steps=1, method=scales
+    )
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_a_batch_of_two_is_two_passes(folders: dict[str, Path], name: str) -> None:
+    settings = ParallelSettings(cfg="batched")
+    if name in MASKLESS:
+        with pytest.raises(BadConfig, match=r"cfg batched needs prompts of one length"):
+            render(request(folders[name]), parallel=settings)
+        return
+    one, two = (render(request(folders[name]), parallel=own).latents for own in (None, settings))
+    assert (one - two).abs().max() < 1e-10 * one.abs().max()
+
+
+def test_splitting_needs_an_even_number_of_ranks_and_a_second_prompt(folders: dict[str, Path]) -> None:
+    for ranks in (1, 3):
+        with pytest.raises(BadConfig, match=rf"half of the ranks to each prompt, but {ranks} w"):
+            half_of(ranks)
+    assert half_of(4) == 2
+    distilled, free = (describe_model(str(folders[name])) for name in ("flux-dev", "flux-schnell"))
+    with pytest.raises(BadConfig, match=r".* takes its scale as an input; leave cfg out"):
+        check_guidance_passes("split", distilled, 7.0)
+    with pytest.raises(BadConfig, match=r"no second prompt to compute: the guidance scale of .* is 1"):
+        check_guidance_passes("split", free, 1.0)
+    check_guidance_passes("split", free, 2.0)
+    check_guidance_passes("two_passes", dataclasses.replace(distilled), 1.0)
+
+
+def test_an_unknown_way_is_refused_with_the_known_ones(folders: dict[str, Path]) -> None:
+    with pytest.raises(BadConfig, match=r"parallel: cfg: 'halves' is not known; known: two_passes, batch"):
+        render(request(folders["flux-schnell"]), parallel=ParallelSettings(cfg="halves"))
+
+
+def test_the_three_combinations(rng: torch.Generator) -> None:
+    positive, negative = (torch.randn(1, 4, 3, 5, generator=rng, dtype=torch.float64) for _ in range(2))
+    plain = classifier_free(positive, negative, 3.0)
+    assert (plain - (3 * positive - 2 * negative)).abs().max() < 1e-12
+    some = first_channels(3)(positive, negative, 3.0)
+    assert torch.equal(some[:, :3], plain[:, :3])
+    assert torch.equal(some[:, 3:], positive[:, 3:])
+    for dim in (1, 3):
+        kept = norm_preserving(dim)(positive, negative, 3.0)
+        assert (kept.norm(dim=dim) - positive.norm(dim=dim)).abs().max() < 1e-12
+        assert (kept / plain).std(dim=dim).abs().max() < 1e-12  # only scaled
+
+
+def test_both_ways_ask_the_network_for_both_prompts() -> None:
+    x = torch.ones(1, 1, 1, 1)
+    prompts = {"a": torch.full((1, 1), 2.0)}, {"a": torch.full((1, 1), 3.0)}
+
+    def predict(x: torch.Tensor, prompt: dict[str, torch.Tensor]) -> torch.Tensor:
+        return x * prompt["a"][:, :, None, None]
+
+    def batch(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        return {"a": torch.cat([part["a"] for part in parts])}
+
+    for passes in (two_passes, batched):
+        assert [float(own) for own in passes(predict, x, prompts, batch=batch)] == [2.0, 3.0]
