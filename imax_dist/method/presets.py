@@ -87,3 +87,5 @@ class Method:
     text: TextSettings = field(default_factory=TextSettings)
     patch_shift: bool = True
     guidance_scale: GuidanceScaleSettings = field(default_factory=GuidanceScaleSettings)
+    vae: Literal["exact", "tiled"] = "exact"
+    """exact: as the VAE computes the whole picture. tiled: blended tiles, whose tones may differ."""

@@ -1,0 +1,96 @@
+"""Encode and decode by rows: over ranks, in bounded memory, equal to the VAE's own forward to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imax_dist.geometry import ImageSize
+from imax_dist.models.autoencoder.walk import decoded, encoded, is_known
+from imax_dist.parallel.mesh import SequenceMesh
+from imax_dist.parallel.row_share import RowShare
+from imax_dist.parallel.row_store import Scratch
+from imax_dist.parallel.sequence import gather
+from imax_dist.parallel.vae_rows import LazyRows, Rows
+from imax_dist.shapes import Latents
+
+HELD_AT_ONCE = 3
+"""Maps of the widest layer that a plain forward holds at its peak, about."""
+
+
+def row_codec(model: Any) -> RowCodec | None:
+    """The codec for ``model.vae`` if that is a diffusers AutoencoderKL; None for any other kind of VAE.
+
+    Latents are scaled as ``(x - shift_factor) * scaling_factor``, from the VAE's configuration.
+    """
+    vae = getattr(model, "vae", None)
+    return RowCodec(vae) if is_known(vae) else None
+
+
+@dataclass(frozen=True)
+class RowCodec:
+    """An AutoencoderKL, by rows. All ranks of the mesh must call its methods with the same arguments."""
+
+    vae: Any
+
+    @property
+    def factor(self) -> int:
+        """Image pixels per latent pixel."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    def whole_bytes(self, size: ImageSize) -> int:
+        """What a plain encode or decode of ``size`` takes at its peak, about."""
+        widest = max(self.vae.config.block_out_channels[:2])
+        return HELD_AT_ONCE * size.area * widest * int(self.vae.dtype.itemsize)
+
+    @torch.no_grad()
+    def decode(self, latents: Latents, mesh: SequenceMesh, scratch: Scratch) -> Rows:
+        """The picture of (1, C, h, w) ``latents``: this rank's rows of (H, W, 3), about [-1, 1], read once.
+
+        Raises CannotWrite if neither memory nor disk can hold the features.
+        """
+        config = self.vae.config
+        unscaled = latents.to(self.vae.dtype) / config.scaling_factor + (config.shift_factor or 0.0)
+        rows = unscaled[0].permute(1, 2, 0).contiguous()
+        share = RowShare.of(len(rows), rank=mesh.rank, ranks=mesh.size, group=mesh.group)
+        return decoded(self.vae, LazyRows(share, rows[:0], lambda top, bottom: rows[top:bottom]), scratch)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        picture: Callable[[int, int], Tensor],
+        size: ImageSize,
+        *,
+        mesh: SequenceMesh,
+        scratch: Scratch,
+        noise: Latents | None,
+    ) -> Latents:
+        """Latents (1, C, h, w) on every rank of a picture in [-1, 1] whose rows [top, bottom) are made on demand.
+
+        ``picture`` gives (rows, width, 3); the latents are the posterior's mean, or mean + deviation x ``noise``.
+        """
+        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+        vae, height = self.vae, size.height
+        share = RowShare.of(
+            height // self.factor,
+            rank=mesh.rank,
+            ranks=mesh.size,
+            group=mesh.group,
+            unit=self.factor,
+            height=height,
+        )
+        like = torch.empty((0, size.width, 3), dtype=vae.dtype, device=vae.device)
+        rows = encoded(vae, LazyRows(share, like, picture), scratch)
+        own = rows.read(rows.share.top, rows.share.bottom)
+        rows.close()
+        parameters = gather(own, rows.share.counts, mesh, dim=0).permute(2, 0, 1).unsqueeze(0)
+        posterior = DiagonalGaussianDistribution(parameters)
+        latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise.to(parameters)
+        config = vae.config
+        scaled: Tensor = (latents - (config.shift_factor or 0.0)) * config.scaling_factor
+        return scaled.contiguous()
