@@ -44,7 +44,7 @@ def frame_attention(
         ulysses=1, ring=len(counts), rank=share.rank, ring_group=share.group, group=share.group
     )
     groups = math.ceil(max(counts) * width * channels / QUERY_ELEMENTS)
-    chunks = min(math.ceil(2 * max(counts) * width * channels / KEY_ELEMENTS), min(counts))
+    chunks = min(math.ceil(2 * max(counts) * width * channels / KEY_ELEMENTS), *counts)
     pieces = [split_lengths(count, chunks) for count in counts]
     top = share.top
     for rows in split_lengths(counts[share.rank], groups):

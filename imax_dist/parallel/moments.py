@@ -17,9 +17,9 @@ from imax_dist.parallel.row_share import RowShare
 
 
 class Moments(NamedTuple):
-    """``count`` pixels, their mean and sum of squared deviations by channel, float64."""
+    """``pixels`` of them, their mean and sum of squared deviations by channel, float64."""
 
-    count: int
+    pixels: int
     mean: Tensor
     deviations: Tensor
 
@@ -42,18 +42,16 @@ class Moments(NamedTuple):
 
     def merged(self, other: Moments) -> Moments:
         """Of both parts together."""
-        count = self.count + other.count
-        if not self.count or not other.count:
-            return other if other.count else self
+        count = self.pixels + other.pixels
+        if not self.pixels or not other.pixels:
+            return other if other.pixels else self
         apart = other.mean - self.mean
-        mean = self.mean + apart * (other.count / count)
-        deviations = self.deviations + other.deviations + apart**2 * (self.count * other.count / count)
+        mean = self.mean + apart * (other.pixels / count)
+        deviations = self.deviations + other.deviations + apart**2 * (self.pixels * other.pixels / count)
         return Moments(count, mean, deviations)
 
 
-def over_ranks(
-    own: Moments, share: RowShare, *, width: int, failure: ImaxError | None = None
-) -> Moments:
+def over_ranks(own: Moments, share: RowShare, *, width: int, failure: ImaxError | None = None) -> Moments:
     """The moments of all ranks' rows, merged in rank order: the same bits on every rank.
 
     ``failure`` is why this rank could not keep its rows; then every rank raises, and none waits for another.
@@ -67,7 +65,9 @@ def over_ranks(
     all_gather_single(pieces, piece, share.group)
     parts = pieces.view(share.ranks, -1)
     if parts[:, -1].any():
-        raise failure or CannotWrite("another rank could not keep its part of the picture; its message says why")
+        raise failure or CannotWrite(
+            "another rank could not keep its part of the picture; its message says why"
+        )
     total = Moments.none(len(own.mean), piece.device)
     for rows, part in zip(share.counts, parts, strict=True):
         total = total.merged(Moments(rows * width, *part[:-1].chunk(2)))
@@ -81,8 +81,8 @@ def group_norm_affine(
     channels = len(moments.mean)
     means = moments.mean.view(groups, -1)
     mean = means.mean(dim=1, keepdim=True)
-    deviations = moments.deviations.view(groups, -1) + moments.count * (means - mean) ** 2
-    variance = deviations.sum(dim=1, keepdim=True) / (moments.count * means.shape[1])
+    deviations = moments.deviations.view(groups, -1) + moments.pixels * (means - mean) ** 2
+    variance = deviations.sum(dim=1, keepdim=True) / (moments.pixels * means.shape[1])
     spread = torch.rsqrt(variance + eps)
     scale = weight.double() * spread.expand_as(means).reshape(channels)
     return scale, bias.double() - mean.expand_as(means).reshape(channels) * scale

@@ -31,7 +31,7 @@ class RowShare:
         unit: int = 1,
         height: int | None = None,
     ) -> RowShare:
-        """Balanced pieces of ``rows`` x ``unit``; what ``height`` has beyond goes to the last that holds any."""
+        """Balanced pieces of ``rows`` x ``unit``; what ``height`` has beyond goes to the last with rows."""
         starts = [0]
         for length in split_lengths(rows, ranks):
             starts.append(starts[-1] + length * unit)

@@ -128,7 +128,7 @@ class RowStore:
             raise self._failed(error) from error
 
     def _write(self, file: BinaryIO, row: int, rows: Tensor) -> None:
-        content = memoryview(rows.cpu().contiguous().view(torch.uint8).numpy().reshape(-1))
+        content = memoryview(rows.cpu().contiguous().view(torch.uint8).numpy().data).cast("B")
         place = row * row_bytes(self.like)
         try:
             while len(content):
@@ -139,7 +139,7 @@ class RowStore:
 
     def _read(self, file: BinaryIO, row: int, count: int) -> Tensor:
         rows = torch.empty((count, *self.like.shape[1:]), dtype=self.like.dtype)
-        content = memoryview(rows.view(torch.uint8).numpy().reshape(-1))
+        content = memoryview(rows.view(torch.uint8).numpy().data).cast("B")
         place = row * row_bytes(self.like)
         while len(content):
             got = os.preadv(file.fileno(), [content], place)

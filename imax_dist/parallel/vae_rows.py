@@ -1,13 +1,13 @@
 """Feature maps row by row: bands on one rank, shares over many, convolutions exact across every edge.
 
-A map is (height, width, channels), channels last as the files and the fastest kernels want them. It is either
-stored or made anew each time a band of it is read; ``keep`` stores it, ``settle`` stores it if memory has room.
+A map is (height, width, channels), channels last as the files and the fastest kernels want them. It
+is either stored, or made anew each time a band of it is read; ``keep`` stores it, ``settle`` if there is room.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -25,29 +25,30 @@ BAND_BYTES = 4 << 20
 FEWEST_ROWS = 16
 
 
-class Rows(Protocol):
-    """A map of which this rank reads its own rows and REACH more on either side."""
+class Rows(ABC):
+    """A map of which this rank reads its own rows and REACH more on either side.
+
+    ``like`` (0, width, channels) has device and dtype; ``moments`` are the whole map's, once known.
+    """
 
     share: RowShare
     like: Tensor
-    """(0, width, channels): device and dtype."""
-    moments: Moments | None
-    """Of the whole map, once known."""
+    moments: Moments | None = None
 
+    @abstractmethod
     def read(self, top: int, bottom: int) -> Tensor:
         """Rows [top, bottom) of the map, (rows, width, channels); not to be changed in place."""
-        ...
 
+    @abstractmethod
     def forget(self, row: int) -> None:
         """Rows above ``row`` will not be read again."""
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Nothing will be read again."""
-        ...
 
 
-class LazyRows:
+class LazyRows(Rows):
     """A map that ``make`` computes each time; ``forgets`` and ``closes`` pass on what it no longer needs."""
 
     def __init__(
@@ -59,9 +60,11 @@ class LazyRows:
         forgets: Callable[[int], None] | None = None,
         closes: tuple[Rows, ...] = (),
     ) -> None:
-        self.share, self.like, self.read = share, like, make
-        self.moments: Moments | None = None
-        self._forgets, self._closes = forgets, closes
+        self.share, self.like = share, like
+        self._make, self._forgets, self._closes = make, forgets, closes
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        return self._make(top, bottom)
 
     def forget(self, row: int) -> None:
         if self._forgets is not None:
@@ -72,7 +75,7 @@ class LazyRows:
             source.close()
 
 
-class StoredRows:
+class StoredRows(Rows):
     """A map of which each rank has stored its own rows, and holds the REACH next to them."""
 
     def __init__(
@@ -81,7 +84,7 @@ class StoredRows:
         """All ranks must come here: edges and moments are exchanged, or one rank's ``failure``."""
         self.share, self.like = share, store.like
         width = store.like.shape[1]
-        self.moments: Moments | None = over_ranks(moments, share, width=width, failure=failure)
+        self.moments = over_ranks(moments, share, width=width, failure=failure)
         self._store = store
         self._above = self._below = store.like
         if share.ranks > 1:
@@ -146,7 +149,12 @@ def settle(rows: Rows, scratch: Scratch, *, reserve: int = 0) -> Rows:
 
 
 def convolved(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *, pad: tuple[int, int, int, int] = (0, 0, 0, 0), stride: int = 1
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    pad: tuple[int, int, int, int] = (0, 0, 0, 0),
+    stride: int = 1,
 ) -> Tensor:
     """A convolution of (rows, width, channels); ``pad`` zeros (left, right, top, bottom)."""
     picture = x.unsqueeze(0).permute(0, 3, 1, 2)  # with strides that torch knows as channels last
@@ -188,7 +196,7 @@ def upsampled3(rows: Rows, weight: Tensor, bias: Tensor | None, *, top: int, bot
 
 
 def _joined(weight: Tensor, dim: int, place: int) -> Tensor:
-    """Three taps as two: for the first of a doubled pair the last two fall on one pixel, else the first two."""
+    """Three taps as two: the last two fall on one pixel at a pair's first place, else the first two."""
     first, second, third = weight.to(torch.promote_types(weight.dtype, torch.float32)).unbind(dim)
     pair = (first, second + third) if place == 0 else (first + second, third)
     return torch.stack(pair, dim).to(weight.dtype)
@@ -197,6 +205,4 @@ def _joined(weight: Tensor, dim: int, place: int) -> Tensor:
 def downsampled3(rows: Rows, weight: Tensor, bias: Tensor | None, *, top: int, bottom: int) -> Tensor:
     """Rows [top, bottom) of a 3 x 3 convolution of stride 2, one zero at the right and below only."""
     last = min(2 * bottom + 1, rows.share.height)
-    return convolved(
-        rows.read(2 * top, last), weight, bias, pad=(0, 1, 0, 2 * bottom + 1 - last), stride=2
-    )
+    return convolved(rows.read(2 * top, last), weight, bias, pad=(0, 1, 0, 2 * bottom + 1 - last), stride=2)

@@ -23,12 +23,9 @@ HELD_AT_ONCE = 3
 
 
 def row_codec(model: Any) -> RowCodec | None:
-    """The codec for ``model.vae`` if that is a diffusers AutoencoderKL; None for any other kind of VAE.
-
-    Latents are scaled as ``(x - shift_factor) * scaling_factor``, from the VAE's configuration.
-    """
+    """The codec of an adapter whose ``vae`` is a diffusers AutoencoderKL; None for any other kind of VAE."""
     vae = getattr(model, "vae", None)
-    return RowCodec(vae) if is_known(vae) else None
+    return RowCodec(vae, *model.latent_scale()) if is_known(vae) else None
 
 
 @dataclass(frozen=True)
@@ -36,11 +33,15 @@ class RowCodec:
     """An AutoencoderKL, by rows. All ranks of the mesh must call its methods with the same arguments."""
 
     vae: Any
+    shift: float
+    scale: float
+    """latents = (what the VAE makes - shift) x scale."""
 
     @property
     def factor(self) -> int:
         """Image pixels per latent pixel."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        channels: tuple[int, ...] = tuple(self.vae.config.block_out_channels)
+        return 1 << (len(channels) - 1)
 
     def whole_bytes(self, size: ImageSize) -> int:
         """What a plain encode or decode of ``size`` takes at its peak, about."""
@@ -53,8 +54,7 @@ class RowCodec:
 
         Raises CannotWrite if neither memory nor disk can hold the features.
         """
-        config = self.vae.config
-        unscaled = latents.to(self.vae.dtype) / config.scaling_factor + (config.shift_factor or 0.0)
+        unscaled = latents.to(self.vae.dtype) / self.scale + self.shift
         rows = unscaled[0].permute(1, 2, 0).contiguous()
         share = RowShare.of(len(rows), rank=mesh.rank, ranks=mesh.size, group=mesh.group)
         return decoded(self.vae, LazyRows(share, rows[:0], lambda top, bottom: rows[top:bottom]), scratch)
@@ -69,9 +69,10 @@ class RowCodec:
         scratch: Scratch,
         noise: Latents | None,
     ) -> Latents:
-        """Latents (1, C, h, w) on every rank of a picture in [-1, 1] whose rows [top, bottom) are made on demand.
+        """Latents (1, C, h, w), on every rank, of a picture whose rows are made on demand.
 
-        ``picture`` gives (rows, width, 3); the latents are the posterior's mean, or mean + deviation x ``noise``.
+        ``picture(top, bottom)`` gives (rows, width, 3) in [-1, 1]. The latents are the posterior's mean, or
+        mean + deviation x ``noise``.
         """
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
@@ -91,6 +92,5 @@ class RowCodec:
         parameters = gather(own, rows.share.counts, mesh, dim=0).permute(2, 0, 1).unsqueeze(0)
         posterior = DiagonalGaussianDistribution(parameters)
         latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise.to(parameters)
-        config = vae.config
-        scaled: Tensor = (latents - (config.shift_factor or 0.0)) * config.scaling_factor
+        scaled: Tensor = (latents - self.shift) * self.scale
         return scaled.contiguous()

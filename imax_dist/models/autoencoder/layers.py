@@ -73,9 +73,7 @@ def resnet(rows: Rows, block: Any, scratch: Scratch) -> StoredRows:
     """ResnetBlock2D without a time embedding; ``rows`` is used up."""
     first = convolution(rows, block.conv1, normalised(rows, block.norm1, block.nonlinearity), last=False)
     hidden = settle(first, scratch, reserve=rows.share.most * row_bytes(first.like))
-    inner = convolution(
-        hidden, block.conv2, normalised(hidden, block.norm2, block.nonlinearity), last=False
-    )
+    inner = convolution(hidden, block.conv2, normalised(hidden, block.norm2, block.nonlinearity), last=False)
     shortcut = block.conv_shortcut
 
     def make(top: int, bottom: int) -> Tensor:

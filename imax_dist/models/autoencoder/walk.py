@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from imax_dist.models.autoencoder.layers import (
     attention,
     convolution,
     downsampled,
     normalised,
     resnet,
-    unchanged,
     upsampled,
 )
 from imax_dist.parallel.row_store import Scratch
@@ -63,7 +60,9 @@ def is_known(vae: Any) -> bool:
         _plain_resnet(part) if isinstance(part, ResnetBlock2D) else _plain_attention(part)
         for part in parts
         if isinstance(part, ResnetBlock2D | Attention)
-    ) and all(block.downsamplers is None or block.downsamplers[0].padding == 0 for block in vae.encoder.down_blocks)
+    ) and all(
+        block.downsamplers is None or block.downsamplers[0].padding == 0 for block in vae.encoder.down_blocks
+    )
 
 
 def _plain_resnet(block: Any) -> bool:
@@ -86,6 +85,6 @@ def _middle(rows: Rows, block: Any, scratch: Scratch) -> Rows:
     return rows
 
 
-def _out(rows: Rows, coder: nn.Module) -> LazyRows:
-    before = normalised(rows, coder.conv_norm_out, coder.conv_act) if coder.conv_norm_out else unchanged
+def _out(rows: Rows, coder: Any) -> LazyRows:
+    before = normalised(rows, coder.conv_norm_out, coder.conv_act)
     return convolution(rows, coder.conv_out, before, last=True)
