@@ -1,7 +1,7 @@
 """Feature maps row by row: bands on one rank, shares over many, convolutions exact across every edge.
 
 A map is (height, width, channels), channels last as the files and the fastest kernels want them. It
-is either stored, or made anew each time a band of it is read; ``keep`` stores it, ``settle`` if there is room.
+is stored, or made anew each time a band of it is read; ``keep`` stores it, ``settle`` if there is room.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class LazyRows(Rows):
         self._make, self._forgets, self._closes = make, forgets, closes
 
     def read(self, top: int, bottom: int) -> Tensor:
-        return self._make(top, bottom)
+        return self._make(top, bottom) if top < bottom else self.like
 
     def forget(self, row: int) -> None:
         if self._forgets is not None:

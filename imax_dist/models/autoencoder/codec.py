@@ -40,13 +40,14 @@ class RowCodec:
     @property
     def factor(self) -> int:
         """Image pixels per latent pixel."""
-        channels: tuple[int, ...] = tuple(self.vae.config.block_out_channels)
-        return 1 << (len(channels) - 1)
+        levels = len(self.vae.config.block_out_channels)
+        return int(2 ** (levels - 1))
 
     def whole_bytes(self, size: ImageSize) -> int:
         """What a plain encode or decode of ``size`` takes at its peak, about."""
         widest = max(self.vae.config.block_out_channels[:2])
-        return HELD_AT_ONCE * size.area * widest * int(self.vae.dtype.itemsize)
+        item: int = self.vae.dtype.itemsize
+        return HELD_AT_ONCE * size.area * int(widest) * item
 
     @torch.no_grad()
     def decode(self, latents: Latents, mesh: SequenceMesh, scratch: Scratch) -> Rows:
