@@ -12,6 +12,8 @@ class ImaxError(Exception):
 
     exit_code = 70
     retryable = False
+    told = False
+    """Whether another rank says it to the user."""
 
 
 class BadValue(ImaxError):

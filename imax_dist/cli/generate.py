@@ -56,11 +56,11 @@ def run(options: argparse.Namespace) -> int:
     from imax_dist.parallel.topology import detect, process_group
 
     recipe = _read_recipe(options.recipe)
-    request = _request(options, recipe)
+    request = requested(options, recipe)
     topology = detect(device=options.device)
     quiet_libraries()
-    stop = StopSignal()
-    with process_group(topology):
+    stop = StopSignal(quiet=not topology.is_first)
+    with process_group(topology, timeout_s=options.rank_timeout):
         bars = ProgressBars(quiet=options.quiet or not topology.is_first, verbose=options.verbose)
         try:
             rendering = _render(options, request, topology, bars=bars, stop=stop)
@@ -169,11 +169,13 @@ def _read_recipe(path: Path | None) -> dict[str, Any] | None:
     return None if path is None else read_recipe(path)
 
 
-def _request(options: argparse.Namespace, recipe: dict[str, Any] | None) -> Request:
+def requested(options: argparse.Namespace, recipe: dict[str, Any] | None = None) -> Request:
+    """What the command line asks for. Raises BadValue or BadConfig for what can never be rendered."""
     from imax_dist.pipeline.recipe import request_of
     from imax_dist.pipeline.request import Request
 
     given = given_fields(options)
+    recipe = recipe or _read_recipe(options.recipe)
     if recipe is not None:
         if options.prompt or given:
             raise BadValue("--recipe renders a recipe as it is; leave the prompt and its options away")

@@ -15,6 +15,7 @@ from imax_dist.cli import (
     doctor,
     finish,
     generate,
+    launch,
     report,
     retry,
     status,
@@ -24,7 +25,7 @@ from imax_dist.cli import (
 )
 from imax_dist.errors import ImaxError
 
-VERBS = (generate, batch, status, retry, cancel, approve, finish, verify, view, report, study, doctor)
+VERBS = (generate, launch, batch, status, retry, cancel, approve, finish, verify, view, report, study, doctor)
 INTERRUPTED = 130
 INTERNAL = 70
 
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
     except ImaxError as error:
         _show_where(options)
-        print(f"imax {options.verb}: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"imax {options.verb}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"imax {options.verb}: interrupted", file=sys.stderr)

@@ -64,6 +64,13 @@ def add_parallel_options(parser: argparse.ArgumentParser) -> None:
         "--cfg", help="guidance: two_passes (default), batched, or split over two halves of the ranks"
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    parser.add_argument(
+        "--rank-timeout",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="a silent rank is lost then (600)",
+    )
 
 
 def parallel_mapping(options: argparse.Namespace) -> dict[str, Any]:

@@ -11,10 +11,11 @@ PREEMPTED = 75
 
 
 class StopSignal:
-    """Callable: has someone asked this process to stop?"""
+    """Callable: has someone asked this process to stop? ``quiet``: another rank says so to the user."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self.asked = False
+        self.quiet = quiet
         self.arm()
 
     def arm(self) -> StopSignal:
@@ -31,4 +32,5 @@ class StopSignal:
         if self.asked:
             os._exit(128 + number)
         self.asked = True
-        print("stopping after this step; once more to leave at once", file=sys.stderr, flush=True)
+        if not self.quiet:
+            print("stopping after this step; once more to leave at once", file=sys.stderr, flush=True)

@@ -36,7 +36,7 @@ def from_first_rank(make: Callable[[], Tensors], topology: Topology) -> dict[str
     header = _broadcast_json(header, topology)
     if "error" in header:
         name, message = header["error"]
-        raise getattr(errors, name)(message)
+        raise _told_by_another(name, message)
     for name, (dtype, shape) in header["tensors"].items():
         if not topology.is_first:
             tensors[name] = torch.empty(shape, dtype=getattr(torch, dtype), device=topology.device)
@@ -63,7 +63,9 @@ def on_every_rank(make: Callable[[], T], topology: Topology) -> T:
         source = topology.world_size - failed
         said = {"error": _describe_error(own, source)} if own and source == topology.rank else {}
         name, message = _broadcast_json(said, topology, source=source)["error"]
-        raise own or getattr(errors, name)(message)
+        if own is None or (source != topology.rank and str(own) == message):
+            raise _told_by_another(name, message)
+        raise own
     return cast(T, made)
 
 
@@ -82,6 +84,13 @@ def _ready(x: Tensor, topology: Topology) -> Tensor:
 
 def _describe(x: Tensor) -> tuple[str, list[int]]:
     return str(x.dtype).removeprefix("torch."), list(x.shape)
+
+
+def _told_by_another(name: str, message: str) -> errors.ImaxError:
+    """The error another rank met and says to the user."""
+    error: errors.ImaxError = getattr(errors, name)(message)
+    error.told = True
+    return error
 
 
 def _describe_error(error: Exception, rank: int = 0) -> tuple[str, str]:

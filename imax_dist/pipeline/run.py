@@ -72,7 +72,9 @@ class Run:
         if highest(FAILED if failure else GO_ON, self.ranks.topology) == FAILED:
             raise failure or ImaxError("rank 0 could not write a checkpoint; its message says why")
         if stopping:
-            raise Preempted(_stopped("extrapolated", step, steps))
+            stopped = Preempted(_stopped("extrapolated", step, steps))
+            stopped.told = not self.ranks.topology.is_first
+            raise stopped
 
 
 def step_tensor(step: int) -> Tensor:

@@ -25,7 +25,12 @@ KNOWN: dict[str, dict[str, Any]] = {
     },
     "JobSet": {
         "network": {"enableDNSHostnames": {}, "subdomain": {}, "publishNotReadyAddresses": {}},
-        "failurePolicy": {"maxRestarts": {}, "rules": {"action": {}, "onJobFailureReasons": {}}},
+        "failurePolicy": {
+            "maxRestarts": {},
+            "rules": {
+                "name": {}, "action": {}, "onJobFailureReasons": {}, "onJobFailureMessagePatterns": {},
+            },
+        },
         "replicatedJobs": {"name": {}, "replicas": {}, "template": {}},
     },
 }  # fmt: skip

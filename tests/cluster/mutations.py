@@ -67,6 +67,14 @@ def word(old: str, new: str) -> Callable[[Document], None]:
 
 RULES = ("spec", "podFailurePolicy", "rules")
 GANG = ("spec", "replicatedJobs", 0)
+GANG_RULES = (*GANG, "template", "spec", "podFailurePolicy", "rules")
+
+
+def gang_rules(document: Document) -> Any:
+    """The podFailurePolicy rules of a JobSet's only Job."""
+    return document["spec"]["replicatedJobs"][0]["template"]["spec"]["podFailurePolicy"]["rules"]
+
+
 MUTATIONS = [
     Mutation("queue_label", RAYJOB, put("metadata", "labels", {}), "no label"),
     Mutation("names", JOB, put("metadata", "name", "IMAX"), "no DNS label"),
@@ -104,7 +112,7 @@ MUTATIONS = [
     Mutation(
         "grace", CLUSTER, variable("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", {"value": "30"}), "stop deadline"
     ),
-    Mutation("grace", JOBSET, word("--shutdown-timeout=150", "--shutdown-timeout=30"), "stop deadline"),
+    Mutation("grace", JOBSET, word("--drain=150", "--drain=30"), "stop deadline"),
     Mutation("restart_policy", JOB, in_pod("restartPolicy", "OnFailure"), "not Never"),
     Mutation("bounded", RAYJOB, put("spec", "activeDeadlineSeconds", 0), "activeDeadlineSeconds"),
     Mutation("bounded", JOB, lambda d: d["spec"].pop("activeDeadlineSeconds"), "activeDeadlineSeconds"),
@@ -114,6 +122,11 @@ MUTATIONS = [
     Mutation("exit_codes", JOB, lambda d: d["spec"]["podFailurePolicy"]["rules"].pop(0), "eviction"),
     Mutation("exit_codes", JOB, lambda d: d["spec"].pop("backoffLimitPerIndex"), "backoffLimitPerIndex"),
     Mutation("exit_codes", JOB, word("imax", "torchrun"), "hides"),
+    Mutation("exit_codes", JOBSET, word("imax", "torchrun"), "hides"),
+    Mutation("exit_codes", JOBSET, put(*GANG_RULES, 2, "onExitCodes", "values", [64]), "rule 2"),
+    Mutation("exit_codes", JOBSET, lambda d: gang_rules(d).pop(0), "rule 1"),
+    Mutation("exit_codes", JOBSET, lambda d: d["spec"]["failurePolicy"]["rules"].pop(1), "RestartJobSet"),
+    Mutation("exit_codes", JOBSET, lambda d: d["spec"]["failurePolicy"]["rules"].pop(0), "eviction"),
     Mutation("shards", JOB, put("spec", "completions", 16), "--shard is not"),
     Mutation("shards", JOB, put("spec", "completionMode", "NonIndexed"), "--shard is not"),
     Mutation("gang_fits", JOB, word("--pool=eight-gpus", "--pool=default"), "1 ranks for 8 GPUs"),
@@ -123,10 +136,10 @@ MUTATIONS = [
     ),
     Mutation("ray_gpus", CLUSTER, put("spec", "headGroupSpec", "rayStartParams", {}), "the head"),
     Mutation("ray_gpus", RAYJOB, lambda d: d["spec"]["rayClusterSpec"].pop("authOptions"), "authentication"),
-    Mutation("rendezvous", JOBSET, put("metadata", "name", "sea"), "--master-addr"),
-    Mutation("rendezvous", JOBSET, put("spec", "network", "subdomain", "sea"), "--master-addr"),
-    Mutation("rendezvous", JOBSET, put(*GANG, "template", "spec", "completions", 4), "--nnodes"),
+    Mutation("rendezvous", JOBSET, put("metadata", "name", "sea"), "--rendezvous"),
+    Mutation("rendezvous", JOBSET, put("spec", "network", "subdomain", "sea"), "--rendezvous"),
+    Mutation("rendezvous", JOBSET, put(*GANG, "template", "spec", "completions", 4), "--nodes"),
     Mutation("rendezvous", JOBSET, put(*GANG, "template", "spec", "parallelism", 1), "start and fail"),
     Mutation("rendezvous", JOBSET, put(*GANG, "template", "spec", "backoffLimit", 3), "start and fail"),
-    Mutation("rendezvous", JOBSET, word("--nproc-per-node=8", "--nproc-per-node=4"), "--nproc-per-node"),
+    Mutation("rendezvous", JOBSET, word("--ranks=8", "--ranks=4"), "--ranks"),
 ]

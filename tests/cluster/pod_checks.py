@@ -141,7 +141,7 @@ def grace(document: Document) -> Complaints:
         if not (pod.gpus or environment(pod.spec)):
             continue  # the submitter, which only waits
         given = [environment(pod.spec).get(name, {}).get("value") for name in DRAIN_VARIABLES]
-        given.append(value_of(command_line(document), "--shutdown-timeout"))
+        given.append(value_of(command_line(document), "--drain"))
         drains = [float(value) for value in given if value is not None]
         if any(drain <= stop for drain in drains):
             yield f"{pod.where}: drain {min(drains):g} s is not above the stop deadline {stop:g} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from cluster_files import (
@@ -45,9 +46,17 @@ def bounded(document: Document) -> Complaints:
 
 
 def exit_codes(document: Document) -> Complaints:
-    """Indexed Job: each of our exit codes does what errors.py means by it."""
-    if document["kind"] != "Job":
-        return
+    """Each of our exit codes does what errors.py means by it."""
+    if "torchrun" in command_line(document):
+        yield "torchrun hides the exit codes"
+    if document["kind"] == "Job":
+        yield from _index_codes(document)
+    elif document["kind"] == "JobSet":
+        yield from _gang_codes(document)
+
+
+def _index_codes(document: Document) -> Complaints:
+    """Indexed Job: one index fails or is tried again, the others go on."""
     spec = document["spec"]
     rules = {_rule_key(rule): rule for rule in spec["podFailurePolicy"]["rules"]}
     if "backoffLimitPerIndex" not in spec:
@@ -61,8 +70,32 @@ def exit_codes(document: Document) -> Complaints:
     boxes = {box["name"] for box in spec["template"]["spec"]["containers"]}
     asked = {rule["onExitCodes"]["containerName"] for rule in rules.values() if "onExitCodes" in rule}
     yield from (f"no container is called {name}" for name in asked - boxes)
-    if "torchrun" in command_line(document):
-        yield "torchrun hides the exit codes"
+
+
+def _gang_codes(document: Document) -> Complaints:
+    """JobSet: the message of a failed Job names the rule of its podFailurePolicy that was met."""
+    rules = (job_spec(document) or {})["podFailurePolicy"]["rules"]
+    met = {index: _gang_action(document, index) for index in range(len(rules))}
+    again, wrong = "RestartJobSetAndIgnoreMaxRestarts", "FailJobSet"
+    for index, rule in enumerate(rules):
+        codes = rule.get("onExitCodes", {}).get("values", [])
+        wanted = wrong if set(codes) == NO_USE_AGAIN else again
+        if codes not in ([], [errors.Preempted.exit_code], sorted(NO_USE_AGAIN)) or met[index] != wanted:
+            yield f"podFailurePolicy rule {index} ({codes or 'eviction'}) leads to {met[index]}"
+    if set(met.values()) != {again, wrong}:
+        yield "the JobSet does not tell a wrong request from a stop"
+
+
+def _gang_action(document: Document, index: int) -> str:
+    """What the JobSet does when rule ``index`` of the Job's podFailurePolicy ended the Job."""
+    message = (
+        f"Container render for pod d/gang-0 failed with exit code 1, matching FailJob rule at index {index}"
+    )
+    for rule in document["spec"]["failurePolicy"]["rules"]:
+        patterns = rule.get("onJobFailureMessagePatterns", [".*"])
+        if any(re.search(pattern, message) for pattern in patterns):
+            return str(rule["action"])
+    return "RestartJobSet"
 
 
 def shards(document: Document) -> Complaints:
@@ -111,11 +144,11 @@ def rendezvous(document: Document) -> Complaints:
     subdomain = document["spec"]["network"]["subdomain"]
     pods_of_gang = str(job["completions"])
     wanted = {
-        "--nnodes": pods_of_gang,
-        "--nproc-per-node": str(gpu_pods(document)[0].gpus),
+        "--nodes": pods_of_gang,
+        "--ranks": str(gpu_pods(document)[0].gpus),
         "--node-rank": "$(JOB_COMPLETION_INDEX)",
-        "--master-addr": f"{document['metadata']['name']}-{gang['name']}-0-0.{subdomain}",
-        "--max-restarts": "0",
+        "--rendezvous": f"{document['metadata']['name']}-{gang['name']}-0-0.{subdomain}:29500",
+        "--restarts": "0",
     }
     for option, value in wanted.items():
         if value_of(words, option) != value:

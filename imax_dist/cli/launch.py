@@ -1,0 +1,113 @@
+"""``imax launch generate ...``: one poster on many ranks, like torchrun, but the exit code arrives."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from imax_dist.errors import BadValue
+
+if TYPE_CHECKING:
+    from imax_dist.parallel.elastic import Nodes
+
+EXAMPLE = """example, the same line on each of two machines but for the last number:
+  imax launch --ranks 8 --nodes 2 --rendezvous node0:29500 --node-rank 0 generate "a red sun" --out sea.png"""
+PAUSE_S = 3.0
+"""Before ranks start again: every node has to notice first."""
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb and its options."""
+    parser = verbs.add_parser(
+        "launch",
+        help="one poster on many ranks, like torchrun with exit codes",
+        description="Start `imax generate` once a GPU, on one machine or several, and keep its exit code.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--ranks", type=int, help="ranks on this machine (default: one a GPU, else 1)")
+    parser.add_argument("--nodes", type=int, default=1, help="machines that render together (default 1)")
+    parser.add_argument("--rendezvous", metavar="HOST:PORT", help="of node 0, as the others see it")
+    parser.add_argument("--node-rank", type=int, default=None, help="0 to nodes - 1 (default: $SLURM_NODEID)")
+    parser.add_argument("--address", help="of this machine as the others see it (default: from its name)")
+    parser.add_argument(
+        "--join-timeout", type=int, default=600, metavar="S", help="wait for the others (600)"
+    )
+    parser.add_argument("--restarts", type=int, default=3, help="after a lost rank, from its checkpoint (3)")
+    parser.add_argument("--drain", type=int, default=150, metavar="S", help="SIGTERM to SIGKILL (150)")
+    parser.add_argument("--debug", action="store_true", help="tracebacks")
+    parser.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="generate ...", help="what each rank runs"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Start the ranks; a lost one makes this program begin anew, with one restart less."""
+    from imax_dist.parallel.elastic import run_ranks, worth_another_try
+
+    _check(options)
+    nodes = _nodes(options)
+    code = run_ranks(["-m", "imax_dist", *options.command], nodes, drain_s=options.drain)
+    if not worth_another_try(code) or options.restarts < 1:
+        return code
+    left = options.restarts - 1
+    print(f"imax launch: a rank was lost; all start again, {left} more times", file=sys.stderr, flush=True)
+    time.sleep(PAUSE_S)
+    _start_over(options, restarts=left)
+    return code
+
+
+def _start_over(options: argparse.Namespace, *, restarts: int) -> None:
+    """Become a fresh launcher with the same process id: no socket or store of the lost ranks is left."""
+    given = {
+        "ranks": options.ranks,
+        "nodes": options.nodes,
+        "rendezvous": options.rendezvous,
+        "node-rank": options.node_rank,
+        "address": options.address,
+        "join-timeout": options.join_timeout,
+        "restarts": restarts,
+        "drain": options.drain,
+    }
+    words = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    words += ["--debug"] if options.debug else []
+    os.execv(sys.executable, [sys.executable, "-m", "imax_dist", "launch", *words, *options.command])
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse once, before any rank starts, what every rank would refuse."""
+    from imax_dist.cli.generate import requested
+    from imax_dist.cli.main import build_parser
+
+    if not options.command or options.command[0] != "generate":
+        asked = f", not {options.command[0]!r}" if options.command else ""
+        raise BadValue(f"ranks run `generate`{asked}; a batch starts its own ranks: imax batch")
+    if options.restarts < 0 or options.drain < 1 or options.join_timeout < 1:
+        raise BadValue("--restarts must be at least 0, --drain and --join-timeout at least 1")
+    requested(build_parser().parse_args(options.command))
+
+
+def _nodes(options: argparse.Namespace) -> Nodes:
+    from imax_dist.parallel.elastic import Nodes
+
+    index = options.node_rank
+    if index is None:
+        index = int(os.environ.get("SLURM_NODEID", "0")) if options.nodes > 1 else 0
+    return Nodes(
+        ranks_per_node=_default_ranks() if options.ranks is None else options.ranks,
+        count=options.nodes,
+        index=index,
+        rendezvous=options.rendezvous if options.nodes > 1 else None,
+        address=options.address,
+        join_timeout_s=options.join_timeout,
+    )
+
+
+def _default_ranks() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())
