@@ -30,15 +30,29 @@ INTERRUPTED = 130
 INTERNAL = 70
 
 
+class FrontPage(argparse.ArgumentParser):
+    """The first help page: one line a verb, and nothing that pushes them off a small screen."""
+
+    def format_help(self) -> str:
+        (verbs,) = (a for a in self._actions if isinstance(a, argparse._SubParsersAction))
+        lines = [f"  {verb.dest:<10}{verb.help}" for verb in verbs._choices_actions]
+        options = "  --version shows the version, VERB --help the options of a verb."
+        return "\n".join(
+            [self.format_usage(), f"{self.description}", "", *lines, "", options, f"{self.epilog}", ""]
+        )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; importing this imports no torch."""
-    parser = argparse.ArgumentParser(
+    parser = FrontPage(
         prog="imax",
         description="Posters beyond a model's native size (I-Max), on one GPU or many.",
-        epilog='Start with: imax generate "a red sun over the sea" --out sea.png',
+        epilog='  Start with: imax generate "a red sun over the sea" --out sea.png',
     )
     parser.add_argument("--version", action="version", version=f"imax-dist {imax_dist.__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(
+        dest="verb", metavar="VERB", required=True, parser_class=argparse.ArgumentParser
+    )
     for module in VERBS:
         module.add_parser(verbs)
     return parser
