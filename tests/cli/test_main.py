@@ -66,7 +66,7 @@ def test_help_fits_a_small_terminal() -> None:
 def test_help_names_every_verb_and_where_to_start(imax: Imax) -> None:
     outcome = imax("--help")
     assert outcome.code == 0
-    assert all(f"    {verb} " in outcome.out for verb in verbs())
+    assert all(f"\n  {verb} " in outcome.out for verb in verbs())
     assert "imax generate" in outcome.out
     assert len(verbs()) == len(VERBS)
 
