@@ -22,7 +22,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "report",
         help="summarise a batch",
-        description="Write one page about a batch: what was rendered, what failed and why, time, GPU-hours, "
+        description="Write one page about a batch: what was rendered, what failed and why, time, rank-hours, "
         "step times and retries.",
     )
     parser.add_argument("out", type=Path, help="folder of `imax batch`")
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"report": str(target), **dataclasses.asdict(summary)}))
         return 0
     states = ", ".join(f"{count} {state}" for state, count in sorted(summary.states.items()))
-    print(f"{target}  {states}; {duration(summary.wall_seconds)}, {summary.rank_hours:.3g} GPU-hours")
+    print(f"{target}  {states}; {duration(summary.wall_seconds)}, {summary.rank_hours:.3g} {summary.unit}")
     return 0
 
 

@@ -56,6 +56,12 @@ class Poster:
         return str(plan.get("size") or self.request.get("size") or "")
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether the recipe names a GPU; False for a CPU, or where no recipe is."""
+        device = str(((self.recipe or {}).get("surroundings") or {}).get("device", "cpu"))
+        return not device.startswith("cpu")
+
+    @property
     def rank_seconds(self) -> float:
         """Seconds times ranks of all attempts: what the poster cost."""
         return sum(attempt.seconds * attempt.ranks for attempt in self.attempts)

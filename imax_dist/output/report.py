@@ -1,4 +1,4 @@
-"""One page about a batch: what was rendered, what failed and why, time and GPU-hours, steps and retries."""
+"""One page about a batch: what was rendered, what failed and why, time and rank-hours, steps and retries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ STAGES = ("load", "prompt", "native", "endpoint", "extrapolated", "decode", "wri
 
 @dataclass(frozen=True)
 class Summary:
-    """A batch in numbers. Seconds; ``rank_hours`` counts every attempt, also those that failed."""
+    """A batch in numbers. Seconds; ``rank_hours`` counts every attempt, also those that failed.
+
+    ``unit`` is what a rank-hour is called: GPU-hours where the ranks had GPUs.
+    """
 
     states: dict[str, int]
     megapixels: float
@@ -30,6 +33,7 @@ class Summary:
     retries: int
     lost_rank_hours: float
     step_median: dict[str, float]
+    unit: str = "rank-hours"
 
 
 def summarise(posters: Sequence[Poster], *, wall_seconds: float) -> Summary:
@@ -47,6 +51,7 @@ def summarise(posters: Sequence[Poster], *, wall_seconds: float) -> Summary:
         retries=sum(max(len(poster.attempts) - 1, 0) for poster in posters),
         lost_rank_hours=lost / 3600,
         step_median={stage: statistics.median(seconds) for stage, seconds in steps.items()},
+        unit="GPU-hours" if any(poster.on_gpu for poster in posters) else "rank-hours",
     )
 
 
@@ -83,7 +88,7 @@ def _page(title: str, posters: Sequence[Poster], summary: Summary) -> str:
         _numbers(summary),
         _failures(posters),
         *_plots(posters),
-        _table(posters),
+        _table(posters, summary.unit),
         "</body></html>",
     ]
     return "\n".join(parts)
@@ -95,8 +100,8 @@ def _numbers(summary: Summary) -> str:
         states: str(sum(summary.states.values())) + " posters",
         "megapixels finished": f"{summary.megapixels:.4g}",
         "from first event to last": duration(summary.wall_seconds),
-        "GPU-hours (ranks x time)": f"{summary.rank_hours:.3g}",
-        "GPU-hours in failed attempts": f"{summary.lost_rank_hours:.3g}",
+        f"{summary.unit} (ranks x time)": f"{summary.rank_hours:.3g}",
+        f"{summary.unit} in failed attempts": f"{summary.lost_rank_hours:.3g}",
         "retries": str(summary.retries),
     }
     boxes = (
@@ -145,7 +150,7 @@ def _plots(posters: Sequence[Poster]) -> list[str]:
     return parts
 
 
-def _table(posters: Sequence[Poster]) -> str:
+def _table(posters: Sequence[Poster], unit: str) -> str:
     rows = [
         [
             _safe(p.id),
@@ -158,12 +163,13 @@ def _table(posters: Sequence[Poster]) -> str:
         ]
         for p in posters
     ]
-    heads = ("Poster", "State", "Prompt", "Size", "Seed", "Time", "GPU-hours")
+    heads = ("Poster", "State", "Prompt", "Size", "Seed", "Time", unit)
     return "<h2>All posters</h2>\n" + _rows(heads, rows)
 
 
 def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    kinds = {"Time": "number", "GPU-hours": "number", "Seed": "number", "Prompt": "long", "Reason": "long"}
+    kinds = {"Time": "number", "Seed": "number", "Prompt": "long", "Reason": "long"}
+    kinds |= dict.fromkeys(("GPU-hours", "rank-hours"), "number")
     classes = [kinds.get(head, "") for head in heads]
     top = "".join(f'<th class="{kind}">{head}</th>' for head, kind in zip(heads, classes, strict=True))
     body = "".join(

@@ -13,6 +13,7 @@ from batch_folders import done_job, failed_job, job, native
 from pictures import gradient
 from PIL import Image
 
+from imax_dist.output.atomic import write_json
 from imax_dist.output.bands import bands_of_array
 from imax_dist.output.batch_folder import read_folder
 from imax_dist.output.page import write_page
@@ -161,6 +162,18 @@ def test_the_report_adds_up(tmp_path: Path) -> None:
     assert summary.retries == 1
     assert summary.step_median == {"extrapolated": 2.0}
     assert summary.megapixels == pytest.approx(0.06)
+
+
+@pytest.mark.parametrize(
+    ("device", "unit"), [("cpu (x86_64)", "rank-hours"), ("NVIDIA H100 80GB HBM3", "GPU-hours")]
+)
+def test_only_gpus_cost_gpu_hours(tmp_path: Path, device: str, unit: str) -> None:
+    folder = done_job(tmp_path, "sea")
+    recipe = json.loads((folder / "poster.recipe.json").read_text())
+    write_json(folder / "poster.recipe.json", {**recipe, "surroundings": {"device": device}})
+    assert write_report(tmp_path, tmp_path / "report.html").unit == unit
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.count("-hours") == text.count(unit) == 3
 
 
 def test_the_report_says_what_failed_and_escapes_it(tmp_path: Path) -> None:
