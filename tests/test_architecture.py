@@ -50,6 +50,7 @@ LIBRARY_HOMES: dict[str, tuple[str, ...]] = {
 """The only places that may import a library, as path beginnings inside the package."""
 
 PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+RUNS_CODE = {"trust_remote_code", "custom_pipeline"}
 LOADS_PICKLES = {"torch.load", "numpy.load", "torch.hub.load"}
 ENVIRONMENT_WRITERS = {"os.putenv", "os.unsetenv"} | {
     f"os.environ.{name}" for name in ("update", "setdefault", "pop", "popitem", "clear")
@@ -149,6 +150,10 @@ def pickle_violations(tree: ast.AST) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute | ast.Name) and resolved(node, names) in LOADS_PICKLES:
             yield node.lineno, f"{resolved(node, names)} may load a pickle"
+        if isinstance(node, ast.keyword) and node.arg in RUNS_CODE:
+            yield node.value.lineno, f"{node.arg} runs what a model's folder brings"
+        if isinstance(node, ast.Constant) and node.value in (*RUNS_CODE, "RAY_AUTH_MODE"):
+            yield node.lineno, f"{node.value} is not for the package to set"
 
 
 def house_violations(source: str) -> list[str]:
@@ -271,6 +276,9 @@ def long_function(lines: int) -> str:
         ("import torch as t\nt.load('x')", "torch.load may load a pickle"),
         ("from torch import load\nread = load", "torch.load may load a pickle"),
         ("import numpy as np\nnp.load('x')", "numpy.load may load a pickle"),
+        ("load(x, trust_remote_code=True)", "trust_remote_code runs what a model's folder brings"),
+        ("load(x, **{'custom_pipeline': y})", "custom_pipeline is not for the package to set"),
+        ("variables['RAY_AUTH_MODE'] = 'disabled'", "RAY_AUTH_MODE is not for the package to set"),
         ("import pickle", "pickle pickles"),
         ("def f():\n    from cloudpickle import dumps", "cloudpickle.dumps pickles"),
         ("import torch\nx = 1", "from __future__ import annotations is missing"),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imax_dist.jobs.store import Row
 
-LONGEST_NOTE = 100
+LEAST_NOTE = 60
 
 
 def add_parser(verbs: Any) -> None:
@@ -47,9 +50,17 @@ def print_rows(rows: Sequence[Row], *, as_json: bool) -> None:
         print(json.dumps({"counts": counts, "jobs": [row.as_json() for row in rows]}))
         return
     width = max([len("poster"), *(len(row.job.id) for row in rows)])
-    print(f"{'poster':<{width}}  {'state':<9}  {'size':>11}  {'tries':>5}  note")
+    room = max(LEAST_NOTE, shutil.get_terminal_size((140, 24)).columns - width - 52)
+    print(f"{'poster':<{width}}  {'state':<9}  {'size':>11}  {'tries':>5}  {'since':<14}  note")
     for row in rows:
         size = row.job.request.size or "2x native"
-        note = row.note()[:LONGEST_NOTE]
-        print(f"{row.job.id:<{width}}  {row.state_name:<9}  {size:>11}  {row.attempts:>5}  {note}".rstrip())
+        note = textwrap.shorten(row.note(), room, placeholder=" ...")
+        columns = f"{row.state_name:<9}  {size:>11}  {row.attempts:>5}  {since(row.changed):<14}"
+        print(f"{row.job.id:<{width}}  {columns}  {note}".rstrip())
     print(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no posters")
+
+
+def since(moment: float) -> str:
+    """``16:52:07`` of today, ``Nov 23 16:52`` of another day; local time."""
+    when, today = datetime.fromtimestamp(moment).astimezone(), datetime.now().astimezone()
+    return f"{when:%H:%M:%S}" if when.date() == today.date() else f"{when:%b %d %H:%M}"

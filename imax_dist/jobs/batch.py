@@ -98,6 +98,7 @@ def _run(batch: Batch, board: Board, listen: Listener, arm: Callable[[], Callabl
     listen = both(listen, _log(batch.out / "events.jsonl"))
     listen("batch.started", {"posters": len(board.jobs), "waiting": len(board.waiting())})
     if not board.over:
+        listen("cluster.starting", {"ray": batch.ray})
         with ray_cluster(batch.ray, batch.settings):
             listen = both(listen, PoolMetrics(board))
             around = Surroundings(listen=listen, stop=arm())

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imax_dist.config import from_mapping, set_key, suggestion, to_mapping
+from imax_dist.config import from_mapping, named_configs, set_key, suggestion, to_mapping
 from imax_dist.errors import BadConfig, BadManifest, BadValue, ImaxError, MissingInput
 from imax_dist.geometry import ImageSize
 from imax_dist.jobs.job import Job, make_job, method_of
@@ -183,6 +183,7 @@ def _check_limits(request: Request, limits: Limits) -> None:
         raise BadValue(f"the prompt has {len(request.prompt)} characters; this pool takes {limits.prompt}")
     if request.size is not None and ImageSize.parse(request.size).megapixels > limits.megapixels:
         raise BadValue(f"size {request.size} is over this pool's {limits.megapixels:g} megapixels")
+    _check_model(request.model)
     _check_print_files(request, limits)
     for name in ("steps", "native_steps"):
         if (getattr(request, name) or 0) > limits.steps:
@@ -191,6 +192,13 @@ def _check_limits(request: Request, limits: Limits) -> None:
         _require_no_files(request)
     if limits.models and request.model not in limits.models:
         raise BadValue(f"model {request.model!r} may not be used here; {', '.join(limits.models)} may")
+
+
+def _check_model(name: str) -> None:
+    """A bare word must be a file of configs/models or a folder; paths and hub ids are left to the ranks."""
+    known = list(named_configs("models"))
+    if name not in known and "/" not in name and not Path(name).is_dir():
+        raise BadValue(f"model {name[:80]!r} is neither known nor a folder; {suggestion(name[:80], known)}")
 
 
 def _check_print_files(request: Request, limits: Limits) -> None:

@@ -98,6 +98,7 @@ def test_a_fingerprint_sees_what_the_preset_stands_for(monkeypatch: pytest.Monke
         ('{"prompt": "x", "seed": NaN}', "NaN is not a number"),
         ('{"prompt": "x", "preset": "imx"}', "did you mean 'imax'"),
         ('{"prompt": "x", "rope.rule": "nkt"}', "did you mean 'ntk'"),
+        ('{"prompt": "x", "model": "embeded"}', "did you mean 'embedded'"),
         ('{"prompt": "x", "method": 3}', "method must hold keys"),
         ('{"prompt": "x", "count": 0}', "count 0 is outside"),
         ('{"prompt": "x", "count": true}', "count must be a whole number"),

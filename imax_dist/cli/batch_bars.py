@@ -1,0 +1,68 @@
+"""A batch on a terminal: a bar for every gang at work and one for the whole, drawn in place."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+REDRAW_S = 0.2
+MOST_BARS = 16
+"""Gangs with a bar of their own; a terminal has no room for more."""
+FORMAT = "{desc} |{bar:20}| {n_fmt}/{total_fmt}{postfix}"
+
+
+class GangBars:
+    """Bars on stderr; ``close`` leaves the terminal in order."""
+
+    def __init__(self, posters: int) -> None:
+        from tqdm import tqdm
+
+        self._make = tqdm
+        self._gangs: dict[str, Any] = {}
+        self._places: dict[str, int] = {}
+        self._drawn: dict[str, float] = {}
+        self._whole = tqdm(
+            total=posters, file=sys.stderr, desc="posters", bar_format=FORMAT, position=0, leave=False
+        )
+
+    def step(self, gang: str, job: str, stage: str, fields: dict[str, Any]) -> None:
+        """A poster has made a step on a gang."""
+        now = time.monotonic()
+        last = fields["index"] == fields["steps"]
+        if now - self._drawn.get(gang, 0.0) < REDRAW_S and not last:
+            return
+        self._drawn[gang] = now
+        bar = self._bar(gang)
+        if bar is not None:
+            bar.total, bar.n = fields["steps"], fields["index"]
+            bar.set_description_str(f"{gang}  {job[:24]:<24} {stage:>16}", refresh=False)
+            bar.set_postfix_str(f"{fields['seconds']:.2f} s a step", refresh=True)
+
+    def whole(self, ended: int, text: str) -> None:
+        """So many posters are over."""
+        self._whole.n = ended
+        self._whole.set_postfix_str(text.removeprefix(", "), refresh=True)
+
+    def clear(self, gang: str) -> None:
+        """The gang has nothing to show now."""
+        bar = self._gangs.pop(gang, None)
+        if bar is not None:
+            bar.close()
+
+    def write(self, text: str) -> None:
+        """A line above the bars."""
+        self._make.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Take the bars away."""
+        for bar in [*self._gangs.values(), self._whole]:
+            bar.close()
+
+    def _bar(self, gang: str) -> Any:
+        place = self._places.setdefault(gang, len(self._places) + 1)
+        if gang not in self._gangs and place <= MOST_BARS:
+            self._gangs[gang] = self._make(
+                total=1, file=sys.stderr, bar_format=FORMAT, position=place, leave=False
+            )
+        return self._gangs.get(gang)

@@ -1,0 +1,110 @@
+"""What a person sees while a batch runs: lines in a log, bars on a terminal, the time left in both."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imax_dist.cli import batch_progress
+from imax_dist.cli.batch_progress import BatchProgress
+from imax_dist.jobs.board import Board
+from imax_dist.jobs.job import make_job
+from imax_dist.jobs.state import Done, Queued, Running
+from imax_dist.jobs.store import Store
+from imax_dist.pipeline.request import Request
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(batch_progress, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    store = Store(tmp_path / "batch.sqlite")
+    store.add((make_job(Request(name), name=name), Queued()) for name in ("sun", "moon", "sea", "hill"))
+    return Board(store)
+
+
+def step(job: str, index: int, stage: str = "extrapolated") -> dict[str, Any]:
+    return {"job": job, "gang": "gang-0", "stage": stage, "index": index, "steps": 10, "seconds": 0.5}
+
+
+def run(board: Board, clock: Clock) -> None:
+    """Four posters; one begins, is done, and the next is half way."""
+    with BatchProgress() as progress:
+        hear = progress.watch(board)
+        hear("batch.started", {"posters": 4, "waiting": 4})
+        hear("cluster.starting", {"ray": "local"})
+        hear("gang.building", {"gang": "gang-0", "ranks": 1})
+        hear("gang.ready", {"gang": "gang-0", "ranks": 2, "seconds": 3.0})
+        board.move("sun", Running("gang-0", 0.0, Queued()))
+        hear("job.started", {"job": "sun", "gang": "gang-0"})
+        for index in range(1, 11):
+            clock.now += 1.0
+            hear("step", step("sun", index))
+        board.move("sun", Done("ab", 1, 10.0, 1))
+        hear("job.done", {"job": "sun", "gang": "gang-0", "seconds": 10.0})
+        hear("step", step("moon", 1, "native"))
+        clock.now += 5.0
+        hear("step", step("moon", 5))
+        hear("job.failed", {"job": "moon", "message": "no such model"})
+        hear("batch.done", {})
+
+
+def test_a_log_gets_lines_with_the_time_left(
+    board: Board, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(board, clock)
+    assert capsys.readouterr().err.splitlines() == [
+        "4 posters, 4 to do",
+        "starting Ray on this machine",
+        "gang-0: starting 1 rank",
+        "gang-0: 2 ranks ready after 3.0 s",
+        "sun on gang-0: target-size pass 6/10, 0.50 s a step; 0 of 4 posters, about 34 s left",
+        "sun done in 10.0 s; 3 queued, 1 done, about 30 s left",
+        "moon on gang-0: target-size pass 5/10, 0.50 s a step; 1 of 4 posters, about 25 s left",
+        "moon FAILED: no such model; 3 queued, 1 done, about 15 s left",
+    ]
+
+
+def test_a_terminal_gets_bars_that_go_away(
+    board: Board, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    run(board, clock)
+    drawn = screen.getvalue()
+    assert "gang-0  sun                      target-size pass" in drawn
+    assert "1/4, about 30 s left" in drawn
+    assert "moon FAILED: no such model" in drawn
+    last = drawn.replace("\x1b[A", "").split("\r")[-2:]
+    assert [part.strip() for part in last] == ["", ""], "no bar is left"
+
+
+def test_quiet_says_nothing(board: Board, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with BatchProgress(quiet=True) as progress:
+        hear = progress.watch(board)
+        hear("batch.started", {"posters": 4, "waiting": 4})
+        hear("job.started", {"job": "sun", "gang": "gang-0"})
+        hear("step", step("sun", 1))
+        clock.now += 100
+        hear("step", step("sun", 2))
+    assert capsys.readouterr().err == ""
