@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from imax_dist.cli import study
+from imax_dist.cli.study_train import parse_size
 from imax_dist.errors import BadValue
 from imax_dist.output.sheet import tile, write_sheet
 from imax_dist.study.scenes.caption import vocabulary
@@ -55,7 +56,7 @@ def test_a_model_is_trained_saved_and_measured_by_commands_alone(
 @pytest.mark.parametrize("text", ["512", "512x", "axb", "5.5x4"])
 def test_a_size_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(BadValue, match="is not WIDTHxHEIGHT"):
-        study.parse_size(text)
+        parse_size(text)
 
 
 def test_a_sheet_keeps_its_pictures_and_refuses_unequal_ones(tmp_path: Path) -> None:

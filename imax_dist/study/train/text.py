@@ -61,11 +61,21 @@ def _clip_tokenizer() -> CLIPTokenizer:
         end_of_word_suffix=end,
         show_progress=False,
     )
-    corpus = [" ".join(vocabulary())] * 5 + list(_LETTERS) + ["'.,-"]
-    pairs.train_from_iterator(corpus, trainer)
+    often = [" ".join([word] * (97 + k * k)) for k, word in enumerate(vocabulary())]  # no two pairs tie
+    pairs.train_from_iterator([*often, *_LETTERS, "'.,-"], trainer)
     learnt = json.loads(pairs.to_str())["model"]
     merges = [tuple(pair) for pair in learnt["merges"]]
-    return CLIPTokenizer(vocab=learnt["vocab"], merges=merges, model_max_length=TEXT_TOKENS)
+    return CLIPTokenizer(
+        vocab=_numbered(learnt["vocab"], merges), merges=merges, model_max_length=TEXT_TOKENS
+    )
+
+
+def _numbered(learnt: dict[str, int], merges: list[tuple[str, ...]]) -> dict[str, int]:
+    """The vocabulary with the same ids in every process; the trainer numbers letters by chance."""
+    special = [piece for piece in learnt if piece.startswith("<|")]
+    made = dict.fromkeys("".join(pair) for pair in merges)
+    letters = sorted(set(learnt) - set(special) - set(made))
+    return {piece: k for k, piece in enumerate([*sorted(special, reverse=True), *letters, *made])}
 
 
 def build_encoders(tokenizers: Tokenizers) -> tuple[CLIPTextModel, T5EncoderModel]:

@@ -1,0 +1,237 @@
+"""The verbs of `imax study` that make the embedded model: encode, train, distil, save, measure."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imax_dist.errors import BadValue
+
+if TYPE_CHECKING:
+    from imax_dist.study.train.flow import FlowSettings
+
+Parser = argparse.ArgumentParser
+Verb = Callable[[argparse.Namespace], int]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``WIDTHxHEIGHT`` as (height, width). Raises BadValue if it is not of that form."""
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isdigit() and height.isdigit()):
+        raise BadValue(f"size {text!r} is not WIDTHxHEIGHT; write for example 512x512")
+    return int(height), int(width)
+
+
+def _training_arguments(parser: Parser, *, steps: int) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and loss curve")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, default=steps, help=f"updates (default {steps})")
+    length.add_argument("--minutes", type=float, default=0.0, help="train this long instead")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, help="samples an update")
+    parser.add_argument("--rate", type=float, help="peak learning rate")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+
+
+def _given(args: argparse.Namespace, *names: str) -> dict[str, float | int]:
+    """The named options that were given: the others keep the settings' defaults."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def _train_vae_arguments(parser: Parser) -> None:
+    _training_arguments(parser, steps=4000)
+    parser.add_argument("--pictures", type=int, default=3000, help="rendered pictures to cut crops from")
+
+
+def _train_vae(args: argparse.Namespace) -> int:
+    import torch
+
+    from imax_dist.study.train.budget import Budget
+    from imax_dist.study.train.crops import fill_bank
+    from imax_dist.study.train.vae import VaeSettings, train_vae
+
+    torch.set_num_threads(args.threads)
+    settings = VaeSettings(**_given(args, "seed", "batch", "rate"))  # type: ignore[arg-type]
+    bank = fill_bank(args.seed, scale=args.pictures / 3000)
+    budget = Budget(steps=args.steps, seconds=60 * args.minutes)
+    train_vae(args.out, bank, settings, budget=budget, device=args.device)
+    return _told(args.out / "vae.jsonl")
+
+
+def _encode_arguments(parser: Parser) -> None:
+    parser.add_argument("--vae", required=True, help="vae.safetensors of train-vae, or a model")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the encoded scenes")
+    parser.add_argument("--size", action="append", help="WIDTHxHEIGHT, repeatable (default 128x128)")
+    parser.add_argument("--n", type=int, default=12000, help="scenes of each size")
+    parser.add_argument("--first", type=int, default=0, help="first scene seed")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+
+
+def _encode(args: argparse.Namespace) -> int:
+    import torch
+
+    from imax_dist.study.train.latents import encode_scenes
+    from imax_dist.study.train.parts import vae_of
+
+    torch.set_num_threads(args.threads)
+    vae = vae_of(args.vae)
+    for size in args.size or ["128x128"]:
+        for start in range(args.first, args.first + args.n, 2000):
+            stop = min(start + 2000, args.first + args.n)
+            path = encode_scenes(args.out, vae, range(start, stop), size=parse_size(size))
+            print(path, file=sys.stderr)
+    return 0
+
+
+def _train_flow_arguments(parser: Parser) -> None:
+    _training_arguments(parser, steps=6000)
+    parser.add_argument("--data", type=Path, required=True, help="folder of encode-scenes")
+    parser.add_argument("--single-size", action="store_true", help="native size only, for failure figures")
+
+
+def _train_flow(args: argparse.Namespace) -> int:
+    import torch
+
+    from imax_dist.study.train.budget import Budget
+    from imax_dist.study.train.flow import FlowSettings, train_flow
+    from imax_dist.study.train.latents import load_buckets
+    from imax_dist.study.train.text import build_tokenizers
+
+    torch.set_num_threads(args.threads)
+    tokenizers = build_tokenizers()
+    values = _given(args, "seed", "batch", "rate") | ({"mixed": 0.0} if args.single_size else {})
+    settings = FlowSettings(**values)  # type: ignore[arg-type]
+    budget = Budget(steps=args.steps, seconds=60 * args.minutes)
+    buckets = load_buckets(args.data, tokenizers)
+    train_flow(args.out, buckets, tokenizers, settings=settings, budget=budget, device=args.device)
+    return _told(args.out / "flow.jsonl")
+
+
+def _student_arguments(parser: Parser, *, steps: int) -> None:
+    _training_arguments(parser, steps=steps)
+    parser.add_argument("--data", type=Path, required=True, help="folder of encode-scenes")
+    parser.add_argument("--flow", required=True, help="the teacher: flow.safetensors, or a model")
+    parser.add_argument("--single-size", action="store_true", help="native size only, for failure figures")
+
+
+def _distil_arguments(parser: Parser) -> None:
+    _student_arguments(parser, steps=400)
+
+
+def _distil_steps_arguments(parser: Parser) -> None:
+    _student_arguments(parser, steps=400)
+    parser.add_argument("--student-steps", type=int, default=4, help="steps the student shall take")
+    parser.add_argument("--shift", type=float, default=1.6, help="time shift it shall take them at")
+    parser.add_argument("--guidance", type=float, default=2.5, help="guidance scale it learns")
+
+
+def _student_settings(args: argparse.Namespace) -> FlowSettings:
+    """Settings of a short run from good weights."""
+    from imax_dist.study.train.flow import FlowSettings
+
+    short = {"rate": 1e-3, "hold": 0.3, "ema": 0.99, "mixed": 0.0 if args.single_size else 0.3}
+    return FlowSettings(**(short | _given(args, "seed", "batch", "rate")))  # type: ignore[arg-type]
+
+
+def _distil(args: argparse.Namespace) -> int:
+    from imax_dist.study.train.distil import distil_guidance
+
+    return _taught(args, distil_guidance, journal="distil.jsonl")
+
+
+def _distil_steps(args: argparse.Namespace) -> int:
+    from functools import partial
+
+    from imax_dist.study.train.few_steps import Windows, distil_steps
+
+    windows = Windows(args.student_steps, args.shift, scale=args.guidance)
+    return _taught(args, partial(distil_steps, windows=windows), journal="few-steps.jsonl")
+
+
+def _taught(args: argparse.Namespace, teach: Callable[..., Any], *, journal: str) -> int:
+    """Run a distillation and print the end of its loss curve."""
+    import torch
+
+    from imax_dist.study.train.budget import Budget
+    from imax_dist.study.train.latents import load_buckets
+    from imax_dist.study.train.parts import flow_of, tokenizers_of
+
+    torch.set_num_threads(args.threads)
+    tokenizers = tokenizers_of(args.flow)
+    teach(
+        args.out, load_buckets(args.data, tokenizers), tokenizers,
+        teacher=flow_of(args.flow, tokenizers), settings=_student_settings(args),
+        budget=Budget(steps=args.steps, seconds=60 * args.minutes), device=args.device,
+    )  # fmt: skip
+    return _told(args.out / journal)
+
+
+def _save_arguments(parser: Parser) -> None:
+    parser.add_argument("--vae", required=True, help="vae.safetensors of train-vae, or a model")
+    parser.add_argument("--flow", required=True, help="a checkpoint of train-flow, distil or distil-steps")
+    parser.add_argument("--tokenizers", help="the teacher's name, if it was a model")
+    parser.add_argument("--out", type=Path, required=True, help="FluxPipeline folder to write")
+
+
+def _save(args: argparse.Namespace) -> int:
+    from imax_dist.study.train.parts import flow_of, tokenizers_of, vae_of
+    from imax_dist.study.train.pipeline import assemble, save_pipeline
+
+    tokenizers = tokenizers_of(args.tokenizers or args.flow)
+    pipeline = assemble(flow_of(args.flow, tokenizers), vae_of(args.vae), tokenizers)
+    print(json.dumps({"folder": str(args.out), "bytes": save_pipeline(pipeline, args.out)}))
+    return 0
+
+
+def _measure_arguments(parser: Parser) -> None:
+    parser.add_argument("--model", type=Path, required=True, help="FluxPipeline folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder of results.json and sheet.png")
+    parser.add_argument("--n", type=int, default=48, help="held-out scenes")
+    parser.add_argument("--size", default="128x128", help="WIDTHxHEIGHT")
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--guidance", type=float, default=2.5)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+
+
+def _measure(args: argparse.Namespace) -> int:
+    import torch
+
+    from imax_dist.output.atomic import write_json
+    from imax_dist.output.sheet import write_sheet
+    from imax_dist.study.train.measure import measure_pipeline
+    from imax_dist.study.train.sample import load_pipeline
+
+    torch.set_num_threads(args.threads)
+    results, pictures = measure_pipeline(
+        load_pipeline(args.model),
+        args.n,
+        size=parse_size(args.size),
+        steps=args.steps,
+        guidance=args.guidance,
+    )
+    write_json(args.out / "results.json", results)
+    write_sheet(args.out / "sheet.png", pictures[:24], columns=6)
+    print(json.dumps(results, indent=2))
+    return 0
+
+
+def _told(journal: Path) -> int:
+    """Print the last line of a loss curve."""
+    print(journal.read_text(encoding="utf-8").splitlines()[-1])
+    return 0
+
+
+TRAINING_VERBS: dict[str, tuple[str, Callable[[Parser], None], Verb]] = {
+    "train-vae": ("train the autoencoder on crops of scenes", _train_vae_arguments, _train_vae),
+    "encode-scenes": ("render scenes and encode them once", _encode_arguments, _encode),
+    "train-flow": ("train transformer and text encoders", _train_flow_arguments, _train_flow),
+    "distil": ("distil guidance into one pass", _distil_arguments, _distil),
+    "distil-steps": ("distil a model into a few steps", _distil_steps_arguments, _distil_steps),
+    "save-pipeline": ("write the trained parts as a FluxPipeline", _save_arguments, _save),
+    "measure": ("caption facts and autoencoder quality of a model", _measure_arguments, _measure),
+}
