@@ -6,23 +6,39 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from imax_dist.cli.study_run import list_studies, run_study, study_arguments
 from imax_dist.cli.study_train import TRAINING_VERBS, parse_size
+from imax_dist.config import named_configs
+from imax_dist.errors import BadValue
 
 Parser = argparse.ArgumentParser
 Verb = Callable[[argparse.Namespace], int]
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Parser]) -> None:
-    """Add the verb `study` and its own verbs."""
-    parser: Parser = subparsers.add_parser("study", help="the testbed: scenes, training, measurements")
+    """Add the verb `study`, its own verbs, and one verb a study that ships (see `--list`)."""
+    parser: Parser = subparsers.add_parser(
+        "study",
+        help="the testbed: studies, scenes, training, measurements",
+        description="Conduct a study of the paper (imax study --list), or work on the embedded model.",
+    )
+    parser.add_argument("--list", action="store_true", help="the studies that ship, one a line")
     parser.set_defaults(run=run)
-    verbs = parser.add_subparsers(dest="study_verb", required=True, metavar="WHAT")
+    verbs = parser.add_subparsers(dest="study_verb", metavar="NAME|WHAT")
     for name, (text, add, _) in VERBS.items():
         add(verbs.add_parser(name, help=text, description=text))
+    for name in named_configs("studies"):
+        study_arguments(verbs.add_parser(name, description=f"The study {name}; see imax study --list."))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the chosen verb; returns the exit code."""
+    """Run the chosen verb; returns the exit code. Raises BadValue if none was chosen."""
+    if args.list:
+        return list_studies()
+    if args.study_verb is None:
+        raise BadValue("say which study; imax study --list shows them, imax study --help all else")
+    if args.study_verb not in VERBS:
+        return run_study(args.study_verb, args)
     verb: Verb = VERBS[args.study_verb][2]
     return verb(args)
 
@@ -46,7 +62,17 @@ def _scenes(args: argparse.Namespace) -> int:
     return 0
 
 
+def _file_arguments(parser: Parser) -> None:
+    parser.add_argument("file", help="a YAML file like those of configs/studies")
+    study_arguments(parser)
+
+
+def _file(args: argparse.Namespace) -> int:
+    return run_study(args.file, args)
+
+
 VERBS: dict[str, tuple[str, Callable[[Parser], None], Verb]] = {
     "scenes": ("draw a sheet of scenes and print their captions", _scenes_arguments, _scenes),
+    "run": ("conduct a study of your own", _file_arguments, _file),
     **TRAINING_VERBS,
 }

@@ -29,6 +29,12 @@ def write_png(path: Path, image: EightBit, recipe: dict[str, Any], *, dpi: float
     write_file(path, lambda temporary: picture.save(temporary, format="PNG", pnginfo=information, **options))
 
 
+def write_plain_png(path: Path, image: EightBit) -> None:
+    """Write (H, W, 3) bytes and nothing else."""
+    picture = Image.fromarray(image)
+    write_file(path, lambda temporary: picture.save(temporary, format="PNG"))
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """The recipe in a PNG or a JSON file. Raises MissingInput or BadManifest if there is none."""
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""A contact sheet: pictures side by side in one PNG."""
+"""A contact sheet: pictures side by side in one PNG or JPEG, with words above the columns."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from imax_dist.errors import BadValue
 from imax_dist.output.atomic import write_file
 
 Pixels = npt.NDArray[np.uint8]
+_FORMATS = {".png": "PNG", ".jpg": "JPEG"}
 
 
 def tile(pictures: Sequence[Pixels], *, columns: int, gap: int = 4) -> Pixels:
@@ -33,7 +34,32 @@ def tile(pictures: Sequence[Pixels], *, columns: int, gap: int = 4) -> Pixels:
     return sheet
 
 
-def write_sheet(path: Path, pictures: Sequence[Pixels], *, columns: int = 6) -> None:
-    """Write ``tile(pictures)`` as a PNG, whole or not at all."""
+def write_sheet(
+    path: Path, pictures: Sequence[Pixels], *, columns: int = 6, heads: Sequence[str] = (),
+    widest: int | None = None,
+) -> None:  # fmt: skip
+    """Write ``tile(pictures)`` as a PNG (or ``.jpg``), whole or not at all. ``heads`` stand above the
+    columns; a sheet wider than ``widest`` is made smaller, for a page."""
     image = Image.fromarray(tile(pictures, columns=columns))
-    write_file(path, lambda temporary: image.save(temporary, format="PNG"))
+    if widest and image.width > widest:
+        image = image.resize((widest, round(image.height * widest / image.width)), Image.Resampling.LANCZOS)
+    if heads:
+        image = _headed(image, heads)
+    options = {"quality": 85} if path.suffix == ".jpg" else {}
+    write_file(path, lambda temporary: image.save(temporary, format=_FORMATS[path.suffix], **options))
+
+
+def _headed(image: Image.Image, heads: Sequence[str]) -> Image.Image:
+    """The sheet with a line of words above each column, as large as the longest allows."""
+    wide = image.width / len(heads)
+    size = 18.0
+    while size > 7 and max(ImageFont.load_default(size).getlength(head) for head in heads) > wide - 4:
+        size -= 1
+    font = ImageFont.load_default(size)
+    above = int(size * 1.6)
+    whole = Image.new("RGB", (image.width, image.height + above), "white")
+    whole.paste(image, (0, above))
+    pen = ImageDraw.Draw(whole)
+    for k, head in enumerate(heads):
+        pen.text(((k + 0.5) * wide, above / 2), head, fill="black", font=font, anchor="mm")
+    return whole

@@ -15,15 +15,15 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def grid_strength(picture: npt.NDArray[Any], *, period: int = 16) -> float:
-    """How much the steps between pixels repeat with the token grid, in both directions: the mean step
-    at the strongest phase over the median phase's, minus 1."""
+    """How much the steps between pixels repeat with the token grid, in both directions: the typical step
+    at the strongest phase over the median phase's, minus 1. Medians, so that one horizon is no grid."""
     luma = picture.astype(np.float64) @ _LUMA
     return max(_phase_excess(np.abs(np.diff(luma, axis=axis)), axis, period) for axis in (0, 1))
 
 
 def _phase_excess(steps: Floats, axis: int, period: int) -> float:
     profile = np.median(steps, axis=1 - axis) + 0.05  # the median ignores edges of objects
-    phases = np.array([profile[phase::period].mean() for phase in range(period)])
+    phases = np.array([np.median(profile[phase::period]) for phase in range(period)])
     return float(phases.max() / np.median(phases) - 1)
 
 

@@ -1,0 +1,1 @@
+"""Studies: variants of the method drawn on the same scenes from the same noise, measured and compared."""

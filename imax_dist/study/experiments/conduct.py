@@ -1,0 +1,154 @@
+"""Conduct a study: draw and measure its cells, compare the variants, gather all in one mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import imax_dist
+from imax_dist.config import to_mapping
+from imax_dist.errors import BadValue
+from imax_dist.models.load import describe_model
+from imax_dist.study.experiments.artist import Shelf, true_features
+from imax_dist.study.experiments.bradley_terry import Vote, strengths, win_rate
+from imax_dist.study.experiments.cell import Cell, cells_of
+from imax_dist.study.experiments.judge import NAME, judge
+from imax_dist.study.experiments.measures import measurable
+from imax_dist.study.experiments.settings import Study
+from imax_dist.study.experiments.statistics import compare, compare_sets, verdict
+from imax_dist.study.experiments.testbed import of_testbed
+from imax_dist.study.experiments.velocity_loss import TIMES
+from imax_dist.study.experiments.workers import Tell, draw_all
+from imax_dist.study.metrics.interval import bootstrap
+
+Records = list[tuple[Cell, str, dict[str, Any]]]
+FEWEST_FOR_FRECHET = 3
+"""Scenes of 16 patches: fewer have no more patches than features."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """With what a study runs, none of which is part of the study itself."""
+
+    model: str = "embedded"
+    processes: int = 1
+    device: str = "auto"
+    first: int = 0
+
+
+def conduct(name: str, study: Study, shelf: Shelf, under: Conditions, *, tell: Tell) -> dict[str, Any]:
+    """Everything a study found, as JSON values; see RESULTS.md for what is made of it.
+
+    Raises BadValue for a study that only makes sense on scenes with a model that does not draw them.
+    """
+    spec = describe_model(under.model)
+    testbed = of_testbed(under.model)
+    names, refused = measurable(testbed=testbed, guide=study.guide)
+    if not testbed and (study.guide == "truth" or study.kind == "velocity_loss"):
+        raise BadValue(
+            f"study {name} compares with true scenes, which {under.model} was not trained to draw; "
+            "use the embedded model, or a study without a true guide"
+        )
+    cells = cells_of(study, under.model, spec, first=under.first)
+    wanted = [f"t={time}" for time in TIMES] if study.kind == "velocity_loss" else names
+    keys = draw_all(
+        cells, shelf, wanted,
+        processes=under.processes, testbed=testbed, device=under.device, tell=tell,
+    )  # fmt: skip
+    records = [(cell, key, shelf.read(key)) for cell, key in zip(cells, keys, strict=True)]
+    shown = {
+        "study": name, "title": study.title, "paper": study.paper, "model": under.model,
+        "weights": spec.weights, "version": imax_dist.__version__, "baseline": study.baseline,
+        "settings": to_mapping(study), "refused": refused,
+    }  # fmt: skip
+    groups = grouped(records)
+    sizes = {label: _size(study, group, names, shelf) for label, group in groups.items()}
+    if study.kind == "velocity_loss":
+        _ratios(sizes)
+    cells_told = [_told(cell, key, record) for cell, key, record in records]
+    return {**shown, "sizes": sizes, "cells": cells_told}
+
+
+def grouped(records: Records) -> dict[str, Records]:
+    """The records by ``2x 256x256``."""
+    groups: dict[str, Records] = {}
+    for record in records:
+        groups.setdefault(f"{record[0].scale:g}x {record[0].size}", []).append(record)
+    return groups
+
+
+def _told(cell: Cell, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    values = {name: value for name, value in record["values"].items() if name != "frechet"}
+    told = {"scene": cell.number, "variant": cell.name, "size": str(cell.size), "scale": cell.scale}
+    return {**told, "key": key, "seconds": record["seconds"], "values": values}
+
+
+def _size(study: Study, group: Records, names: list[str], shelf: Shelf) -> dict[str, Any]:
+    """Means, differences, verdicts and votes of one size."""
+    variants = list(study.variants)
+    of = {name: [record for record in group if record[0].name == name] for name in variants}
+    count = len(of[study.baseline])
+    found: dict[str, dict[str, Any]] = {name: {} for name in variants}
+    measures = [n for n in group[0][2]["values"] if n != "frechet"]
+    for measure in [*measures, "seconds"]:
+        values = {n: [_value(record, measure) for _, _, record in of[n]] for n in variants}
+        for name, result in compare(values, study.baseline).items():
+            found[name][measure] = result.to_json() | {"verdict": _verdict(measure, result)}
+    if "frechet" in names and "frechet" in group[0][2]["values"] and count >= FEWEST_FOR_FRECHET:
+        features = {n: np.array([record["values"]["frechet"] for _, _, record in of[n]]) for n in variants}
+        truth = np.array([true_features(shelf, cell) for cell, _, _ in of[study.baseline]])
+        for name, result in compare_sets(features, truth, study.baseline).items():
+            found[name]["frechet"] = result.to_json() | {"verdict": _verdict("frechet", result)}
+    votes = _votes(study, of) if study.vote else None
+    return {"n": count, "variants": found, **({"preference": votes} if votes else {})}
+
+
+def _verdict(measure: str, result: Any) -> str:
+    return "even" if measure.startswith("t=") else verdict(measure, result.difference)
+
+
+def _value(record: Mapping[str, Any], measure: str) -> float:
+    return float(record["seconds"] if measure == "seconds" else record["values"][measure])
+
+
+def _votes(study: Study, of: Mapping[str, Records]) -> dict[str, Any]:
+    """Every pair of variants on every scene, judged by the true measures."""
+    votes = []
+    names = list(study.variants)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            for (cell, _, first), (_, _, second) in zip(of[one], of[other], strict=True):
+                share, _ = judge(first["values"], second["values"])
+                votes.append(Vote(one, other, cell.number, share))
+    return preference(votes, study.baseline, NAME)
+
+
+def preference(votes: list[Vote], baseline: str, judge_name: str) -> dict[str, Any]:
+    """Strengths, and each variant's win rate against the baseline, with intervals."""
+    table = strengths(votes)
+    against = {}
+    for name in table:
+        direct = [vote for vote in votes if {vote.one, vote.other} == {name, baseline}]
+        if name != baseline and direct:
+            against[name] = to_mapping(bootstrap(win_rate(direct, name)))
+    return {
+        "judge": judge_name,
+        "votes": len(votes),
+        "strength": to_mapping(table),
+        "win rate against the baseline": against,
+    }
+
+
+def _ratios(sizes: dict[str, Any]) -> None:
+    """Add to every loss its ratio to the native one at the same time."""
+    native = next((size for label, size in sizes.items() if label.startswith("1x ")), None)
+    if native is None:
+        return
+    for size in sizes.values():
+        for name, measures in size["variants"].items():
+            for time, told in measures.items():
+                if time.startswith("t="):
+                    told["ratio"] = told["mean"] / native["variants"][name][time]["mean"]

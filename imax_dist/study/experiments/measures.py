@@ -1,0 +1,132 @@
+"""What a study reads from one picture. Each measure names its direction and what it needs to be known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from imax_dist.study.metrics.artefacts import grid_strength, seam_strength, speckle
+from imax_dist.study.metrics.bands import high_band
+from imax_dist.study.metrics.edges import detail_correlation, match_edges
+from imax_dist.study.metrics.layout import layout_agreement
+from imax_dist.study.metrics.repetition import repetitions
+from imax_dist.study.metrics.spectrum import detail_against_truth
+from imax_dist.study.scenes import Scene, parse
+from imax_dist.study.scenes.parse import matches
+
+Pixels = npt.NDArray[np.uint8]
+Better = Literal["high", "low", "zero"]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A drawn picture and what it is held against. ``scene`` and ``truth`` are None for a model that
+    does not draw scenes; ``guided_by_truth`` says that the picture should be ``truth`` itself."""
+
+    picture: Pixels
+    native: Pixels
+    scale: float
+    scene: Scene | None = None
+    truth: Pixels | None = None
+    guided_by_truth: bool = False
+
+    @property
+    def factor(self) -> int:
+        """The scale as a whole number, for block means."""
+        return max(1, round(self.scale))
+
+    @cached_property
+    def found(self) -> dict[str, Any]:
+        return parse(self.picture)
+
+    @cached_property
+    def repeated(self) -> dict[str, int]:
+        assert self.scene is not None
+        return repetitions(self.picture, self.scene, native=self.native)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number read from a picture. ``needs`` says for which models and guides it exists."""
+
+    text: str
+    better: Better
+    needs: Literal["nothing", "scenes", "true guide"]
+    read: Callable[[Sight], float]
+
+
+def _facts(sight: Sight) -> float:
+    assert sight.scene is not None
+    return float(np.mean(list(matches(sight.found, sight.scene.facts()).values())))
+
+
+def _spectrum(sight: Sight) -> float:
+    assert sight.truth is not None
+    return detail_against_truth(sight.picture, sight.truth, factor=sight.factor)
+
+
+def _energy(sight: Sight) -> float:
+    return float(np.sqrt(np.square(high_band(sight.picture, sight.factor)).mean()))
+
+
+def _seam(sight: Sight) -> float:
+    """At the borders of native-sized cells, where text copies may show; rows and columns."""
+    height, width = sight.picture.shape[:2]
+    rows, columns = sight.native.shape[:2]
+    down = seam_strength(sight.picture, range(rows, height - 3, rows))
+    across = seam_strength(sight.picture.transpose(1, 0, 2), range(columns, width - 3, columns))
+    return max(down, across)
+
+
+def _edges(sight: Sight) -> float:
+    assert sight.truth is not None
+    return match_edges(sight.picture, sight.truth).f1
+
+
+def _placed(sight: Sight) -> float:
+    assert sight.truth is not None
+    return detail_correlation(sight.picture, sight.truth, factor=sight.factor)
+
+
+MEASURES: dict[str, Measure] = {
+    "facts": Measure("caption facts recovered, of 11", "high", "scenes", _facts),
+    "repeats": Measure(
+        "lights, objects and horizons too many", "low", "scenes", lambda s: float(sum(s.repeated.values()))
+    ),
+    "layout": Measure(
+        "low band against the native picture, dB", "high", "nothing",
+        lambda s: min(99.0, layout_agreement(s.picture, s.native)),
+    ),
+    "spectrum": Measure("log10 power above native Nyquist over the truth's", "zero", "scenes", _spectrum),
+    "spectrum gap": Measure("the same, without its sign", "low", "scenes", lambda s: abs(_spectrum(s))),
+    "energy": Measure("rms above native Nyquist, 0-255", "high", "nothing", _energy),
+    "edges": Measure("F1 of edges against the truth", "high", "true guide", _edges),
+    "placed": Measure("correlation with the truth above native Nyquist", "high", "true guide", _placed),
+    "grid": Measure(
+        "steps that repeat with the token grid", "low", "nothing", lambda s: grid_strength(s.picture)
+    ),
+    "seam": Measure("steps at the borders of native cells", "low", "nothing", _seam),
+    "speckle": Measure("stray pixels per thousand", "low", "nothing", lambda s: 1000 * speckle(s.picture)),
+}  # fmt: skip
+SECONDS = Measure("CPU seconds of the render", "low", "nothing", lambda _: 0.0)
+FRECHET = Measure("patch Frechet distance to true renders", "low", "scenes", lambda _: 0.0)
+"""Not read from one picture: the runner's clock, and a distance between sets."""
+ALL = {**MEASURES, "frechet": FRECHET, "seconds": SECONDS}
+
+
+def measurable(*, testbed: bool, guide: str) -> tuple[list[str], list[str]]:
+    """Names of the measures that can be read, and of those refused because the model draws no scenes."""
+    refused = [] if testbed else [name for name, m in ALL.items() if m.needs != "nothing"]
+    missing = {"true guide"} if guide != "truth" else set()
+    held = [name for name, m in ALL.items() if name not in refused and m.needs not in missing]
+    return held, refused
+
+
+def read_all(sight: Sight, names: list[str]) -> dict[str, float]:
+    """The per-picture measures of ``names``."""
+    return {name: MEASURES[name].read(sight) for name in names if name in MEASURES}

@@ -1,0 +1,133 @@
+"""A study's plot as PNG and SVG. matplotlib's object interface: no window, no global figure."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from imax_dist.errors import MissingInput
+from imax_dist.output.atomic import write_bytes
+from imax_dist.study.experiments.measures import ALL
+from imax_dist.study.experiments.table import shown_measures
+
+Found = Mapping[str, Any]
+_COLOURS = ("#3b6fb6", "#d1793b", "#4a9a5b", "#a44a8a", "#7a7a7a", "#b6a23b")
+_MOST = 6  # panels
+
+
+def write_plots(folder: Path, found: Found) -> None:
+    """``plot.png`` and ``plot.svg``. Raises MissingInput without matplotlib."""
+    figure = draw(found)
+    for ending, options in (("png", {"dpi": 110}), ("svg", {"metadata": {"Date": None}})):
+        memory = io.BytesIO()
+        figure.savefig(memory, format=ending, bbox_inches="tight", **options)
+        write_bytes(folder / f"plot.{ending}", memory.getvalue())
+
+
+def draw(found: Found) -> Any:
+    """The figure: bars a variant, lines over the variants' ``at``, or losses over time."""
+    settings = found["settings"]
+    if settings["kind"] == "velocity_loss":
+        return _losses(found)
+    return _lines(found) if settings["plot"] == "lines" else _bars(found)
+
+
+def _figure(rows: int, columns: int, *, height: float) -> tuple[Any, Any]:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingInput("plots need matplotlib; pip install 'imax-dist[study]'") from error
+    figure = Figure(figsize=(2.6 * columns + 1.2, height * rows + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _bars(found: Found) -> Any:
+    """A row of panels a size, a panel a measure, a bar a variant with its interval."""
+    measures = shown_measures(found)[:_MOST]
+    names = list(found["settings"]["variants"])
+    figure, axes = _figure(len(found["sizes"]), len(measures), height=0.28 * len(names) + 0.8)
+    for row, (label, size) in enumerate(found["sizes"].items()):
+        for column, measure in enumerate(measures):
+            axis = axes[row][column]
+            told = [size["variants"][name].get(measure) for name in names]
+            for place, value in enumerate(told):
+                if value is not None:
+                    _bar(axis, place, value, strong=names[place] == found["baseline"])
+            axis.set_yticks(range(len(names)), names if column == 0 else [""] * len(names), fontsize=8)
+            axis.invert_yaxis()
+            _dress(
+                axis, f"{measure} ({_way(measure)})", where=f"{label}, n = {size['n']}" if not column else ""
+            )
+    return figure
+
+
+def _bar(axis: Any, place: int, told: Mapping[str, float], *, strong: bool) -> None:
+    axis.barh(place, told["mean"], color=_COLOURS[0] if strong else "#a9bcd8", height=0.7)
+    axis.plot([told["low"], told["high"]], [place, place], color="#333333", linewidth=1.2)
+
+
+def _lines(found: Found) -> Any:
+    """A panel a measure, a line a size, over the variants' ``at``."""
+    measures = shown_measures(found)[:_MOST]
+    ways = found["settings"]["variants"]
+    figure, axes = _figure(1, len(measures), height=2.6)
+    for column, measure in enumerate(measures):
+        axis = axes[0][column]
+        for colour, (label, size) in zip(_COLOURS, found["sizes"].items(), strict=False):
+            held = {n: size["variants"][n][measure] for n in ways if measure in size["variants"][n]}
+            points = sorted(
+                (ways[n]["at"], told) for n, told in held.items() if ways[n].get("at") is not None
+            )
+            _curve(axis, points, colour, f"{label}, n = {size['n']}")
+            for name, told in held.items():
+                if ways[name].get("at") is None:
+                    axis.axhline(
+                        told["mean"], color=colour, linewidth=0.8, linestyle=":", label=f"{label} {name}"
+                    )
+        axis.set_xlabel(found["settings"]["axis"], fontsize=8)
+        _dress(axis, f"{measure} ({_way(measure)})")
+    axes[0][0].legend(fontsize=6)
+    return figure
+
+
+def _losses(found: Found) -> Any:
+    """Loss over time a size, then its ratio to native."""
+    names = list(found["settings"]["variants"])
+    figure, axes = _figure(2, len(names), height=2.4)
+    for column, name in enumerate(names):
+        for colour, (label, size) in zip(_COLOURS, found["sizes"].items(), strict=False):
+            told = {float(t[2:]): v for t, v in size["variants"][name].items() if t.startswith("t=")}
+            _curve(axes[0][column], sorted(told.items()), colour, f"{label}, n = {size['n']}")
+            ratios = [(time, value["ratio"]) for time, value in sorted(told.items()) if "ratio" in value]
+            axes[1][column].plot(*zip(*ratios, strict=True), color=colour) if ratios else None
+        axes[1][column].set_xlabel(found["settings"]["axis"], fontsize=8)
+        _dress(axes[0][column], name, where="velocity loss" if not column else "")
+        _dress(axes[1][column], "", where="ratio to native" if not column else "")
+    axes[0][0].legend(fontsize=6)
+    return figure
+
+
+def _curve(axis: Any, points: list[tuple[float, Any]], colour: str, label: str) -> None:
+    if not points:
+        return
+    xs = [x for x, _ in points]
+    axis.plot(xs, [told["mean"] for _, told in points], color=colour, label=label, marker=".", markersize=4)
+    low, high = ([told[end] for _, told in points] for end in ("low", "high"))
+    axis.fill_between(xs, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _dress(axis: Any, title: str, *, where: str = "") -> None:
+    axis.set_title(title, fontsize=8)
+    if where:
+        axis.set_ylabel(where, fontsize=8)
+    axis.tick_params(labelsize=7)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
+def _way(measure: str) -> str:
+    return {"high": "higher", "low": "lower", "zero": "near 0"}[ALL[measure].better]

@@ -1,0 +1,78 @@
+"""Write what a study found: results.json, table.md, plot.png, plot.svg and a sheet of pictures a size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imax_dist.geometry import ImageSize
+from imax_dist.output.atomic import write_bytes, write_json
+from imax_dist.output.png import read_pixels
+from imax_dist.output.sheet import write_sheet
+from imax_dist.study.experiments.artist import Shelf
+from imax_dist.study.experiments.plots import write_plots
+from imax_dist.study.experiments.table import legend, shown_measures, table
+from imax_dist.study.scenes import render, sample_scene
+from imax_dist.study.train.crops import HELD_OUT
+
+Found = Mapping[str, Any]
+Pixels = npt.NDArray[np.uint8]
+SHEET_ROWS = 3
+
+
+def write_report(folder: Path, found: Found, shelf: Shelf) -> None:
+    """Everything of one study into its folder."""
+    write_json(folder / "results.json", dict(found))
+    write_bytes(folder / "table.md", _page(found).encode())
+    write_plots(folder, found)
+    if found["settings"]["kind"] == "pictures":
+        write_sheets(folder, found, shelf)
+
+
+def write_sheets(folder: Path, found: Found, shelf: Shelf, *, widest: int | None = None) -> None:
+    """``sheet-2x-256x256.png`` and so on: a row a scene, true render, then every variant.
+
+    With ``widest``, a JPEG of at most so many pixels across.
+    """
+    names = list(found["settings"]["variants"])
+    for label in found["sizes"]:
+        size = ImageSize.parse(label.split()[1])
+        cells = [cell for cell in found["cells"] if _label(cell) == label]
+        scenes = sorted({cell["scene"] for cell in cells})[:SHEET_ROWS]
+        pictures = []
+        for scene in scenes:
+            keys = {cell["variant"]: cell["key"] for cell in cells if cell["scene"] == scene}
+            pictures.append(render(sample_scene(HELD_OUT + scene), size.height, size.width))
+            pictures += [read_pixels(shelf.picture(keys[name])) for name in names]
+        ending = "jpg" if widest else "png"
+        path = folder / f"sheet-{label.replace(' ', '-')}.{ending}"
+        write_sheet(path, pictures, columns=len(names) + 1, heads=["true render", *names], widest=widest)
+
+
+def _label(cell: Mapping[str, Any]) -> str:
+    return f"{cell['scale']:g}x {cell['size']}"
+
+
+def _page(found: Found) -> str:
+    head = f"# {found['title']} ({found['paper']})\n\nModel: {found['model']}. "
+    how = (
+        "Means with 95 % bootstrap intervals over scenes; every variant has the same scenes and noise. "
+        f"▲ better, ▼ worse than **{found['baseline']}**: the interval of the paired difference leaves out 0."
+    )
+    refused = ""
+    if found["refused"]:
+        refused = f"\n\nNot measured, since the model does not draw scenes: {', '.join(found['refused'])}."
+    measures = legend(shown_measures(found))
+    return f"{head}{how}{refused}\n\n{table(found)}\n{measures}\n{_votes(found)}"
+
+
+def _votes(found: Found) -> str:
+    votes = [size["preference"] for size in found["sizes"].values() if "preference" in size]
+    if not votes:
+        return ""
+    judge = votes[0]["judge"]
+    return f"- **preferred**: chance to win a vote against an average other variant; judge: {judge}\n"

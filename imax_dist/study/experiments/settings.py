@@ -1,0 +1,132 @@
+"""``configs/studies/*.yaml``: a study is its variants, sizes and number of scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from imax_dist.config import from_mapping, load_named, load_yaml, named_configs, set_key
+from imax_dist.errors import BadConfig
+
+Kind = Literal["pictures", "velocity_loss"]
+Guide = Literal["native", "truth"]
+SMALL_SCENES = 2
+SMALL_SCALE = "2"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to draw a scene; what is None is the study's or the model's own."""
+
+    preset: str = "imax"
+    set: tuple[str, ...] = ()
+    """Switches as on the command line: ``rope.rule=none``."""
+    steps: int | None = None
+    native_steps: int | None = None
+    model: str | None = None
+    enlarge: str | None = None
+    """No second pass: the native picture, enlarged by ``lanczos`` or by a spandrel ``.safetensors``."""
+    at: float | None = None
+    """Where the variant stands on the x axis of a line plot."""
+
+    def method(self) -> dict[str, Any]:
+        """``set`` as the nested mapping of a request. Raises BadConfig for a malformed one."""
+        mapping: dict[str, Any] = {}
+        for assignment in self.set:
+            set_key(mapping, assignment)
+        return mapping
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study. ``scenes`` says how many at which scale; ``small`` is the short form used in tests."""
+
+    title: str
+    paper: str
+    variants: dict[str, Any]
+    baseline: str
+    """The variant that all others are compared with, scene by scene."""
+    scenes: dict[str, Any] = field(default_factory=lambda: {"2": 24, "4": 12})
+    aspects: tuple[str, ...] = ("1:1",)
+    kind: Kind = "pictures"
+    guide: Guide = "native"
+    vote: bool = False
+    """Also a pairwise preference between all variants, by the testbed's own judge."""
+    plot: Literal["bars", "lines"] = "bars"
+    axis: str = ""
+    """Label of the x axis of a line plot."""
+    shown: tuple[str, ...] = ()
+    """Measures in plot and summary; none: the study's most telling ones."""
+    finding: str = ""
+    """One paragraph for RESULTS.md, written by a person after looking at the numbers."""
+
+    def __post_init__(self) -> None:
+        for scale, count in self.scenes.items():
+            if not (str(scale).isdigit() and int(scale) and isinstance(count, int) and count > 0):
+                raise BadConfig(f"scenes: {scale}: {count} is not SCALE: COUNT in whole numbers, like 2: 24")
+        if self.baseline not in self.variants:
+            raise BadConfig(f"baseline {self.baseline!r} is no variant; choose {', '.join(self.variants)}")
+
+    @property
+    def ways(self) -> dict[str, Variant]:
+        """The variants by name."""
+        return {
+            name: from_mapping(Variant, mapping or {}, where=f"variants: {name}")
+            for name, mapping in self.variants.items()
+        }
+
+    @property
+    def counts(self) -> dict[float, int]:
+        """Scenes by scale (times native, each side)."""
+        return {float(scale): int(count) for scale, count in self.scenes.items()}
+
+    def shortened(self) -> Study:
+        """Two scenes at 2x and at most four variants: seconds, not a result."""
+        kept = list(self.variants)[:4]
+        kept = kept if self.baseline in kept else [self.baseline, *kept[:3]]
+        return replace(
+            self,
+            scenes=_small_scenes(self),
+            variants={name: self.variants[name] for name in kept},
+            aspects=self.aspects[:1],
+        )
+
+    def with_scenes(self, count: int) -> Study:
+        """``count`` scenes at every scale."""
+        return replace(self, scenes=dict.fromkeys(self.scenes, count))
+
+    def with_upscaler(self, path: str) -> Study:
+        """One more variant: the native picture enlarged by the user's own network."""
+        extra = {f"enlarged by {Path(path).stem}": {"enlarge": path}}
+        return replace(self, variants={**self.variants, **extra})
+
+
+def study_names() -> list[str]:
+    """The studies that ship."""
+    return list(named_configs("studies"))
+
+
+def load_study(name: str) -> Study:
+    """A study by name, or from a YAML file of the same form. Raises BadConfig or a wrong key's sentence."""
+    if name.endswith((".yaml", ".yml")):
+        return _study(load_yaml(Path(name)), where=name)
+    return _study(load_named("studies", name), where=f"configs/studies/{name}.yaml")
+
+
+def _study(mapping: Mapping[str, Any], *, where: str) -> Study:
+    texts = dict(mapping)
+    if isinstance(texts.get("scenes"), dict):
+        texts["scenes"] = {str(scale): count for scale, count in texts["scenes"].items()}
+    if isinstance(texts.get("variants"), dict):
+        texts["variants"] = {str(name): way for name, way in texts["variants"].items()}
+    study = from_mapping(Study, texts, where=where)
+    for way in study.ways.values():
+        way.method()
+    return study
+
+
+def _small_scenes(study: Study) -> dict[str, Any]:
+    scales = ("1", SMALL_SCALE) if study.kind == "velocity_loss" else (SMALL_SCALE,)
+    return dict.fromkeys(scales, SMALL_SCENES)
