@@ -8,6 +8,7 @@ from pathlib import Path
 
 from imax_dist.cli.study_run import list_studies, run_study, study_arguments
 from imax_dist.cli.study_train import TRAINING_VERBS, parse_size
+from imax_dist.cli.study_vote import run_vote, vote_arguments
 from imax_dist.config import named_configs
 from imax_dist.errors import BadValue
 
@@ -74,5 +75,6 @@ def _file(args: argparse.Namespace) -> int:
 VERBS: dict[str, tuple[str, Callable[[Parser], None], Verb]] = {
     "scenes": ("draw a sheet of scenes and print their captions", _scenes_arguments, _scenes),
     "run": ("conduct a study of your own", _file_arguments, _file),
+    "vote": ("pairwise preference over a study's pictures", vote_arguments, run_vote),
     **TRAINING_VERBS,
 }

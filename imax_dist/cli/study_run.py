@@ -93,14 +93,14 @@ def _conduct(title: str, study: Study, args: argparse.Namespace) -> dict[str, An
     require_writable(args.out)
     torch.set_num_threads(1)
     under = Conditions(args.model, args.processes, args.device)
-    tell, close = _bar(title, quiet=args.quiet)
+    tell, close = progress_bar(title, quiet=args.quiet)
     try:
         return conduct(title, study, _shelf(args), under, tell=tell)
     finally:
         close()
 
 
-def _bar(title: str, *, quiet: bool) -> tuple[Callable[[int, int], None], Callable[[], None]]:
+def progress_bar(title: str, *, quiet: bool) -> tuple[Callable[[int, int], None], Callable[[], None]]:
     """A progress bar on stderr: pictures done, of all, and the time left."""
     from tqdm import tqdm
 

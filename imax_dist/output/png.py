@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,13 @@ def write_plain_png(path: Path, image: EightBit) -> None:
     """Write (H, W, 3) bytes and nothing else."""
     picture = Image.fromarray(image)
     write_file(path, lambda temporary: picture.save(temporary, format="PNG"))
+
+
+def png_bytes(image: EightBit) -> bytes:
+    """(H, W, 3) bytes as a PNG in memory."""
+    memory = io.BytesIO()
+    Image.fromarray(image).save(memory, format="PNG")
+    return memory.getvalue()
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

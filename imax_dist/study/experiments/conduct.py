@@ -15,7 +15,7 @@ from imax_dist.models.load import describe_model
 from imax_dist.study.experiments.artist import Shelf, true_features
 from imax_dist.study.experiments.bradley_terry import Vote, strengths, win_rate
 from imax_dist.study.experiments.cell import Cell, cells_of
-from imax_dist.study.experiments.judge import NAME, judge
+from imax_dist.study.experiments.judge import NAME, votes_of
 from imax_dist.study.experiments.measures import measurable
 from imax_dist.study.experiments.settings import Study
 from imax_dist.study.experiments.statistics import compare, compare_sets, verdict
@@ -68,8 +68,10 @@ def conduct(name: str, study: Study, shelf: Shelf, under: Conditions, *, tell: T
     sizes = {label: _size(study, group, names, shelf) for label, group in groups.items()}
     if study.kind == "velocity_loss":
         _ratios(sizes)
-    cells_told = [_told(cell, key, record) for cell, key, record in records]
-    return {**shown, "sizes": sizes, "cells": cells_told}
+    found = {**shown, "sizes": sizes, "cells": [_told(cell, key, record) for cell, key, record in records]}
+    for label, votes in votes_of(found).items() if study.vote else ():
+        sizes[label]["preference"] = preference(votes, study.baseline, NAME)
+    return found
 
 
 def grouped(records: Records) -> dict[str, Records]:
@@ -102,8 +104,7 @@ def _size(study: Study, group: Records, names: list[str], shelf: Shelf) -> dict[
         truth = np.array([true_features(shelf, cell) for cell, _, _ in of[study.baseline]])
         for name, result in compare_sets(features, truth, study.baseline).items():
             found[name]["frechet"] = result.to_json() | {"verdict": _verdict("frechet", result)}
-    votes = _votes(study, of) if study.vote else None
-    return {"n": count, "variants": found, **({"preference": votes} if votes else {})}
+    return {"n": count, "variants": found}
 
 
 def _verdict(measure: str, result: Any) -> str:
@@ -112,18 +113,6 @@ def _verdict(measure: str, result: Any) -> str:
 
 def _value(record: Mapping[str, Any], measure: str) -> float:
     return float(record["seconds"] if measure == "seconds" else record["values"][measure])
-
-
-def _votes(study: Study, of: Mapping[str, Records]) -> dict[str, Any]:
-    """Every pair of variants on every scene, judged by the true measures."""
-    votes = []
-    names = list(study.variants)
-    for i, one in enumerate(names):
-        for other in names[i + 1 :]:
-            for (cell, _, first), (_, _, second) in zip(of[one], of[other], strict=True):
-                share, _ = judge(first["values"], second["values"])
-                votes.append(Vote(one, other, cell.number, share))
-    return preference(votes, study.baseline, NAME)
 
 
 def preference(votes: list[Vote], baseline: str, judge_name: str) -> dict[str, Any]:

@@ -7,7 +7,10 @@ vote, or none where the two are within its tolerance; the majority decides, equa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
 
+from imax_dist.study.experiments.bradley_terry import Vote
 from imax_dist.study.experiments.measures import ALL
 
 NAME = "testbed (true measures, no vision-language model)"
@@ -36,3 +39,16 @@ def judge(one: Mapping[str, float], other: Mapping[str, float]) -> tuple[float, 
             balance += 1 if ahead > 0 else -1
             reasons.append(f"{name} {one[name]:.3g} against {other[name]:.3g}")
     return (1.0 if balance > 0 else 0.0 if balance < 0 else 0.5), reasons
+
+
+def votes_of(found: Mapping[str, Any]) -> dict[str, list[Vote]]:
+    """Every pair of variants on every scene of a study's results, by ``2x 256x256``."""
+    places: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for cell in found["cells"]:
+        places.setdefault((f"{cell['scale']:g}x {cell['size']}", cell["scene"]), []).append(cell)
+    votes: dict[str, list[Vote]] = {}
+    for (size, scene), cells in places.items():
+        for one, other in combinations(cells, 2):
+            share, _ = judge(one["values"], other["values"])
+            votes.setdefault(size, []).append(Vote(one["variant"], other["variant"], scene, share))
+    return votes
