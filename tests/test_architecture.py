@@ -45,6 +45,7 @@ LIBRARY_HOMES: dict[str, tuple[str, ...]] = {
     "ray": ("jobs/",),
     "xfuser": ("parallel/engines/xfuser.py",),
     **dict.fromkeys(("diffusers", "transformers", "tokenizers"), NETWORK_HOMES),
+    "matplotlib": ("study/experiments/plots.py",),
     **dict.fromkeys(("PIL", "tifffile", "pyvips", "pikepdf"), ("output/",)),
 }
 """The only places that may import a library, as path beginnings inside the package."""

@@ -6,7 +6,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from imax_dist.cli.study_run import list_studies, run_study, study_arguments
+from imax_dist.cli.study_run import (
+    all_arguments,
+    list_studies,
+    run_all,
+    run_study,
+    study_arguments,
+)
 from imax_dist.cli.study_train import TRAINING_VERBS, parse_size
 from imax_dist.cli.study_vote import run_vote, vote_arguments
 from imax_dist.config import named_configs
@@ -75,6 +81,7 @@ def _file(args: argparse.Namespace) -> int:
 VERBS: dict[str, tuple[str, Callable[[Parser], None], Verb]] = {
     "scenes": ("draw a sheet of scenes and print their captions", _scenes_arguments, _scenes),
     "run": ("conduct a study of your own", _file_arguments, _file),
+    "all": ("conduct every study and write RESULTS.md", all_arguments, run_all),
     "vote": ("pairwise preference over a study's pictures", vote_arguments, run_vote),
     **TRAINING_VERBS,
 }

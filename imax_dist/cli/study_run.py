@@ -59,6 +59,34 @@ def run_study(name: str, args: argparse.Namespace) -> int:
     return 0
 
 
+def run_all(args: argparse.Namespace) -> int:
+    """Conduct every study that ships, or only gather, and write the page."""
+    from imax_dist.study.experiments.results import write_results
+    from imax_dist.study.experiments.settings import study_names
+
+    root = args.out
+    args.cache = args.cache or root / "cache"
+    for name in [] if args.gather else args.only or study_names():
+        args.out = root / name
+        run_study(name, args)
+    missing = write_results(root, args.page, args.pictures, _shelf(args))
+    print(f"{args.page} and its pictures in {args.pictures}", file=sys.stderr)
+    if missing:
+        print(f"not conducted yet: {', '.join(missing)}", file=sys.stderr)
+    return 0
+
+
+def all_arguments(parser: Parser) -> None:
+    """Options of `imax study all`."""
+    study_arguments(parser)
+    parser.add_argument("--only", action="append", metavar="NAME", help="only this study, repeatable")
+    parser.add_argument(
+        "--gather", action="store_true", help="draw nothing; write the page from what is there"
+    )
+    parser.add_argument("--page", type=Path, default=Path("RESULTS.md"), help="page to write")
+    parser.add_argument("--pictures", type=Path, default=Path(".github/images/results"), help="its pictures")
+
+
 def _shelf(args: argparse.Namespace) -> Any:
     from imax_dist.study.experiments.artist import Shelf
 

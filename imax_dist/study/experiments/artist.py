@@ -31,6 +31,8 @@ from imax_dist.study.experiments.measures import Sight, read_all
 from imax_dist.study.experiments.velocity_loss import velocity_losses
 from imax_dist.study.metrics.frechet import cut_patches
 from imax_dist.study.scenes import render
+from imax_dist.study.train.autoencoder import decode, encode_mean
+from imax_dist.study.train.crops import to_bytes, to_unit
 from imax_dist.study.train.features import patch_features
 from imax_dist.study.train.parts import vae_of
 
@@ -166,11 +168,24 @@ class Artist:
 
     def _enlarged(self, cell: Cell) -> Pixels:
         """The native picture at the target size: Lanczos, or the user's network and Lanczos to fit."""
+        if cell.variant.enlarge == "autoencoder":
+            return self._rebuilt(render(cell.scene, cell.size.height, cell.size.width))
         bands = bands_of_array(self._native(cell).astype(np.float32) / 255)
         if cell.variant.enlarge != "lanczos":
             bands, _ = enlarged(bands, Path(str(cell.variant.enlarge)))
         rows = np.concatenate(list(scaled(bands, ImageSize(cell.size.width, cell.size.height)).read()))
         return to_eight_bit(torch.from_numpy(rows))
+
+    @torch.no_grad()
+    def _rebuilt(self, picture: Pixels) -> Pixels:
+        rebuilt = to_bytes(decode(self._sees(), encode_mean(self._sees(), to_unit(picture[None]))))
+        one: Pixels = rebuilt[0]
+        return one
+
+    def _sees(self) -> Any:
+        if self._eye is None:
+            self._eye = vae_of(EYE)
+        return self._eye
 
     def _sight(self, cell: Cell, picture: Pixels, native: Pixels) -> Sight:
         scene = cell.scene if self.testbed else None
@@ -179,9 +194,7 @@ class Artist:
 
     def _features(self, picture: Pixels, number: int) -> list[list[float]]:
         """Features of patches of a picture, at places that depend on the scene's number only."""
-        if self._eye is None:
-            self._eye = vae_of(EYE)
-        features = patch_features(self._eye, cut_patches(picture, seed=number))
+        features = patch_features(self._sees(), cut_patches(picture, seed=number))
         return [[round(value, 5) for value in row] for row in features.tolist()]
 
     def _true_features(self, cell: Cell, sight: Sight) -> None:

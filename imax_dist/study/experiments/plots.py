@@ -20,10 +20,17 @@ _MOST = 6  # panels
 def write_plots(folder: Path, found: Found) -> None:
     """``plot.png`` and ``plot.svg``. Raises MissingInput without matplotlib."""
     figure = draw(found)
-    for ending, options in (("png", {"dpi": 110}), ("svg", {"metadata": {"Date": None}})):
-        memory = io.BytesIO()
-        figure.savefig(memory, format=ending, bbox_inches="tight", **options)
-        write_bytes(folder / f"plot.{ending}", memory.getvalue())
+    write_bytes(folder / "plot.png", png_of(figure, dpi=110))
+    memory = io.BytesIO()
+    figure.savefig(memory, format="svg", bbox_inches="tight", metadata={"Date": None})
+    write_bytes(folder / "plot.svg", memory.getvalue())
+
+
+def png_of(figure: Any, *, dpi: int) -> bytes:
+    """The figure as a PNG."""
+    memory = io.BytesIO()
+    figure.savefig(memory, format="png", bbox_inches="tight", dpi=dpi)
+    return memory.getvalue()
 
 
 def draw(found: Found) -> Any:
@@ -31,7 +38,7 @@ def draw(found: Found) -> Any:
     settings = found["settings"]
     if settings["kind"] == "velocity_loss":
         return _losses(found)
-    return _lines(found) if settings["plot"] == "lines" else _bars(found)
+    return {"bars": _bars, "lines": _lines, "sizes": _sizes}[settings["plot"]](found)
 
 
 def _figure(rows: int, columns: int, *, height: float) -> tuple[Any, Any]:
@@ -88,6 +95,24 @@ def _lines(found: Found) -> Any:
                     axis.axhline(
                         told["mean"], color=colour, linewidth=0.8, linestyle=":", label=f"{label} {name}"
                     )
+        axis.set_xlabel(found["settings"]["axis"], fontsize=8)
+        _dress(axis, f"{measure} ({_way(measure)})")
+    axes[0][0].legend(fontsize=6)
+    return figure
+
+
+def _sizes(found: Found) -> Any:
+    """A panel a measure, a line a variant, over the sizes."""
+    measures = shown_measures(found)[:_MOST]
+    figure, axes = _figure(1, len(measures), height=2.6)
+    for column, measure in enumerate(measures):
+        axis = axes[0][column]
+        for colour, name in zip(_COLOURS, found["settings"]["variants"], strict=False):
+            told = {
+                float(label.split("x")[0]): size["variants"][name] for label, size in found["sizes"].items()
+            }
+            points = sorted((x, values[measure]) for x, values in told.items() if measure in values)
+            _curve(axis, points, colour, name)
         axis.set_xlabel(found["settings"]["axis"], fontsize=8)
         _dress(axis, f"{measure} ({_way(measure)})")
     axes[0][0].legend(fontsize=6)

@@ -67,10 +67,11 @@ def _page(found: Found) -> str:
     if found["refused"]:
         refused = f"\n\nNot measured, since the model does not draw scenes: {', '.join(found['refused'])}."
     measures = legend(shown_measures(found))
-    return f"{head}{how}{refused}\n\n{table(found)}\n{measures}\n{_votes(found)}"
+    return f"{head}{how}{refused}\n\n{table(found)}\n{measures}\n{vote_line(found)}"
 
 
-def _votes(found: Found) -> str:
+def vote_line(found: Found) -> str:
+    """Who judged, if anyone did."""
     votes = [size["preference"] for size in found["sizes"].values() if "preference" in size]
     if not votes:
         return ""

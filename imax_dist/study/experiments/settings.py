@@ -27,7 +27,8 @@ class Variant:
     native_steps: int | None = None
     model: str | None = None
     enlarge: str | None = None
-    """No second pass: the native picture, enlarged by ``lanczos`` or by a spandrel ``.safetensors``."""
+    """No second pass: the native picture, enlarged by ``lanczos`` or by a spandrel ``.safetensors``; or
+    ``autoencoder``: the true render through the autoencoder, the ceiling of every method."""
     at: float | None = None
     """Where the variant stands on the x axis of a line plot."""
 
@@ -54,7 +55,7 @@ class Study:
     guide: Guide = "native"
     vote: bool = False
     """Also a pairwise preference between all variants, by the testbed's own judge."""
-    plot: Literal["bars", "lines"] = "bars"
+    plot: Literal["bars", "lines", "sizes"] = "bars"
     axis: str = ""
     """Label of the x axis of a line plot."""
     shown: tuple[str, ...] = ()

@@ -1,0 +1,74 @@
+"""RESULTS.md: every study that was conducted, with its finding, table, plot and sheet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from imax_dist.output.atomic import write_bytes
+from imax_dist.study.experiments.artist import Shelf
+from imax_dist.study.experiments.measures import ALL
+from imax_dist.study.experiments.plots import draw, png_of
+from imax_dist.study.experiments.report import vote_line, write_sheets
+from imax_dist.study.experiments.settings import load_study, study_names
+from imax_dist.study.experiments.table import legend, table
+
+WIDEST = 1100
+"""Pixels across of a sheet on the page."""
+SHEETS_OF = ("presets", "guidance", "sequential", "filter", "truth", "cascade", "single-size", "aspect")
+HEAD = """# Results
+
+Made by `make results` (`imax study all --out out/results`) with the embedded model, {weights}. Nothing here
+says anything about real FLUX weights: `imax study NAME --model black-forest-labs/FLUX.1-dev --out DIR` runs
+the studies on them (the measures that need true scenes are then refused by name), and their cell reads
+**not measured here**.
+
+Every variant of a study draws the same held-out scenes from the same noise. Numbers are means with 95 %
+bootstrap intervals over n scenes; n stands in each table. ▲ better, ▼ worse than the variant in bold: the
+95 % interval of the paired difference leaves out 0. Among this many comparisons some arrows are chance.
+The judge of the votes below is the testbed's own: it votes by the true measures and is no vision-language
+model. `imax study vote DIR` asks one through any OpenAI-compatible endpoint.
+
+{legend}
+
+The patch Frechet distance looks through the embedded model's autoencoder. It sees colour and layout; a plain
+enlargement scores no worse than a render with detail. For detail read `spectrum`, and under a true guide
+`edges` and `placed`. `seconds` are CPU seconds of one thread on a shared machine.
+"""
+
+
+def write_results(folder: Path, page: Path, pictures: Path, shelf: Shelf) -> list[str]:
+    """Write ``page`` from the studies conducted in ``folder``, its pictures beside ``pictures``.
+
+    Returns the names of the studies that are missing.
+    """
+    held = {name: _found(folder / name) for name in study_names()}
+    told = {name: found for name, found in held.items() if found is not None}
+    weights = next((found["weights"][:12] for found in told.values()), "no weights")
+    head = HEAD.format(weights=f"weights {weights}", legend=legend(list(ALL)))
+    parts = [head, *(_section(name, found, page, pictures, shelf=shelf) for name, found in told.items())]
+    write_bytes(page, "\n".join(parts).encode())
+    return [name for name, found in held.items() if found is None]
+
+
+def _found(folder: Path) -> Mapping[str, Any] | None:
+    path = folder / "results.json"
+    if not path.is_file():
+        return None
+    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _section(name: str, found: Mapping[str, Any], page: Path, pictures: Path, *, shelf: Shelf) -> str:
+    write_bytes(pictures / f"{name}.png", png_of(draw(found), dpi=75))
+    shown = [pictures / f"{name}.png"]
+    if name in SHEETS_OF:
+        write_sheets(pictures / name, found, shelf, widest=WIDEST)
+        shown += sorted((pictures / name).glob("*.jpg"))
+    images = "\n\n".join(f"![{name}]({path.relative_to(page.parent)})" for path in shown)
+    finding = load_study(name).finding.strip()
+    return (
+        f"## {found['title']} ({found['paper']})\n\n{finding}\n\n{table(found)}{vote_line(found)}\n{images}\n"
+    )

@@ -1,0 +1,183 @@
+"""Studies end to end in their smallest form, their statistics, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imax_dist.cli.main import main
+from imax_dist.config import from_mapping
+from imax_dist.errors import BadConfig, BadValue
+from imax_dist.models.load import describe_model
+from imax_dist.study.experiments.cell import Cell, cells_of, native_for
+from imax_dist.study.experiments.judge import judge
+from imax_dist.study.experiments.measures import ALL, MEASURES, Sight, measurable, read_all
+from imax_dist.study.experiments.settings import Study, load_study, study_names
+from imax_dist.study.experiments.statistics import compare, compare_sets, verdict
+from imax_dist.study.experiments.testbed import of_testbed
+from imax_dist.study.metrics.interval import Interval
+from imax_dist.study.scenes import render, sample_scene
+
+TINY = """# A study of two steps
+title: Tiny
+paper: none
+baseline: imax
+vote: true
+scenes: {2: 2}
+variants:
+  imax: {steps: 2, native_steps: 2}
+  direct: {preset: direct, steps: 2}
+  enlarged: {enlarge: lanczos, native_steps: 2}
+"""
+
+
+@pytest.mark.slow
+def test_a_study_draws_measures_reports_and_draws_nothing_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    out = tmp_path / "out"
+    command = ["study", "run", str(tmp_path / "tiny.yaml"), "--out", str(out), "-q"]
+    assert main([*command, "--processes", "2"]) == 0
+    assert "| **imax** |" in capsys.readouterr().out
+    found = json.loads((out / "results.json").read_text())
+    told = found["sizes"]["2x 256x256"]
+    assert told["n"] == 2
+    assert told["preference"]["judge"].startswith("testbed")
+    assert {"facts", "layout", "spectrum", "seconds"} <= set(told["variants"]["direct"])
+    assert told["variants"]["enlarged"]["layout"]["verdict"] == "better"
+    assert {"table.md", "plot.png", "plot.svg", "sheet-2x-256x256.png"} <= {p.name for p in out.iterdir()}
+    assert Image.open(out / "sheet-2x-256x256.png").width == 4 * 260 - 4
+    cache = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.png")}
+    assert main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.png")} == cache
+    again = json.loads((out / "results.json").read_text())
+    assert again == found
+
+
+@pytest.mark.slow
+def test_the_velocity_loss_is_higher_above_native_size(tmp_path: Path) -> None:
+    out = tmp_path / "loss"
+    assert main(["study", "velocity-loss", "--small", "--out", str(out), "-q"]) == 0
+    sizes = json.loads((out / "results.json").read_text())["sizes"]
+    ratio = [told["ratio"] for told in sizes["2x 256x256"]["variants"]["direct"].values() if "ratio" in told]
+    assert len(ratio) == 9
+    assert np.mean(ratio) > 1
+
+
+def test_every_study_that_ships_plans_every_picture() -> None:
+    spec = describe_model("embedded")
+    for name in study_names():
+        for cell in cells_of(load_study(name).shortened(), "embedded", spec):
+            assert len(cell.key(spec)) == 64, name
+
+
+def test_the_list_names_every_study(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "--list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == study_names()
+    assert main(["study"]) == 64
+
+
+def test_variants_share_native_pictures_and_scenes_but_not_targets() -> None:
+    spec = describe_model("embedded")
+    cells = cells_of(load_study("presets").with_scenes(2), "embedded", spec)
+    one = [cell for cell in cells if cell.number == 1 and cell.scale == 2]
+    drawn = {cell.name: cell for cell in one}
+    assert (
+        drawn["imax"].native_key(spec) == drawn["paper"].native_key(spec) == drawn["direct"].native_key(spec)
+    )
+    assert drawn["official"].native_key(spec) != drawn["imax"].native_key(spec)
+    assert len({cell.key(spec) for cell in one}) == len(one)
+    assert {cell.request().seed for cell in one} == {1}
+
+
+def test_aspect_ratios_are_whole_tokens_of_about_the_native_area() -> None:
+    spec = describe_model("embedded")
+    for aspect in ("1:1", "2:1", "1:2", "4:1", "16:9"):
+        size = native_for(aspect, spec)
+        assert size.width % 16 == size.height % 16 == 0
+        assert abs(size.area / 128**2 - 1) < 0.1
+    with pytest.raises(BadValue, match="is not W:H"):
+        native_for("wide", spec)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"baseline": "x"}, "baseline 'x' is no variant"),
+        ({"scenes": {"1.5": 3}}, "is not SCALE: COUNT"),
+        ({"scenes": {"2": 0}}, "is not SCALE: COUNT"),
+        ({"variants": {"imax": {"setting": []}}}, "unknown key 'setting'"),
+    ],
+)
+def test_a_study_that_makes_no_sense_is_refused(change: dict[str, object], message: str) -> None:
+    whole = {"title": "t", "paper": "p", "baseline": "imax", "variants": {"imax": {}}, **change}
+    with pytest.raises(BadConfig, match=message):
+        _ = from_mapping(Study, whole, where="study").ways
+
+
+def test_models_that_draw_no_scenes_keep_the_measures_that_need_none(tmp_path: Path) -> None:
+    held, refused = measurable(testbed=False, guide="native")
+    assert {"layout", "energy", "grid", "seam", "speckle", "seconds"} == set(held)
+    assert {"facts", "repeats", "spectrum", "frechet"} <= set(refused)
+    assert of_testbed("embedded")
+    assert "edges" in measurable(testbed=True, guide="truth")[0]
+    assert "edges" not in measurable(testbed=True, guide="native")[0]
+
+
+def test_the_true_render_is_perfect_by_every_measure() -> None:
+    scene = sample_scene(3)
+    truth, native = render(scene, 256, 256), render(scene, 128, 128)
+    values = read_all(Sight(truth, native, 2.0, scene, truth, True), list(MEASURES))
+    assert values["facts"] == values["edges"] == 1.0
+    assert values["placed"] == pytest.approx(1.0)
+    assert values["spectrum"] == values["repeats"] == 0.0
+    assert values["speckle"] < 0.1
+
+
+def test_the_judge_counts_criteria_and_ties_within_tolerance() -> None:
+    good = {"facts": 1.0, "layout": 30.0, "spectrum gap": 0.4}
+    assert judge(good, {**good, "facts": 0.8})[0] == 1.0
+    assert judge({**good, "layout": 20.0}, good)[0] == 0.0
+    assert judge(good, {**good, "facts": 0.98, "layout": 30.5})[0] == 0.5
+    assert judge(good, {**good, "facts": 0.8, "layout": 35.0}) == (
+        0.5,
+        ["facts 1 against 0.8", "layout 30 against 35"],
+    )
+
+
+def test_paired_differences_are_sharper_than_the_means() -> None:
+    rng = np.random.default_rng(0)
+    scenes = rng.normal(10, 3, 24)
+    told = compare({"base": scenes.tolist(), "more": (scenes + 1 + rng.normal(0, 0.1, 24)).tolist()}, "base")
+    assert told["base"].difference is None
+    assert told["more"].value.low < told["base"].value.high
+    assert verdict("layout", told["more"].difference) == "better"
+    assert verdict("speckle", told["more"].difference) == "worse"
+    assert verdict("spectrum", told["more"].difference) == "even"
+    assert verdict("layout", Interval(1.0, -0.1, 2.0, 24)) == "even"
+
+
+def test_a_set_that_is_the_truth_has_distance_zero_and_another_has_more() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.normal(size=(6, 16, 8))
+    told = compare_sets({"same": truth, "other": truth + 1.0}, truth, "same")
+    assert told["same"].value.mean == pytest.approx(0.0, abs=1e-6)
+    assert told["other"].value.mean == pytest.approx(8.0, abs=0.1)
+    assert verdict("frechet", told["other"].difference) == "worse"
+
+
+def test_every_measure_says_what_it_is() -> None:
+    assert all(measure.text and measure.better in ("high", "low", "zero") for measure in ALL.values())
+
+
+def test_a_cell_with_a_true_guide_is_another_picture() -> None:
+    spec = describe_model("embedded")
+    (cell, *_) = cells_of(load_study("presets").with_scenes(1), "embedded", spec)
+    guided = Cell(**{**vars(cell), "guide": "truth"})
+    assert guided.native_key(spec) != cell.native_key(spec)
+    assert guided.key(spec) != cell.key(spec)
