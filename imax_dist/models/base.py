@@ -115,6 +115,8 @@ class ModelSpec:
     """What each of ``rope_axes`` counts; scaled positions change rows and columns only."""
     positions: Literal["rotary", "absolute"] = "rotary"
     """absolute: learned and added, so that no RoPE rule applies; all tokens have one and the same table."""
+    largest_side: int | None = None
+    """Tokens along a side that absolute positions reach; None: any number."""
     text: Literal["joint", "cross"] = "joint"
     """joint: text tokens are part of the sequence and may be copied; cross: the image attends to them."""
 

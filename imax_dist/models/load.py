@@ -15,6 +15,7 @@ from imax_dist.models.flux2 import load as flux2
 from imax_dist.models.lumina import load as lumina
 from imax_dist.models.lumina2 import load as lumina2
 from imax_dist.models.qwen_image import load as qwen_image
+from imax_dist.models.sd3 import load as sd3
 from imax_dist.models.weights import find_model, pipeline_class
 from imax_dist.models.z_image import load as z_image
 
@@ -27,6 +28,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "Flux2Pipeline": flux2.ARCHITECTURE,
     "Flux2KleinPipeline": flux2.ARCHITECTURE,
     "QwenImagePipeline": qwen_image.ARCHITECTURE,
+    "StableDiffusion3Pipeline": sd3.ARCHITECTURE,
     "ZImagePipeline": z_image.ARCHITECTURE,
 }
 """One entry a diffusers pipeline class."""

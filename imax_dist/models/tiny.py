@@ -16,6 +16,7 @@ from imax_dist.models.flux2 import tiny as flux2
 from imax_dist.models.lumina import tiny as lumina
 from imax_dist.models.lumina2 import tiny as lumina2
 from imax_dist.models.qwen_image import tiny as qwen_image
+from imax_dist.models.sd3 import tiny as sd3
 from imax_dist.models.z_image import tiny as z_image
 
 TINY: dict[str, Callable[[Path], Path]] = {
@@ -26,6 +27,7 @@ TINY: dict[str, Callable[[Path], Path]] = {
     "flux2-dev": flux2.make_tiny_dev,
     "flux2-klein": flux2.make_tiny_klein,
     "qwen-image": qwen_image.make_tiny,
+    "sd3.5-medium": sd3.make_tiny,
     "z-image-turbo": z_image.make_tiny,
 }
 

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from imax_dist.errors import BadConfig
+from imax_dist.errors import BadConfig, BadValue
+from imax_dist.geometry import ImageSize
 from imax_dist.method.presets import Method
 from imax_dist.models.base import ModelSpec
 
@@ -14,7 +15,8 @@ from imax_dist.models.base import ModelSpec
 def fit_method(method: Method, asked: Mapping[str, Any], spec: ModelSpec) -> Method:
     """``method`` without the parts ``spec`` cannot have; ``asked`` are the request's own switches.
 
-    A preset's RoPE rule falls away for absolute positions, its text copies for text outside the sequence.
+    A preset's RoPE rule falls away for absolute positions, its text copies where text has no positions or is
+    not in the sequence.
     Raises BadConfig if one of these was asked for itself.
     """
     if spec.positions == "absolute" and method.rope.rule != "none":
@@ -24,6 +26,13 @@ def fit_method(method: Method, asked: Mapping[str, Any], spec: ModelSpec) -> Met
                 "leave rope.rule out, projected flow and the time shift work without it"
             )
         method = dataclasses.replace(method, rope=dataclasses.replace(method.rope, rule="none"))
+    if spec.positions == "absolute" and method.text.copies == "grid":
+        if _asks(asked, "text", "copies"):
+            raise BadConfig(
+                f"text.copies grid: the text of model {spec.name} has no positions to place copies at; "
+                "leave text.copies out, or let each text token count for several with text.copies shared"
+            )
+        method = dataclasses.replace(method, text=dataclasses.replace(method.text, copies="none"))
     if spec.text == "cross" and method.text.copies != "none":
         if _asks(asked, "text", "copies"):
             raise BadConfig(
@@ -34,11 +43,31 @@ def fit_method(method: Method, asked: Mapping[str, Any], spec: ModelSpec) -> Met
     return method
 
 
+def check_reach(size: ImageSize, spec: ModelSpec, *, shifted: bool) -> None:
+    """Raise BadValue if ``size`` has more tokens along a side than the network has positions for.
+
+    ``shifted`` steps (patch shift) need one more.
+    """
+    if spec.largest_side is None:
+        return
+    side = max(size.width, size.height) // spec.token_pixels + shifted
+    if side > spec.largest_side:
+        pixels = (spec.largest_side - shifted) * spec.token_pixels
+        extra = ", one of them for patch_shift" if shifted else ""
+        raise BadValue(
+            f"size {size}: model {spec.name} has positions for {spec.largest_side} tokens a side, but this "
+            f"size needs {side}{extra}; its sides end at {pixels} px"
+        )
+
+
 def left_out(spec: ModelSpec) -> list[str]:
     """What of the method does not apply to this network, a sentence each."""
     sentences = []
     if spec.positions == "absolute":
-        sentences.append(f"{spec.name} has absolute positions: no RoPE rule, the rest of the method applies")
+        sentences.append(
+            f"{spec.name} has absolute positions: no RoPE rule and no text copies at places, the rest of the "
+            "method applies"
+        )
     if spec.text == "cross":
         sentences.append(f"{spec.name} attends to its text apart: no text copies")
     return sentences

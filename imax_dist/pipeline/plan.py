@@ -21,7 +21,7 @@ from imax_dist.method.rope import FREQUENCY_RULES
 from imax_dist.method.text_duplication import COPY_RULES, TextCopies
 from imax_dist.method.time_shift import shifted_sigmas
 from imax_dist.models.base import ModelSpec
-from imax_dist.pipeline.fit import fit_method
+from imax_dist.pipeline.fit import check_reach, fit_method
 from imax_dist.pipeline.request import Request
 
 DEFAULT_SCALE = 2
@@ -119,6 +119,7 @@ def make_plan(request: Request, spec: ModelSpec) -> RenderPlan:
     size = ImageSize.parse(request.size) if request.size else ImageSize(side, side)
     render_size = size.padded(spec.token_pixels)
     native = native_size(size, settings.native_side, spec.token_pixels)
+    check_reach(render_size, spec, shifted=method.patch_shift and render_size != native)
     steps = request.steps or settings.steps.extrapolated
     native_steps = request.native_steps or (
         settings.steps.native if render_size != native else request.steps or settings.steps.native

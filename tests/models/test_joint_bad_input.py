@@ -12,6 +12,8 @@ import pytest
 from imax_dist.errors import BadConfig, BadValue, ImaxError
 from imax_dist.models.load import describe_model
 from imax_dist.models.tiny import make_tiny
+from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.request import Request
 
 REFUSED: list[tuple[str, str, dict[str, Any], type[ImaxError], str]] = [
     (
@@ -43,6 +45,10 @@ REFUSED: list[tuple[str, str, dict[str, Any], type[ImaxError], str]] = [
         "its position axes are (4, 6, 6), but FLUX.2 has 4: time, row, column and place in the prompt",
     ),
     (
+        "sd3.5-medium", "transformer", {"patch_size": 1}, BadConfig,
+        "takes 4 channels in patches of 1, but the VAE has 4 channels and patches are 2",
+    ),
+    (
         "flux2-klein", "vae", {"latent_channels": 32}, BadConfig,
         "the transformer takes 16 channels, but 2 x 2 patches of the VAE's 32 channels make 128",
     ),
@@ -68,6 +74,32 @@ def test_what_the_architecture_cannot_have_is_refused_with_names_and_numbers(
             describe_model(str(folders[name]))
     finally:
         config.write_text(original)
+
+
+def planned(folder: Path, size: str, **method: Any) -> RenderPlan:
+    return make_plan(Request("a red sun", size=size, method=method), describe_model(str(folder)))
+
+
+def test_absolute_positions_end_where_the_table_ends(folders: dict[str, Path]) -> None:
+    """24 tokens of 16 px; a shifted step needs one more."""
+    folder = folders["sd3.5-medium"]
+    assert planned(folder, "368x368").method.rope.rule == "none"
+    planned(folder, "384x384", patch_shift=False)
+    limit = r"positions for 24 tokens a side, but this size needs 25, one of them for patch_shift; .* 368 px"
+    with pytest.raises(BadValue, match=limit):
+        planned(folder, "384x384")
+    with pytest.raises(BadValue, match=r"size 400x64: .* needs 25; its sides end at 384 px"):
+        planned(folder, "400x64", patch_shift=False)
+
+
+def test_a_rope_rule_or_copies_at_places_asked_of_absolute_positions_are_refused(
+    folders: dict[str, Path],
+) -> None:
+    with pytest.raises(BadConfig, match=r"has absolute positions, no RoPE to scale; leave rope.rule out"):
+        planned(folders["sd3.5-medium"], "128x128", rope={"rule": "ntk"})
+    with pytest.raises(BadConfig, match=r"has no positions to place copies at; leave text.copies out"):
+        planned(folders["sd3.5-medium"], "128x128", text={"copies": "grid"})
+    assert planned(folders["sd3.5-medium"], "128x128", text={"copies": "shared"}).copies.weight == 4
 
 
 @pytest.mark.parametrize("name", sorted({case[0] for case in REFUSED}))

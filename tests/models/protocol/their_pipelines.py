@@ -147,6 +147,18 @@ def flux2_klein(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Te
     return from_klein_latents(pipe, images) if output["output_type"] == "latent" else images
 
 
+def sd3(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+    """StableDiffusion3Pipeline; ``max_sequence_length`` is T5's part of the text."""
+    images: Tensor = pipe(
+        **common(plan),
+        latents=noise,
+        guidance_scale=plan.native_guidance_scale,
+        max_sequence_length=plan.spec.settings.text_tokens,
+        **output,
+    ).images
+    return images
+
+
 THEIRS: dict[str, Theirs] = {
     "flux-dev": Theirs(flux, from_flux_tokens),
     "flux-schnell": Theirs(flux, from_flux_tokens),
@@ -155,6 +167,7 @@ THEIRS: dict[str, Theirs] = {
     "flux2-dev": Theirs(flux2, from_flux_tokens),
     "flux2-klein": Theirs(flux2_klein),
     "qwen-image": Theirs(qwen_image, from_flux_tokens),
+    "sd3.5-medium": Theirs(sd3),
     "z-image-turbo": Theirs(z_image),
 }
 """By the name of the tiny pipeline."""
