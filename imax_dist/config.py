@@ -168,7 +168,7 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
             raise BadConfig(f"{where} must hold keys, got {_shown(value)}")
         return from_mapping(cast(type[Any], hint), value, where=where)
     if origin is tuple:
-        items = _expect(list, value, where=where)
+        items = value if isinstance(value, tuple) else _expect(list, value, where=where)
         return tuple(_convert(typing.get_args(hint)[0], item, where=where) for item in items)
     if origin in (dict, Mapping):
         return dict(_expect(dict, value, where=where))
@@ -183,8 +183,11 @@ def _convert_union(hint: Any, value: Any, *, where: str) -> Any:
     options = typing.get_args(hint)
     if value is None and type(None) in options:
         return None
-    (only,) = (option for option in options if option is not type(None))
-    return _convert(only, value, where=where)
+    present = [option for option in options if option is not type(None)]
+    listed = [option for option in present if typing.get_origin(option) is tuple]
+    single = [option for option in present if option not in listed]
+    chosen = listed if listed and isinstance(value, list | tuple) else single
+    return _convert(chosen[0], value, where=where)
 
 
 def _convert_literal(hint: Any, value: Any, *, where: str) -> Any:

@@ -89,6 +89,9 @@ class AxisScale:
         """s = sqrt(L_extra / L_native), Sec. 2.3."""
         return math.sqrt(self.height * self.width)
 
+    def divided(self, number: float) -> AxisScale:
+        return AxisScale(self.height / number, self.width / number)
+
     @classmethod
     def between(cls, target: TokenGrid | LatentGrid, native: TokenGrid | LatentGrid) -> AxisScale:
         return cls(height=target.height / native.height, width=target.width / native.width)

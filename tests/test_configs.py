@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from imax_dist.config import config_folder, from_mapping, load_named, load_yaml, named_configs
+from imax_dist.config import config_folder, from_mapping, load_named, load_yaml, named_configs, to_mapping
 from imax_dist.method.guidance import SCHEDULES
 from imax_dist.method.presets import Method
 from imax_dist.method.projection import PROJECTIONS
 from imax_dist.method.proportional_attention import LOGIT_FACTORS
-from imax_dist.method.rope import FREQUENCY_RULES
+from imax_dist.method.rope_rules import FREQUENCY_RULES
 from imax_dist.method.text_duplication import COPY_RULES
 
 PRESETS = sorted(named_configs("presets"))
@@ -24,6 +26,26 @@ def preset(name: str) -> Method:
 
 def test_the_four_recipes_ship() -> None:
     assert {"paper", "official", "imax", "direct"} <= set(PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("sdedit", {"start": {"sigma": 0.6}}),
+        ("skip_residual", {"skip_residual": True}),
+        ("time_aware", {"rope": {"rule": "time_aware", "factor": 1.0, "floor": False}}),
+    ],
+)
+def test_a_baseline_differs_from_ours_in_its_guidance_alone(name: str, change: dict[str, Any]) -> None:
+    ours = {**to_mapping(Method()), "guidance": {"schedule": "off"}}
+    assert preset(name) == from_mapping(Method, {**ours, **change}, where="expected")
+
+
+def test_dype_flow_is_ours_with_dypes_positions_and_temperature() -> None:
+    method, alone = preset("dype_flow"), preset("dype")
+    assert (method.rope, method.attention) == (alone.rope, alone.attention)
+    assert dataclasses.replace(method, rope=Method().rope, attention=Method().attention) == Method()
+    assert (alone.guidance.schedule, alone.time_shift.rule, alone.patch_shift) == ("off", "native", False)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(config_folder())))

@@ -31,14 +31,18 @@ class GuidanceWeights(NamedTuple):
     def active(self) -> bool:
         return self.low != 0.0 or self.full != 0.0
 
+    def times(self, strength: float) -> GuidanceWeights:
+        return GuidanceWeights(self.low * strength, self.full * strength)
+
 
 @dataclass(frozen=True)
 class Step:
-    """Where a step stands: its noise level, its index from 0 and the number of steps."""
+    """Where a step stands: its noise level, its index from 0, the number of steps, the first level."""
 
     sigma: float
     index: int
     steps: int
+    start: float = 1.0
 
 
 Schedule: TypeAlias = Callable[[Step], GuidanceWeights]
@@ -93,6 +97,16 @@ def constant(step: Step) -> GuidanceWeights:
     return GuidanceWeights(low=1.0)
 
 
+def cosine_sigma(step: Step) -> GuidanceWeights:
+    """cosine_decay on the step's own noise level: 0.5 (1 + cos(pi (1 - sigma))), 1 to 0."""
+    return GuidanceWeights(low=0.5 * (1.0 + math.cos(math.pi * (1.0 - step.sigma))))
+
+
+def linear_sigma(step: Step) -> GuidanceWeights:
+    """alpha = sigma / sigma of the pass's first step, 1 to 0: HiFlow's t / tau."""
+    return GuidanceWeights(low=step.sigma / step.start)
+
+
 def off(step: Step) -> GuidanceWeights:
     """No guidance: direct sampling at the target size."""
     del step
@@ -108,5 +122,7 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine_decay": cosine_decay,
     "cosine_shift": cosine_shift,
     "constant": constant,
+    "cosine_sigma": cosine_sigma,
+    "linear_sigma": linear_sigma,
     "off": off,
 }

@@ -1,7 +1,7 @@
 """A complete recipe of the method: every switch a field, every field settable alone.
 
 ``configs/presets/*.yaml`` holds the named recipes: ``paper`` (the text), ``official`` (the authors'
-code), ``imax`` (ours, the default) and ``direct`` (no method at all).
+code), ``imax`` (ours, the default), ``direct`` (no method at all) and those of other papers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,19 @@ class GuidanceSettings:
     """Projected flow, Eq. 7."""
 
     schedule: str = "paper"
+    strength: float = 1.0
+    """Multiplies the schedule's weights."""
     projection: str = "matched_blocks"
+    cutoff: float = 1.0
+    """Where the filter cuts, as a fraction of the reference's own Nyquist frequency."""
+
+
+@dataclass(frozen=True)
+class StartSettings:
+    """Where the extrapolated pass starts: SDEdit, and HiFlow's initialisation."""
+
+    sigma: float | tuple[float, ...] | None = None
+    """Noise level of the enlarged reference it starts from; none: pure noise. A list: one a stage."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,8 @@ class RopeSettings:
     """k of b' = k b s; none: the model's own."""
     floor: bool = True
     """No frequency below plain position interpolation."""
+    watershed: float = 0.3
+    """Rule time_aware: the paper time t = 1 - sigma at which interpolation ends and NTK begins."""
     scale: Literal["axes", "linear", "joint"] = "axes"
     """axes: each axis its own; linear: s for both; joint: from the joint length (authors' code)."""
 
@@ -80,10 +94,13 @@ class Method:
 
     guidance: GuidanceSettings = field(default_factory=GuidanceSettings)
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
+    start: StartSettings = field(default_factory=StartSettings)
+    skip_residual: bool = False
+    """DemoFusion's guidance: the noised reference mixed in before each step."""
     rope: RopeSettings = field(default_factory=RopeSettings)
     time_shift: TimeShiftSettings = field(default_factory=TimeShiftSettings)
     attention: str = "one_text"
-    """Proportional attention, Sec. 2.3 item 3: which length L counts."""
+    """Proportional attention, Sec. 2.3 item 3: which length L counts; or YaRN's temperature instead."""
     text: TextSettings = field(default_factory=TextSettings)
     patch_shift: bool = True
     guidance_scale: GuidanceScaleSettings = field(default_factory=GuidanceScaleSettings)

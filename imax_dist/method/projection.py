@@ -101,10 +101,14 @@ def project_matched_blocks(scale: AxisScale) -> Projection:
     return block_mean(*matched_block(scale))
 
 
-def project_haar_level_1(scale: AxisScale) -> Projection:
-    """The authors' code: Haar level 1, whatever the scale."""
-    del scale
-    return block_mean(2, 2)
+def haar_level(level: int) -> Callable[[AxisScale], Projection]:
+    """The low band of Haar level ``level``, whatever the scale; the authors' code has level 1."""
+
+    def project(scale: AxisScale) -> Projection:
+        del scale
+        return block_mean(2**level, 2**level)
+
+    return project
 
 
 def project_gaussian(scale: AxisScale) -> Projection:
@@ -124,7 +128,9 @@ def project_butterworth(scale: AxisScale) -> Projection:
 
 PROJECTIONS: dict[str, Callable[[AxisScale], Projection]] = {
     "matched_blocks": project_matched_blocks,
-    "haar_level_1": project_haar_level_1,
+    "haar_level_1": haar_level(1),
+    "haar_level_2": haar_level(2),
+    "haar_level_3": haar_level(3),
     "gaussian": project_gaussian,
     "fft_ideal": project_fft_ideal,
     "butterworth": project_butterworth,

@@ -1,5 +1,6 @@
 """Proportional attention: sharper logits when more tokens compete. Sec. 2.3, item 3.
 
+YaRN's temperature is another choice of the same factor, so that the two are never both on.
 The factor is not applied in the attention: a rotation covers the whole head, so cosines and sines
 times sqrt(factor) give every logit times the factor, for every kernel and every parallel scheme.
 """
@@ -54,6 +55,11 @@ def printed(lengths: SequenceLengths) -> float:
     return lengths.scale
 
 
+def yarn(lengths: SequenceLengths) -> float:
+    """YaRN's temperature instead: cosines and sines times 0.1 ln s + 1, logits times its square."""
+    return (0.1 * math.log(max(lengths.scale, 1.0)) + 1.0) ** 2
+
+
 def off(lengths: SequenceLengths) -> float:
     """Logits as trained."""
     del lengths
@@ -70,5 +76,6 @@ LOGIT_FACTORS: dict[str, LogitFactor] = {
     "joint": joint,
     "one_text": one_text,
     "printed": printed,
+    "yarn": yarn,
     "off": off,
 }

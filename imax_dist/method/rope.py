@@ -20,12 +20,17 @@ Frequencies: TypeAlias = Tensor
 
 
 class RopeContext(NamedTuple):
-    """What a rule may depend on: the trained base, the axis' scale, the model's factor k, sigma."""
+    """What a rule may depend on: the trained base, the axis' scale, the model's factor k, sigma.
+
+    ``tokens`` is the trained length of an axis, ``watershed`` the paper time at which time_aware changes.
+    """
 
     theta: float
     scale: float
     factor: float
     sigma: float
+    tokens: int = 64
+    watershed: float = 0.3
 
 
 FrequencyRule: TypeAlias = Callable[[int, RopeContext], Frequencies]
@@ -81,11 +86,3 @@ def rope_table(ids: PositionIds, frequencies: Sequence[Frequencies]) -> RopeTabl
         dim=1,
     ).repeat_interleave(2, dim=1)
     return RopeTable(cos=angles.cos(), sin=angles.sin())
-
-
-FREQUENCY_RULES: dict[str, FrequencyRule] = {
-    "none": unchanged,
-    "interpolation": interpolated,
-    "ntk": ntk,
-    "ntk_fixed": ntk_fixed,
-}

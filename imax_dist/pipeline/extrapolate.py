@@ -9,12 +9,14 @@ import torch
 from imax_dist.events import Listener
 from imax_dist.geometry import LatentGrid
 from imax_dist.method import patch_shift
+from imax_dist.method.baselines.skip_residual import with_skip_residual
 from imax_dist.method.guidance import Step, guided_velocity
 from imax_dist.models.base import Conditioning, FlowModel, TokenSequence
 from imax_dist.pipeline.endpoint import Reference
+from imax_dist.pipeline.noise import start_noise
 from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.pipeline.positions import PositionTables
-from imax_dist.pipeline.sampler import AfterStep, Velocity, denoise
+from imax_dist.pipeline.sampler import AfterStep, BeforeStep, Velocity, denoise
 from imax_dist.shapes import Latents
 
 
@@ -26,6 +28,7 @@ def run_extrapolated(
     first: int,
     listen: Listener,
     after_step: AfterStep,
+    before_step: BeforeStep | None = None,
 ) -> Latents:
     """Denoise ``x`` from step ``first`` to the end with a velocity of ``extrapolated_velocity``."""
     with torch.no_grad():
@@ -37,7 +40,20 @@ def run_extrapolated(
             listen=listen,
             after_step=after_step,
             first=first,
+            before_step=before_step,
         )
+
+
+def skip_residual(plan: RenderPlan, model: FlowModel, reference: Reference | None) -> BeforeStep | None:
+    """DemoFusion's blend, if the recipe has it; its noise is that the pass starts from, on every rank."""
+    if reference is None or not plan.method.skip_residual:
+        return None
+    noise = start_noise(plan, model)
+
+    def blend(x: Latents, step: Step) -> Latents:
+        return with_skip_residual(x, reference.at(step.sigma), noise, step.sigma)
+
+    return blend
 
 
 def extrapolated_velocity(
@@ -68,7 +84,7 @@ def extrapolated_velocity(
             predicted = patch_shift.shift_out(predict(patch_shift.shift_in(x), step))
         else:
             predicted = predict(x, step)
-        weights = plan.schedule(step)
+        weights = plan.weights(step)
         if reference is None or not weights.active:
             return predicted
         return guided_velocity(

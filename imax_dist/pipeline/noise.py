@@ -8,6 +8,7 @@ import torch
 
 from imax_dist.geometry import LatentGrid
 from imax_dist.models.base import FlowModel
+from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.shapes import Latents
 
 
@@ -18,3 +19,8 @@ def draw_noise(seed: int, purpose: str, *, grid: LatentGrid, model: FlowModel) -
     shape = (1, model.spec.latent_channels, grid.height, grid.width)
     noise = torch.randn(shape, generator=generator, dtype=torch.float32)
     return noise.to(model.device, torch.promote_types(model.dtype, torch.float32))
+
+
+def start_noise(plan: RenderPlan, model: FlowModel) -> Latents:
+    """The noise of the extrapolated pass."""
+    return draw_noise(plan.request.seed, "extrapolated", grid=plan.grid, model=model)

@@ -13,11 +13,12 @@ from typing import Any
 from imax_dist.config import choice, fingerprint, from_mapping, load_named, to_mapping
 from imax_dist.errors import BadConfig
 from imax_dist.geometry import AxisScale, ImageSize, LatentGrid, native_size
-from imax_dist.method.guidance import SCHEDULES, Schedule
+from imax_dist.method.baselines.sdedit import remaining_sigmas
+from imax_dist.method.guidance import SCHEDULES, GuidanceWeights, Step
 from imax_dist.method.presets import Method
 from imax_dist.method.projection import PROJECTIONS, Projection
 from imax_dist.method.proportional_attention import LOGIT_FACTORS
-from imax_dist.method.rope import FREQUENCY_RULES
+from imax_dist.method.rope_rules import FREQUENCY_RULES
 from imax_dist.method.text_duplication import COPY_RULES, TextCopies
 from imax_dist.method.time_shift import shifted_sigmas
 from imax_dist.models.base import ModelSpec
@@ -65,16 +66,19 @@ class RenderPlan:
 
     @property
     def project(self) -> Projection:
-        return PROJECTIONS[self.method.guidance.projection](self.scale)
+        guidance = self.method.guidance
+        return PROJECTIONS[guidance.projection](self.scale.divided(guidance.cutoff))
+
+    def weights(self, step: Step) -> GuidanceWeights:
+        """How hard ``step`` is pulled to the reference."""
+        guidance = self.method.guidance
+        return SCHEDULES[guidance.schedule](step).times(guidance.strength)
 
     @property
-    def schedule(self) -> Schedule:
-        return SCHEDULES[self.method.guidance.schedule]
-
-    @property
-    def guided(self) -> bool:
+    def uses_native(self) -> bool:
         """Whether the extrapolated pass needs a native image at all."""
-        return self.method.guidance.schedule != "off"
+        guided = self.method.guidance.schedule != "off" and self.method.guidance.strength != 0.0
+        return guided or self.method.skip_residual or self.sigmas[0] < 1.0
 
     def describe(self) -> dict[str, Any]:
         """The plan as JSON values, for recipes, checkpoints and people."""
@@ -135,7 +139,7 @@ def make_plan(request: Request, spec: ModelSpec) -> RenderPlan:
         render_size=render_size,
         native_size=native,
         native_sigmas=shifted_sigmas(native_steps, native_shift),
-        sigmas=shifted_sigmas(steps, shift),
+        sigmas=_started(shifted_sigmas(steps, shift), method),
         native_guidance_scale=native_guidance,
         guidance_scale=guidance,
         copies=_text_copies(method, spec, render_size, native),
@@ -151,9 +155,40 @@ def load_method(request: Request) -> Method:
     choice("rope.rule", method.rope.rule, FREQUENCY_RULES)
     choice("attention", method.attention, LOGIT_FACTORS)
     choice("text.copies", method.text.copies, COPY_RULES)
-    if method.rope.factor is not None and method.rope.factor <= 0.0:
-        raise BadConfig(f"rope.factor must be above 0, got {method.rope.factor}")
+    _check_numbers(method)
     return method
+
+
+def _check_numbers(method: Method) -> None:
+    """Raise BadConfig for numbers a recipe cannot have."""
+    rope, guidance = method.rope, method.guidance
+    if rope.factor is not None and rope.factor <= 0.0:
+        raise BadConfig(f"rope.factor must be above 0, got {rope.factor}")
+    if not 0.0 <= rope.watershed <= 1.0:
+        raise BadConfig(f"rope.watershed must be between 0 and 1, got {rope.watershed}")
+    if guidance.cutoff <= 0.0:
+        raise BadConfig(f"guidance.cutoff must be above 0, got {guidance.cutoff}")
+    if guidance.cutoff != 1.0 and guidance.projection.startswith("haar_level"):
+        raise BadConfig(
+            f"guidance.cutoff {guidance.cutoff} has no meaning for {guidance.projection}, whose level is in "
+            "its name; leave it at 1, or use matched_blocks"
+        )
+    for sigma in start_sigmas(method):
+        if not 0.0 < sigma <= 1.0:
+            raise BadConfig(f"start.sigma must be above 0 and at most 1, got {sigma}")
+
+
+def start_sigmas(method: Method) -> tuple[float, ...]:
+    """Where each stage starts; the last holds for all further ones. 1 is pure noise."""
+    chosen = method.start.sigma
+    if chosen is None:
+        return (1.0,)
+    return chosen if isinstance(chosen, tuple) else (chosen,)
+
+
+def _started(sigmas: tuple[float, ...], method: Method, *, stage: int = 0) -> tuple[float, ...]:
+    starts = start_sigmas(method)
+    return remaining_sigmas(sigmas, starts[min(stage, len(starts) - 1)])
 
 
 def _overlay(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,13 +11,13 @@ import torch
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.proportional_attention import LOGIT_FACTORS, SequenceLengths, fold_into_table
 from imax_dist.method.rope import (
-    FREQUENCY_RULES,
     Frequencies,
     RopeContext,
     base_frequencies,
     floored,
     rope_table,
 )
+from imax_dist.method.rope_rules import FREQUENCY_RULES
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.base import Axis, FlowModel, TablesByText
 from imax_dist.pipeline.plan import RenderPlan
@@ -78,8 +78,16 @@ def scaled_frequencies(
         "joint": {"row": joint, "column": joint},
     }
     scales = by_setting[settings.scale]
+    context = RopeContext(
+        theta=spec.rope_theta,
+        scale=linear,
+        factor=factor,
+        sigma=sigma,
+        tokens=spec.native_tokens,
+        watershed=settings.watershed,
+    )
     return [
-        rule(dim, RopeContext(theta=spec.rope_theta, scale=scales[axis], factor=factor, sigma=sigma))
+        rule(dim, context._replace(scale=scales[axis]))
         if axis in scales
         else base_frequencies(dim, spec.rope_theta)
         for dim, axis in zip(spec.rope_axes, spec.axes, strict=True)

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from imax_dist.events import stage
+from imax_dist.method.flow import interpolate
 from imax_dist.models.base import Conditioning, FlowModel
 from imax_dist.pipeline.checkpoint import Checkpoint
 from imax_dist.pipeline.decode import decode_whole
-from imax_dist.pipeline.endpoint import upsample_reference
+from imax_dist.pipeline.endpoint import Reference, reference_sigmas, upsample_reference
 from imax_dist.pipeline.native import NativePass, run_native, start_native
-from imax_dist.pipeline.noise import draw_noise
+from imax_dist.pipeline.noise import start_noise
 from imax_dist.pipeline.run import Run, step_tensor
 from imax_dist.shapes import Latents
 
@@ -24,14 +25,15 @@ def prepare(run: Run, model: FlowModel, conditioning: Conditioning) -> dict[str,
     if not run.plan.extrapolates:
         native = native_pass(run, model, conditioning, checkpoint)
         return {"latents": native.latents, "step": step_tensor(len(run.plan.sigmas) - 1)}
-    start = {"latents": _noise(run, model), "step": step_tensor(0)}
-    if not run.plan.guided:
+    start = {"latents": start_noise(run.plan, model), "step": step_tensor(0)}
+    if not run.plan.uses_native:
         return start
     native = native_pass(run, model, conditioning, checkpoint)
     if run.show_native is not None:
         run.show_native(decode_whole(model, native.latents))
     with stage(run.listen, "endpoint"):
-        return {**start, "reference": upsample_reference(run.plan, model, native)}
+        latents = upsample_reference(run.plan, model, native)
+    return {**start, "latents": _start_point(run, latents, start["latents"]), "reference": latents}
 
 
 def find_checkpoint(run: Run) -> Checkpoint | None:
@@ -74,5 +76,9 @@ def _moved(checkpoint: Checkpoint, model: FlowModel) -> dict[str, Tensor]:
     return {name: tensor.to(model.device) for name, tensor in checkpoint.tensors.items()}
 
 
-def _noise(run: Run, model: FlowModel) -> Latents:
-    return draw_noise(run.plan.request.seed, "extrapolated", grid=run.plan.grid, model=model)
+def _start_point(run: Run, reference: Latents, noise: Latents) -> Latents:
+    """Pure noise, or the reference noised to the level the pass starts at."""
+    sigma = run.plan.sigmas[0]
+    if sigma == 1.0:
+        return noise
+    return interpolate(Reference(reference, reference_sigmas(run.plan)).at(sigma), noise, sigma)

@@ -18,7 +18,7 @@ from imax_dist.parallel.topology import Topology, detect, process_group
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.decode import decode
 from imax_dist.pipeline.endpoint import Reference, reference_sigmas
-from imax_dist.pipeline.extrapolate import extrapolated_velocity, run_extrapolated
+from imax_dist.pipeline.extrapolate import extrapolated_velocity, run_extrapolated, skip_residual
 from imax_dist.pipeline.fit import check_guidance_passes, left_out
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.prepare import prepare
@@ -121,5 +121,6 @@ def render_latents(run: Run, model: FlowModel) -> Latents:
             start["latents"],
             first=int(start["step"]),
             listen=run.listen,
+            before_step=skip_residual(plan, model, reference),
             after_step=lambda step, x: run.end_together(step, steps, {"latents": x, **kept}),
         )

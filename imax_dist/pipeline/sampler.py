@@ -12,6 +12,7 @@ from imax_dist.method.guidance import Step
 from imax_dist.shapes import Latents
 
 Velocity: TypeAlias = Callable[[Latents, Step], Latents]
+BeforeStep: TypeAlias = Callable[[Latents, Step], Latents]
 AfterStep: TypeAlias = Callable[[int, Latents], None]
 """Called with the number of steps done and the latents: checkpoint, stop."""
 
@@ -25,12 +26,17 @@ def denoise(
     listen: Listener,
     after_step: AfterStep,
     first: int = 0,
+    before_step: BeforeStep | None = None,
 ) -> Latents:
-    """Follow ``velocity`` from sigmas[first] to 0; ``x`` stays in float32 or better throughout."""
+    """Follow ``velocity`` from sigmas[first] to 0; ``x`` stays in float32 or better throughout.
+
+    ``before_step`` may give other latents for a step to begin with.
+    """
     steps = len(sigmas) - 1
     for index in range(first, steps):
         started = time.perf_counter()
-        step = Step(sigma=sigmas[index], index=index, steps=steps)
+        step = Step(sigma=sigmas[index], index=index, steps=steps, start=sigmas[0])
+        x = x if before_step is None else before_step(x, step)
         x = euler_step(x, velocity(x, step).to(x.dtype), step.sigma, sigmas[index + 1])
         seconds = time.perf_counter() - started
         done = {"index": index + 1, "steps": steps, "sigma": step.sigma, "seconds": seconds}

@@ -149,6 +149,28 @@ def test_paper_schedule_falls_from_one_and_a_half_to_one_half(sigma: float, alph
     assert weights.full == 0.0
 
 
+@pytest.mark.parametrize("sigma", [1.0, 0.75, 0.5, 0.1, 0.0])
+def test_cosine_sigma_falls_from_one_to_zero_on_the_noise_level(sigma: float) -> None:
+    first, last = (
+        SCHEDULES["cosine_sigma"](Step(sigma, 0, 30)),
+        SCHEDULES["cosine_sigma"](Step(sigma, 29, 30)),
+    )
+    assert first == last
+    assert first.low == pytest.approx((1 + np.cos(np.pi * (1 - sigma))) / 2, abs=1e-15)
+    assert first.full == 0.0
+
+
+@pytest.mark.parametrize(("sigma", "start", "alpha"), [(0.6, 0.6, 1.0), (0.3, 0.6, 0.5), (0.25, 1.0, 0.25)])
+def test_linear_sigma_is_the_noise_level_over_the_passs_first(
+    sigma: float, start: float, alpha: float
+) -> None:
+    assert SCHEDULES["linear_sigma"](Step(sigma, 3, 9, start)).low == pytest.approx(alpha, rel=1e-15)
+
+
+def test_strength_multiplies_both_weights() -> None:
+    assert GuidanceWeights(0.5, full=0.25).times(2.0) == (1.0, 0.5)
+
+
 @pytest.mark.parametrize(("index", "alpha"), [(0, 1.0), (15, 0.5), (20, 0.25), (25, 0.067), (29, 0.0027)])
 def test_cosine_decay_follows_the_index_alone(index: int, alpha: float) -> None:
     early = SCHEDULES["cosine_decay"](Step(0.99, index, 30))

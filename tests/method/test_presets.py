@@ -13,7 +13,7 @@ from imax_dist.method.guidance import SCHEDULES
 from imax_dist.method.presets import Method
 from imax_dist.method.projection import PROJECTIONS
 from imax_dist.method.proportional_attention import LOGIT_FACTORS
-from imax_dist.method.rope import FREQUENCY_RULES
+from imax_dist.method.rope_rules import FREQUENCY_RULES
 from imax_dist.method.text_duplication import COPY_RULES
 
 

@@ -223,10 +223,23 @@ def test_matched_blocks_at_native_size_change_nothing(rng: torch.Generator) -> N
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_haar_level_1_is_the_same_at_every_scale(rng: torch.Generator, scale: AxisScale) -> None:
-    x = latents(rng, 12, 10)
-    expected = torch.from_numpy(haar_low_band(x.numpy(), 1))
-    torch.testing.assert_close(PROJECTIONS["haar_level_1"](scale)(x), expected, rtol=0, atol=1e-12)
+@pytest.mark.parametrize(("level", "height", "width"), [(1, 12, 10), (2, 12, 16), (3, 16, 8)])
+def test_a_haar_level_is_the_same_at_every_scale(
+    rng: torch.Generator, scale: AxisScale, level: int, height: int, width: int
+) -> None:
+    x = latents(rng, height, width)
+    expected = torch.from_numpy(haar_low_band(x.numpy(), level))
+    ours = PROJECTIONS[f"haar_level_{level}"](scale)(x)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["matched_blocks", "gaussian", "fft_ideal", "butterworth"])
+def test_a_cutoff_at_half_the_references_nyquist_is_the_filter_of_twice_the_scale(
+    rng: torch.Generator, name: str
+) -> None:
+    x = latents(rng, 24, 32)
+    cut = PROJECTIONS[name](AxisScale(2.0, 3.0).divided(0.5))
+    assert torch.equal(cut(x), PROJECTIONS[name](AxisScale(4.0, 6.0))(x))
 
 
 @pytest.mark.parametrize("name", ["matched_blocks", "gaussian", "fft_ideal", "butterworth"])

@@ -8,7 +8,6 @@ import torch
 from diffusers.models.transformers.transformer_flux import FluxPosEmbed
 
 from imax_dist.method.rope import (
-    FREQUENCY_RULES,
     RopeContext,
     base_frequencies,
     floored,
@@ -18,6 +17,7 @@ from imax_dist.method.rope import (
     rope_table,
     unchanged,
 )
+from imax_dist.method.rope_rules import FREQUENCY_RULES
 
 AXES = (16, 56, 56)
 THETA = 10_000.0

@@ -14,6 +14,7 @@ from tiny_flux import make_tiny_flux
 from imax_dist.config import from_mapping, load_named
 from imax_dist.errors import BadConfig, BadValue, ImaxError
 from imax_dist.geometry import ImageSize
+from imax_dist.method.guidance import Step
 from imax_dist.models.base import ModelSettings, ModelSpec
 from imax_dist.models.load import describe_model, load_model
 from imax_dist.pipeline.decode import decode
@@ -149,6 +150,34 @@ def test_shared_copies_are_one_that_counts_as_many(flux_dev: ModelSpec) -> None:
     assert (made.copies.literal, made.copies.weight) == (1, 16)
 
 
+def test_sdedit_runs_the_end_of_the_schedule_and_the_plan_says_which(flux_dev: ModelSpec) -> None:
+    whole = plan(flux_dev, size="2048x2048").sigmas
+    made = plan(flux_dev, size="2048x2048", preset="sdedit")
+    assert made.sigmas == (0.6, *(sigma for sigma in whole if sigma < 0.6))
+    assert made.describe()["sigmas"] == list(made.sigmas)
+    assert made.uses_native
+    assert made.native_sigmas[0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("preset", "uses"),
+    [("imax", True), ("skip_residual", True), ("direct", False), ("time_aware", False), ("dype", False)],
+)
+def test_a_recipe_without_a_reference_has_no_native_pass(
+    flux_dev: ModelSpec, preset: str, uses: bool
+) -> None:
+    assert plan(flux_dev, preset=preset).uses_native is uses
+
+
+def test_strength_and_cutoff_reach_the_step(flux_dev: ModelSpec) -> None:
+    method = {"guidance": {"schedule": "constant", "strength": 0.25, "cutoff": 0.5}}
+    made = plan(flux_dev, size="2048x2048", method=method)
+    x = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert made.weights(Step(0.5, 0, 1)) == (0.25, 0.0)
+    means = x.unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2))
+    assert torch.allclose(made.project(x)[:, :, ::4, ::4], means)
+
+
 def test_guidance_scales_are_the_models_per_pass_unless_set(flux_dev: ModelSpec) -> None:
     def scales(**fields: Any) -> tuple[float, float]:
         made = plan(flux_dev, **fields)
@@ -232,6 +261,17 @@ def test_the_fingerprint_is_the_same_however_a_thing_was_asked_for(flux_dev: Mod
         ({"method": {"time_shift": {"native": -1}}}, BadConfig, r"shifts must be above 0, got native -1.0"),
         ({"method": {"time_shift": {"extrapolated": 0}}}, BadConfig, r"shifts must be .* extrapolated 0.0"),
         ({"method": {"rope": {"factor": -2}}}, BadConfig, r"rope.factor must be above 0, got -2.0"),
+        ({"method": {"rope": {"watershed": 1.5}}}, BadConfig, r"rope.watershed must be .* got 1.5"),
+        ({"method": {"guidance": {"cutoff": 0}}}, BadConfig, r"guidance.cutoff must be above 0, got 0.0"),
+        (
+            {"method": {"guidance": {"cutoff": 0.5, "projection": "haar_level_1"}}},
+            BadConfig,
+            r"guidance.cutoff 0.5 has no meaning for haar_level_1, .* use matched_blocks",
+        ),
+        ({"method": {"start": {"sigma": 0}}}, BadConfig, r"start.sigma must be above 0 .* got 0.0"),
+        ({"method": {"start": {"sigma": [0.5, 1.5]}}}, BadConfig, r"start.sigma must be .* got 1.5"),
+        ({"method": {"start": {"sigma": "half"}}}, BadConfig, r"start: sigma must be a number, got 'half'"),
+        ({"method": {"attention": ["joint", "yarn"]}}, BadConfig, r"attention must be text, got"),
         ({"size": "8x64"}, BadValue, r"the width is 8 px, but a side must be between 16 and 65536"),
         ({"size": "60000x60000"}, BadValue, r"size 60000x60000 has 3600 megapixels; at most 1000"),
         ({"size": "big"}, BadValue, r"size 'big' is not WIDTHxHEIGHT"),

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from imax_dist.config import from_mapping, load_named
 from imax_dist.geometry import TokenGrid
-from imax_dist.method.rope import base_frequencies, rope_table
+from imax_dist.method.rope import RopeContext, base_frequencies, rope_table
+from imax_dist.method.rope_by_parts import yarn
 from imax_dist.models.base import ModelSettings, ModelSpec
 from imax_dist.models.flux.positions import joint_position_ids
 from imax_dist.models.load import describe_model, load_model
@@ -149,6 +150,23 @@ def test_the_authors_base_is_ten_times_floored_at_the_joint_scale(flux_dev: Mode
 def test_a_switch_replaces_the_models_own_factor(flux_dev: ModelSpec) -> None:
     made = plan(flux_dev, size="4096x4096", method={"rope": {"factor": 1.0, "floor": False}})
     assert torch.equal(frequencies_of(made)[1], 4e4 ** (-torch.arange(0, 56, 2).double() / 56))
+
+
+@pytest.mark.parametrize("rule", ["dype", "dype_ntk", "time_aware"])
+def test_a_rule_that_follows_sigma_gets_it_and_tables_are_never_stale(tiny: Any, rule: str) -> None:
+    made = plan(tiny.spec, size="128x96", method={"rope": {"rule": rule, "floor": False}})
+    tables = PositionTables(made, tiny)
+    early, late = tables.at(TokenGrid(6, 8), 1.0), tables.at(TokenGrid(6, 8), 0.01)
+    assert (early.cos - late.cos).abs().max() > 0.01
+    assert torch.equal(tables.at(TokenGrid(6, 8), 1.0).cos, early.cos)
+
+
+def test_parts_are_told_apart_by_the_trained_length_in_tokens(flux_dev: ModelSpec) -> None:
+    made = plan(flux_dev, size="4096x2048", method={"rope": {"rule": "yarn", "floor": False}})
+    _, row, column = frequencies_of(made)
+    context = RopeContext(theta=1e4, scale=made.scale.height, factor=2.5, sigma=1.0, tokens=64)
+    assert torch.equal(row, yarn(56, context))
+    assert torch.equal(column, yarn(56, context._replace(scale=made.scale.width)))
 
 
 @pytest.mark.parametrize("grid", [TokenGrid(6, 8), TokenGrid(7, 9)], ids=["plain", "shifted"])

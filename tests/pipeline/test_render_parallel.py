@@ -62,7 +62,7 @@ def test_whole_render_is_the_same_on_any_mesh(tiny: str, degrees: tuple[int, int
         assert np.array_equal(latents, results[0])
 
 
-@pytest.mark.parametrize("preset", ["paper", "official", "direct"])
+@pytest.mark.parametrize("preset", ["paper", "official", "direct", "sdedit", "skip_residual", "dype_flow"])
 def test_every_preset_is_the_same_on_two_ranks(tiny: str, preset: str) -> None:
     fields = dict(prompt=PROMPT, size="128x128", model=tiny, preset=preset, dtype="float64")
     for latents in run_ranks(2, latents_of, fields, {}):

@@ -28,13 +28,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 SWITCHES: list[tuple[str, dict[str, Any]]] = [
     ("guidance.schedule", {"guidance": {"schedule": "constant"}}),
+    ("guidance.strength", {"guidance": {"strength": 0.5}}),
     ("guidance.projection", {"guidance": {"projection": "butterworth"}}),
+    ("guidance.cutoff", {"guidance": {"cutoff": 0.5}}),
     ("reference.kind", {"reference": {"kind": "per_step"}}),
     ("reference.upsample", {"reference": {"upsample": "latents"}}),
     ("reference.posterior", {"reference": {"posterior": "sample"}}),
+    ("start.sigma", {"start": {"sigma": 0.7}}),
+    ("skip_residual", {"skip_residual": True}),
     ("rope.rule", {"rope": {"rule": "none"}}),
     ("rope.factor", {"rope": {"factor": 1.0}}),
     ("rope.floor", {"rope": {"floor": False}}),
+    ("rope.watershed", {"rope": {"rule": "time_aware", "watershed": 0.6}}),  # another rule has no watershed
     ("rope.scale", {"rope": {"scale": "joint"}}),
     ("time_shift.rule", {"time_shift": {"rule": "native"}}),
     ("time_shift.native", {"time_shift": {"native": 1.0}}),
