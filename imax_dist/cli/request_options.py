@@ -19,7 +19,9 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
     add_paper_options(parser)
     parser.add_argument("--seed", type=int, default=None, help="default 0")
     parser.add_argument("--model", help="name, folder in diffusers layout, or hub id (default: embedded)")
-    parser.add_argument("--preset", help="imax (default), paper, official, direct")
+    parser.add_argument(
+        "--preset", help="imax (default), paper, official, direct, ...: a file of configs/presets"
+    )
     parser.add_argument("--steps", type=int, help="steps of the extrapolated pass")
     parser.add_argument("--native-steps", type=int, help="steps of the native pass")
     parser.add_argument("--dtype", help="float32, bfloat16, float16 or float64")
