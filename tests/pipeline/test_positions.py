@@ -156,9 +156,9 @@ def test_a_switch_replaces_the_models_own_factor(flux_dev: ModelSpec) -> None:
 def test_a_rule_that_follows_sigma_gets_it_and_tables_are_never_stale(tiny: Any, rule: str) -> None:
     made = plan(tiny.spec, size="128x96", method={"rope": {"rule": rule, "floor": False}})
     tables = PositionTables(made, tiny)
-    early, late = tables.at(TokenGrid(6, 8), 1.0), tables.at(TokenGrid(6, 8), 0.01)
+    early, late = tables.at(TokenGrid(6, 8), 1.0, 7), tables.at(TokenGrid(6, 8), 0.01, 7)
     assert (early.cos - late.cos).abs().max() > 0.01
-    assert torch.equal(tables.at(TokenGrid(6, 8), 1.0).cos, early.cos)
+    assert torch.equal(tables.at(TokenGrid(6, 8), 1.0, 7).cos, early.cos)
 
 
 def test_parts_are_told_apart_by_the_trained_length_in_tokens(flux_dev: ModelSpec) -> None:
