@@ -39,7 +39,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the findings; 0 if everything needed is there, 78 if not."""
-    findings = [*packages(), *machine(), *devices()]
+    findings = [*packages(), *machine(), *devices(), *attention()]
     if not options.no_render:
         findings.append(test_render())
     if options.json:
@@ -90,6 +90,33 @@ def devices() -> list[Finding]:
         Finding("GPUs", ", ".join(gpus) if gpus else "none: posters are rendered on the CPU"),
         Finding("ranks talk over", backend, dist.is_available()),
         Finding("torch threads", str(torch.get_num_threads())),
+    ]
+
+
+def attention() -> list[Finding]:
+    """Engines that share a poster among ranks, and the kernels one device attends with."""
+    import torch
+
+    from imax_dist.errors import BadConfig
+    from imax_dist.parallel.engines.xfuser import import_xfuser
+    from imax_dist.parallel.kernels import KERNELS
+    from imax_dist.parallel.topology import pick_device
+
+    engines = ["torch", "diffusers"]
+    reason = ""
+    try:
+        import_xfuser()
+        engines.insert(1, "xfuser")
+    except BadConfig as error:
+        reason = f"; no xfuser: {str(error).removeprefix('parallel: engine xfuser ')}"
+    kind = pick_device("auto").type
+    dtype = torch.bfloat16 if kind == "cuda" else torch.float32
+    found = [k for k in KERNELS.values() if k.device == kind and dtype in k.dtypes]
+    names = [k.name + ("" if k.exact else " (draft)") for k in found if k.installed]
+    absent = [f"{k.name} (package {k.module})" for k in found if not k.installed]
+    return [
+        Finding("engines", ", ".join(engines) + reason),
+        Finding("kernels", ", ".join(names) + (f"; not installed: {', '.join(absent)}" if absent else "")),
     ]
 
 

@@ -11,6 +11,7 @@ REQUEST_FIELDS = (
     "size", "paper", "dpi", "bleed", "landscape",
     "seed", "model", "preset", "steps", "native_steps", "dtype",
 )  # fmt: skip
+PARALLEL_FIELDS = ("ulysses", "ring", "cfg", "engine", "kernel", "quality")
 
 
 def add_request_options(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +66,9 @@ def add_parallel_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg", help="guidance: two_passes (default), batched, or split over two halves of the ranks"
     )
+    parser.add_argument("--engine", help="auto (default), torch, xfuser or diffusers")
+    parser.add_argument("--kernel", help="attention kernel (default: the fastest exact one, measured)")
+    parser.add_argument("--quality", help="exact (default), or draft: lets fp8 and Sage kernels in")
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     parser.add_argument(
         "--rank-timeout",
@@ -76,9 +80,9 @@ def add_parallel_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parallel_mapping(options: argparse.Namespace) -> dict[str, Any]:
-    """The named parallel settings with the command line's degrees laid over them."""
+    """The named parallel settings with what the command line says laid over them."""
     from imax_dist.config import load_named
 
     mapping = load_named("parallel", options.parallel or "auto")
-    given = {"ulysses": options.ulysses, "ring": options.ring, "cfg": options.cfg}
+    given = {name: getattr(options, name) for name in PARALLEL_FIELDS}
     return {**mapping, **{name: value for name, value in given.items() if value is not None}}

@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor
 
+from imax_dist.parallel.kernels import Kernel, default_run
 from imax_dist.shapes import Heads, LogSumExp
 
 Queries = Float[Tensor, "batch queries heads head_dim"]
@@ -27,28 +28,24 @@ class PartialAttention(NamedTuple):
     log_sum_exp: LogSumExp
 
 
-def attend(query: Queries, key: Keys, value: Keys) -> Queries:
+def attend(query: Queries, key: Keys, value: Keys, *, kernel: Kernel | None = None) -> Queries:
     """Softmax attention over all ``key`` at once, scale 1 / sqrt(head_dim).
 
     Fewer key heads than query heads: neighbouring queries share one (grouped-query attention).
+    ``kernel`` None leaves the choice to torch.
     """
     q, k, v = _by_head(query, key, value)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    output = F.scaled_dot_product_attention(q, k, v) if kernel is None else kernel.run(q, k, v)[0]
+    return output.transpose(1, 2)
 
 
-def attend_partially(query: Queries, key: Keys, value: Keys) -> PartialAttention:
-    """The same with the log-sum-exp; the kernel follows device and dtype."""
+def attend_partially(
+    query: Queries, key: Keys, value: Keys, *, kernel: Kernel | None = None
+) -> PartialAttention:
+    """The same with the log-sum-exp; without ``kernel`` it follows device and dtype."""
     q, k, v = _by_head(query, key, value)
-    if query.device.type == "cpu":
-        output, log_sum_exp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
-    elif query.dtype in (torch.float16, torch.bfloat16):
-        output, log_sum_exp = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[:2]
-    elif query.dtype == torch.float32:
-        efficient = torch.ops.aten._scaled_dot_product_efficient_attention
-        output, padded = efficient(q, k, v, None, True)[:2]
-        log_sum_exp = padded[:, :, : q.shape[2]]  # the kernel pads it to a multiple of 32
-    else:
-        output, log_sum_exp = _attend_plainly(q, k, v)
+    run = default_run(query.device.type, query.dtype) if kernel is None else kernel.run
+    output, log_sum_exp = run(q, k, v)
     return PartialAttention(output.transpose(1, 2), log_sum_exp.transpose(1, 2))
 
 
@@ -58,11 +55,6 @@ def _by_head(query: Queries, key: Keys, value: Keys) -> tuple[Tensor, Tensor, Te
     wide = (key, value) if group == 1 else (x.repeat_interleave(group, dim=2) for x in (key, value))
     q, k, v = (x.transpose(1, 2) for x in (query, *wide))
     return q, k, v
-
-
-def _attend_plainly(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-    return logits.softmax(dim=-1) @ v, logits.logsumexp(dim=-1)
 
 
 def weighted(part: PartialAttention, copies: int) -> PartialAttention:

@@ -32,6 +32,10 @@ class SequenceMesh:
         return self.ulysses * self.ring
 
     @property
+    def degrees(self) -> tuple[int, int]:
+        return self.ulysses, self.ring
+
+    @property
     def ring_index(self) -> int:
         return self.rank // self.ulysses
 

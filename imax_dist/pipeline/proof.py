@@ -20,7 +20,7 @@ from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.prepare import find_checkpoint, native_pass
 from imax_dist.pipeline.prompt import embed_prompt
-from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_ranks
+from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.run import Run, never
 
@@ -65,4 +65,4 @@ def render_proof(
 
 def _alone(model: FlowModel) -> Ranks:
     topology = Topology(0, 1, 0, "single", model.device)
-    return join_ranks(ParallelSettings(), topology, heads=model.spec.heads)
+    return join_for(model, ParallelSettings(), topology)

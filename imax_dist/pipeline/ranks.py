@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from imax_dist.config import choice
 from imax_dist.method.text_duplication import TextCopies
-from imax_dist.models.base import TokenSequence
+from imax_dist.models.base import FlowModel, TokenSequence
 from imax_dist.models.guidance_passes import GuidancePasses, batched, split, two_passes
+from imax_dist.parallel.choose_kernel import KernelChoice, Workload, choose_kernel
 from imax_dist.parallel.engines import AttentionEngine
-from imax_dist.parallel.engines.torch import TorchEngine
+from imax_dist.parallel.engines.registry import ENGINES, choose_engine
 from imax_dist.parallel.halves import build_halves, half_of
+from imax_dist.parallel.kernels import Quality
 from imax_dist.parallel.mesh import SequenceMesh, build_mesh, choose_degrees
 from imax_dist.parallel.topology import Topology
 
 CFG: dict[str, GuidancePasses] = {"two_passes": two_passes, "batched": batched, "split": two_passes}
 """By name; ``split`` is made of the ranks when they join."""
-
-ENGINES: dict[str, Callable[[SequenceMesh], AttentionEngine]] = {"torch": TorchEngine}
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,27 @@ class ParallelSettings:
     ulysses: int | None = None
     ring: int | None = None
     text: Literal["sharded", "replicated"] = "sharded"
-    engine: str = "torch"
     cfg: str = "two_passes"
     """Classifier-free guidance: two_passes, batched, or split (each half of the ranks takes one prompt)."""
+    engine: str = "auto"
+    """auto, torch, xfuser or diffusers; auto is xfuser among GPUs where it imports, else torch."""
+    kernel: str = "auto"
+    """Attention on one device: auto (the fastest exact one, measured) or a name of parallel/kernels."""
+    quality: Quality = "exact"
+    """draft lets kernels in that round below the tensors' precision (fp8, Sage)."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This rank's place among those that render a poster together."""
+    """This rank's place among those that render a poster together; ``settings`` hold what was chosen."""
 
     topology: Topology
     mesh: SequenceMesh
     engine: AttentionEngine
     settings: ParallelSettings
     guidance_passes: GuidancePasses = two_passes
+    notes: tuple[str, ...] = ()
+    """What was measured or could not be had when they joined."""
 
     def sequence(self, copies: TextCopies) -> TokenSequence:
         """The layout of the joint sequence with these text copies."""
@@ -57,12 +66,23 @@ class Ranks:
 
 
 def join_ranks(
-    settings: ParallelSettings, topology: Topology, *, heads: int, kv_heads: int | None = None
+    settings: ParallelSettings,
+    topology: Topology,
+    *,
+    heads: int,
+    kv_heads: int | None = None,
+    head_dim: int = 128,
+    dtype: torch.dtype = torch.float32,
 ) -> Ranks:
-    """Build the mesh; every rank must call this. Raises BadConfig if degrees, ranks and heads do not fit."""
-    make_engine = choice("parallel: engine", settings.engine, ENGINES)
+    """Build mesh and engine; every rank must call this.
+
+    Raises BadConfig if degrees, ranks and heads do not fit, or an engine or kernel cannot be had here.
+    """
     choice("parallel: cfg", settings.cfg, CFG)
     splits = settings.cfg == "split"
+    chosen = choose_engine(
+        settings.engine, topology, text_replicated=settings.text == "replicated", halves=splits
+    )
     ulysses, ring = choose_degrees(
         half_of(topology.world_size) if splits else topology.world_size,
         heads=heads,
@@ -70,8 +90,34 @@ def join_ranks(
         ulysses=settings.ulysses,
         ring=settings.ring,
     )
+    passes = CFG[settings.cfg]
     if splits:
         halves = build_halves(topology, ulysses=ulysses, ring=ring)
-        return Ranks(topology, halves.mesh, make_engine(halves.mesh), settings, split(halves))
-    mesh = build_mesh(topology, ulysses=ulysses, ring=ring)
-    return Ranks(topology, mesh, make_engine(mesh), settings, CFG[settings.cfg])
+        mesh, passes = halves.mesh, split(halves)
+    else:
+        mesh = build_mesh(topology, ulysses=ulysses, ring=ring)
+    work = Workload(heads=heads, head_dim=head_dim, dtype=dtype)
+    kernel = choose_kernel(settings.kernel, settings.quality, topology, work)
+    engine = ENGINES[chosen.name](mesh, kernel=kernel.kernel)
+    resolved = dataclasses.replace(settings, engine=chosen.name, kernel=kernel.name)
+    return Ranks(topology, mesh, engine, resolved, passes, notes=_notes(chosen.reason, kernel))
+
+
+def join_for(model: FlowModel, settings: ParallelSettings, topology: Topology) -> Ranks:
+    """``join_ranks`` with a model's heads and dtype."""
+    spec = model.spec
+    return join_ranks(
+        settings,
+        topology,
+        heads=spec.heads,
+        kv_heads=spec.kv_heads,
+        head_dim=spec.head_dim,
+        dtype=model.dtype,
+    )
+
+
+def _notes(reason: str | None, kernel: KernelChoice) -> tuple[str, ...]:
+    notes = [f"engine torch: {reason}"] if reason else []
+    if kernel.measured:
+        notes.append(kernel.sentence())
+    return tuple(notes)

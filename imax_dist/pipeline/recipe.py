@@ -50,6 +50,8 @@ def surroundings(device: torch.device, ranks: Ranks) -> dict[str, Any]:
         "text": ranks.settings.text,
         "engine": ranks.settings.engine,
         "cfg": ranks.settings.cfg,
+        "kernel": ranks.settings.kernel,
+        "quality": ranks.settings.quality,
     }
 
 

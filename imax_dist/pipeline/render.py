@@ -23,7 +23,7 @@ from imax_dist.pipeline.fit import check_guidance_passes, left_out
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.prepare import prepare
 from imax_dist.pipeline.prompt import embed_prompt
-from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_ranks
+from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.recipe import make_recipe
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.run import Run, never
@@ -63,8 +63,9 @@ def render(
                 ),
                 topology,
             )
-        spec = model.spec
-        ranks = join_ranks(parallel or ParallelSettings(), topology, heads=spec.heads, kv_heads=spec.kv_heads)
+        ranks = join_for(model, parallel or ParallelSettings(), topology)
+        for note in ranks.notes:
+            listen("note", {"text": note})
         return render_with(
             model,
             ranks,

@@ -16,7 +16,7 @@ from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.parallel.topology import Topology, pick_device, process_group
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.proof import Proof, render_proof
-from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_ranks
+from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.render import Rendering, render_with
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.run import never
@@ -33,7 +33,7 @@ class Renderer:
         self.parallel = parallel
         self._open = open_group
         self._kept: tuple[tuple[str, str | None], bool, FlowModel] | None = None
-        self._ranks: dict[tuple[int, int | None], Ranks] = {}
+        self._ranks: dict[tuple[Any, ...], Ranks] = {}
 
     @classmethod
     def join(
@@ -72,13 +72,14 @@ class Renderer:
         model = on_every_rank(
             lambda: self.model(request, listen=listen, text=self.topology.is_first), self.topology
         )
-        heads, kv_heads = model.spec.heads, model.spec.kv_heads
-        if (heads, kv_heads) not in self._ranks:
-            joined = join_ranks(self.parallel, self.topology, heads=heads, kv_heads=kv_heads)
-            self._ranks[heads, kv_heads] = joined
+        kind = (model.spec.heads, model.spec.kv_heads, model.spec.head_dim, model.dtype)
+        if kind not in self._ranks:
+            self._ranks[kind] = join_for(model, self.parallel, self.topology)
+            for note in self._ranks[kind].notes:
+                listen("note", {"text": note})
         return render_with(
             model,
-            self._ranks[heads, kv_heads],
+            self._ranks[kind],
             request,
             checkpoints=checkpoints,
             listen=listen,

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from imax_dist.parallel.attention import (
-    PartialAttention,
-    attend,
-    attend_partially,
-    merge,
-    weighted,
-)
+from imax_dist.parallel.attention import PartialAttention, attend
+from imax_dist.parallel.kernels import Kernel
+from imax_dist.parallel.key_parts import KeyPart, attend_parts, block_lengths, key_parts
 from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.parallel.ring import rotate
 from imax_dist.parallel.sequence import JointLayout
@@ -19,10 +15,11 @@ from imax_dist.shapes import Heads, KeyHeads
 
 
 class TorchEngine:
-    """See AttentionEngine; ``mesh`` of one rank is plain attention."""
+    """See AttentionEngine; ``mesh`` of one rank is plain attention. ``kernel`` None: torch's own choice."""
 
-    def __init__(self, mesh: SequenceMesh) -> None:
+    def __init__(self, mesh: SequenceMesh, *, kernel: Kernel | None = None) -> None:
         self.mesh = mesh
+        self.kernel = kernel
 
     def __call__(
         self, query: Heads, key: KeyHeads, value: KeyHeads, *, layout: JointLayout, text_weight: int = 1
@@ -40,26 +37,13 @@ class TorchEngine:
         lengths = [layout.joint[rank] for rank in mesh.ulysses_ranks(mesh.ring_index)]
         q, k, v = scatter_qkv((query, key, value), lengths, mesh)
         if mesh.ring == 1 and text_weight == 1:
-            return gather_heads(attend(q, k, v), lengths, mesh)
+            return gather_heads(attend(q, k, v, kernel=self.kernel), lengths, mesh)
         merged: PartialAttention | None = None
-        for owner, block_k, block_v in rotate(k, v, _block_lengths(layout.joint, mesh), mesh):
-            for rows, weight in self._parts(layout, owner, text_weight):
-                part = attend_partially(q, block_k[:, rows], block_v[:, rows])
-                merged = merge(merged, weighted(part, weight))
+        for owner, block_k, block_v in rotate(k, v, block_lengths(layout.joint, mesh), mesh):
+            parts = key_parts(layout, mesh.ulysses_ranks(owner), text_weight=text_weight)
+            merged = attend_parts(q, block_k, block_v, parts, merged=merged, kernel=self.kernel)
         assert merged is not None
         return gather_heads(merged.output.to(query.dtype), lengths, mesh)
-
-    def _parts(
-        self, layout: JointLayout, owner: int, text_weight: int
-    ) -> list[tuple[slice | torch.Tensor, int]]:
-        """The rows of a block and how often each counts; text and image apart only if they differ."""
-        if text_weight == 1:
-            return [(slice(None), 1)]
-        is_text = torch.cat(
-            [torch.arange(layout.joint[rank]) < layout.text[rank] for rank in self.mesh.ulysses_ranks(owner)]
-        )
-        parts = [(is_text.nonzero().flatten(), text_weight), ((~is_text).nonzero().flatten(), 1)]
-        return [(rows, weight) for rows, weight in parts if len(rows)]
 
     def _with_replicated_text(
         self, query: Heads, key: KeyHeads, value: KeyHeads, *, layout: JointLayout, text_weight: int
@@ -73,15 +57,12 @@ class TorchEngine:
         q = torch.cat([text_q, image_q], dim=1)
         merged: PartialAttention | None = None
         if text:
-            merged = merge(None, weighted(attend_partially(q, text_k, text_v), text_weight))
-        for _, block_k, block_v in rotate(k, v, _block_lengths(layout.image, mesh), mesh):
-            merged = merge(merged, attend_partially(q, block_k, block_v))
+            own_text = [KeyPart(((0, text),), text_weight)]
+            merged = attend_parts(q, text_k, text_v, own_text, kernel=self.kernel)
+        for owner, block_k, block_v in rotate(k, v, block_lengths(layout.image, mesh), mesh):
+            parts = key_parts(layout, mesh.ulysses_ranks(owner), image_only=True)
+            merged = attend_parts(q, block_k, block_v, parts, merged=merged, kernel=self.kernel)
         assert merged is not None
         output = merged.output.to(query.dtype)
         image_output = gather_heads(output[:, text:], lengths, mesh)
         return torch.cat([all_heads(output[:, :text], mesh), image_output], dim=1)
-
-
-def _block_lengths(lengths: tuple[int, ...], mesh: SequenceMesh) -> list[int]:
-    """Tokens at each place of the ring: the sum over its Ulysses ranks."""
-    return [sum(lengths[rank] for rank in mesh.ulysses_ranks(i)) for i in range(mesh.ring)]

@@ -1,0 +1,119 @@
+"""Which kernel attends on this machine: checked for truth, timed, the same one on every rank."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from imax_dist.errors import BadConfig
+from imax_dist.parallel.broadcast import from_first_rank
+from imax_dist.parallel.kernels import KERNELS, Kernel, Quality, candidates, verify
+from imax_dist.parallel.topology import Topology
+
+TIMED_TOKENS = 4096
+TIMED_RUNS = 5
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """``kernel`` None: torch's own choice (CPU). ``measured`` holds milliseconds, or why not, by name."""
+
+    kernel: Kernel | None
+    measured: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return "cpu" if self.kernel is None else self.kernel.name
+
+    def sentence(self) -> str:
+        """``attention kernel flash3 (flash3 1.21 ms, flash 1.92 ms)``."""
+        timed = ", ".join(f"{name} {result}" for name, result in self.measured.items())
+        return f"attention kernel {self.name}" + (f" ({timed})" if timed else "")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a kernel is chosen for."""
+
+    heads: int
+    head_dim: int
+    dtype: torch.dtype
+
+
+def choose_kernel(wanted: str, quality: Quality, topology: Topology, work: Workload) -> KernelChoice:
+    """``wanted`` is a name of KERNELS, or auto: the fastest that is right. Every rank must call this.
+
+    Rank 0 measures and the others follow, so that a picture does not mix kernels. Raises BadConfig if the
+    kernel is unknown, not installed, not for this device, wrong, or inexact without ``quality: draft``.
+    """
+    if wanted == "auto" and topology.device.type == "cpu":
+        return KernelChoice(None)
+    names = list(KERNELS)
+    measured: dict[str, str] = {}
+
+    def chosen() -> dict[str, torch.Tensor]:
+        kernel = _named(wanted, quality, topology.device, work) if wanted != "auto" else None
+        if kernel is None:
+            kernel = _fastest(candidates(topology.device, work.dtype, quality), topology, work, measured)
+        return {"kernel": torch.tensor(names.index(kernel.name))}
+
+    kernel = KERNELS[names[int(from_first_rank(chosen, topology)["kernel"])]]
+    if not kernel.installed:
+        raise BadConfig(f"parallel: kernel {kernel.name} needs {kernel.module}, which this rank lacks")
+    return KernelChoice(None if kernel.device == "cpu" else kernel, measured)
+
+
+def _named(name: str, quality: Quality, device: torch.device, work: Workload) -> Kernel:
+    if name not in KERNELS:
+        raise BadConfig(f"parallel: kernel {name!r} is not known; known: auto, {', '.join(KERNELS)}")
+    kernel = KERNELS[name]
+    if not kernel.exact and quality != "draft":
+        raise BadConfig(f"parallel: kernel {name} is not exact; ask for it with quality: draft")
+    if kernel.device != device.type or work.dtype not in kernel.dtypes:
+        fitting = ", ".join(k.name for k in candidates(device, work.dtype, quality))
+        kind = str(work.dtype).removeprefix("torch.")
+        raise BadConfig(f"parallel: kernel {name} does not take {kind} on {device.type}; here: {fitting}")
+    if not kernel.installed:
+        raise BadConfig(f"parallel: kernel {name} needs the package {kernel.module}; or set kernel: auto")
+    verify(kernel, device, work.dtype, head_dim=work.head_dim)
+    return kernel
+
+
+def _fastest(kernels: list[Kernel], topology: Topology, work: Workload, measured: dict[str, str]) -> Kernel:
+    """The fastest of the kernels that are right; one alone is not timed."""
+    if len(kernels) == 1:
+        return kernels[0]
+    seconds: dict[str, float] = {}
+    for kernel in kernels:
+        try:
+            verify(kernel, topology.device, work.dtype, head_dim=work.head_dim)
+            seconds[kernel.name] = _time(kernel, topology.device, work)
+            measured[kernel.name] = f"{1e3 * seconds[kernel.name]:.2f} ms"
+        except (BadConfig, RuntimeError, ImportError, TypeError, AttributeError) as error:
+            measured[kernel.name] = f"refused: {str(error).splitlines()[0][:120]}"
+    if not seconds:
+        raise BadConfig(f"parallel: no attention kernel works here: {measured}")
+    return min((k for k in kernels if k.name in seconds), key=lambda k: seconds[k.name])
+
+
+def _time(kernel: Kernel, device: torch.device, work: Workload) -> float:
+    """Median seconds of one call on random tensors."""
+    shape = (1, work.heads, TIMED_TOKENS, work.head_dim)
+    q, k, v = (torch.randn(shape, device=device, dtype=work.dtype) for _ in range(3))
+    wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else _nothing
+    seconds = []
+    for _ in range(2 + TIMED_RUNS):
+        wait()
+        started = time.perf_counter()
+        kernel.run(q, k, v)
+        wait()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[2:])
+
+
+def _nothing() -> None:
+    """A CPU has nothing to wait for."""

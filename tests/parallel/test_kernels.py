@@ -1,0 +1,176 @@
+"""Kernels are believed only after a check; the traps of other libraries fail it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from ranks import run_ranks
+from test_engines import Case, layout_of, own_shards, plain_attention
+from torch import Tensor
+
+from imax_dist.errors import BadConfig
+from imax_dist.parallel import choose_kernel as choosing
+from imax_dist.parallel.choose_kernel import Workload, choose_kernel
+from imax_dist.parallel.engines.padded import BlockAttention, padded
+from imax_dist.parallel.engines.registry import ENGINES
+from imax_dist.parallel.kernels import (
+    EVERY,
+    KERNELS,
+    Kernel,
+    candidates,
+    cpu_flash,
+    default_run,
+    plain,
+    verify,
+)
+from imax_dist.parallel.key_parts import KeyPart, attend_parts, key_parts
+from imax_dist.parallel.mesh import build_mesh, single_rank
+from imax_dist.parallel.sequence import gather
+from imax_dist.parallel.topology import Topology
+
+CPU = torch.device("cpu")
+ALONE = Topology(0, 1, 0, "test", CPU)
+WORK = Workload(heads=4, head_dim=64, dtype=torch.float32)
+
+
+def zero_log_sum_exp(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """What yunchang's math and cuDNN functions return: the right output, zeros for the log-sum-exp."""
+    output, log_sum_exp = cpu_flash(q, k, v)
+    return output, torch.zeros_like(log_sum_exp)
+
+
+def coarse(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys rounded to eight bits, as a draft kernel rounds them."""
+    scale = k.abs().amax() / 127
+    return cpu_flash(q, (k / scale).round() * scale, v)
+
+
+ZEROS = Kernel("zeros", zero_log_sum_exp, "cpu", EVERY)
+COARSE = Kernel("coarse", coarse, "cpu", EVERY, exact=False)
+ABSENT = Kernel("absent", cpu_flash, "cpu", EVERY, module="no_such_package")
+PLAIN = Kernel("plain_cpu", plain, "cpu", EVERY)
+
+
+@pytest.mark.parametrize("dtype", EVERY, ids=str)
+def test_the_cpu_kernel_passes_the_check_in_every_dtype(dtype: torch.dtype) -> None:
+    verify(KERNELS["cpu"], CPU, dtype)
+
+
+@pytest.mark.parametrize("dtype", EVERY, ids=str)
+def test_a_log_sum_exp_of_zeros_is_found_in_every_dtype(dtype: torch.dtype) -> None:
+    with pytest.raises(BadConfig, match=r"kernel zeros returns a wrong log-sum-exp here \(off by"):
+        verify(ZEROS, CPU, dtype)
+
+
+def test_a_coarse_kernel_passes_as_a_draft_and_not_as_exact() -> None:
+    verify(COARSE, CPU, torch.float32)
+    with pytest.raises(BadConfig, match=r"returns a wrong output"):
+        verify(COARSE._replace(exact=True), CPU, torch.float32)
+
+
+def with_zero_log_sum_exp(topology: Topology) -> float:
+    """The error of our ring with a kernel whose log-sum-exp is zeros."""
+    mesh, case = build_mesh(topology, ulysses=1, ring=2), Case()
+    layout = layout_of(case, 2)
+    output = ENGINES["torch"](mesh, kernel=ZEROS)(*own_shards(case, layout, mesh), layout=layout)
+    image = gather(output[:, layout.text[mesh.rank] :], layout.image, mesh, dim=1)
+    return (image - plain_attention(case)[:, case.text :]).abs().max().item()
+
+
+def test_without_the_check_a_ring_would_be_silently_wrong() -> None:
+    assert min(run_ranks(2, with_zero_log_sum_exp)) > 0.1
+
+
+def test_keys_that_are_padding_are_attended_by_no_one() -> None:
+    """Zeros as keys have a logit of zero, not none: leaving them in is far outside the tolerance."""
+    case = Case(image=5)
+    layout = layout_of(case, 2)
+    shards = [
+        torch.cat([x[:, :4], x[:, 7:10]], dim=1) for x in (plain_attention(case), plain_attention(case))
+    ]
+    q = k = padded(shards[0], 9)
+    right = attend_parts(shards[0], shards[0], shards[0], [KeyPart(((0, 7),))]).output
+    spans = key_parts(layout, [0], padded_to=9)
+    assert spans == [KeyPart(((0, 7),))]
+    assert torch.equal(attend_parts(q, k, k, spans).output[:, :7], right)
+    wrong = attend_parts(q, k, k, [KeyPart(((0, 9),))]).output[:, :7]
+    assert (wrong - right).abs().max() > 1e-3
+
+
+def test_rows_of_a_block_are_pieces_known_without_a_mask() -> None:
+    layout = layout_of(Case(text=3, image=7), 2)  # 2 + 4 and 1 + 3
+    assert key_parts(layout, [0, 1]) == [KeyPart(((0, 10),))]
+    assert key_parts(layout, [0, 1], padded_to=6) == [KeyPart(((0, 10),))]
+    assert key_parts(layout, [1, 0], padded_to=6) == [KeyPart(((0, 4), (6, 12)))]
+    text, image = key_parts(layout, [0, 1], text_weight=3)
+    assert (text, image) == (KeyPart(((0, 2), (6, 7)), 3), KeyPart(((2, 6), (7, 10))))
+
+
+def test_replicated_text_enters_the_first_block_of_a_foreign_ring_only() -> None:
+    """Counted again at every hop, it would weigh as much as the ring is long."""
+    mesh = single_rank().__class__(ulysses=1, ring=3, rank=0)
+    layout = layout_of(Case(text=4, image=9, replicated=True), 3)
+    blocks = BlockAttention(mesh, layout, text_weight=2, step=1, kernel=None)
+    texts = [[part for part in parts if part.weight == 2] for parts in blocks._blocks]
+    assert [len(found) for found in texts] == [1, 0, 0]
+
+
+def masked_ring(topology: Topology) -> str:
+    """Engines take no mask at all, so none can be dropped on the way round the ring."""
+    mesh = build_mesh(topology, ulysses=1, ring=2)
+    layout = layout_of(Case(), 2)
+    try:
+        ENGINES["torch"](mesh)(*own_shards(Case(), layout, mesh), layout=layout, attn_mask=None)  # type: ignore
+    except TypeError as error:
+        return str(error)
+    return "a mask was taken"
+
+
+def test_a_mask_cannot_be_handed_to_a_ring() -> None:
+    """diffusers rotates keys but not the mask: silently wrong (0.6 on two ranks)."""
+    assert all("attn_mask" in said for said in run_ranks(2, masked_ring))
+
+
+def test_inexact_kernels_are_candidates_only_for_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KERNELS, "coarse", COARSE)
+    assert [k.name for k in candidates(CPU, torch.float32, "exact")] == ["cpu"]
+    assert [k.name for k in candidates(CPU, torch.float32, "draft")] == ["cpu", "coarse"]
+    assert {name for name, kernel in KERNELS.items() if not kernel.exact} == {"flash3_fp8", "sage", "coarse"}
+
+
+@pytest.mark.parametrize(
+    ("name", "quality", "message"),
+    [
+        ("flahs", "exact", r"kernel 'flahs' is not known; known: auto, cpu, flash3"),
+        ("coarse", "exact", r"kernel coarse is not exact; ask for it with quality: draft"),
+        ("flash", "exact", r"kernel flash does not take float32 on cpu; here: cpu"),
+        ("absent", "exact", r"kernel absent needs the package no_such_package; or set kernel: auto"),
+        ("zeros", "exact", r"kernel zeros returns a wrong log-sum-exp"),
+    ],
+)
+def test_a_kernel_that_cannot_be_had_is_refused(
+    name: str, quality: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kernel in (COARSE, ABSENT, ZEROS):
+        monkeypatch.setitem(KERNELS, kernel.name, kernel)
+    with pytest.raises(BadConfig, match=message):
+        choose_kernel(name, quality, ALONE, WORK)
+
+
+def test_the_fastest_right_kernel_is_taken_and_every_result_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that is fast and wrong is listed as refused."""
+    seconds = {"cpu": 0.002, "plain_cpu": 0.001, "zeros": 0.0001}
+    monkeypatch.setattr(choosing, "_time", lambda kernel, *_: seconds[kernel.name])
+    measured: dict[str, str] = {}
+    chosen = choosing._fastest([KERNELS["cpu"], PLAIN, ZEROS], ALONE, WORK, measured)
+    assert chosen is PLAIN
+    assert (measured["cpu"], measured["plain_cpu"]) == ("2.00 ms", "1.00 ms")
+    assert measured["zeros"].startswith("refused: parallel: kernel zeros returns a wrong log-sum-exp")
+
+
+def test_a_cpu_measures_nothing_and_a_kernel_can_be_timed() -> None:
+    assert choose_kernel("auto", "exact", ALONE, WORK).sentence() == "attention kernel cpu"
+    assert choosing._time(KERNELS["cpu"], CPU, Workload(1, 8, torch.float32)) > 0
+    assert default_run("cpu", torch.bfloat16) is cpu_flash
