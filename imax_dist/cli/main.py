@@ -16,6 +16,7 @@ from imax_dist.cli import (
     finish,
     generate,
     launch,
+    plan,
     report,
     retry,
     status,
@@ -25,7 +26,22 @@ from imax_dist.cli import (
 )
 from imax_dist.errors import ImaxError
 
-VERBS = (generate, launch, batch, status, retry, cancel, approve, finish, verify, view, report, study, doctor)
+VERBS = (
+    generate,
+    plan,
+    launch,
+    batch,
+    status,
+    retry,
+    cancel,
+    approve,
+    finish,
+    verify,
+    view,
+    report,
+    study,
+    doctor,
+)
 INTERRUPTED = 130
 INTERNAL = 70
 

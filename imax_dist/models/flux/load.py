@@ -29,7 +29,7 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     transformer = component_config(folder, "transformer")
     vae = component_config(folder, "vae")
     require_text(folder, encoders=("text_encoder", "text_encoder_2"), tokenizers=("tokenizer", "tokenizer_2"))
-    spec = _spec(name, settings, transformer=transformer, vae=vae, weights=weights_hash(folder))
+    spec = spec_from_configs(name, settings, transformer=transformer, vae=vae, weights=weights_hash(folder))
     packed = int(transformer["in_channels"])
     patches = spec.latent_channels * PATCH**2
     if packed != patches:
@@ -40,9 +40,10 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     return spec
 
 
-def _spec(
+def spec_from_configs(
     name: str, settings: ModelSettings, *, transformer: dict[str, Any], vae: dict[str, Any], weights: str
 ) -> ModelSpec:
+    """The facts as the config.json of both parts tell them; ``weights`` is the hash of the files."""
     return ModelSpec(
         name=name,
         settings=settings,

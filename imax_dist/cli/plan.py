@@ -1,0 +1,84 @@
+"""``imax plan``: who would run what, how long it takes, what it needs; no GPU and no weights are touched."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imax_dist.cli.request_options import add_request_options, given_fields
+from imax_dist.errors import BadValue
+
+if TYPE_CHECKING:
+    from imax_dist.pipeline.request import Request
+    from imax_dist.planner.workload import Workload
+
+MOST_POSTERS = 100_000
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb and its options."""
+    parser = verbs.add_parser(
+        "plan",
+        help="what posters cost on a cluster, before any GPU is touched",
+        description="Choose gangs and ranks for a manifest, or --count posters of one size.",
+    )
+    add = parser.add_argument
+    add("manifest", nargs="?", type=Path, help="JSONL, CSV or YAML; without: one size, see below")
+    add("--gpus", required=True, metavar="CLUSTER", help="8xH100, 2x8xA100 (nodes x GPUs), 4xcpu (cores)")
+    add("--hardware", metavar="FILE", help="rates of imax doctor --measure, instead of the data sheet")
+    add("--count", type=int, default=1, metavar="N", help="posters of that size (default 1)")
+    add("--gangs", type=int, help="fix how many posters at once")
+    add("--ranks", type=int, help="fix how many ranks render one poster together")
+    add_request_options(parser)
+    add("--all", action="store_true", help="every rejected plan, not the best of each gang size")
+    add("--json", action="store_true", help="result as JSON on stdout")
+    add("--debug", action="store_true", help="tracebacks")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the plan; 64 with what would fit if nothing does."""
+    from imax_dist.planner.choose import choose
+    from imax_dist.planner.cluster import parse_cluster
+    from imax_dist.planner.describe import as_json, lines
+    from imax_dist.planner.hardware import load_hardware
+
+    for name in ("gangs", "ranks"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise BadValue(f"--{name} {getattr(options, name)} must be at least 1")
+    hardware = load_hardware(options.hardware) if options.hardware else None
+    cluster = parse_cluster(options.gpus, hardware)
+    works = _works(_requests(options), cluster.hardware.kind)
+    choice = choose(works, cluster, gangs=options.gangs, ranks=options.ranks)
+    if options.json:
+        print(json.dumps(as_json(choice, works)))
+    else:
+        print("\n".join(lines(choice, works, every=options.all)))
+    return 0
+
+
+def _requests(options: argparse.Namespace) -> list[Request]:
+    from imax_dist.config import from_mapping
+    from imax_dist.pipeline.request import Request
+
+    given = given_fields(options)
+    if options.manifest is None:
+        if not 1 <= options.count <= MOST_POSTERS:
+            raise BadValue(f"--count {options.count} is outside 1 to {MOST_POSTERS}")
+        request = from_mapping(Request, {"prompt": "a poster", **given}, where="command line")
+        return [request] * options.count
+    if given or options.count != 1:
+        raise BadValue("a manifest says sizes, models and counts itself; leave these options away")
+    from imax_dist.jobs.manifest import read_manifest
+    from imax_dist.jobs.settings import Limits
+
+    jobs = read_manifest(options.manifest, Limits()).require_sound(options.manifest)
+    return [job.request for job in jobs]
+
+
+def _works(requests: list[Request], device: Any) -> list[Workload]:
+    from imax_dist.planner.workload import workloads
+
+    return workloads(requests, device=device)

@@ -1,0 +1,107 @@
+"""A model without its weights: config.json of each part and how many parameters it has.
+
+From the folder if the model is on this disk, else from ``configs/architectures``; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imax_dist.config import from_mapping, load_named, named_configs
+from imax_dist.errors import MissingInput
+from imax_dist.models.base import ModelSettings, ModelSpec
+from imax_dist.models.flux.load import spec_from_configs
+from imax_dist.models.load import describe_model
+from imax_dist.models.weights import EMBEDDED, component_config, find_model
+
+LONGEST_HEADER = 100 << 20
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """``configs`` by component; ``stored`` parameters by component, empty if the weights are not here."""
+
+    spec: ModelSpec
+    configs: dict[str, dict[str, Any]]
+    stored: dict[str, int]
+    source: str
+
+
+def find_blueprint(name: str) -> Blueprint:
+    """The blueprint of a name of configs/models, a folder, or a hub id. Raises MissingInput or BadConfig."""
+    named = named_configs("models")
+    settings = _settings(name) if name in named else None
+    source = settings.source if settings is not None else name
+    revision = settings.revision if settings is not None else None
+    if source == "embedded" or Path(source).is_dir() or not _is_hub_id(source) or _cached(source, revision):
+        return _from_disk(name)
+    for each in sorted(named_configs("architectures")):
+        table = load_named("architectures", each)
+        if table.get("source") == source:
+            return _from_table(name, table, settings or _settings(str(table["settings"])))
+    known = ", ".join(
+        str(load_named("architectures", each)["source"]) for each in named_configs("architectures")
+    )
+    raise MissingInput(
+        f"model {source} is not on this disk and configs/architectures does not describe it; "
+        f"download it first; described: {known}"
+    )
+
+
+def _from_disk(name: str) -> Blueprint:
+    spec = describe_model(name)
+    folder = find_model(name)[1]
+    parts = [path.parent.name for path in sorted(folder.glob("*/config.json"))]
+    weighty = [part for part in parts if list((folder / part).glob("*.safetensors"))]
+    return Blueprint(
+        spec=spec,
+        configs={part: component_config(folder, part) for part in weighty},
+        stored={part: stored_parameters(folder / part) for part in weighty},
+        source="the package" if folder == EMBEDDED else str(folder),
+    )
+
+
+def _from_table(name: str, table: dict[str, Any], settings: ModelSettings) -> Blueprint:
+    configs = {part: dict(config) for part, config in table["components"].items()}
+    spec = spec_from_configs(
+        name, settings, transformer=configs["transformer"], vae=configs["vae"], weights=""
+    )
+    return Blueprint(spec=spec, configs=configs, stored={}, source="configs/architectures")
+
+
+def stored_parameters(folder: Path) -> int:
+    """Elements of all tensors in a folder's safetensors files, from their headers alone."""
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > LONGEST_HEADER:
+                raise MissingInput(f"{path} is no safetensors file: its header claims {length} bytes")
+            header = json.loads(file.read(length))
+        shapes = (entry["shape"] for key, entry in header.items() if key != "__metadata__")
+        total += sum(math.prod(shape) for shape in shapes)
+    return total
+
+
+def _settings(name: str) -> ModelSettings:
+    return from_mapping(ModelSettings, load_named("models", name), where=f"configs/models/{name}.yaml")
+
+
+def _is_hub_id(source: str) -> bool:
+    return source.count("/") == 1 and not source.startswith((".", "/"))
+
+
+def _cached(source: str, revision: str | None) -> bool:
+    """Whether a whole snapshot is in the local cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = [
+        try_to_load_from_cache(source, name, revision=revision)
+        for name in ("model_index.json", "transformer/config.json", "vae/config.json")
+    ]
+    return all(isinstance(path, str) for path in found)

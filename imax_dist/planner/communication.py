@@ -1,0 +1,66 @@
+"""Bytes each rank sends in a step and the time they take; closed forms, asserted elsewhere by counting.
+
+A layer of joint attention over S = image + text tokens on P = ulysses x ring ranks (text sharded), C and Ckv
+the widths of queries and keys: Ulysses (2 C + 2 Ckv) (S/P) (u-1)/u, ring 2 Ckv (S/P) (r-1). Where u does not
+divide the key heads each is repeated, to lcm(key heads, u) of them (DECISIONS 25).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from imax_dist.planner.cluster import Cluster
+from imax_dist.planner.split import Split
+from imax_dist.planner.transformer import Transformer
+from imax_dist.planner.workload import Pass
+
+ULYSSES_CALLS = 2
+"""All-to-alls a layer: queries, keys and values out in one, the output back."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes a rank sends in one run of the network."""
+
+    ulysses: float
+    ring: float
+    gather: float
+
+    @property
+    def total(self) -> float:
+        return self.ulysses + self.ring + self.gather
+
+
+def sent(net: Transformer, tokens: Pass, split: Split, *, element: int) -> Traffic:
+    """The closed forms over all layers, and the gathering of the velocity's tokens at the end."""
+    own = tokens.tokens / split.ranks
+    u, r = split.ulysses, split.ring
+    keys = math.lcm(net.kv_heads, u) * net.head_dim
+    ulysses = (2 * net.width + 2 * keys) * own * (u - 1) / u
+    ring = 2 * keys * own * (r - 1)
+    gather = net.token_channels * tokens.image * (split.ranks - 1) / split.ranks
+    return Traffic(net.blocks * element * ulysses, net.blocks * element * ring, element * gather)
+
+
+def seconds(
+    net: Transformer, tokens: Pass, split: Split, cluster: Cluster, *, element: int, attention: float
+) -> float:
+    """What communication adds to one run of the network.
+
+    ``attention`` is the rank's time in attention, behind which a GPU hides the ring's hops; on a CPU
+    the cores that would compute copy the bytes.
+    """
+    if split.ranks == 1:
+        return 0.0
+    moved = sent(net, tokens, split, element=element)
+    near, far = cluster.link(split.ulysses), cluster.link(split.ranks)
+    total = far.seconds(moved.gather)
+    if split.ulysses > 1:
+        total += near.seconds(moved.ulysses, ULYSSES_CALLS * net.blocks)
+    if split.ring > 1:
+        hops = net.blocks * (split.ring - 1)
+        hop = far.seconds(moved.ring / hops, 1)
+        hidden = attention / (net.blocks * split.ring) if cluster.hardware.kind == "gpu" else 0.0
+        total += hops * max(far.latency, hop - hidden)
+    return total

@@ -1,0 +1,171 @@
+"""A choice in words for people, and as JSON values for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from imax_dist.planner.choose import GIB, Choice, Outlook, Rejected, room
+from imax_dist.planner.communication import sent
+from imax_dist.planner.workload import Workload
+
+SHOWN = 6
+"""Rejected layouts that people see unless they ask for all."""
+
+
+def people_time(seconds: float) -> str:
+    """``0.12 s``, ``43 s``, ``3.9 min``, ``76 min``, ``6.1 h``: as many digits as a forecast is worth."""
+    for size, unit in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            count = seconds / size
+            return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def lines(choice: Choice, works: list[Workload], *, every: bool = False) -> list[str]:
+    """The plan for people; with ``every`` rejected layout, or the best of each gang size."""
+    best, device = choice.chosen, choice.cluster.hardware
+    largest = max(works, key=lambda work: work.latents)
+    kind = "from measured rates" if device.measured else "from data-sheet rates"
+    sizes = sorted({work.size for work in works})
+    found = [
+        f"{_posters(len(works))} of {', '.join(sizes[:3])}{' ...' if len(sizes) > 3 else ''} px with "
+        f"{largest.network.name} ({largest.dtype}) on {choice.cluster}",
+        f"predicted {kind}, not measured",
+        "",
+        f"  who runs what   {best.layout}",
+        f"  a step          {people_time(best.longest.step.total)}  ({_shares(best)})",
+        f"  a poster        {people_time(best.longest.total)}  ({_stages(best)})",
+        f"  memory a rank   {_memory(best)}, {room(best.layout, choice.cluster) / GIB:.1f} GiB usable",
+        f"  sent            {_sent(best, largest)}",
+        f"  all done in     {people_time(best.span.seconds)}, {best.gpu_hours:.3g} {_hours(choice)}",
+    ]
+    found += [f"  careful         {warning}" for warning in choice.warnings]
+    shown = choice.rejected if every else _best_of_each(choice.rejected)
+    if shown:
+        found += ["", "  not taken"]
+        found += [f"    {_rejected(each)}" for each in shown]
+    hidden = len(choice.rejected) - len(shown)
+    return [*found, f"    and {hidden} more (--all)"] if hidden else found
+
+
+def as_json(choice: Choice, works: list[Workload]) -> dict[str, Any]:
+    """The same as JSON values: seconds, bytes, FLOPs."""
+    device = choice.cluster.hardware
+    return {
+        "cluster": {
+            "hardware": device.name,
+            "nodes": choice.cluster.nodes,
+            "per_node": choice.cluster.per_node,
+            "measured": device.measured,
+        },
+        "posters": len(works),
+        "transformer_flops": sum(work.flops for work in works),
+        "chosen": _outlook(choice.chosen),
+        "rejected": [
+            {
+                "gangs": each.layout.gangs,
+                "ulysses": each.layout.split.ulysses,
+                "ring": each.layout.split.ring,
+                "legal": each.legal,
+                "reason": each.reason,
+                **({"makespan": each.outlook.span.seconds} if each.outlook else {}),
+            }
+            for each in choice.rejected
+        ],
+        "warnings": list(choice.warnings),
+    }
+
+
+def one_line(choice: Choice) -> str:
+    """What a batch says before it begins."""
+    best = choice.chosen
+    return (
+        f"planned: {best.layout} on {choice.cluster}, about {people_time(best.span.seconds)} "
+        f"({best.memory.total / GIB:.1f} GiB a rank); --gangs and --ranks decide otherwise"
+    )
+
+
+def _outlook(outlook: Outlook) -> dict[str, Any]:
+    split = outlook.layout.split
+    return {
+        "gangs": outlook.layout.gangs,
+        "ranks": split.ranks,
+        "ulysses": split.ulysses,
+        "ring": split.ring,
+        "step": {**asdict(outlook.longest.step), "total": outlook.longest.step.total},
+        "poster": {
+            **{
+                name: getattr(outlook.longest, name)
+                for name in ("prompt", "native", "enlarge", "extrapolated", "decode", "total")
+            }
+        },
+        "memory": {**asdict(outlook.memory), "total": outlook.memory.total},
+        "makespan": outlook.span.seconds,
+        "tail_idle": outlook.span.idle,
+        "gpu_hours": outlook.gpu_hours,
+    }
+
+
+def _posters(count: int) -> str:
+    return "1 poster" if count == 1 else f"{count} posters"
+
+
+def _hours(choice: Choice) -> str:
+    return "GPU-hours" if choice.cluster.hardware.kind == "gpu" else "core-hours"
+
+
+def _shares(best: Outlook) -> str:
+    step = best.longest.step
+    parts = {
+        "attention": step.attention,
+        "matrices": step.linear,
+        "element-wise": step.elementwise + step.guidance,
+        "between ranks": step.communication,
+        "starting kernels": step.starting,
+    }
+    shown = [
+        f"{name} {100 * part / step.total:.0f} %"
+        for name, part in parts.items()
+        if part >= 0.005 * step.total
+    ]
+    return ", ".join(shown)
+
+
+def _stages(best: Outlook) -> str:
+    poster = best.longest
+    stages = {
+        "native pass": poster.native,
+        "last pass": poster.extrapolated,
+        "VAE": poster.enlarge + poster.decode,
+    }
+    return ", ".join(f"{name} {people_time(seconds)}" for name, seconds in stages.items() if seconds)
+
+
+def _memory(best: Outlook) -> str:
+    memory = best.memory
+    return (
+        f"{memory.total / GIB:.1f} GiB: weights {memory.weights / GIB:.1f}, text encoders "
+        f"{memory.encoders / GIB:.1f}, {memory.fullest} {memory.stages / GIB:.1f}"
+    )
+
+
+def _sent(best: Outlook, work: Workload) -> str:
+    last = max(work.extrapolated or work.native, key=lambda each: each.tokens)
+    if best.layout.split.ranks == 1:
+        return "nothing, no rank waits for another"
+    moved = sent(work.network.transformer, last, best.layout.split, element=work.element)
+    parts = [f"{name} {amount / 1e9:.3g} GB" for name, amount in asdict(moved).items() if amount]
+    return f"{moved.total / 1e9:.3g} GB a step and rank ({', '.join(parts)})"
+
+
+def _rejected(each: Rejected) -> str:
+    return f"{each.layout}: {each.reason}"
+
+
+def _best_of_each(rejected: tuple[Rejected, ...]) -> list[Rejected]:
+    """The best of every gang size, fitting ones first."""
+    seen: dict[int, Rejected] = {}
+    for each in rejected:
+        seen.setdefault(each.layout.split.ranks, each)
+    return list(seen.values())[:SHOWN]

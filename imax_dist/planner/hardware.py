@@ -1,0 +1,226 @@
+"""One device and the links it talks over: data-sheet numbers with an efficiency, or measured rates.
+
+``configs/hardware/*.yaml`` holds data sheets; ``imax doctor --measure FILE`` writes the same kind of file for
+this machine. A rate may depend on the width of what is computed (small matrices reach less): it is then a
+curve, ``{192: 60 GFLOP/s, 1024: 95 GFLOP/s}``.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from imax_dist.config import from_mapping, load_named, load_yaml, named_configs, suggestion
+from imax_dist.errors import BadConfig, BadValue
+from imax_dist.planner.quantity import quantity
+
+
+@dataclass(frozen=True)
+class Curve:
+    """FLOP/s by width; between two widths it is read off a line over the width's logarithm."""
+
+    points: tuple[tuple[float, float], ...]
+
+    def at(self, width: float) -> float:
+        """The rate of work ``width`` channels wide (head channels for attention)."""
+        widths = [point[0] for point in self.points]
+        place = bisect.bisect_left(widths, width)
+        if place == 0:
+            return self.points[0][1]
+        if place == len(widths):
+            return self.points[-1][1]
+        (low, slow), (high, fast) = self.points[place - 1 : place + 1]
+        share = math.log(width / low) / math.log(high / low)
+        return slow + share * (fast - slow)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one device reaches in one dtype, FLOP/s."""
+
+    linear: Curve
+    attention: Curve
+    convolution: Curve
+
+
+@dataclass(frozen=True)
+class Link:
+    """From one rank to another: bytes a second as reached in one direction, seconds before the first byte."""
+
+    kind: str
+    bandwidth: float
+    latency: float
+
+    def seconds(self, sent: float, messages: int = 1) -> float:
+        """Time to send ``sent`` bytes in ``messages`` pieces, one after the other."""
+        return sent / self.bandwidth + messages * self.latency if sent or messages else 0.0
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One device. Memory in bytes, bandwidths in bytes a second, times in seconds."""
+
+    name: str
+    kind: Literal["gpu", "cpu"]
+    memory: float
+    """What a device has (a GPU), or what all ranks of a host share (a CPU)."""
+    rates: dict[str, Rates]
+    """By dtype."""
+    memory_bandwidth: float
+    """As element-wise kernels reach it."""
+    dispatch: float
+    """Seconds to start one kernel; on a GPU kernels are started while others run."""
+    link: Link
+    network: Link
+    per_node: int
+    reserve: float
+    """Bytes of a rank that are not torch's: the driver, NCCL, the interpreter."""
+    source: str
+    measured: bool
+
+    def rates_of(self, dtype: str) -> Rates:
+        """Raises BadValue for a dtype this description holds no rates of."""
+        if dtype not in self.rates:
+            raise BadValue(
+                f"hardware {self.name} has no rates for {dtype}, only for {', '.join(self.rates)}; "
+                "choose one of these with --dtype"
+            )
+        return self.rates[dtype]
+
+
+def load_hardware(name: str) -> Hardware:
+    """A file of configs/hardware by name (``H100``, any case), or a YAML file by its path."""
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise BadValue(f"hardware file {name} does not exist; imax doctor --measure {name} writes one")
+        return read_hardware(load_yaml(Path(name)), where=name)
+    known = {each.lower(): each for each in named_configs("hardware")}
+    if name.lower() not in known:
+        listing = suggestion(name.lower(), list(known))
+        raise BadValue(f"hardware {name!r} is not known; {listing}, or a file of imax doctor --measure")
+    found = known[name.lower()]
+    return read_hardware(load_named("hardware", found), where=f"configs/hardware/{found}.yaml")
+
+
+@dataclass(frozen=True)
+class _LinkText:
+    kind: str
+    bandwidth: str
+    latency: str
+    efficiency: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Efficiency:
+    """What well-written kernels reach of the peak."""
+
+    linear: float
+    attention: float
+    convolution: float
+    elementwise: float
+
+
+@dataclass(frozen=True)
+class _HardwareText:
+    name: str
+    kind: Literal["gpu", "cpu"]
+    memory: str
+    memory_bandwidth: str
+    dispatch: str
+    link: _LinkText
+    network: _LinkText
+    reserve: str
+    source: str
+    per_node: int = 8
+    peak: dict[str, Any] = field(default_factory=dict)
+    efficiency: _Efficiency | None = None
+    rates: dict[str, Any] = field(default_factory=dict)
+
+
+def read_hardware(mapping: dict[str, Any], *, where: str) -> Hardware:
+    """A hardware file's content. Raises BadConfig for a missing key, a number without unit, or nonsense."""
+    file = from_mapping(_HardwareText, _as_text(mapping), where=where)
+    if bool(file.peak) == bool(file.rates) or bool(file.peak) != (file.efficiency is not None):
+        raise BadConfig(f"{where}: give either peak and efficiency (a data sheet) or rates (measured)")
+    if file.per_node < 1:
+        raise BadConfig(f"{where}: per_node {file.per_node} must be at least 1")
+    reached = (
+        1.0
+        if file.efficiency is None
+        else _share(file.efficiency.elementwise, f"{where}: efficiency.elementwise")
+    )
+    return Hardware(
+        name=file.name,
+        kind=file.kind,
+        memory=quantity(file.memory, "memory", where=f"{where}: memory"),
+        rates=_rates(file, where),
+        memory_bandwidth=reached
+        * quantity(file.memory_bandwidth, "bandwidth", where=f"{where}: memory_bandwidth"),
+        dispatch=quantity(file.dispatch, "time", where=f"{where}: dispatch"),
+        link=_link(file.link, f"{where}: link"),
+        network=_link(file.network, f"{where}: network"),
+        per_node=file.per_node,
+        reserve=quantity(file.reserve, "memory", where=f"{where}: reserve"),
+        source=file.source.strip(),
+        measured=bool(file.rates),
+    )
+
+
+QUANTITIES = ("memory", "memory_bandwidth", "dispatch", "reserve", "bandwidth", "latency")
+
+
+def _as_text(mapping: dict[str, Any]) -> dict[str, Any]:
+    """Bare numbers where a quantity belongs become text, so that the missing unit is what is reported."""
+    return {
+        key: _as_text(value)
+        if isinstance(value, dict)
+        else (str(value) if key in QUANTITIES and isinstance(value, int | float) else value)
+        for key, value in mapping.items()
+    }
+
+
+def _link(text: _LinkText, where: str) -> Link:
+    share = _share(text.efficiency, f"{where}.efficiency")
+    bandwidth = share * quantity(text.bandwidth, "bandwidth", where=f"{where}.bandwidth")
+    return Link(text.kind, bandwidth, quantity(text.latency, "time", where=f"{where}.latency"))
+
+
+def _rates(file: _HardwareText, where: str) -> dict[str, Rates]:
+    if file.efficiency is None:
+        return {dtype: _measured(own, f"{where}: rates.{dtype}") for dtype, own in file.rates.items()}
+    found = {}
+    for dtype, peak in file.peak.items():
+        top = quantity(peak, "rate", where=f"{where}: peak.{dtype}")
+        shares = {name: getattr(file.efficiency, name) for name in ("linear", "attention", "convolution")}
+        curves = {
+            name: Curve(((1.0, top * _share(share, f"{where}: efficiency.{name}")),))
+            for name, share in shares.items()
+        }
+        found[dtype] = Rates(**curves)
+    return found
+
+
+def _measured(own: Any, where: str) -> Rates:
+    if not isinstance(own, dict) or set(own) != {"linear", "attention", "convolution"}:
+        raise BadConfig(f"{where} must hold linear, attention and convolution")
+    return Rates(**{name: _curve(points, f"{where}.{name}") for name, points in own.items()})
+
+
+def _curve(points: Any, where: str) -> Curve:
+    if not isinstance(points, dict):
+        return Curve(((1.0, quantity(points, "rate", where=where)),))
+    if not points or not all(isinstance(width, int) and width > 0 for width in points):
+        raise BadConfig(f"{where} must be a rate, or rates by width: {{1024: 90 GFLOP/s}}")
+    pairs = (
+        (float(width), quantity(rate, "rate", where=f"{where}.{width}")) for width, rate in points.items()
+    )
+    return Curve(tuple(sorted(pairs)))
+
+
+def _share(value: float, where: str) -> float:
+    if not 0.0 < value <= 1.0:
+        raise BadConfig(f"{where} {value} must be above 0 and at most 1, a share of the peak")
+    return value

@@ -1,0 +1,83 @@
+"""Bytes a rank needs at its fullest: what stays (weights), and the stage that holds the most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imax_dist.planner.cluster import Cluster
+from imax_dist.planner.split import Split
+from imax_dist.planner.workload import Pass, Workload
+
+ATTENTION_HELD = 12.0
+"""N x D tensors alive in a single-stream block's attention: residual, norm, MLP (4), q k v twice (6)."""
+ULYSSES_HELD = 6.0
+"""More of them with Ulysses: q, k, v packed by receiver, and received."""
+RING_HELD = 4.0
+"""More with a ring: the block of keys and values in hand and the one coming."""
+RING_MERGE_BYTES = 12.0
+"""A token and channel: the merged output, the part to be merged, the difference, float32."""
+WHOLE_LATENTS = 8
+"""Float32 copies of the whole latents: noise, reference, velocity, filters."""
+BANDED_VAE = 4.0 * 2**30
+"""The most that the VAE in row bands takes, whatever the size; what does not fit goes to host memory."""
+VAE_MAPS = 2.0
+"""Pairs of the VAE's largest maps alive at once: normalised and activated copies beside input and output."""
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """Bytes of the fullest rank, the first one, which also holds the text encoders."""
+
+    weights: float
+    encoders: float
+    step: float
+    """Activations, tokens in transit, positions, latents."""
+    vae: float
+    reserve: float
+
+    @property
+    def stages(self) -> float:
+        return max(self.step, self.vae)
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.encoders + self.stages + self.reserve
+
+    @property
+    def fullest(self) -> str:
+        """The stage that sets the peak, in people's words."""
+        return "a step" if self.step >= self.vae else "the VAE"
+
+
+def rank_memory(work: Workload, split: Split, cluster: Cluster) -> RankMemory:
+    """Of rank 0 of a gang."""
+    network, element = work.network, work.element
+    alone = Split()
+    steps = [step_bytes(work, each, alone) for each in work.native]
+    steps += [step_bytes(work, each, split) for each in work.extrapolated]
+    held = 4.0 * WHOLE_LATENTS * work.latents * work.latent_channels
+    return RankMemory(
+        weights=element * float(network.transformer.parameters + network.autoencoder.parameters),
+        encoders=element * float(network.encoder_parameters),
+        step=max(steps) + held,
+        vae=vae_bytes(work, split) + held,
+        reserve=cluster.hardware.reserve,
+    )
+
+
+def step_bytes(work: Workload, tokens: Pass, split: Split) -> float:
+    """Of the transformer's activations on one rank, and the positions of the whole sequence."""
+    net, element = work.network.transformer, work.element
+    own = tokens.tokens / split.ranks * net.width
+    attending = element * (ATTENTION_HELD + ULYSSES_HELD * (split.ulysses > 1) + RING_HELD * (split.ring > 1))
+    attending += RING_MERGE_BYTES * (split.ring > 1)
+    positions = 3 * 2 * 4.0 * tokens.tokens * net.head_dim
+    return own * max(net.held[work.dtype], attending) + positions
+
+
+def vae_bytes(work: Workload, split: Split) -> float:
+    """Of the VAE's fuller half: the whole image on rank 0, or each rank's rows, in bands."""
+    vae = work.network.autoencoder
+    halves = ("decoder", "encoder") if work.enlarged else ("decoder",)
+    whole = VAE_MAPS * work.element * max(vae.fullest(half, work.latents) for half in halves)
+    return min(BANDED_VAE, whole / split.ranks) if work.vae_in_rows else whole

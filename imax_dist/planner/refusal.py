@@ -1,0 +1,91 @@
+"""Why nothing fits, and the nearest plans that would: more devices, larger ones, a smaller poster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import sqrt
+
+from imax_dist.config import named_configs
+from imax_dist.errors import BadValue
+from imax_dist.geometry import ImageSize
+from imax_dist.planner.choose import Rejected, best_split
+from imax_dist.planner.cluster import Cluster
+from imax_dist.planner.hardware import load_hardware
+from imax_dist.planner.workload import Pass, Workload
+
+MOST_NODES = 64
+SIZE_STEPS = 40
+
+
+def refusal(kinds: Sequence[Workload], cluster: Cluster, rejected: Sequence[Rejected]) -> str:
+    """One sentence with the numbers, and what would work."""
+    work = max(kinds, key=lambda each: each.latents)
+    most = max(rejected, key=lambda each: (each.legal, each.layout.split.ranks, each.layout.split.ulysses))
+    offers = [
+        offer
+        for offer in (_more_devices(work, cluster), _larger_device(work, cluster), _smaller(work, cluster))
+        if offer
+    ]
+    instead = "; what would: " + ", or ".join(offers) if offers else ""
+    return f"no plan on {cluster} fits: on {_ranks(most.layout.split.ranks)}, {most.reason}{instead}"
+
+
+def _ranks(count: int) -> str:
+    return "1 rank" if count == 1 else f"{count} ranks"
+
+
+def _more_devices(work: Workload, cluster: Cluster) -> str | None:
+    """The fewest devices of the same kind that one poster fits on."""
+    full = max(cluster.per_node, cluster.hardware.per_node) if cluster.hardware.kind == "gpu" else 0
+    if not full:
+        return None
+    sizes = [*range(1, full + 1), *(full * nodes for nodes in range(2, MOST_NODES + 1))]
+    for ranks in sizes:
+        nodes = max(1, ranks // full)
+        wider = replace(cluster, per_node=min(ranks, full), nodes=nodes)
+        if wider.devices > cluster.devices and best_split(work, ranks, wider) is not None:
+            return str(wider)
+    return None
+
+
+def _larger_device(work: Workload, cluster: Cluster) -> str | None:
+    """The smallest larger kind of GPU that the poster fits on, as many as there are."""
+    if cluster.hardware.kind == "cpu":
+        return None
+    kinds = [load_hardware(name) for name in named_configs("hardware")]
+    larger = (each for each in kinds if each.kind == "gpu" and each.memory > cluster.hardware.memory)
+    for each in sorted(larger, key=lambda kind: kind.memory):
+        other = replace(cluster, hardware=each, per_node=min(cluster.per_node, each.per_node))
+        try:
+            if any(best_split(work, ranks, other) for ranks in (1, other.per_node, other.devices)):
+                return str(other)
+        except BadValue:  # it has no rates for the dtype
+            continue
+    return None
+
+
+def _smaller(work: Workload, cluster: Cluster) -> str | None:
+    """The largest size of the same shape that fits, on all devices of a node or of the cluster."""
+    size = ImageSize.parse(work.size)
+    for step in range(1, SIZE_STEPS):
+        share = (1 - step / SIZE_STEPS) ** 2
+        smaller = _scaled(work, share)
+        if any(best_split(smaller, ranks, cluster) for ranks in {cluster.devices, cluster.per_node, 1}):
+            sides = (int(side * sqrt(share)) // 16 * 16 for side in (size.width, size.height))
+            return "at most about {}x{} here".format(*sides)
+    return None
+
+
+def _scaled(work: Workload, share: float) -> Workload:
+    """The same poster with ``share`` of its area."""
+
+    def scaled(each: Pass) -> Pass:
+        text = max(work.prompt_tokens, int(each.text * share))
+        return replace(each, image=max(1, int(each.image * share)), text=text)
+
+    return replace(
+        work,
+        latents=max(1, int(work.latents * share)),
+        extrapolated=tuple(scaled(each) for each in work.extrapolated),
+    )

@@ -1,0 +1,81 @@
+"""How the ranks of a gang share a poster's tokens, and which ways are legal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imax_dist.planner.cluster import Cluster
+from imax_dist.planner.transformer import Transformer
+
+MOST_RANKS = 256
+"""Larger gangs are not tried: no poster gains from them."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Ulysses x ring; rank = ring index x ulysses + ulysses index, so Ulysses ranks are neighbours."""
+
+    ulysses: int = 1
+    ring: int = 1
+
+    @property
+    def ranks(self) -> int:
+        return self.ulysses * self.ring
+
+    def __str__(self) -> str:
+        if self.ranks == 1:
+            return "alone"
+        parts = [f"ulysses {self.ulysses}"] * (self.ulysses > 1) + [f"ring {self.ring}"] * (self.ring > 1)
+        return " x ".join(parts)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """``gangs`` gangs that each split their poster the same way."""
+
+    gangs: int
+    split: Split
+
+    @property
+    def devices(self) -> int:
+        return self.gangs * self.split.ranks
+
+    def __str__(self) -> str:
+        gangs = f"{self.gangs} gang{'s' * (self.gangs != 1)}"
+        ranks = f"{self.split.ranks} rank{'s' * (self.split.ranks != 1)}"
+        return f"{gangs} x {ranks}" + (f" ({self.split})" if self.split.ranks > 1 else "")
+
+
+def why_illegal(split: Split, transformer: Transformer, *, image_tokens: int) -> str | None:
+    """The reason the network cannot be split so, or None."""
+    heads = transformer.heads
+    if heads % split.ulysses:
+        legal = [str(n) for n in range(1, heads + 1) if heads % n == 0]
+        return f"ulysses {split.ulysses} does not divide the {heads} attention heads ({', '.join(legal)} do)"
+    if image_tokens < split.ranks:
+        return f"{image_tokens} image tokens cannot be shared by {split.ranks} ranks"
+    return None
+
+
+def gangs_that_fit(cluster: Cluster, ranks: int) -> int:
+    """How many gangs of ``ranks`` the cluster holds: within nodes, or of whole nodes."""
+    if ranks <= cluster.per_node:
+        return cluster.nodes * (cluster.per_node // ranks)
+    if ranks % cluster.per_node:
+        return 0
+    return cluster.nodes // (ranks // cluster.per_node)
+
+
+def splits(ranks: int) -> list[Split]:
+    """Every Ulysses x ring of so many ranks, the largest Ulysses first."""
+    return [Split(ulysses, ranks // ulysses) for ulysses in range(ranks, 0, -1) if ranks % ulysses == 0]
+
+
+def layouts(cluster: Cluster, *, gangs: int | None = None, ranks: int | None = None) -> list[Layout]:
+    """Every way to use the cluster, or only those of so many gangs or ranks a gang."""
+    found = []
+    for size in range(1, min(cluster.devices, MOST_RANKS) + 1) if ranks is None else [ranks]:
+        most = gangs_that_fit(cluster, size)
+        if most >= (gangs or 1):
+            found += [Layout(gangs or most, split) for split in splits(size)]
+    return found

@@ -1,0 +1,122 @@
+"""Seconds of a step, a stage and a poster on a cluster. Kernels run one after the other; see DECISIONS 31."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imax_dist.planner import communication
+from imax_dist.planner.cluster import Cluster
+from imax_dist.planner.hardware import Hardware
+from imax_dist.planner.split import Split
+from imax_dist.planner.workload import Pass, Workload
+
+GUIDANCE_PASSES = 20
+"""Times that filter and Euler step read or write the float32 latents."""
+MERGE_PASSES = 6
+"""Times that merging a ring block's attention reads or writes the float32 output."""
+MAP_PASSES = 8
+"""Times that the VAE's norms and activations read or write a convolution's maps, copies included."""
+
+WIDEST_FLASH_HEAD, WIDE_HEAD_SHARE = 256, 0.3
+"""The VAE's one head of 512 channels has no flash kernel: a share of the usual rate, an assumption."""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one step on one rank, by what they go into."""
+
+    linear: float
+    attention: float
+    elementwise: float
+    starting: float
+    """Starting kernels, as far as it is not hidden behind them."""
+    communication: float
+    guidance: float
+
+    @property
+    def total(self) -> float:
+        return (
+            self.linear
+            + self.attention
+            + self.elementwise
+            + self.starting
+            + self.communication
+            + self.guidance
+        )
+
+
+def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> StepTime:
+    """One step of ``tokens`` shared by the ranks of ``split``."""
+    net, device = work.network.transformer, cluster.hardware
+    rates = device.rates_of(work.dtype)
+    own = tokens.tokens / split.ranks
+    linear = net.linear_flops(tokens.image / split.ranks, tokens.text / split.ranks) / rates.linear.at(
+        net.width
+    )
+    attention = net.attention_flops(own, tokens.tokens) / rates.attention.at(net.head_dim)
+    merging = 4.0 * MERGE_PASSES * (split.ring if split.ring > 1 else 0)
+    moved = own * net.blocks * net.width * (net.traffic[work.dtype] + merging)
+    elementwise = moved / device.memory_bandwidth
+    starting = _starting(device, net.operations, linear + attention + elementwise)
+    talking = communication.seconds(net, tokens, split, cluster, element=work.element, attention=attention)
+    latents = work.latents if tokens in work.extrapolated else work.native_latents
+    guided = 4.0 * GUIDANCE_PASSES * latents * work.latent_channels / device.memory_bandwidth
+    once = (linear, attention, elementwise, starting, talking)
+    return StepTime(*[tokens.runs * seconds for seconds in once], guided)
+
+
+@dataclass(frozen=True)
+class PosterTime:
+    """Seconds of one poster by stage; the native pass and the prompt are rank 0's, the others wait."""
+
+    prompt: float
+    native: float
+    enlarge: float
+    extrapolated: float
+    decode: float
+    step: StepTime
+    """The longest step of the last pass."""
+
+    @property
+    def total(self) -> float:
+        return self.prompt + self.native + self.enlarge + self.extrapolated + self.decode
+
+
+def poster_time(work: Workload, split: Split, cluster: Cluster) -> PosterTime:
+    """Of a poster on a gang whose model is loaded."""
+    device, alone = cluster.hardware, Split()
+    rates = device.rates_of(work.dtype)
+    native = [(each.steps, step_time(work, each, alone, cluster)) for each in work.native]
+    steps = [(each.steps, step_time(work, each, split, cluster)) for each in work.extrapolated]
+    prompt = 2.0 * work.network.encoder_parameters * work.prompt_tokens / rates.linear.at(4096.0)
+    shared = split.ranks if work.vae_in_rows else 1
+    enlarge = work.enlarged * (
+        vae_time(work, "decoder", work.native_latents, device)
+        + vae_time(work, "encoder", work.latents, device) / shared
+    )
+    return PosterTime(
+        prompt=prompt,
+        native=sum(count * step.total for count, step in native),
+        enlarge=enlarge,
+        extrapolated=sum(count * step.total for count, step in steps),
+        decode=vae_time(work, "decoder", work.latents, device) / shared,
+        step=max((step for _, step in steps or native), key=lambda step: step.total),
+    )
+
+
+def vae_time(work: Workload, half: str, latents: float, device: Hardware) -> float:
+    """One half of the VAE over a whole image, on one rank."""
+    vae, rates = work.network.autoencoder, device.rates_of(work.dtype)
+    convolutions = vae.convolution_flops(half, latents) / rates.convolution.at(vae.mean_channels(half))
+    width = vae.attention_width
+    wide = WIDE_HEAD_SHARE if width > WIDEST_FLASH_HEAD else 1.0
+    attention = vae.attention_flops(latents) / (wide * rates.attention.at(width or 1.0))
+    maps = MAP_PASSES * work.element * vae.maps(half, latents) / device.memory_bandwidth
+    kernels = convolutions + attention + maps
+    return kernels + _starting(device, vae.operations(half), kernels)
+
+
+def _starting(device: Hardware, operations: int, kernels: float) -> float:
+    """A GPU starts kernels while others run; only what takes longer than they do shows."""
+    seconds = operations * device.dispatch
+    return seconds if device.kind == "cpu" else max(0.0, seconds - kernels)

@@ -1,0 +1,170 @@
+"""What one poster computes, in tokens, steps and latent pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from imax_dist.geometry import LatentGrid
+from imax_dist.method.patch_shift import is_shifted, shifted_grid
+from imax_dist.models.blueprint import Blueprint, find_blueprint
+from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.request import Request
+from imax_dist.planner.autoencoder import Autoencoder, autoencoder_of
+from imax_dist.planner.encoders import encoder_parameters
+from imax_dist.planner.transformer import Transformer, transformer_of
+
+ELEMENT = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes a number."""
+VAE_IN_ROWS = False
+"""What the pipeline does with the VAE today."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """All parts of a model."""
+
+    name: str
+    transformer: Transformer
+    autoencoder: Autoencoder
+    encoder_parameters: int
+    """Of all text encoders together."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Equal steps of one pass: how many, over how many tokens, how often the network runs in each."""
+
+    steps: int
+    image: int
+    text: int
+    runs: int
+    """2 with classifier-free guidance, else 1."""
+
+    @property
+    def tokens(self) -> int:
+        return self.image + self.text
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One poster."""
+
+    size: str
+    network: Network
+    dtype: str
+    native: tuple[Pass, ...]
+    """On rank 0 alone."""
+    extrapolated: tuple[Pass, ...]
+    """On all ranks: the steps on the plain grid and those on the shifted one."""
+    latents: int
+    """Latent pixels of the poster."""
+    native_latents: int
+    latent_channels: int
+    prompt_tokens: int
+    enlarged: int
+    """Images that are decoded, enlarged and encoded again as the reference."""
+    vae_in_rows: bool = VAE_IN_ROWS
+    """Whether all ranks share the VAE's rows in bands, or the first rank runs it over the whole image."""
+
+    @property
+    def element(self) -> int:
+        return ELEMENT[self.dtype]
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        return self.native + self.extrapolated
+
+    @property
+    def largest(self) -> Pass:
+        """The step with the most tokens."""
+        return max(self.passes, key=lambda each: each.tokens)
+
+    @property
+    def flops(self) -> float:
+        """The transformer's, all steps together."""
+        net = self.network.transformer
+        return sum(
+            each.steps
+            * each.runs
+            * (net.linear_flops(each.image, each.text) + net.attention_flops(each.tokens, each.tokens))
+            for each in self.passes
+        )
+
+
+def workload_of(request: Request, blueprint: Blueprint, *, device: Literal["gpu", "cpu"]) -> Workload:
+    """The workload of ``request`` in the dtype the model takes on this kind of device."""
+    plan = make_plan(request, blueprint.spec)
+    types = blueprint.spec.settings.dtype
+    guided = plan.extrapolates and plan.guided
+    native = _native(plan) if guided or not plan.extrapolates else ()
+    per_step = plan.method.reference.kind == "per_step"
+    by_pixels = plan.method.reference.upsample == "pixels"
+    return Workload(
+        size=str(plan.size),
+        network=network_of(blueprint),
+        dtype=request.dtype or (types.cuda if device == "gpu" else types.cpu),
+        native=native,
+        extrapolated=_extrapolated(plan) if plan.extrapolates else (),
+        latents=plan.grid.height * plan.grid.width,
+        native_latents=plan.native_grid.height * plan.native_grid.width,
+        latent_channels=plan.spec.latent_channels,
+        prompt_tokens=plan.spec.settings.text_tokens,
+        enlarged=(len(plan.native_sigmas) - 1 if per_step else 1) if guided and by_pixels else 0,
+    )
+
+
+def workloads(requests: Sequence[Request], *, device: Literal["gpu", "cpu"]) -> list[Workload]:
+    """One a request, in order; requests that differ in prompt and seed alone share one. Raises BadValue."""
+    blueprints = {name: find_blueprint(name) for name in dict.fromkeys(each.model for each in requests)}
+    made: dict[str, Workload] = {}
+    for request in requests:
+        key = replace(request, prompt="-", seed=0).fingerprint
+        if key not in made:
+            made[key] = workload_of(request, blueprints[request.model], device=device)
+    return [made[replace(request, prompt="-", seed=0).fingerprint] for request in requests]
+
+
+def network_of(blueprint: Blueprint) -> Network:
+    """The cost of each part; parameters as stored where the weights are on this disk."""
+    spec, stored = blueprint.spec, blueprint.stored
+    encoders = [part for part in blueprint.configs if part.startswith("text_encoder")]
+    return Network(
+        name=spec.name,
+        transformer=transformer_of(
+            blueprint.configs["transformer"],
+            stored=stored.get("transformer"),
+            heads=spec.heads,
+            kv_heads=spec.kv_heads or spec.heads,
+            head_dim=spec.head_dim,
+        ),
+        autoencoder=autoencoder_of(blueprint.configs["vae"]),
+        encoder_parameters=sum(
+            stored.get(part) or encoder_parameters(blueprint.configs[part]) for part in encoders
+        ),
+    )
+
+
+def _native(plan: RenderPlan) -> tuple[Pass, ...]:
+    image = plan.native_grid.tokens(plan.spec.patch).count
+    text = plan.spec.settings.text_tokens
+    return (Pass(len(plan.native_sigmas) - 1, image, text, _runs(plan, plan.native_guidance_scale)),)
+
+
+def _extrapolated(plan: RenderPlan) -> tuple[Pass, ...]:
+    steps = len(plan.sigmas) - 1
+    shifted = sum(is_shifted(index) for index in range(steps)) if plan.method.patch_shift else 0
+    text = plan.spec.settings.text_tokens * plan.copies.literal
+    runs = _runs(plan, plan.guidance_scale)
+    counts: list[tuple[int, LatentGrid]] = [
+        (shifted, shifted_grid(plan.grid)),
+        (steps - shifted, plan.grid),
+    ]
+    return tuple(
+        Pass(count, grid.tokens(plan.spec.patch).count, text, runs) for count, grid in counts if count
+    )
+
+
+def _runs(plan: RenderPlan, scale: float) -> int:
+    return 2 if plan.spec.guidance == "classifier_free" and scale != 1.0 else 1
