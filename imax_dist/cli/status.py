@@ -50,12 +50,12 @@ def print_rows(rows: Sequence[Row], *, as_json: bool) -> None:
         print(json.dumps({"counts": counts, "jobs": [row.as_json() for row in rows]}))
         return
     width = max([len("poster"), *(len(row.job.id) for row in rows)])
-    room = max(LEAST_NOTE, shutil.get_terminal_size((140, 24)).columns - width - 52)
-    print(f"{'poster':<{width}}  {'state':<9}  {'size':>11}  {'tries':>5}  {'since':<14}  note")
+    room = max(LEAST_NOTE, shutil.get_terminal_size((140, 24)).columns - width - 50)
+    print(f"{'poster':<{width}}  {'state':<9}  {'size':>11}  {'tries':>5}  {'since':<12}  note")
     for row in rows:
         size = row.job.request.size or "2x native"
         note = textwrap.shorten(row.note(), room, placeholder=" ...")
-        columns = f"{row.state_name:<9}  {size:>11}  {row.attempts:>5}  {since(row.changed):<14}"
+        columns = f"{row.state_name:<9}  {size:>11}  {row.attempts:>5}  {since(row.changed):<12}"
         print(f"{row.job.id:<{width}}  {columns}  {note}".rstrip())
     print(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no posters")
 

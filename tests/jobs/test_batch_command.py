@@ -157,7 +157,7 @@ def test_a_batch_with_nothing_to_do_starts_no_ray(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from imax_dist.jobs import batch as jobs_batch
-    from imax_dist.jobs.state import Cancelled
+    from imax_dist.jobs.state import Cancelled, Failed
     from imax_dist.jobs.store import Store
 
     manifest = tmp_path / "m.jsonl"
@@ -174,6 +174,21 @@ def test_a_batch_with_nothing_to_do_starts_no_ray(
     store.close()
     assert main(["batch", str(manifest), "--out", str(out), "-q"]) == 0
     assert "1 cancelled" in capsys.readouterr().out
+    store = Store(out / "batch.sqlite")
+    store.move("a", Failed("BadValue", "no such size", attempts=1))
+    store.close()
+    assert main(["batch", str(manifest), "--out", str(out), "-q"]) == 76
+    assert "no such size" in capsys.readouterr().out
+
+
+def test_a_read_only_disk_is_said_before_anything_starts(
+    small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"id": "a", "prompt": "x"}\n')
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert main(["batch", str(manifest), "--out", str(small_disk / "out"), "-q"]) == 73
+    assert "Read-only file system" in capsys.readouterr().err
 
 
 def test_check_lists_every_mistake_and_starts_nothing(

@@ -6,10 +6,9 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -319,18 +318,6 @@ def test_a_full_disk_ends_the_batch_and_loses_no_step(
     assert any("resumed after step" in text for text in heard)
     done = json.loads((out / "sea" / "DONE").read_text())
     assert done["latents_sha256"] == storm[0].done("calm")["latents_sha256"]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with 3 MB of room."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk needs the right to mount a tmpfs")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def test_a_gang_of_two_makes_the_pictures_of_one_process(small_ray: None, tmp_path: Path) -> None:
