@@ -119,6 +119,8 @@ class Attempts:
             watch.stage = fields["stage"]
         elif name == "stage.done":
             watch.stage = "between"
+            if fields["stage"] not in policy.STEPPING:
+                slot.remember(self._key(job_id, fields["stage"]), fields["seconds"])
         elif name == "step":
             slot.remember(self._key(job_id, watch.stage), fields["seconds"])
             self.board.step(job_id, fields["stage"], fields["index"], fields["steps"])

@@ -65,15 +65,16 @@ def allowed_silence(
 ) -> float:
     """Seconds until the next sign of life is overdue.
 
-    ``seconds`` are this gang's own steps of this size; every hang of the job so far (``patience``) doubles
-    the allowance, so that a deadline set too short does not end a poster.
+    ``seconds`` are this gang's own steps of this size, or whole stages where there are no steps; every hang
+    of the job so far (``patience``) doubles the allowance, so that a deadline set too short does not end a
+    poster.
     """
-    if stage not in STEPPING:
-        allowed = deadlines.stage
-    elif not seconds:
-        allowed = deadlines.first_step
+    stepping = stage in STEPPING
+    if not seconds:
+        allowed = deadlines.first_step if stepping else deadlines.stage
     else:
-        allowed = max(deadlines.step_least, deadlines.step_factor * statistics.median(seconds))
+        least = deadlines.step_least if stepping else min(deadlines.stage_least, deadlines.stage)
+        allowed = max(least, deadlines.step_factor * statistics.median(seconds))
     return allowed * 2.0 ** min(patience, 10)
 
 

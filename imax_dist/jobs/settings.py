@@ -21,7 +21,9 @@ class Deadlines:
     step_least: float = 5.0
     """Never less than this a step."""
     stage: float = 1800.0
-    """Load, prompt, enlarge, decode and write."""
+    """Load, prompt, enlarge, decode and write, the first time for a model and size."""
+    stage_least: float = 60.0
+    """From then on ``step_factor`` times the gang's own median of that stage, never less than this."""
     heartbeat: float = 20.0
     """A rank whose process does not answer at all."""
     settle: float = 2.0

@@ -12,7 +12,7 @@ from imax_dist.jobs.task import Gang, Work
 
 REMEMBERED_STEPS = 64
 StepKey = tuple[str, str, str]
-"""Stage, model, size: steps of one kind take about the same time."""
+"""Stage, model, size: steps of one kind take about the same time, and so do stages without steps."""
 
 
 @dataclass

@@ -101,7 +101,8 @@ def test_backoff_doubles_up_to_its_limit(fruitless: int, seconds: float) -> None
     ("stage", "steps", "patience", "seconds"),
     [
         ("load", [], 0, 50.0),
-        ("decode", [1.0], 0, 50.0),
+        ("decode", [1.0], 0, 30.0),
+        ("decode", [2.0, 4.0, 90.0], 1, 80.0),
         ("extrapolated", [], 0, 40.0),
         ("extrapolated", [0.1, 0.1, 9.0], 0, 5.0),
         ("extrapolated", [2.0, 1.0, 90.0], 0, 20.0),
@@ -112,7 +113,7 @@ def test_backoff_doubles_up_to_its_limit(fruitless: int, seconds: float) -> None
 def test_silence_is_judged_by_stage_and_the_gangs_own_median(
     stage: str, steps: list[float], patience: int, seconds: float
 ) -> None:
-    deadlines = Deadlines(first_step=40, step_factor=10, step_least=5, stage=50)
+    deadlines = Deadlines(first_step=40, step_factor=10, step_least=5, stage=50, stage_least=30)
     assert allowed_silence(deadlines, stage, steps, patience=patience) == seconds
 
 
