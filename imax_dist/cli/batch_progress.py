@@ -74,13 +74,15 @@ class BatchProgress:
             "job.proofed": lambda f: self._over(f, f"{f['job']} has its proof"),
             "job.failed": lambda f: self._over(f, f"{f['job']} FAILED: {f['message']}"),
             "job.cancelled": lambda f: self._over(f, f"{f['job']} cancelled"),
+            "batch.stopping": lambda _: self._close(),
             "batch.done": lambda _: self._close(),
         }
         line = lines[name](fields) if name in lines else None
         if line is not None and not self.quiet:
-            self._print(line)
+            self.say(line)
 
-    def _print(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """A line on stderr, above the bars if there are any."""
         if self._bars is not None:
             self._bars.write(line)
         else:

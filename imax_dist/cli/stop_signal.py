@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 PREEMPTED = 75
@@ -33,4 +34,8 @@ class StopSignal:
             os._exit(128 + number)
         self.asked = True
         if not self.quiet:
-            print("stopping after this step; once more to leave at once", file=sys.stderr, flush=True)
+            self._say("stopping after this step; once more to leave at once")
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
