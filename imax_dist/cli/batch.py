@@ -67,7 +67,7 @@ def _render(options: argparse.Namespace, batch: Batch) -> int:
 
     with BatchProgress(quiet=options.quiet) as progress:
         try:
-            rows = run_batch(batch, watch=progress.watch, arm=StopSignal(progress.say).arm)
+            rows = run_batch(batch, watch=progress.watch, arm=StopSignal(say=progress.say).arm)
         except Preempted as stopped:
             raise Preempted(f"{stopped} ({progress.counts()})") from None
     print_rows(rows, as_json=options.json)

@@ -12,11 +12,15 @@ PREEMPTED = 75
 
 
 class StopSignal:
-    """Callable: has someone asked this process to stop? ``quiet``: another rank says so to the user."""
+    """Callable: has someone asked this process to stop?
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    ``quiet``: another rank says so to the user. ``say`` prints a line where something else draws on stderr.
+    """
+
+    def __init__(self, *, quiet: bool = False, say: Callable[[str], None] | None = None) -> None:
         self.asked = False
         self.quiet = quiet
+        self._say = say or _to_stderr
         self.arm()
 
     def arm(self) -> StopSignal:
