@@ -60,6 +60,7 @@ class BatchProgress:
     def _hear(self, name: str, fields: dict[str, Any]) -> None:
         lines = {
             "batch.started": self._start,
+            "batch.planned": lambda f: f["text"],
             "cluster.starting": lambda f: f"starting Ray {where(f['ray'])}",
             "gang.building": lambda f: f"{f['gang']}: starting {ranks(f['ranks'])}",
             "gang.ready": lambda f: f"{f['gang']}: {ranks(f['ranks'])} ready after {f['seconds']:.1f} s",

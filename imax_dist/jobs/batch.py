@@ -22,6 +22,7 @@ from imax_dist.jobs.lock import hold, lock_path
 from imax_dist.jobs.metrics import PoolMetrics
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.settings import PoolSettings
+from imax_dist.jobs.sizing import Host, ray_hosts, settle, this_host
 from imax_dist.jobs.store import Row, Store, store_path, who
 from imax_dist.jobs.surroundings import Surroundings
 from imax_dist.output.atomic import require_writable
@@ -50,7 +51,9 @@ def load_pool_settings(name: str, changes: dict[str, Any]) -> PoolSettings:
         raise MissingInput(f"pool settings {name} do not exist")
     mapping = load_yaml(Path(name)) if by_path else load_named("jobs", name)
     where = name if by_path else f"configs/jobs/{name}.yaml"
-    return settings_from(PoolSettings, {**mapping, **changes}, where=where)
+    given = {**mapping, **changes}
+    left = [key for key in ("gangs", "ranks") if key not in given]
+    return settings_from(PoolSettings, {"open": left, **given}, where=where)
 
 
 def no_listener(board: Board) -> Listener:
@@ -78,6 +81,8 @@ def run_batch(
     """
     arm()
     load_parallel(batch.settings)
+    if batch.ray == "local" and batch.jobs is not None:
+        settle(batch.settings, [job.request for job in batch.jobs], [this_host()])
     require_writable(batch.out)
     path = store_path(batch.out, batch.shard)
     note = f"{who()} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
@@ -98,20 +103,33 @@ def _run(batch: Batch, board: Board, listen: Listener, arm: Callable[[], Callabl
     listen = both(listen, _log(batch.out / "events.jsonl"))
     listen("batch.started", {"posters": len(board.jobs), "waiting": len(board.waiting())})
     if not board.over:
+        settings = batch.settings
+        if batch.ray == "local":
+            settings = _settled(settings, board, [this_host()], listen)
         listen("cluster.starting", {"ray": batch.ray})
-        with ray_cluster(batch.ray, batch.settings):
+        with ray_cluster(batch.ray, settings):
+            settings = _settled(settings, board, ray_hosts(), listen)
             listen = both(listen, PoolMetrics(board))
             around = Surroundings(listen=listen, stop=arm())
             pool = Pool(
                 board,
-                RayGangs(batch.settings),
-                batch.settings,
+                RayGangs(settings),
+                settings,
                 out=batch.out,
                 proofs_only=batch.proofs_only,
                 around=around,
             )
             pool.run()
     listen("batch.done", {})
+
+
+def _settled(settings: PoolSettings, board: Board, hosts: Sequence[Host], listen: Listener) -> PoolSettings:
+    """Gangs and ranks for what is waiting, where nobody named them."""
+    requests = [board.jobs[job_id].request for job_id, _ in board.waiting()]
+    chosen, sentence = settle(settings, requests, hosts)
+    if sentence:
+        listen("batch.planned", {"text": sentence, "gangs": chosen.gangs, "ranks": chosen.ranks})
+    return chosen
 
 
 def _log(path: Path) -> Listener:

@@ -213,6 +213,8 @@ class RayGang:
 def load_parallel(settings: PoolSettings) -> ParallelSettings:
     """The named file of configs/parallel. Raises BadConfig."""
     mapping = load_named("parallel", settings.parallel)
+    if settings.ulysses is not None and mapping.get("ulysses") is None and mapping.get("ring") is None:
+        mapping["ulysses"] = settings.ulysses
     return from_mapping(ParallelSettings, mapping, where=f"configs/parallel/{settings.parallel}.yaml")
 
 

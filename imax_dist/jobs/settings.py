@@ -73,6 +73,12 @@ class PoolSettings:
     gangs: int = 1
     ranks: int = 1
     """Ranks of a gang; they render one poster together."""
+    open: tuple[str, ...] = ()
+    """Which of ``gangs`` and ``ranks`` nobody named: the planner chooses them (jobs/sizing.py)."""
+    ulysses: int | None = None
+    """Ulysses degree of a gang; None: as the parallel file says."""
+    hardware: str | None = None
+    """A name of configs/hardware or a file, for the planner; None: by what the cluster has."""
     most_ranks: int | None = None
     """A poster that runs out of memory is tried on twice the ranks, up to this many."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from imax_dist.planner.unknown import UnknownCost
+
 
 class Convolution(NamedTuple):
     """``kernel`` x ``kernel``; ``scale`` is its output's side in latent pixels' sides."""
@@ -62,7 +64,9 @@ class Autoencoder:
 
 
 def autoencoder_of(config: Mapping[str, Any]) -> Autoencoder:
-    """AutoencoderKL of ``config``."""
+    """AutoencoderKL of ``config``. Raises UnknownCost for another kind of VAE."""
+    if not {"block_out_channels", "latent_channels"} <= set(config):
+        raise UnknownCost(f"the cost of a {config.get('_class_name')} is not known, only AutoencoderKL's")
     channels = [int(c) for c in config["block_out_channels"]]
     latent, colours = int(config["latent_channels"]), int(config.get("in_channels", 3))
     depth, last = int(config.get("layers_per_block", 1)), channels[-1]

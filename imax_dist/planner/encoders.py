@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from imax_dist.errors import BadValue
+from imax_dist.planner.unknown import UnknownCost
 
 
 def t5(config: Mapping[str, Any]) -> int:
@@ -32,10 +32,10 @@ ENCODERS: dict[str, Callable[[Mapping[str, Any]], int]] = {
 
 
 def encoder_parameters(config: Mapping[str, Any]) -> int:
-    """Of the encoder this config.json describes. Raises BadValue for a class that is not known."""
+    """Of the encoder this config.json describes. Raises UnknownCost for a class that is not known."""
     kind = str((config.get("architectures") or ["?"])[0])
     if kind not in ENCODERS:
-        raise BadValue(
+        raise UnknownCost(
             f"the size of a {kind} is not known without its weights; download the model first, "
             f"known: {', '.join(ENCODERS)}"
         )

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from imax_dist.config import from_mapping, load_named, load_yaml, named_configs, suggestion
 from imax_dist.errors import BadConfig, BadValue
 from imax_dist.planner.quantity import quantity
+from imax_dist.planner.unknown import UnknownCost
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ class Hardware:
     measured: bool
 
     def rates_of(self, dtype: str) -> Rates:
-        """Raises BadValue for a dtype this description holds no rates of."""
+        """Raises UnknownCost for a dtype this description holds no rates of."""
         if dtype not in self.rates:
-            raise BadValue(
+            raise UnknownCost(
                 f"hardware {self.name} has no rates for {dtype}, only for {', '.join(self.rates)}; "
                 "choose one of these with --dtype"
             )

@@ -7,11 +7,11 @@ from dataclasses import replace
 from math import sqrt
 
 from imax_dist.config import named_configs
-from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize
 from imax_dist.planner.choose import Rejected, best_split
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.hardware import load_hardware
+from imax_dist.planner.unknown import UnknownCost
 from imax_dist.planner.workload import Pass, Workload
 
 MOST_NODES = 64
@@ -60,7 +60,7 @@ def _larger_device(work: Workload, cluster: Cluster) -> str | None:
         try:
             if any(best_split(work, ranks, other) for ranks in (1, other.per_node, other.devices)):
                 return str(other)
-        except BadValue:  # it has no rates for the dtype
+        except UnknownCost:  # it has no rates for the dtype
             continue
     return None
 

@@ -61,8 +61,15 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
     talking = communication.seconds(net, tokens, split, cluster, element=work.element, attention=attention)
     latents = work.latents if tokens in work.extrapolated else work.native_latents
     guided = 4.0 * GUIDANCE_PASSES * latents * work.latent_channels / device.memory_bandwidth
-    once = (linear, attention, elementwise, starting, talking)
-    return StepTime(*[tokens.runs * seconds for seconds in once], guided)
+    runs = tokens.runs
+    return StepTime(
+        linear=runs * linear,
+        attention=runs * attention,
+        elementwise=runs * elementwise,
+        starting=runs * starting,
+        communication=runs * talking,
+        guidance=guided,
+    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from imax_dist.errors import BadValue
+from imax_dist.planner.unknown import UnknownCost
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,14 @@ def transformer_of(
     """The cost of the transformer of ``config``; ``stored`` is the number of parameters on disk, if known.
 
     A class without an entry is taken for a single stream whose every parameter works on every token:
-    2 FLOPs a parameter and token. Raises BadValue if such a model is not on disk.
+    2 FLOPs a parameter and token. Raises UnknownCost if such a model is not on disk.
     """
     kind = str(config.get("_class_name"))
     if kind in TRANSFORMERS:
         return TRANSFORMERS[kind](config)
     blocks = sum(int(config.get(key) or 0) for key in ("num_layers", "num_single_layers", "n_layers"))
     if stored is None or not blocks:
-        raise BadValue(
+        raise UnknownCost(
             f"the cost of a {kind} is not known without its weights; download the model first, "
             f"known: {', '.join(TRANSFORMERS)}"
         )

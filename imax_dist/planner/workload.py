@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from imax_dist.config import choice
 from imax_dist.geometry import LatentGrid
 from imax_dist.method.patch_shift import is_shifted, shifted_grid
 from imax_dist.models.blueprint import Blueprint, find_blueprint
@@ -97,14 +98,16 @@ def workload_of(request: Request, blueprint: Blueprint, *, device: Literal["gpu"
     """The workload of ``request`` in the dtype the model takes on this kind of device."""
     plan = make_plan(request, blueprint.spec)
     types = blueprint.spec.settings.dtype
-    guided = plan.extrapolates and plan.guided
+    dtype = request.dtype or (types.cuda if device == "gpu" else types.cpu)
+    choice("dtype", dtype, ELEMENT)
+    guided = plan.extrapolates and plan.uses_native
     native = _native(plan) if guided or not plan.extrapolates else ()
     per_step = plan.method.reference.kind == "per_step"
     by_pixels = plan.method.reference.upsample == "pixels"
     return Workload(
         size=str(plan.size),
         network=network_of(blueprint),
-        dtype=request.dtype or (types.cuda if device == "gpu" else types.cpu),
+        dtype=dtype,
         native=native,
         extrapolated=_extrapolated(plan) if plan.extrapolates else (),
         latents=plan.grid.height * plan.grid.width,

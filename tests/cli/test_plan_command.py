@@ -44,7 +44,8 @@ def test_a_manifest_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--gpus", "8xH100", "--count", "0"], 64, "--count 0 is outside"),
         (["--gpus", "8xH100", "--ranks", "0"], 64, "--ranks 0 must be at least 1"),
         (["--gpus", "8xH100", "--hardware", "none.yaml"], 64, "hardware file none.yaml does not exist"),
-        (["--gpus", "2xcpu", "--dtype", "bfloat16"], 64, "has no rates for bfloat16"),
+        (["--gpus", "2xcpu", "--dtype", "bfloat8"], 78, "dtype: 'bfloat8' is not known"),
+        (["--gpus", "8xH100", "--dtype", "float64", *FLUX], 64, "H100 has no rates for float64"),
         (["--gpus", "8xH100", "--model", "nobody/nothing"], 66, "is not on this disk"),
     ],
 )

@@ -190,5 +190,5 @@ def test_the_shipped_pool_files_load() -> None:
     assert {"default", "local", "strangers"} <= set(named_configs("jobs"))
     for name in named_configs("jobs"):
         assert load_pool_settings(name, {}).ranks >= 1
-    assert load_pool_settings("default", {}) == PoolSettings()
+    assert load_pool_settings("default", {}) == PoolSettings(open=("gangs", "ranks"))
     assert load_pool_settings("strangers", {}).limits.models == ("embedded", "flux-dev", "flux-schnell")

@@ -1,0 +1,123 @@
+"""Gangs and ranks of a batch that names none: the planner chooses by posters and cluster."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imax_dist.config import named_configs
+from imax_dist.jobs.settings import PoolSettings
+from imax_dist.pipeline.request import Request
+from imax_dist.planner.choose import choose
+from imax_dist.planner.cluster import Cluster
+from imax_dist.planner.describe import one_line
+from imax_dist.planner.hardware import Hardware, load_hardware
+from imax_dist.planner.unknown import UnknownCost
+from imax_dist.planner.workload import workloads
+
+MEASURED_FILE = "imax-hardware.yaml"
+"""What imax doctor --measure writes; taken from the working folder where there is one."""
+
+
+class Host(NamedTuple):
+    """What one machine has; ``gpu`` is its kind as Ray or CUDA name it."""
+
+    cores: int
+    gpus: int
+    gpu: str
+    memory: float
+    """Bytes of the host's memory that ranks may use, all together."""
+
+
+def settle(
+    settings: PoolSettings, requests: Sequence[Request], hosts: Sequence[Host]
+) -> tuple[PoolSettings, str]:
+    """``settings`` with what was left open chosen, and a line that says so.
+
+    Raises BadValue, with what would work, if a poster fits nowhere. Where the network or the
+    GPU is not known to the planner, every device becomes a gang of its own, and the line says so.
+    """
+    if not settings.open or not requests or not hosts:
+        return settings, ""
+    wants_gpu = settings.device == "cuda" or (settings.device == "auto" and any(host.gpus for host in hosts))
+    able = [host for host in hosts if host.gpus] if wants_gpu else list(hosts)
+    counts = [host.gpus if wants_gpu else host.cores // settings.cpus_per_rank for host in able]
+    per_node = max(1, min(counts, default=1))
+    fixed = {name: getattr(settings, name) for name in ("gangs", "ranks") if name not in settings.open}
+    try:
+        hardware = _hardware(able, gpu=wants_gpu, settings=settings)
+        cluster = Cluster(hardware, per_node, len(able) or 1)
+        choice = choose(workloads(requests, device=hardware.kind), cluster, **fixed)
+    except UnknownCost as error:
+        gangs = fixed.get("gangs") or min(len(requests), sum(counts) // fixed.get("ranks", 1)) or 1
+        chosen = replace(settings, gangs=gangs, ranks=fixed.get("ranks", 1), open=())
+        return chosen, f"not planned ({error}): {chosen.gangs} gangs x {chosen.ranks} ranks"
+    layout = choice.chosen.layout
+    ulysses = layout.split.ulysses if layout.split.ranks > 1 else None
+    spans = layout.split.ranks > per_node
+    chosen = replace(
+        settings,
+        gangs=layout.gangs,
+        ranks=layout.split.ranks,
+        ulysses=ulysses,
+        placement="PACK" if spans else settings.placement,
+        open=(),
+    )
+    return chosen, one_line(choice)
+
+
+def this_host() -> Host:
+    """The machine this runs on."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    pinned = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if pinned else os.cpu_count() or 1
+    memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return Host(cores, gpus, torch.cuda.get_device_name(0) if gpus else "", memory)
+
+
+def ray_hosts() -> list[Host]:
+    """The living nodes of the Ray cluster this process is connected to."""
+    import ray
+
+    return [
+        _host(node["Resources"]) for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")
+    ]
+
+
+def _host(resources: dict[str, Any]) -> Host:
+    kinds = [name.partition(":")[2] for name in resources if name.startswith("accelerator_type:")]
+    return Host(
+        cores=int(resources.get("CPU", 0)),
+        gpus=int(resources.get("GPU", 0)),
+        gpu=kinds[0] if kinds else "",
+        memory=float(resources.get("memory", 0.0)),
+    )
+
+
+def _hardware(hosts: Sequence[Host], *, gpu: bool, settings: PoolSettings) -> Hardware:
+    """The pool's own file, a measured one that lies here, or the description of that kind of device."""
+    measured = MEASURED_FILE if Path(MEASURED_FILE).is_file() else None
+    if settings.hardware or measured:
+        found = load_hardware(settings.hardware or str(measured))
+        if found.kind == ("gpu" if gpu else "cpu"):
+            return found if gpu else _with_memory(found, hosts)
+    if not gpu:
+        return _with_memory(load_hardware("cpu"), hosts)
+    kind = hosts[0].gpu if hosts else ""
+    words = re.split(r"[^A-Za-z0-9]+", kind.upper())
+    for name in named_configs("hardware"):
+        if name.upper() in words:
+            return load_hardware(name)
+    raise UnknownCost(f"configs/hardware does not describe a {kind or 'GPU of an unknown kind'}")
+
+
+def _with_memory(hardware: Hardware, hosts: Sequence[Host]) -> Hardware:
+    """With the least of the hosts' own memories."""
+    known = [host.memory for host in hosts if host.memory]
+    return replace(hardware, memory=min(known)) if known else hardware
