@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
             rendering = _render(options, request, topology, bars=bars, stop=stop)
         finally:
             bars.close()
-        if rendering.pixels is not None:
+        if rendering.picture is not None:
             _finish(options, rendering, recipe, bars)
     return 0
 
@@ -113,8 +113,8 @@ def _finish(
     from imax_dist.output.poster import write_poster
     from imax_dist.pipeline.checkpoint import CheckpointFolder
 
-    assert rendering.pixels is not None
-    complete = write_poster(options.out, rendering.pixels, rendering.recipe)
+    assert rendering.picture is not None
+    complete = write_poster(options.out, rendering.picture.bands(), rendering.recipe)
     CheckpointFolder(checkpoint_folder(options.out)).remove()
     result = {
         "out": str(options.out),

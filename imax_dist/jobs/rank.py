@@ -126,10 +126,10 @@ class Rank:
             stop=lambda: task.job_id in self._stop_asked,
             show_native=lambda pixels: write_native(folder.path / "native.png", pixels),
         )
-        if rendering.pixels is None:
+        if rendering.picture is None:
             return {}
         with stage(self._listener(task), "write"):
-            recipe = write_poster(folder.poster, rendering.pixels, rendering.recipe)
+            recipe = write_poster(folder.poster, rendering.picture.bands(), rendering.recipe)
             facts = {
                 "pixels_sha256": recipe["pixels_sha256"],
                 "latents_sha256": hash_tensor(rendering.latents),

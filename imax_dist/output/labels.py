@@ -52,6 +52,14 @@ class PixelHash:
         return self._digest.hexdigest()
 
 
+def hash_of(bands: Bands) -> str:
+    """The hash of all rows."""
+    digest = PixelHash(bands)
+    for band in bands.read():
+        digest.update(band)
+    return digest.text
+
+
 def hashed(bands: Bands) -> tuple[Bands, PixelHash]:
     """``bands``, to be read once, with a hash that grows as they are."""
     digest = PixelHash(bands)

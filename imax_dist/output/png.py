@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,45 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from imax_dist.errors import BadManifest, MissingInput
 from imax_dist.output.atomic import write_file
+from imax_dist.output.bands import Bands, bands_of_array
 from imax_dist.output.pixels import EightBit
+from imax_dist.output.png_stream import (
+    SIGNATURE,
+    SOFTWARE,
+    chunk,
+    header_chunk,
+    packet_chunk,
+    resolution_chunk,
+    write_rows,
+)
 from imax_dist.output.xmp import packet
 
 RECIPE_KEY = "imax-recipe"
-XMP_KEY = "XML:com.adobe.xmp"
 LARGEST_RECIPE = 4 << 20
 
 
-def write_png(path: Path, image: EightBit, recipe: dict[str, Any], *, dpi: float | None = None) -> None:
-    """Write (H, W, 3) bytes with the recipe as compressed text; the same input gives the same file."""
-    information = PngImagePlugin.PngInfo()
-    information.add_itxt(RECIPE_KEY, json.dumps(recipe, ensure_ascii=False), zip=True)
-    information.add_text("Software", "imax-dist")
-    information.add_itxt(XMP_KEY, packet(recipe, media="image/png", whole=False))
-    picture = Image.fromarray(image)
-    options = {} if dpi is None else {"dpi": (dpi, dpi)}
-    write_file(path, lambda temporary: picture.save(temporary, format="PNG", pnginfo=information, **options))
+def write_png(
+    path: Path, image: EightBit | Bands, recipe: dict[str, Any], *, dpi: float | None = None
+) -> None:
+    """Write 8-bit RGB, an array (H, W, 3) or bands, with the recipe as compressed text.
+
+    The same input gives the same file. Memory does not grow with the height of bands.
+    """
+    bands = image if isinstance(image, Bands) else bands_of_array(image)
+    text = zlib.compress(json.dumps(recipe, ensure_ascii=False).encode())
+    xmp = packet(recipe, media="image/png", whole=False).encode()
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.write(SIGNATURE + header_chunk(bands))
+            if dpi is not None:
+                file.write(resolution_chunk(dpi))
+            file.write(chunk(b"tEXt", b"Software\0" + SOFTWARE))
+            file.write(chunk(b"iTXt", RECIPE_KEY.encode() + b"\0\1\0\0\0" + text))
+            file.write(packet_chunk(xmp))
+            write_rows(file, bands)
+
+    write_file(path, write)
 
 
 def write_plain_png(path: Path, image: EightBit) -> None:

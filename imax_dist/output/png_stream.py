@@ -16,6 +16,8 @@ from imax_dist.output.deflate import PIECE, packed, unpacked
 from imax_dist.output.labels import Labels, hashed
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SOFTWARE = b"imax-dist rows"
+"""Marks files whose rows are packed by ``deflate.packed`` and read back by it."""
 XMP_KEY = b"XML:com.adobe.xmp"
 RGB = 2
 INCHES_PER_METRE = 1 / 0.0254
@@ -34,16 +36,21 @@ def write_print_png(path: Path, bands: Bands, labels: Labels) -> str:
         with temporary.open("r+b") as file:
             file.write(SIGNATURE + _header(bands, labels))
             packet_at = file.tell()
-            file.write(_packet_chunk(labels.draft))
-            for piece in packed(read):
-                if piece:
-                    file.write(chunk(b"IDAT", piece))
-            file.write(chunk(b"IEND", b""))
+            file.write(packet_chunk(labels.draft))
+            write_rows(file, read)
             file.seek(packet_at)
-            file.write(_packet_chunk(labels.xmp(digest.text)))
+            file.write(packet_chunk(labels.xmp(digest.text)))
 
     write_file(path, write)
     return digest.text
+
+
+def write_rows(file: BinaryIO, bands: Bands) -> None:
+    """The picture's own chunks, and the end."""
+    for piece in packed(bands):
+        if piece:
+            file.write(chunk(b"IDAT", piece))
+    file.write(chunk(b"IEND", b""))
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -52,18 +59,18 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def own_layout(path: Path) -> tuple[ImageSize, int] | None:
-    """Size and bits of an RGB PNG that ``write_print_png`` made; None for other PNGs (use a decoder)."""
+    """Size and bits of an RGB PNG that this program wrote; None for other PNGs (use a decoder)."""
     with path.open("rb") as file:
         head = file.read(33)
         rest = file.read(4096)
-    if len(head) < 33 or head[:8] != SIGNATURE or b"Software\0imax-dist print" not in rest:
+    if len(head) < 33 or head[:8] != SIGNATURE or b"Software\0" + SOFTWARE not in rest:
         return None
     width, height, bits, colour = struct.unpack(">IIBB", head[16:26])
     return (ImageSize(width, height), bits) if colour == RGB else None
 
 
 def read_own(path: Path, size: ImageSize, bits: int) -> Bands:
-    """The bands of a PNG that ``write_print_png`` made; reading raises BadManifest if it is torn."""
+    """The bands of a PNG that this program wrote; reading raises BadManifest if it is torn."""
     return Bands(
         size,
         3,
@@ -73,22 +80,32 @@ def read_own(path: Path, size: ImageSize, bits: int) -> Bands:
 
 
 def _header(bands: Bands, labels: Labels) -> bytes:
-    size = bands.size
-    shape = struct.pack(">IIBBBBB", size.width, size.height, bands.bits, RGB, 0, 0, 0)
-    per_metre = round(labels.sheet.dpi * INCHES_PER_METRE)
     name = labels.profile.name.encode("latin-1", "replace")[:79]
     profile = name + b"\0\0" + zlib.compress(labels.profile.data)
     return b"".join(
         [
-            chunk(b"IHDR", shape),
-            chunk(b"pHYs", struct.pack(">IIB", per_metre, per_metre, 1)),
-            chunk(b"tEXt", b"Software\0imax-dist print"),
+            header_chunk(bands),
+            resolution_chunk(labels.sheet.dpi),
+            chunk(b"tEXt", b"Software\0" + SOFTWARE),
             chunk(b"iCCP", profile),
         ]
     )
 
 
-def _packet_chunk(xmp: bytes) -> bytes:
+def header_chunk(bands: Bands) -> bytes:
+    """Size and bits of RGB rows."""
+    size = bands.size
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", size.width, size.height, bands.bits, RGB, 0, 0, 0))
+
+
+def resolution_chunk(dpi: float) -> bytes:
+    """Pixels per metre, as whole numbers."""
+    per_metre = round(dpi * INCHES_PER_METRE)
+    return chunk(b"pHYs", struct.pack(">IIB", per_metre, per_metre, 1))
+
+
+def packet_chunk(xmp: bytes) -> bytes:
+    """An XMP packet."""
     return chunk(b"iTXt", XMP_KEY + b"\0\0\0\0\0" + xmp)
 
 

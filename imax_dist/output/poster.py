@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imax_dist.output.atomic import write_json
-from imax_dist.output.bands import bands_of_array
+from imax_dist.output.bands import Bands, bands_of_array
 from imax_dist.output.finish import check, finish, inherit
-from imax_dist.output.pixels import EightBit, pixels_hash, to_eight_bit
+from imax_dist.output.labels import hash_of
+from imax_dist.output.pixels import rounded, to_eight_bit
 from imax_dist.output.png import write_png
 from imax_dist.output.settings import FinishSettings, kind_of, read_outputs
 from imax_dist.output.source import Picture
@@ -25,18 +26,19 @@ def recipe_path(path: Path) -> Path:
     return path.with_suffix(".recipe.json")
 
 
-def write_poster(path: Path, pixels: Tensor, recipe: dict[str, Any]) -> dict[str, Any]:
+def write_poster(path: Path, pixels: Tensor | Bands, recipe: dict[str, Any]) -> dict[str, Any]:
     """Write ``path`` (PNG, or a print file from the floats), the request's print files, and the recipe.
 
-    ``pixels`` are (H, W, 3) floats in [0, 1]. Returns the recipe with the hash of the pixels in 8 bits and a
+    ``pixels`` are (H, W, 3) floats in [0, 1], whole or in bands; bands are read a few times, and memory does
+    not grow with their height. Returns the recipe with the hash of the pixels in 8 bits and a
     record of each print file. Raises CannotWrite or NoPermission; no file is left then.
     """
-    image = to_eight_bit(pixels)
-    complete = {**recipe, "pixels_sha256": pixels_hash(image)}
-    picture = Picture(bands_of_array(pixels.float().numpy()), None, complete)
+    bands = pixels if isinstance(pixels, Bands) else bands_of_array(pixels.float().numpy())
+    complete = {**recipe, "pixels_sha256": hash_of(rounded(bands))}
+    picture = Picture(bands, None, complete)
     written: list[Path] = []
     try:
-        told = {**complete, **_main_file(path, image, picture, written)}
+        told = {**complete, **_main_file(path, picture, written)}
         told |= _print_files(path, picture, written)
         write_json(recipe_path(path), told)
     except Exception:
@@ -61,12 +63,12 @@ def require_printable(path: Path, request: Mapping[str, Any]) -> None:
         check(path.with_suffix(f".{ending}"), settings)
 
 
-def _main_file(path: Path, image: EightBit, picture: Picture, written: list[Path]) -> dict[str, Any]:
+def _main_file(path: Path, picture: Picture, written: list[Path]) -> dict[str, Any]:
     recipe = picture.recipe or {}
     if kind_of(path) == "png":
         sheet = inherit(FinishSettings(), recipe).sheet()
         asked: float | None = recipe.get("request", {}).get("dpi")
-        write_png(path, image, recipe, dpi=asked or (sheet.dpi if sheet else None))
+        write_png(path, rounded(picture.bands), recipe, dpi=asked or (sheet.dpi if sheet else None))
         written.append(path)
         return {}
     record = finish(picture, path, FinishSettings()).record

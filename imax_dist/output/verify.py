@@ -13,7 +13,7 @@ from imax_dist.output.bands import Bands
 from imax_dist.output.deflate import PIECE, unpacked
 from imax_dist.output.dither import with_bits
 from imax_dist.output.jpeg import coded_hash
-from imax_dist.output.labels import PixelHash
+from imax_dist.output.labels import hash_of
 from imax_dist.output.provenance import read_recipe
 from imax_dist.output.source import open_picture
 
@@ -58,7 +58,7 @@ def _start(path: Path) -> bytes:
 def hash_of_samples(path: Path) -> str:
     """The hash of a picture's samples, as PNG and TIFF hold them."""
     bands = open_picture(path).bands
-    return _hash(bands if bands.bits <= 16 else with_bits(bands, 16))
+    return hash_of(bands if bands.bits <= 16 else with_bits(bands, 16))
 
 
 def hash_of_jpeg(path: Path) -> str:
@@ -79,20 +79,13 @@ def hash_of_pdf(path: Path) -> str:
         width, height, bits = (int(number) for number in head.groups())
         layout = {"width": width, "height": height, "channels": int(colours[1]), "bits": bits}
         pieces = lambda: unpacked(_pieces(content, head.end()), **layout)  # noqa: E731
-        return _hash(_bands(layout, pieces))
+        return hash_of(_bands(layout, pieces))
 
 
 def _bands(layout: dict[str, int], read: Callable[[], Iterator[Any]]) -> Bands:
     from imax_dist.geometry import ImageSize
 
     return Bands(ImageSize(layout["width"], layout["height"]), layout["channels"], layout["bits"], read)
-
-
-def _hash(bands: Bands) -> str:
-    digest = PixelHash(bands)
-    for band in bands.read():
-        digest.update(band)
-    return digest.text
 
 
 def _pieces(content: mmap.mmap, start: int) -> Iterator[bytes]:

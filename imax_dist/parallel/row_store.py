@@ -40,6 +40,10 @@ class Scratch:
         """The first tier with room for ``needed`` bytes; None means files."""
         return next((tier for tier in self.tiers if tier.used + needed <= tier.limit), None)
 
+    def on_host(self) -> Scratch:
+        """Only what lies in the host's memory or in files."""
+        return Scratch([tier for tier in self.tiers if tier.device.type == "cpu"], self.folder)
+
     def open(self, *, like: Tensor, rows: int, most: int) -> RowStore:
         """A store for ``rows`` rows like those of ``like`` (0, width, channels); ``most`` of any rank."""
         needed = most * row_bytes(like)

@@ -6,19 +6,17 @@ by sigma (HiFlow's direction term; DECISIONS 3).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
 
-from imax_dist.geometry import LatentGrid
 from imax_dist.models.base import FlowModel
 from imax_dist.pipeline.native import NativePass
 from imax_dist.pipeline.noise import draw_noise
+from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan
-from imax_dist.shapes import Latents
+from imax_dist.shapes import Latents, Pixels
 
 
 class Reference(NamedTuple):
@@ -45,39 +43,27 @@ def reference_sigmas(plan: RenderPlan) -> tuple[float, ...]:
 
 
 @torch.no_grad()
-def upsample_reference(plan: RenderPlan, model: FlowModel, native: NativePass) -> Latents:
-    """The reference's latents at the target's size, (N, C, H, W)."""
-    per_step = plan.method.reference.kind == "per_step"
-    images = native.endpoints if per_step else [native.latents]
-    upsample = UPSAMPLERS[plan.method.reference.upsample]
-    return torch.cat([upsample(plan, model, image) for image in images])
+def native_pixels(plan: RenderPlan, model: FlowModel, native: NativePass) -> Pixels:
+    """The native pictures the reference is made of, (N, 3, h, w) in [-1, 1]."""
+    return torch.cat([model.decode_image(image).clamp(-1.0, 1.0) for image in _images(plan, native)])
 
 
-def upsample_pixels(plan: RenderPlan, model: FlowModel, latents: Latents) -> Latents:
-    """Decode, enlarge the pixels (bicubic), encode again; the authors' way."""
-    pixels = model.decode_image(latents).clamp(-1.0, 1.0)
-    size = (plan.render_size.height, plan.render_size.width)
-    enlarged = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False).clamp(-1.0, 1.0)
-    return model.encode_image(enlarged, noise=_posterior_noise(plan, model)).to(latents.dtype)
+@torch.no_grad()
+def encoded_reference(plan: RenderPlan, coder: PictureCoder, pixels: Pixels) -> Latents:
+    """Enlarge the native pictures (bicubic) and encode them again, the authors' way; all ranks together."""
+    noise = None
+    if plan.method.reference.posterior == "sample":
+        noise = draw_noise(plan.request.seed, "posterior", grid=plan.grid, model=coder.model)
+    return torch.cat([coder.encode_enlarged(image, noise=noise) for image in pixels.split(1)])
 
 
-def upsample_latents(plan: RenderPlan, model: FlowModel, latents: Latents) -> Latents:
+@torch.no_grad()
+def enlarged_latents(plan: RenderPlan, native: NativePass) -> Latents:
     """Enlarge the latents themselves: cheap, but a VAE's latents do not scale like an image."""
-    del model
-    return _bicubic(latents, plan.grid)
+    size = (plan.grid.height, plan.grid.width)
+    images = [F.interpolate(x, size=size, mode="bicubic", align_corners=False) for x in _images(plan, native)]
+    return torch.cat(images)
 
 
-def _bicubic(x: Tensor, grid: LatentGrid) -> Tensor:
-    return F.interpolate(x, size=(grid.height, grid.width), mode="bicubic", align_corners=False)
-
-
-def _posterior_noise(plan: RenderPlan, model: FlowModel) -> Latents | None:
-    if plan.method.reference.posterior == "mean":
-        return None
-    return draw_noise(plan.request.seed, "posterior", grid=plan.grid, model=model)
-
-
-UPSAMPLERS: dict[str, Callable[[RenderPlan, FlowModel, Latents], Latents]] = {
-    "pixels": upsample_pixels,
-    "latents": upsample_latents,
-}
+def _images(plan: RenderPlan, native: NativePass) -> list[Latents]:
+    return native.endpoints if plan.method.reference.kind == "per_step" else [native.latents]

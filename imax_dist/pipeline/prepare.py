@@ -10,7 +10,7 @@ from imax_dist.method.flow import interpolate
 from imax_dist.models.base import Conditioning, FlowModel
 from imax_dist.pipeline.checkpoint import Checkpoint
 from imax_dist.pipeline.decode import decode_whole
-from imax_dist.pipeline.endpoint import Reference, reference_sigmas, upsample_reference
+from imax_dist.pipeline.endpoint import Reference, enlarged_latents, native_pixels, reference_sigmas
 from imax_dist.pipeline.native import NativePass, run_native, start_native
 from imax_dist.pipeline.noise import start_noise
 from imax_dist.pipeline.run import Run, step_tensor
@@ -18,7 +18,11 @@ from imax_dist.shapes import Latents
 
 
 def prepare(run: Run, model: FlowModel, conditioning: Conditioning) -> dict[str, Tensor]:
-    """``latents`` and ``step`` to go on from, and ``reference`` if the pass is guided. Rank 0 only."""
+    """``latents`` and ``step`` to go on from. Rank 0 only.
+
+    If the pass uses the native picture, also its ``reference``, or the ``native_pixels`` that all ranks make
+    the reference from.
+    """
     checkpoint = find_checkpoint(run)
     if checkpoint is not None and checkpoint.phase == "extrapolated":
         return {**_moved(checkpoint, model), "step": step_tensor(checkpoint.step)}
@@ -31,9 +35,15 @@ def prepare(run: Run, model: FlowModel, conditioning: Conditioning) -> dict[str,
     native = native_pass(run, model, conditioning, checkpoint)
     if run.show_native is not None:
         run.show_native(decode_whole(model, native.latents))
-    with stage(run.listen, "endpoint"):
-        latents = upsample_reference(run.plan, model, native)
-    return {**start, "latents": _start_point(run, latents, start["latents"]), "reference": latents}
+    if run.plan.method.reference.upsample == "latents":
+        return with_reference(run, start, enlarged_latents(run.plan, native))
+    return {**start, "native_pixels": native_pixels(run.plan, model, native)}
+
+
+def with_reference(run: Run, start: dict[str, Tensor], reference: Latents) -> dict[str, Tensor]:
+    """``start`` with the reference, and the latents to start from where they depend on it."""
+    latents = _start_point(run, reference, start["latents"])
+    return {"latents": latents, "step": start["step"], "reference": reference}
 
 
 def find_checkpoint(run: Run) -> Checkpoint | None:

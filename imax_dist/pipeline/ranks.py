@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from imax_dist.config import choice
+from imax_dist.errors import BadConfig
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.base import FlowModel, TokenSequence
 from imax_dist.models.guidance_passes import GuidancePasses, batched, split, two_passes
@@ -39,6 +40,12 @@ class ParallelSettings:
     """Attention on one device: auto (the fastest exact one, measured) or a name of parallel/kernels."""
     quality: Quality = "exact"
     """draft lets kernels in that round below the tensors' precision (fp8, Sage)."""
+    vae_memory_gib: float | None = None
+    """Memory of a rank for the VAE's feature maps; the rest goes to temp files. None: 2, or half a GPU."""
+
+    def __post_init__(self) -> None:
+        if self.vae_memory_gib is not None and not self.vae_memory_gib > 0.0:
+            raise BadConfig(f"parallel: vae_memory_gib must be above 0, got {self.vae_memory_gib}")
 
 
 @dataclass(frozen=True)

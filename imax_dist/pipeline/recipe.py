@@ -12,6 +12,7 @@ import imax_dist
 from imax_dist.config import from_mapping, to_mapping
 from imax_dist.errors import BadManifest
 from imax_dist.models.base import FlowModel
+from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.pipeline.ranks import Ranks
 from imax_dist.pipeline.request import Request
@@ -31,7 +32,10 @@ def make_recipe(plan: RenderPlan, model: FlowModel, ranks: Ranks) -> dict[str, A
             "revision": plan.spec.settings.revision,
             "weights_sha256": plan.spec.weights,
         },
-        "surroundings": surroundings(model.device, ranks),
+        "surroundings": {
+            **surroundings(model.device, ranks),
+            "vae": PictureCoder.of(plan, model, ranks).way,
+        },
     }
 
 

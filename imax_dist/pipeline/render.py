@@ -16,12 +16,13 @@ from imax_dist.models.load import load_model
 from imax_dist.parallel.broadcast import from_first_rank, on_every_rank
 from imax_dist.parallel.topology import Topology, detect, process_group
 from imax_dist.pipeline.checkpoint import CheckpointFolder
-from imax_dist.pipeline.decode import decode
-from imax_dist.pipeline.endpoint import Reference, reference_sigmas
+from imax_dist.pipeline.decode import DecodedPicture, decode
+from imax_dist.pipeline.endpoint import Reference, encoded_reference, reference_sigmas
 from imax_dist.pipeline.extrapolate import extrapolated_velocity, run_extrapolated, skip_residual
 from imax_dist.pipeline.fit import check_guidance_passes, left_out
+from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan, make_plan
-from imax_dist.pipeline.prepare import prepare
+from imax_dist.pipeline.prepare import prepare, with_reference
 from imax_dist.pipeline.prompt import embed_prompt
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.recipe import make_recipe
@@ -31,12 +32,17 @@ from imax_dist.shapes import Latents
 
 
 class Rendering(NamedTuple):
-    """What a render gives. ``pixels`` (H, W, 3) in [0, 1], float32, are None on ranks above 0."""
+    """What a render gives. ``picture`` and ``pixels`` are None on ranks above 0."""
 
-    pixels: Tensor | None
+    picture: DecodedPicture | None
     latents: Latents
     plan: RenderPlan
     recipe: dict[str, Any]
+
+    @property
+    def pixels(self) -> Tensor | None:
+        """The whole picture in memory: (H, W, 3) in [0, 1], float32."""
+        return None if self.picture is None else self.picture.whole()
 
 
 def render(
@@ -94,22 +100,25 @@ def render_with(
         check_guidance_passes(ranks.settings.cfg, model.spec, plan.guidance_scale)
     for sentence in left_out(model.spec) if plan.extrapolates and ranks.topology.is_first else []:
         listen("note", {"text": sentence})
-    latents = render_latents(Run(plan, ranks, checkpoints, listen, stop, show_native), model)
-    pixels = None
-    if ranks.topology.is_first:
-        with stage(listen, "decode"):
-            pixels = decode(plan, model, latents)
-    return Rendering(pixels, latents, plan, make_recipe(plan, model, ranks))
+    coder = PictureCoder.of(plan, model, ranks)
+    latents = render_latents(Run(plan, ranks, checkpoints, listen, stop, show_native), coder)
+    with stage(listen, "decode"):
+        picture = decode(plan, coder, latents)
+    return Rendering(picture, latents, plan, make_recipe(plan, model, ranks))
 
 
-def render_latents(run: Run, model: FlowModel) -> Latents:
+def render_latents(run: Run, coder: PictureCoder) -> Latents:
     """All stages but the decode; the final latents are the same bits on every rank."""
-    plan, topology = run.plan, run.ranks.topology
+    plan, topology, model = run.plan, run.ranks.topology, coder.model
     with stage(run.listen, "prompt"):
         conditioning = embed_prompt(plan, model, topology)
     start = from_first_rank(lambda: prepare(run, model, conditioning), topology)
     if not plan.extrapolates:
         return start["latents"]
+    if "native_pixels" in start:
+        with stage(run.listen, "endpoint"):
+            latents = encoded_reference(plan, coder, start["native_pixels"])
+        start = with_reference(run, start, latents.to(start["latents"].dtype))
     kept = {name: start[name] for name in ("reference",) if name in start}
     reference = Reference(start["reference"], reference_sigmas(plan)) if kept else None
     sequence = run.ranks.sequence(plan.copies)

@@ -10,9 +10,18 @@ import torch.nn.functional as F  # noqa: N812
 from tiny_flux import make_tiny_flux
 
 from imax_dist.models.load import load_model
-from imax_dist.pipeline.endpoint import Reference, reference_sigmas, upsample_reference
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.endpoint import (
+    Reference,
+    encoded_reference,
+    enlarged_latents,
+    native_pixels,
+    reference_sigmas,
+)
 from imax_dist.pipeline.native import NativePass
+from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
 from imax_dist.pipeline.request import Request
 
 
@@ -32,6 +41,16 @@ def native(tiny: Any, *, endpoints: int = 0) -> NativePass:
     generator = torch.Generator().manual_seed(1)
     images = [torch.randn(1, 16, 6, 10, generator=generator) for _ in range(endpoints + 1)]
     return NativePass(images[0], step=endpoints, endpoints=images[1:])
+
+
+def upsample_reference(made: RenderPlan, model: Any, state: NativePass) -> torch.Tensor:
+    """The reference as one rank makes it."""
+    if made.method.reference.upsample == "latents":
+        return enlarged_latents(made, state)
+    ranks = join_ranks(
+        ParallelSettings(), Topology(0, 1, 0, "test", torch.device("cpu")), heads=model.spec.heads
+    )
+    return encoded_reference(made, PictureCoder.of(made, model, ranks), native_pixels(made, model, state))
 
 
 def three_steps() -> Reference:

@@ -17,8 +17,11 @@ from imax_dist.geometry import ImageSize
 from imax_dist.method.guidance import Step
 from imax_dist.models.base import ModelSettings, ModelSpec
 from imax_dist.models.load import describe_model, load_model
+from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.decode import decode
+from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
 from imax_dist.pipeline.request import Request
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
@@ -289,15 +292,25 @@ def test_what_cannot_be_rendered_is_refused_by_name(
         plan(flux_dev, **fields)
 
 
+def decoded(made: Any, model: Any, latents: torch.Tensor) -> torch.Tensor:
+    """What one rank decodes."""
+    ranks = join_ranks(
+        ParallelSettings(), Topology(0, 1, 0, "test", torch.device("cpu")), heads=model.spec.heads
+    )
+    picture = decode(made, PictureCoder.of(made, model, ranks), latents)
+    assert picture is not None
+    return picture.whole()
+
+
 def test_the_surplus_of_the_render_size_is_cut_evenly_off_both_sides(tiny: Any) -> None:
     made = plan(tiny.spec, size="90x75")
     latents = torch.randn(1, 16, 10, 12, generator=torch.Generator().manual_seed(4))
     assert (made.grid.height, made.grid.width) == (10, 12)
     whole = (tiny.decode_image(latents)[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 0)
-    assert torch.equal(decode(made, tiny, latents), whole[2:77, 3:93])
+    assert torch.equal(decoded(made, tiny, latents), whole[2:77, 3:93])
 
 
 def test_a_picture_that_is_not_finite_is_refused(tiny: Any) -> None:
     made = plan(tiny.spec, size="64x64", dtype="float32")
     with pytest.raises(ImaxError, match=r"numbers that are not finite in float32; use --dtype"):
-        decode(made, tiny, torch.full((1, 16, 8, 8), math.nan))
+        decoded(made, tiny, torch.full((1, 16, 8, 8), math.nan))

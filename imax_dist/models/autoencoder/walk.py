@@ -67,7 +67,7 @@ def is_known(vae: Any) -> bool:
 
 def _plain_resnet(block: Any) -> bool:
     extras = (block.time_emb_proj, block.upsample, block.downsample)
-    return all(extra is None for extra in extras) and block.time_embedding_norm == "default"
+    return all(extra is None for extra in extras) and block.time_embedding_norm in ("default", "group")
 
 
 def _plain_attention(block: Any) -> bool:

@@ -1,0 +1,116 @@
+"""How a poster goes through the VAE: whole, by rows (the same numbers to rounding), or in blended tiles.
+
+One rank computes whole what fits its memory. Anything larger, and any picture on several ranks, goes by rows,
+which need no more memory than they are given. Tiles change the picture and are used only if asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F  # noqa: N812
+
+from imax_dist.errors import BadConfig
+from imax_dist.geometry import ImageSize
+from imax_dist.models.autoencoder.codec import RowCodec, row_codec
+from imax_dist.models.base import FlowModel
+from imax_dist.parallel.broadcast import from_first_rank
+from imax_dist.parallel.mesh import SequenceMesh, single_rank
+from imax_dist.parallel.row_store import Scratch, Tier
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.enlarge import enlarged_rows
+from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.pipeline.ranks import Ranks
+from imax_dist.shapes import Latents, Pixels
+
+GIB = 1 << 30
+CPU_GIB = 2.0
+"""Memory for feature maps on a CPU, and on the host of a GPU, unless ``vae_memory_gib`` says otherwise."""
+GPU_SHARE = 0.5
+"""Of a GPU's whole memory, not of what is free now, so that the same GPU always decides alike."""
+
+
+@dataclass(frozen=True)
+class PictureCoder:
+    """The VAE of one render; every rank has one and calls it at the same places."""
+
+    model: FlowModel
+    topology: Topology
+    size: ImageSize
+    way: str
+    """whole, rows or tiled; for a VAE that is not known row by row: whole on rank 0."""
+    codec: RowCodec | None
+    memory_gib: float | None = None
+
+    @classmethod
+    def of(cls, plan: RenderPlan, model: FlowModel, ranks: Ranks) -> PictureCoder:
+        """Decide the way. Raises BadConfig for tiles that the model's VAE does not offer."""
+        codec, memory = row_codec(model), ranks.settings.vae_memory_gib
+        way = "rows"
+        if plan.method.vae == "tiled":
+            way = "tiled"
+            if not hasattr(getattr(model, "vae", None), "enable_tiling"):
+                raise BadConfig(
+                    f"vae: tiled was asked for, but the VAE of {model.spec.name} has no tiles; use exact"
+                )
+        elif codec is None:
+            way = "whole on rank 0"
+        elif ranks.topology.world_size == 1:
+            room = scratch(ranks.topology, memory).tiers[0].limit
+            way = "whole" if codec.whole_bytes(plan.render_size) <= room else "rows"
+        return cls(model, ranks.topology, plan.render_size, way, codec, memory)
+
+    @property
+    def scratch(self) -> Scratch:
+        """Room for feature maps: memory up to the limit, then temp files."""
+        return scratch(self.topology, self.memory_gib)
+
+    @property
+    def mesh(self) -> SequenceMesh:
+        """All ranks as one ring; their rows follow each other."""
+        if self.topology.world_size == 1:
+            return single_rank()
+        everyone = dist.group.WORLD
+        return SequenceMesh(1, self.topology.world_size, self.topology.rank, None, everyone, everyone)
+
+    def encode_enlarged(self, pixels: Pixels, *, noise: Latents | None) -> Latents:
+        """Latents, on every rank, of ``pixels`` (1, 3, h, w) enlarged to the render's size (bicubic)."""
+        if self.way == "rows" and self.codec is not None:
+            rows = enlarged_rows(pixels.to(self.model.device), self.size, dtype=self.codec.vae.dtype)
+            return self.codec.encode(rows, self.size, mesh=self.mesh, scratch=self.scratch, noise=noise)
+        size = (self.size.height, self.size.width)
+
+        def encode() -> dict[str, Any]:
+            enlarged = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False).clamp(-1.0, 1.0)
+            with self.tiles():
+                return {"latents": self.model.encode_image(enlarged, noise=noise)}
+
+        return from_first_rank(encode, self.topology)["latents"]
+
+    @contextmanager
+    def tiles(self) -> Iterator[None]:
+        """diffusers' own blended tiling for the length of the block, if that is the way."""
+        vae: Any = getattr(self.model, "vae", None)
+        if self.way != "tiled":
+            yield
+            return
+        vae.enable_tiling()
+        try:
+            yield
+        finally:
+            vae.disable_tiling()
+
+
+def scratch(topology: Topology, memory_gib: float | None) -> Scratch:
+    """The same on every rank and at every time: it depends on the kind of device, not on what is free."""
+    device = topology.device
+    if device.type != "cuda":
+        return Scratch([Tier(device, round((memory_gib or CPU_GIB) * GIB))])
+    total = torch.cuda.get_device_properties(device).total_memory
+    limit = round(memory_gib * GIB) if memory_gib else round(GPU_SHARE * total)
+    return Scratch([Tier(device, limit), Tier(torch.device("cpu"), round(CPU_GIB * GIB))])

@@ -1,0 +1,147 @@
+"""A poster through the VAE: the same picture whole, by rows, on any ranks; tiles only if asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from ranks import run_ranks
+from tiny_flux import make_tiny_flux
+
+from imax_dist.errors import BadConfig, ImaxError
+from imax_dist.geometry import ImageSize
+from imax_dist.models.load import load_model
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.decode import decode
+from imax_dist.pipeline.enlarge import enlarged_rows
+from imax_dist.pipeline.picture_coder import PictureCoder
+from imax_dist.pipeline.plan import make_plan
+from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
+from imax_dist.pipeline.render import render
+from imax_dist.pipeline.request import Request
+
+ALONE = Topology(0, 1, 0, "test", torch.device("cpu"))
+LITTLE = {"vae_memory_gib": 1e-5}
+"""Ten kilobytes: everything goes by rows, and through files."""
+FIELDS = dict(prompt="a red sun", size="138x110", dtype="float64", steps=2, native_steps=2)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model"))
+
+
+def rendered(topology: Topology, fields: dict[str, Any], settings: dict[str, Any]) -> Any:
+    """Latents, pixels (rank 0) and the way."""
+    found = render(Request(**fields), topology=topology, parallel=ParallelSettings(**settings))
+    pixels = None if found.pixels is None else found.pixels.numpy()
+    return found.latents.numpy(), pixels, found.recipe["surroundings"]["vae"]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "settings", "way"),
+    [(1, {}, "whole"), (1, LITTLE, "rows"), (2, {}, "rows"), (3, LITTLE, "rows")],
+    ids=["whole", "bands", "two-ranks", "three-ranks-files"],
+)
+def test_the_picture_is_the_same_by_any_way(
+    tiny: str, ranks: int, settings: dict[str, Any], way: str
+) -> None:
+    fields = {**FIELDS, "model": tiny}
+    latents, pixels, _ = rendered(ALONE, fields, {})
+    results = run_ranks(ranks, rendered, fields, settings)
+    assert [result[2] for result in results] == [way] * ranks
+    assert np.abs(results[0][1] - pixels).max() < 1e-6, "pixels are float32"
+    assert all(np.abs(result[0] - latents).max() < 1e-10 for result in results)
+    assert all(np.array_equal(result[0], results[0][0]) for result in results)
+    assert [result[1] is None for result in results] == [rank > 0 for rank in range(ranks)]
+
+
+def coder_of(tiny: str, settings: dict[str, Any] | None = None, **method: Any) -> tuple[Any, PictureCoder]:
+    model = load_model(tiny, device=torch.device("cpu"), dtype="float32", text=False)
+    plan = make_plan(Request("a red sun", size="640x304", model=tiny, method=method), model.spec)
+    ranks = join_ranks(ParallelSettings(**(settings or {})), ALONE, heads=model.spec.heads)
+    return plan, PictureCoder.of(plan, model, ranks)
+
+
+def random_latents(plan: Any) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 16, plan.grid.height, plan.grid.width, generator=generator)
+
+
+def test_bands_for_the_writers_are_the_picture(tiny: str) -> None:
+    plan, coder = coder_of(tiny, LITTLE)
+    picture = decode(plan, coder, random_latents(plan))
+    assert picture is not None
+    bands = list(picture.bands().read())
+    assert len(bands) > 1
+    assert np.array_equal(np.concatenate(bands), picture.whole())
+    assert len(list(picture.bands().read())) == len(bands), "bands can be read again"
+
+
+def test_tiles_are_used_only_if_asked_for_and_are_another_picture(tiny: str) -> None:
+    plan, exact = coder_of(tiny)
+    tiled_plan, tiled = coder_of(tiny, vae="tiled")
+    assert (exact.way, tiled.way) == ("whole", "tiled")
+    assert tiled_plan.fingerprint != plan.fingerprint
+    latents = random_latents(plan)
+    plain, blended = decode(plan, exact, latents), decode(tiled_plan, tiled, latents)
+    assert plain is not None
+    assert blended is not None
+    with torch.no_grad():
+        theirs = tiled.model.vae  # type: ignore[attr-defined]
+        expected = tiled.model.decode_image(latents)
+    assert not theirs.use_tiling, "tiling must not stay on"
+    assert torch.equal(plain.whole(), (expected[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 0))
+    assert (plain.whole() - blended.whole()).abs().max() > 0.01
+
+
+def test_a_vae_of_another_kind_is_used_whole_and_has_no_tiles(tiny: str) -> None:
+    plan, coder = coder_of(tiny)
+    model = coder.model
+    decoder = model.vae  # type: ignore[attr-defined]
+    model.vae = torch.nn.Identity()  # type: ignore[attr-defined]
+    ranks = join_ranks(ParallelSettings(), ALONE, heads=model.spec.heads)
+    assert PictureCoder.of(plan, model, ranks).way == "whole on rank 0"
+    tiled = make_plan(Request("a", size="128x128", model=tiny, method={"vae": "tiled"}), model.spec)
+    with pytest.raises(
+        BadConfig, match=r"vae: tiled was asked for, but the VAE of .* has no tiles; use exact"
+    ):
+        PictureCoder.of(tiled, model, ranks)
+    model.vae = decoder  # type: ignore[attr-defined]
+
+
+def test_numbers_that_are_not_finite_are_refused_by_rows_too(tiny: str) -> None:
+    plan, coder = coder_of(tiny, LITTLE)
+    with pytest.raises(ImaxError, match=r"numbers that are not finite"):
+        decode(plan, coder, torch.full_like(random_latents(plan), torch.nan))
+
+
+def test_memory_for_features_must_be_above_zero() -> None:
+    with pytest.raises(BadConfig, match=r"parallel: vae_memory_gib must be above 0, got 0"):
+        ParallelSettings(vae_memory_gib=0.0)
+
+
+@pytest.mark.parametrize("size", [(37, 61), (16, 128), (300, 211)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 2e-6)], ids=str)
+def test_rows_are_enlarged_as_torch_enlarges_the_whole(
+    size: tuple[int, int], dtype: torch.dtype, tolerance: float
+) -> None:
+    pixels = 2 * torch.rand(1, 3, 21, 17, dtype=dtype, generator=torch.Generator().manual_seed(1)) - 1
+    expected = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False).clamp(-1, 1)
+    rows = enlarged_rows(pixels, ImageSize(width=size[1], height=size[0]), dtype=dtype)
+    found = torch.cat([rows(top, min(top + 5, size[0])) for top in range(0, size[0], 5)])
+    assert (found - expected[0].permute(1, 2, 0)).abs().max() < tolerance
+
+
+def test_no_feature_file_is_left_in_the_temp_folder(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    plan, coder = coder_of(tiny, LITTLE)
+    picture = decode(plan, coder, random_latents(plan))
+    assert picture is not None
+    assert list(tmp_path.iterdir()) == []
