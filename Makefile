@@ -5,9 +5,10 @@ BIN    := $(VENV)/bin
 OUT    ?= out/demo
 PROMPT ?= a yellow sun on the right in a pink sky over the meadow with two red houses and mountains
 SEED   ?= 0
+PROCESSES ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help demo test check lint bench chaos clean
+.PHONY: help demo test check lint bench results chaos clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +16,7 @@ help:
 	@echo "make test        install, then run the whole test suite"
 	@echo "make check       what CI runs: ruff, mypy, tests"
 	@echo "make bench       the benchmarks behind BENCHMARKS.md"
+	@echo "make results     every study of the paper at full size, and RESULTS.md"
 	@echo "make chaos       a batch under random faults"
 
 # Without a GPU the CPU build of torch is taken where pip can find one; see README, "Install".
@@ -52,6 +54,9 @@ bench: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.guidance_step
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.render
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.pool
+
+results: $(VENV)/.installed-dev
+	$(BIN)/imax study all --out out/results --processes $(PROCESSES)
 
 chaos: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.run --seed 1
