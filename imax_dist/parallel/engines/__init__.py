@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Heads, KeyHeads
 
 
+@runtime_checkable
 class AttentionEngine(Protocol):
     """Local queries, keys and values in, this rank's rows of the global attention out."""
 
