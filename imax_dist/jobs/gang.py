@@ -39,12 +39,14 @@ class RayGangs:
 
     def __call__(self, name: str, ranks: int) -> RayGang:
         """A gang of ``ranks`` that have joined. Raises ClusterUnavailable; then nothing is left of it."""
+        _require_ray(name)
         bundle = self._bundle()
         group = placement_group([bundle] * ranks, strategy=self.settings.placement)
         actors: list[Any] = []
         deadline = time.monotonic() + self.settings.deadlines.build
         try:
             if not group.wait(self.settings.deadlines.build):
+                _require_ray(name)
                 raise ClusterUnavailable(
                     f"{name}: no room for {ranks} ranks of {bundle} ({self.settings.placement}) after "
                     f"{self.settings.deadlines.build:g} s; the cluster has {_resources()}"
@@ -230,6 +232,12 @@ def _said(by_rank: dict[int, Outcome]) -> Outcome:
     return most_telling([by_rank[rank] for rank in sorted(by_rank)])
 
 
+def _require_ray(name: str) -> None:
+    """Raise ClusterUnavailable if the batch has ended while this gang was being built in the background."""
+    if not ray.is_initialized():
+        raise ClusterUnavailable(f"{name}: Ray has ended")
+
+
 def _ready(references: dict[Any, Any]) -> list[Any]:
     if not references:
         return []
@@ -242,7 +250,12 @@ def _left(deadline: float) -> float:
 
 
 def _destroy(actors: list[Any], group: PlacementGroup) -> None:
-    """``ray.kill`` does not reach a stopped process; taking its placement group away does."""
+    """``ray.kill`` does not reach a stopped process; taking its placement group away does.
+
+    Once Ray has ended there is nothing to destroy, and any call to it would start another Ray.
+    """
+    if not ray.is_initialized():
+        return
     for actor in actors:
         ray.kill(actor, no_restart=True)
     remove_placement_group(group)

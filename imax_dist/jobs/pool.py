@@ -92,7 +92,8 @@ class Pool:
             raise error
         failures = state.failures + 1
         self._around.say("gang.failed", gang=slot.name, message=str(error))
-        if failures >= self.settings.retry.gang_builds and not self._gangs():
+        hopeless = failures >= self.settings.retry.gang_builds or not error.retryable
+        if hopeless and not self._gangs():
             self._give_up(state.ranks, error)
             return Absent()
         return Absent(self._around.now() + policy.backoff(self.settings.retry, failures), failures)

@@ -241,3 +241,24 @@ def test_a_mistake_is_one_sentence_and_its_exit_code(
     assert main(arguments) == code
     error = capsys.readouterr().err.strip().splitlines()
     assert message in error[-1]
+
+
+AFTER_RAY = """
+import ray
+from imax_dist.errors import ClusterUnavailable
+from imax_dist.jobs.gang import RayGangs, _destroy
+from imax_dist.jobs.settings import PoolSettings
+try:
+    RayGangs(PoolSettings())("gang-0", 1)
+except ClusterUnavailable as error:
+    print(error)
+_destroy([object()], object())
+print(ray.is_initialized())
+"""
+
+
+def test_a_gang_that_is_built_too_late_starts_no_other_ray() -> None:
+    """Every call of Ray's would: it starts a cluster of its own where none is joined."""
+    command = [sys.executable, "-c", AFTER_RAY]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90)
+    assert done.stdout.splitlines() == ["gang-0: Ray has ended", "False"], done.stderr

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_gang import DONE, Script, World
 
-from imax_dist.errors import ClusterUnavailable, Preempted
+from imax_dist.errors import BadConfig, ClusterUnavailable, Preempted
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.job import JobFolder, make_job
 from imax_dist.jobs.pool import Pool
@@ -310,6 +310,20 @@ def test_a_job_folder_that_is_a_link_out_is_refused(tmp_path: Path, world: World
     states = shop.run()
     assert "leads out of" in states["a"].message
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_gang_that_can_never_be_built_is_not_tried_again(tmp_path: Path, world: World) -> None:
+    tries = []
+
+    def build(name: str, ranks: int) -> Any:
+        tries.append(name)
+        raise BadConfig("device cuda was asked for, but there is none")
+
+    shop = Shop(tmp_path, world, 2)
+    pool = Pool(Board(shop.store), build, shop.settings, out=tmp_path, around=world.around())
+    with pytest.raises(BadConfig, match="there is none"):
+        pool.run()
+    assert tries == ["gang-0"]
 
 
 def test_done_says_what_was_made(tmp_path: Path, world: World) -> None:
