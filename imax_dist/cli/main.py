@@ -16,6 +16,7 @@ from imax_dist.cli import (
     finish,
     generate,
     launch,
+    model,
     plan,
     report,
     retry,
@@ -40,6 +41,7 @@ VERBS = (
     view,
     report,
     study,
+    model,
     doctor,
 )
 INTERRUPTED = 130

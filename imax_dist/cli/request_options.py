@@ -9,9 +9,9 @@ from imax_dist.config import set_key
 
 REQUEST_FIELDS = (
     "size", "paper", "dpi", "bleed", "landscape",
-    "seed", "model", "preset", "steps", "native_steps", "dtype",
+    "seed", "model", "lora", "preset", "steps", "native_steps", "dtype",
 )  # fmt: skip
-PARALLEL_FIELDS = ("ulysses", "ring", "cfg", "engine", "kernel", "quality")
+PARALLEL_FIELDS = ("ulysses", "ring", "engine", "kernel", "quality", "cfg", "text_encoders")
 
 
 def add_request_options(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,9 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
     add_paper_options(parser)
     parser.add_argument("--seed", type=int, default=None, help="default 0")
     parser.add_argument("--model", help="name, folder in diffusers layout, or hub id (default: embedded)")
+    parser.add_argument(
+        "--lora", action="append", metavar="PATH[:WEIGHT]", help="a LoRA file; may be repeated"
+    )
     parser.add_argument(
         "--preset", help="imax (default), paper, official, direct, ...: a file of configs/presets"
     )
@@ -49,7 +52,7 @@ def given_fields(options: argparse.Namespace) -> dict[str, Any]:
     for name in REQUEST_FIELDS:
         value = getattr(options, name)
         if value is not None:
-            fields[name] = value
+            fields[name] = tuple(value) if isinstance(value, list) else value
     method: dict[str, Any] = {}
     for assignment in options.set:
         set_key(method, assignment)
@@ -69,6 +72,7 @@ def add_parallel_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", help="auto (default), torch, xfuser or diffusers")
     parser.add_argument("--kernel", help="attention kernel (default: the fastest exact one, measured)")
     parser.add_argument("--quality", help="exact (default), or draft: lets fp8 and Sage kernels in")
+    parser.add_argument("--text-encoders", help="device (default), or cpu to save its memory")
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     parser.add_argument(
         "--rank-timeout",

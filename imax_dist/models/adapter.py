@@ -82,7 +82,11 @@ class Adapter(ABC):
         texts = {"positive": prompt, **({"negative": ""} if negative else {})}
         embedded = {name: self.embed(text) for name, text in texts.items()}
         return Conditioning(
-            {f"{name}_{key}": tensor for name, own in embedded.items() for key, tensor in own.items()}
+            {
+                f"{name}_{key}": tensor.to(self.device)
+                for name, own in embedded.items()
+                for key, tensor in own.items()
+            }
         )
 
     def latent_grid(self, width: int, height: int) -> LatentGrid:

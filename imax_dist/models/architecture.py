@@ -12,10 +12,19 @@ from imax_dist.models.base import FlowModel, ModelSettings, ModelSpec
 
 
 class Load(Protocol):
-    """Load the weights (safetensors, memory-mapped). What the libraries raise becomes MissingInput."""
+    """Load the weights (safetensors, memory-mapped). What the libraries raise becomes MissingInput.
+
+    ``text`` is the device of the text encoders; None leaves them out.
+    """
 
     def __call__(
-        self, spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: bool
+        self,
+        spec: ModelSpec,
+        folder: Path,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        text: torch.device | None,
     ) -> FlowModel: ...
 
 

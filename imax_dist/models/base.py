@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -43,6 +44,16 @@ class DeviceTypes:
 
 
 @dataclass(frozen=True)
+class About:
+    """For people: parameters in billions (of transformer and VAE, of the text encoders), licence, gated."""
+
+    parameters: float
+    text_parameters: float
+    licence: str
+    gated: bool = False
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """``configs/models/*.yaml``: where a model is and how the method is set for it."""
 
@@ -62,10 +73,13 @@ class ModelSettings:
     dtype: DeviceTypes = DeviceTypes()
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
+    quantize: str | None = None
+    """The transformer's weights: a name of ``models/quantised.py``, or a .gguf file; none: as they are."""
     vae_factor: int | None = None
     """Image pixels per latent pixel; where a file says it, a model with another is refused."""
     patch: int | None = None
     """Latent pixels per token, along each axis; likewise."""
+    about: About | None = None
 
     def __post_init__(self) -> None:
         """Raise BadConfig for numbers no model can have."""
@@ -82,6 +96,16 @@ class ModelSettings:
         for name, value in above_zero.items():
             if not value > 0.0:
                 raise BadConfig(f"settings of model {self.source}: {name} must be above 0, got {value}")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA file and how much of it: 0 nothing, 1 as trained."""
+
+    source: str
+    file: Path
+    weight: float
+    sha256: str
 
 
 Axis: TypeAlias = Literal["fixed", "row", "column"]
@@ -109,6 +133,8 @@ class ModelSpec:
     """Latent pixels per token, along each axis."""
     guidance: Literal["distilled", "classifier_free"]
     """distilled: the scale is an input of the network; classifier_free: a second, empty prompt."""
+    loras: tuple[Lora, ...] = ()
+    """Merged into the weights in this order; ``weights`` counts them too."""
     kv_heads: int | None = None
     """Heads of keys and values (grouped-query attention); None: as many as ``heads``."""
     axes: tuple[Axis, ...] = ("fixed", "row", "column")

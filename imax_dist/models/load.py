@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
 
 from imax_dist.errors import BadConfig, BadValue, MissingInput
 from imax_dist.models.architecture import Architecture
-from imax_dist.models.base import FlowModel, ModelSettings, ModelSpec
+from imax_dist.models.base import FlowModel, Lora, ModelSettings, ModelSpec
 from imax_dist.models.flux import load as flux
 from imax_dist.models.flux2 import load as flux2
+from imax_dist.models.lora import find_loras, merge_loras
 from imax_dist.models.lumina import load as lumina
 from imax_dist.models.lumina2 import load as lumina2
+from imax_dist.models.quantised import check_quantisation, quantisation_id
 from imax_dist.models.qwen_image import load as qwen_image
 from imax_dist.models.sd3 import load as sd3
 from imax_dist.models.weights import find_model, pipeline_class
@@ -32,33 +38,54 @@ ARCHITECTURES: dict[str, Architecture] = {
     "ZImagePipeline": z_image.ARCHITECTURE,
 }
 """One entry a diffusers pipeline class."""
-WITHOUT_ROPE = ("StableDiffusion3Pipeline", "PixArtSigmaPipeline", "PixArtAlphaPipeline", "SanaPipeline")
+WITHOUT_ROPE = ("PixArtSigmaPipeline", "PixArtAlphaPipeline", "SanaPipeline")
 
 
-def describe_model(name: str) -> ModelSpec:
+class Loading(NamedTuple):
+    """What is loaded besides the weights of the folder, and where to."""
+
+    device: torch.device
+    text: torch.device | None
+    """Device of the text encoders; None leaves them out (ranks above 0)."""
+    dtype: str | None = None
+    """None: the model's own for this kind of device."""
+    loras: Sequence[str] = ()
+    """PATH[:WEIGHT] each, merged into the transformer's weights."""
+
+
+def describe_model(name: str, *, loras: Sequence[str] = ()) -> ModelSpec:
     """The facts of a model without loading its weights into memory."""
     settings, folder = find_model(name)
-    return _described(name, settings, folder)
+    return _described(name, settings, folder, loras=loras)
 
 
 def load_model(name: str, *, device: torch.device, dtype: str | None = None, text: bool = True) -> FlowModel:
-    """Load a model for ``device``; ``text`` False leaves the text encoders out (ranks above 0).
+    """Load a model for ``device``; ``text`` False leaves the text encoders out.
 
     Raises BadConfig, BadValue or MissingInput if there is no such model, dtype or adapter.
     """
+    return load(name, Loading(device, device if text else None, dtype))
+
+
+def load(name: str, how: Loading) -> FlowModel:
+    """Load a model. Raises BadConfig, BadValue or MissingInput if something asked for cannot be had."""
     settings, folder = find_model(name)
-    spec = _described(name, settings, folder)
-    kind = dtype or getattr(settings.dtype, "cuda" if device.type == "cuda" else "cpu")
+    spec = _described(name, settings, folder, loras=how.loras)
+    kind = how.dtype or getattr(settings.dtype, "cuda" if how.device.type == "cuda" else "cpu")
     if kind not in DTYPES:
         raise BadConfig(f"dtype {kind!r} is not known; choose {', '.join(DTYPES)}")
-    architecture = architecture_of(name, folder)
     try:
-        return architecture.load(spec, folder, device=device, dtype=DTYPES[kind], text=text)
+        model = architecture_of(name, folder).load(
+            spec, folder, device=how.device, dtype=DTYPES[kind], text=how.text
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise MissingInput(f"model {name} does not load from {folder}: {error}") from error
+    model.dtype = DTYPES[kind]  # quantised weights have one of their own
+    merge_loras(getattr(model, "transformer", None), spec, pipeline_class(folder))
+    return model
 
 
-def _described(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
+def _described(name: str, settings: ModelSettings, folder: Path, *, loras: Sequence[str]) -> ModelSpec:
     """The adapter's facts. Raises BadConfig if they are not whole, or not those of the settings file."""
     try:
         spec = architecture_of(name, folder).describe(name, settings, folder)
@@ -74,7 +101,19 @@ def _described(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
         raise BadConfig(
             f"model {name}: position axes {spec.rope_axes} do not add up to head_dim {spec.head_dim}"
         )
-    return spec
+    check_quantisation(spec)
+    found = find_loras(loras)
+    return dataclasses.replace(spec, loras=found, weights=_changed_weights(spec, found))
+
+
+def _changed_weights(spec: ModelSpec, loras: tuple[Lora, ...]) -> str:
+    """The weights' hash with what is done to them; the folder's own where nothing is."""
+    changes = [f"{lora.sha256} {lora.weight!r}" for lora in loras]
+    if spec.settings.quantize is not None:
+        changes.append(quantisation_id(spec.settings.quantize))
+    if not changes:
+        return spec.weights
+    return hashlib.sha256("\n".join([spec.weights, *changes]).encode()).hexdigest()
 
 
 def architecture_of(name: str, folder: Path) -> Architecture:

@@ -125,6 +125,7 @@ def _folder(source: str, revision: str | None) -> Path:
 
 def _download(source: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -137,16 +138,19 @@ def _download(source: str, revision: str | None) -> Path:
         return Path(snapshot_download(source, revision=revision, allow_patterns=WANTED_FILES))
     except GatedRepoError as error:
         raise NoPermission(
-            f"model {source} is gated: accept its licence on its page, then set HF_TOKEN"
+            f"model {source} is gated: accept its licence on its page, then set HF_TOKEN or run hf auth login"
         ) from error
     except RevisionNotFoundError as error:
-        raise MissingInput(f"model {source} has no revision {revision!r}") from error
+        raise MissingInput(
+            f"model {source} has no revision {revision!r}; leave it out, or give a branch, tag or commit"
+        ) from error
     except RepositoryNotFoundError as error:
         raise MissingInput(f"model {source} was not found on the hub; check the spelling") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        why = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else "the hub cannot be reached"
         raise MissingInput(
-            f"model {source} is not in the local cache and the hub cannot be reached; "
-            "download it first or give a folder"
+            f"model {source} is not in the local cache and {why}; download it first (hf download {source}) "
+            "or give a folder"
         ) from error
 
 

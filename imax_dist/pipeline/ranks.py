@@ -32,6 +32,8 @@ class ParallelSettings:
     ulysses: int | None = None
     ring: int | None = None
     text: Literal["sharded", "replicated"] = "sharded"
+    text_encoders: Literal["device", "cpu"] = "device"
+    """cpu keeps them out of the device's memory: FLUX.1's T5 alone is 9.5 GB."""
     cfg: str = "two_passes"
     """Classifier-free guidance: two_passes, batched, or split (each half of the ranks takes one prompt)."""
     engine: str = "auto"

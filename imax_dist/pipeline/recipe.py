@@ -31,6 +31,11 @@ def make_recipe(plan: RenderPlan, model: FlowModel, ranks: Ranks) -> dict[str, A
             "source": plan.spec.settings.source,
             "revision": plan.spec.settings.revision,
             "weights_sha256": plan.spec.weights,
+            "quantize": plan.spec.settings.quantize,
+            "loras": [
+                {"file": lora.file.name, "weight": lora.weight, "sha256": lora.sha256}
+                for lora in plan.spec.loras
+            ],
         },
         "surroundings": {
             **surroundings(model.device, ranks),

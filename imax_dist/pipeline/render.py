@@ -12,7 +12,6 @@ from torch import Tensor
 
 from imax_dist.events import Listener, ignore, stage
 from imax_dist.models.base import FlowModel
-from imax_dist.models.load import load_model
 from imax_dist.parallel.broadcast import from_first_rank, on_every_rank
 from imax_dist.parallel.topology import Topology, detect, process_group
 from imax_dist.pipeline.checkpoint import CheckpointFolder
@@ -20,6 +19,7 @@ from imax_dist.pipeline.decode import DecodedPicture, decode
 from imax_dist.pipeline.endpoint import Reference, encoded_reference, reference_sigmas
 from imax_dist.pipeline.extrapolate import extrapolated_velocity, run_extrapolated, skip_residual
 from imax_dist.pipeline.fit import check_guidance_passes, left_out
+from imax_dist.pipeline.loading import load_requested
 from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.prepare import prepare, with_reference
@@ -59,17 +59,15 @@ def render(
 
     Raises the errors of imax_dist.errors; Preempted if ``stop`` returned True, after a checkpoint.
     """
-    topology = topology or detect()
+    topology, settings = topology or detect(), parallel or ParallelSettings()
     joined = dist.is_available() and dist.is_initialized()
     with nullcontext() if joined else process_group(topology):
         with stage(listen, "load"):
             model = on_every_rank(
-                lambda: load_model(
-                    request.model, device=topology.device, dtype=request.dtype, text=topology.is_first
-                ),
+                lambda: load_requested(request, settings, device=topology.device, text=topology.is_first),
                 topology,
             )
-        ranks = join_for(model, parallel or ParallelSettings(), topology)
+        ranks = join_for(model, settings, topology)
         for note in ranks.notes:
             listen("note", {"text": note})
         return render_with(

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from imax_dist.events import Listener, ignore, stage
 from imax_dist.models.base import FlowModel
-from imax_dist.models.load import load_model
 from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.parallel.topology import Topology, pick_device, process_group
 from imax_dist.pipeline.checkpoint import CheckpointFolder
+from imax_dist.pipeline.loading import key_of, load_requested
 from imax_dist.pipeline.proof import Proof, render_proof
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.render import Rendering, render_with
@@ -32,7 +32,7 @@ class Renderer:
         self.topology = topology
         self.parallel = parallel
         self._open = open_group
-        self._kept: tuple[tuple[str, str | None], bool, FlowModel] | None = None
+        self._kept: tuple[tuple[object, ...], bool, FlowModel] | None = None
         self._ranks: dict[tuple[Any, ...], Ranks] = {}
 
     @classmethod
@@ -101,7 +101,7 @@ class Renderer:
 
     def model(self, request: Request, *, text: bool, listen: Listener = ignore) -> FlowModel:
         """The request's model, from the last time or loaded now; with its text encoders if ``text``."""
-        wanted = (request.model, request.dtype)
+        wanted = key_of(request)
         if self._kept is not None:
             kept, has_text, model = self._kept
             if kept == wanted and (has_text or not text):
@@ -110,6 +110,6 @@ class Renderer:
             self._kept = None
             gc.collect()
         with stage(listen, "load"):
-            model = load_model(request.model, device=self.topology.device, dtype=request.dtype, text=text)
+            model = load_requested(request, self.parallel, device=self.topology.device, text=text)
         self._kept = (wanted, text, model)
         return model

@@ -21,6 +21,7 @@ class Request:
     """One poster. What is None is filled in from the model's settings.
 
     ``size`` is ``WIDTHxHEIGHT`` in pixels; a ``paper`` (A2, 24x36in) with ``bleed`` at ``dpi`` fills it in.
+    ``lora`` holds ``PATH[:WEIGHT]`` of LoRA files, merged in this order.
     ``method`` changes single switches of the preset, nested as in ``configs/presets``:
     ``{"rope": {"rule": "none"}}``. ``output`` names print files by ending: ``{"pdf": {"icc": "shop.icc"}}``.
     Raises BadValue for what can never be rendered.
@@ -34,6 +35,7 @@ class Request:
     steps: int | None = None
     native_steps: int | None = None
     dtype: str | None = None
+    lora: tuple[str, ...] = ()
     method: dict[str, Any] = field(default_factory=dict)
     paper: str | None = None
     dpi: float | None = None

@@ -15,6 +15,7 @@ from imax_dist.models.flux.adapter import FluxModel
 from imax_dist.models.flux.positions import TableAsIds
 from imax_dist.models.flux.processor import EngineProcessor
 from imax_dist.models.flux.text import load_text_encoders
+from imax_dist.models.quantised import load_transformer
 from imax_dist.models.weights import component_config, require_text, weights_hash, whole
 
 ROPE_THETA = 10_000.0
@@ -59,13 +60,15 @@ def spec_from_configs(
     )
 
 
-def load(spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: bool) -> FluxModel:
+def load(
+    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
+) -> FluxModel:
     """Transformer, VAE and, with ``text``, both text encoders."""
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
-    transformer = whole(FluxTransformer2DModel, folder / "transformer", torch_dtype=dtype)
+    transformer = load_transformer(FluxTransformer2DModel, spec, folder, dtype=dtype)
     vae = whole(AutoencoderKL, folder / "vae", torch_dtype=dtype)
-    encoders = load_text_encoders(folder, device=device, dtype=dtype) if text else None
+    encoders = load_text_encoders(folder, device=text, dtype=dtype) if text else None
     transformer.pos_embed = TableAsIds()
     transformer.set_attn_processor(EngineProcessor())
     return FluxModel(

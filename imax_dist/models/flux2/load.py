@@ -16,6 +16,7 @@ from imax_dist.models.flux2.adapter import Flux2Model
 from imax_dist.models.flux2.processor import ParallelBlockProcessor
 from imax_dist.models.flux2.text import load_text_encoder
 from imax_dist.models.joint_attention import JointProcessor
+from imax_dist.models.quantised import load_transformer
 from imax_dist.models.weights import (
     component_config,
     pipeline_index,
@@ -79,15 +80,15 @@ def _spec(
 
 
 def load(
-    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: bool
+    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
 ) -> Flux2Model:
     """Transformer, VAE and, with ``text``, the text encoder."""
     from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 
-    transformer = whole(Flux2Transformer2DModel, folder / "transformer", torch_dtype=dtype)
+    transformer = load_transformer(Flux2Transformer2DModel, spec, folder, dtype=dtype)
     vae = whole(AutoencoderKLFlux2, folder / "vae", torch_dtype=dtype)
     is_klein = pipeline_index(folder)["_class_name"] == KLEIN
-    encoders = load_text_encoder(folder, is_klein=is_klein, device=device, dtype=dtype) if text else None
+    encoders = load_text_encoder(folder, is_klein=is_klein, device=text, dtype=dtype) if text else None
     transformer.pos_embed = TableAsIds()
     for block in transformer.transformer_blocks:
         block.attn.set_processor(JointProcessor())

@@ -14,6 +14,7 @@ from imax_dist.models.gemma import load_gemma
 from imax_dist.models.lumina.adapter import LuminaModel
 from imax_dist.models.lumina.processor import LuminaProcessor
 from imax_dist.models.precise import precise_norms
+from imax_dist.models.quantised import load_transformer
 from imax_dist.models.weights import component_config, require_text, weights_hash, whole
 
 ROPE_THETA = 10_000.0
@@ -47,14 +48,14 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
 
 
 def load(
-    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: bool
+    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
 ) -> LuminaModel:
     """Transformer, VAE and, with ``text``, the text encoder."""
     from diffusers import AutoencoderKL, LuminaNextDiT2DModel
 
-    transformer = whole(LuminaNextDiT2DModel, folder / "transformer", torch_dtype=dtype)
+    transformer = load_transformer(LuminaNextDiT2DModel, spec, folder, dtype=dtype)
     vae = whole(AutoencoderKL, folder / "vae", torch_dtype=dtype)
-    encoders = load_gemma(folder, device=device, dtype=dtype) if text else None
+    encoders = load_gemma(folder, device=text, dtype=dtype) if text else None
     for module in transformer.modules():
         if hasattr(module, "set_processor"):
             module.set_processor(LuminaProcessor())

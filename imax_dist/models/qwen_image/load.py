@@ -13,6 +13,7 @@ from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import ModelSettings, ModelSpec
 from imax_dist.models.joint_attention import JointProcessor
 from imax_dist.models.precise import precise_norms
+from imax_dist.models.quantised import load_transformer
 from imax_dist.models.qwen_image.adapter import QwenImageModel
 from imax_dist.models.qwen_image.positions import TableAsShapes
 from imax_dist.models.qwen_image.text import load_text_encoder
@@ -67,14 +68,14 @@ def _spec(
 
 
 def load(
-    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: bool
+    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
 ) -> QwenImageModel:
     """Transformer, VAE and, with ``text``, the text encoder."""
     from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
 
-    transformer = whole(QwenImageTransformer2DModel, folder / "transformer", torch_dtype=dtype)
+    transformer = load_transformer(QwenImageTransformer2DModel, spec, folder, dtype=dtype)
     vae = whole(AutoencoderKLQwenImage, folder / "vae", torch_dtype=dtype)
-    encoders = load_text_encoder(folder, device=device, dtype=dtype) if text else None
+    encoders = load_text_encoder(folder, device=text, dtype=dtype) if text else None
     transformer.pos_embed = TableAsShapes()
     for block in transformer.transformer_blocks:
         block.attn.set_processor(JointProcessor())

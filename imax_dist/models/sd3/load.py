@@ -13,6 +13,7 @@ from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import ModelSettings, ModelSpec
 from imax_dist.models.joint_attention import JointProcessor
 from imax_dist.models.precise import precise_norms
+from imax_dist.models.quantised import load_transformer
 from imax_dist.models.sd3.adapter import SD3Model
 from imax_dist.models.sd3.processor import ImageProcessor
 from imax_dist.models.sd3.text import load_text_encoders
@@ -54,14 +55,16 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     )
 
 
-def load(spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: bool) -> SD3Model:
+def load(
+    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
+) -> SD3Model:
     """Transformer, VAE and, with ``text``, the three text encoders."""
     from diffusers import AutoencoderKL, SD3Transformer2DModel
 
-    transformer = whole(SD3Transformer2DModel, folder / "transformer", torch_dtype=dtype)
+    transformer: Any = load_transformer(SD3Transformer2DModel, spec, folder, dtype=dtype)
     vae = whole(AutoencoderKL, folder / "vae", torch_dtype=dtype)
-    encoders = load_text_encoders(folder, device=device, dtype=dtype) if text else None
-    transformer = precise_norms(transformer.to(device).eval())
+    encoders = load_text_encoders(folder, device=text, dtype=dtype) if text else None
+    precise_norms(transformer.to(device).eval())
     embedder, transformer.pos_embed = transformer.pos_embed, TokensAsRow()
     for block in transformer.transformer_blocks:
         block.attn.set_processor(JointProcessor())

@@ -18,17 +18,20 @@ class TokensAsRow(nn.Module):
     """Stands in for PatchEmbed: (B, D / 4, 2, 2 T) -> (B, T, D), the inverse of ``as_row``."""
 
     def forward(self, row: Tensor) -> Tokens:
-        return row.unflatten(3, (-1, 2)).permute(0, 3, 1, 2, 4).flatten(2)
+        tokens: Tensor = row.unflatten(3, (-1, 2)).permute(0, 3, 1, 2, 4).flatten(2)
+        return tokens
 
 
 def as_row(tokens: Tokens) -> Latents:
     """(B, T, D) -> (B, D / 4, 2, 2 T): a row of 2 x 2 patches, each one token."""
-    return tokens.unflatten(2, (-1, 2, 2)).permute(0, 2, 3, 1, 4).flatten(3)
+    row: Tensor = tokens.unflatten(2, (-1, 2, 2)).permute(0, 2, 3, 1, 4).flatten(3)
+    return row
 
 
 def patches_of(row: Latents) -> Tokens:
     """(B, C, 2, 2 T) as the transformer returns it -> (B, T, 4 C), channels last within a patch."""
-    return row.unflatten(3, (-1, 2)).permute(0, 3, 2, 4, 1).flatten(2)
+    patches: Tensor = row.unflatten(3, (-1, 2)).permute(0, 3, 2, 4, 1).flatten(2)
+    return patches
 
 
 def image_of(patches: Tokens, grid: TokenGrid) -> Latents:

@@ -12,6 +12,7 @@ from imax_dist.errors import BadConfig, BadValue
 from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import ModelSettings, ModelSpec
 from imax_dist.models.precise import precise_norms
+from imax_dist.models.quantised import load_transformer
 from imax_dist.models.weights import component_config, require_text, weights_hash, whole
 from imax_dist.models.z_image.adapter import ZImageModel
 from imax_dist.models.z_image.processor import CallProcessor
@@ -61,14 +62,14 @@ def _spec(
 
 
 def load(
-    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: bool
+    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
 ) -> ZImageModel:
     """Transformer, VAE and, with ``text``, the text encoder."""
     from diffusers import AutoencoderKL, ZImageTransformer2DModel
 
-    transformer = whole(ZImageTransformer2DModel, folder / "transformer", torch_dtype=dtype)
+    transformer = load_transformer(ZImageTransformer2DModel, spec, folder, dtype=dtype)
     vae = whole(AutoencoderKL, folder / "vae", torch_dtype=dtype)
-    encoders = load_text_encoder(folder, device=device, dtype=dtype) if text else None
+    encoders = load_text_encoder(folder, device=text, dtype=dtype) if text else None
     for blocks in (transformer.noise_refiner, transformer.context_refiner, transformer.layers):
         for block in blocks:
             block.attention.set_processor(CallProcessor())

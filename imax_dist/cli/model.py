@@ -1,0 +1,153 @@
+"""``imax model list|check|make-tiny``: which models there are, whether one is whole, a tiny one to try."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+GB = 1e9
+LARGEST_SHARE = 0.5
+"""Of the free memory: weights above it are not loaded unless asked."""
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb, its three verbs and their options."""
+    parser = verbs.add_parser(
+        "model",
+        help="list models, check one, make a tiny one",
+        description="Which models are supported and what they need; whether one is whole; tiny ones to try.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="every named model: memory, licence, gated or not, here or not")
+    check = actions.add_parser("check", help="whether a model is complete and loads; its numbers")
+    check.add_argument("name", metavar="MODEL", help="name, folder in diffusers layout, or hub id")
+    check.add_argument("--lora", action="append", default=[], metavar="PATH[:WEIGHT]", help="check these too")
+    check.add_argument("--load", action=argparse.BooleanOptionalAction, help="load it (default: if it fits)")
+    tiny = actions.add_parser("make-tiny", help="write a pipeline of under 1 MB with random weights")
+    tiny.add_argument("name", metavar="NAME", help="of imax model list")
+    tiny.add_argument("folder", metavar="DIR", type=Path)
+    for each, run in ((listing, run_list), (check, run_check), (tiny, run_make_tiny)):
+        each.add_argument("--json", action="store_true", help="the answer as JSON on stdout")
+        each.add_argument("--debug", action="store_true", help="tracebacks")
+        each.set_defaults(run=run)
+
+
+def run_list(options: argparse.Namespace) -> int:
+    """One line a model."""
+    from imax_dist.models.catalogue import catalogue
+
+    rows = [_row(entry) for entry in catalogue()]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    print(f"{'model':<16} {'native':>6} {'transformer':>12} {'text':>7}  {'gated':<5} {'here':<4} licence")
+    for row in rows:
+        memory, text = (
+            f"{row[key]:.0f} GB" if row[key] >= 1 else "< 1 GB" for key in ("memory_gb", "text_gb")
+        )
+        gated, here = ("yes" if row[key] else "no" for key in ("gated", "present"))
+        print(
+            f"{row['name']:<16} {row['native_px']:>6} {memory:>12} {text:>7}  {gated:<5} {here:<4} "
+            f"{row['licence']}"
+        )
+    print(
+        "Memory in bfloat16: transformer on every GPU, text encoders on the first (or --text-encoders cpu)."
+    )
+    print("Another model of these architectures: give its folder or hub id as --model.")
+    return 0
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """The model's numbers; then its files; then load it. Raises MissingInput for what is not whole."""
+    from imax_dist.errors import MissingInput
+    from imax_dist.models.catalogue import faults, weight_files
+    from imax_dist.models.load import describe_model
+    from imax_dist.models.quiet import quiet_libraries
+    from imax_dist.models.weights import find_model
+
+    quiet_libraries()
+    folder = find_model(options.name)[1]
+    spec = describe_model(options.name, loras=options.lora)
+    broken = faults(folder)
+    if broken:
+        raise MissingInput(f"model {options.name} is incomplete: " + "; ".join(broken))
+    size = sum(file.stat().st_size for file in weight_files(folder))
+    fits = size <= LARGEST_SHARE * _free_memory()
+    loads = fits if options.load is None else options.load
+    if loads:
+        _load(options)
+    numbers = {**_numbers(spec), "folder": str(folder), "weights_gb": round(size / GB, 3), "loaded": loads}
+    if options.json:
+        print(json.dumps(numbers, indent=2))
+        return 0
+    for key, value in numbers.items():
+        print(f"{key.replace('_', ' '):<16} {value}")
+    if not loads:
+        print("not loaded: it would take more than half of the free memory; --load tries it all the same")
+    return 0
+
+
+def run_make_tiny(options: argparse.Namespace) -> int:
+    """Write the folder and say how to use it."""
+    from imax_dist.models.quiet import quiet_libraries
+    from imax_dist.models.tiny import make_tiny
+
+    quiet_libraries()
+    folder = make_tiny(options.name, options.folder)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if options.json:
+        print(json.dumps({"folder": str(folder), "bytes": size}))
+        return 0
+    print(f"{folder}: {size / 1000:.0f} kB, random weights (its pictures are noise)")
+    print(f'try: imax generate "a red sun over the sea" --model {folder} --size 160x128 --out tiny.png')
+    return 0
+
+
+def _load(options: argparse.Namespace) -> None:
+    import torch
+
+    from imax_dist.models.load import Loading, load
+
+    cpu = torch.device("cpu")
+    load(options.name, Loading(cpu, cpu, loras=options.lora))
+
+
+def _row(entry: Any) -> dict[str, Any]:
+    about = entry.settings.about
+    return {
+        "name": entry.name,
+        "source": entry.settings.source,
+        "native_px": entry.settings.native_side,
+        "memory_gb": round(entry.memory_gb, 1),
+        "text_gb": round(entry.text_memory_gb, 1),
+        "gated": bool(about and about.gated),
+        "present": entry.present,
+        "licence": about.licence if about else "see its page",
+    }
+
+
+def _numbers(spec: Any) -> dict[str, Any]:
+    settings = spec.settings
+    heads = f"{spec.heads} x {spec.head_dim}"
+    return {
+        "model": spec.name,
+        "native_px": settings.native_side,
+        "pixels_per_token": spec.token_pixels,
+        "vae_factor": spec.vae_factor,
+        "patch": spec.patch,
+        "latent_channels": spec.latent_channels,
+        "attention_heads": heads if spec.kv_heads is None else f"{heads}, {spec.kv_heads} of keys and values",
+        "positions": f"{spec.positions}, axes {'+'.join(map(str, spec.rope_axes))}, base {spec.rope_theta:g}",
+        "text": f"{spec.text}, at most {settings.text_tokens} tokens",
+        "guidance": spec.guidance.replace("_", "-"),
+        "loras": ", ".join(f"{lora.file.name} x {lora.weight:g}" for lora in spec.loras) or "none",
+        "quantize": settings.quantize or "none",
+        "weights_sha256": spec.weights,
+    }
+
+
+def _free_memory() -> float:
+    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

@@ -1,0 +1,102 @@
+"""A transformer's weights as they are, or quantised as diffusers does it, where the library is installed.
+
+Three ways: a folder whose ``config.json`` says how it was quantised; ``quantize`` in the model's settings,
+which quantises while loading; ``quantize: FILE.gguf``, which takes the transformer's weights from that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from imax_dist.errors import BadConfig, MissingInput
+from imax_dist.models.base import ModelSpec
+from imax_dist.models.weights import component_config, whole
+
+
+class Quantiser(NamedTuple):
+    """``package`` must be installed; ``config`` makes diffusers' configuration for a compute dtype."""
+
+    package: str
+    config: Callable[[torch.dtype], Any]
+
+
+def _bitsandbytes_int8(dtype: torch.dtype) -> Any:
+    from diffusers import BitsAndBytesConfig
+
+    del dtype
+    return BitsAndBytesConfig(load_in_8bit=True)
+
+
+def _bitsandbytes_nf4(dtype: torch.dtype) -> Any:
+    from diffusers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def _torchao_int8(dtype: torch.dtype) -> Any:
+    from diffusers import TorchAoConfig
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    del dtype
+    return TorchAoConfig(Int8WeightOnlyConfig())
+
+
+QUANTISERS: dict[str, Quantiser] = {
+    "torchao-int8": Quantiser("torchao", _torchao_int8),
+    "bitsandbytes-int8": Quantiser("bitsandbytes", _bitsandbytes_int8),
+    "bitsandbytes-nf4": Quantiser("bitsandbytes", _bitsandbytes_nf4),
+}
+PACKAGES = {"bitsandbytes": "bitsandbytes", "torchao": "torchao", "quanto": "optimum-quanto", "gguf": "gguf"}
+"""The package behind each ``quant_method`` of a config.json."""
+
+
+def load_transformer(network: Any, spec: ModelSpec, folder: Path, *, dtype: torch.dtype) -> Any:
+    """``network`` with the folder's weights. Raises BadConfig where a quantisation cannot be had here."""
+    chosen, own = spec.settings.quantize, folder / "transformer"
+    if chosen is None:
+        method = component_config(folder, "transformer").get("quantization_config", {}).get("quant_method")
+        if method is not None:
+            _require(PACKAGES.get(method, method), f"the transformer of {spec.name} is quantised by {method}")
+        return whole(network, own, torch_dtype=dtype)
+    if chosen.endswith(".gguf"):
+        return _from_gguf(network, spec, own, dtype=dtype)
+    quantiser = QUANTISERS[chosen]
+    _require(quantiser.package, f"quantize {chosen}")
+    return whole(network, own, torch_dtype=dtype, quantization_config=quantiser.config(dtype))
+
+
+def check_quantisation(spec: ModelSpec) -> None:
+    """Raise BadConfig for a name that is none, MissingInput for a file that is not there."""
+    chosen = spec.settings.quantize
+    if chosen is None or chosen in QUANTISERS:
+        return
+    if not chosen.endswith(".gguf"):
+        known = ", ".join(QUANTISERS)
+        raise BadConfig(f"model {spec.name}: quantize {chosen!r} is not known; known: {known}, or FILE.gguf")
+    if not Path(chosen).is_file():
+        raise MissingInput(f"model {spec.name}: quantize {chosen}: there is no such file")
+
+
+def quantisation_id(chosen: str) -> str:
+    """What the weights' hash counts: the name, and for a file its name and size."""
+    return f"{Path(chosen).name} {Path(chosen).stat().st_size}" if chosen.endswith(".gguf") else chosen
+
+
+def _from_gguf(network: Any, spec: ModelSpec, folder: Path, *, dtype: torch.dtype) -> Any:
+    from diffusers import GGUFQuantizationConfig
+
+    _require("gguf", f"quantize {spec.settings.quantize}")
+    config = GGUFQuantizationConfig(compute_dtype=dtype)
+    return network.from_single_file(
+        spec.settings.quantize, config=str(folder), quantization_config=config, torch_dtype=dtype
+    )
+
+
+def _require(package: str, what: str) -> None:
+    if find_spec(package.replace("-", ".").split(".")[0]) is None:
+        raise BadConfig(f"{what}, which needs the package {package}: pip install {package}")

@@ -1,0 +1,23 @@
+"""The request's model on this rank: which weights, where its text encoders compute."""
+
+from __future__ import annotations
+
+import torch
+
+from imax_dist.models.base import FlowModel
+from imax_dist.models.load import Loading, load
+from imax_dist.pipeline.ranks import ParallelSettings
+from imax_dist.pipeline.request import Request
+
+
+def load_requested(
+    request: Request, settings: ParallelSettings, *, device: torch.device, text: bool
+) -> FlowModel:
+    """Load it; ``text`` False leaves the text encoders out (ranks above 0)."""
+    encoders = torch.device("cpu") if settings.text_encoders == "cpu" else device
+    return load(request.model, Loading(device, encoders if text else None, request.dtype, request.lora))
+
+
+def key_of(request: Request) -> tuple[object, ...]:
+    """Requests with one key are rendered by one loaded model."""
+    return request.model, request.dtype, request.lora

@@ -1,0 +1,163 @@
+"""LoRA files, quantised weights and text encoders on the CPU: what they change, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from imax_dist.errors import BadConfig, BadValue, MissingInput
+from imax_dist.models.load import Loading, describe_model, load
+from imax_dist.models.lora import parse_lora
+from imax_dist.models.tiny import make_tiny
+from imax_dist.pipeline.ranks import ParallelSettings
+from imax_dist.pipeline.render import render
+from imax_dist.pipeline.request import Request
+
+CPU = torch.device("cpu")
+LAYER = "transformer.single_transformer_blocks.0.attn.to_q"
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny("flux-schnell", tmp_path_factory.mktemp("lora") / "flux-schnell")
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("lora-file") / "style.safetensors"
+    save_file(matrices(), file)
+    return file
+
+
+def matrices(width: int = 32) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    down = torch.randn(2, width, generator=generator) * 0.3
+    up = torch.randn(32, 2, generator=generator) * 0.3
+    return {f"{LAYER}.lora_A.weight": down, f"{LAYER}.lora_B.weight": up}
+
+
+def loaded(folder: Path, *loras: str, text: bool = False) -> Any:
+    return load(str(folder), Loading(CPU, CPU if text else None, "float32", loras))
+
+
+def query(model: Any) -> Tensor:
+    weight: Tensor = model.transformer.single_transformer_blocks[0].attn.to_q.weight
+    return weight.detach()
+
+
+def test_several_loras_add_up_in_the_weights_themselves(flux: Path, lora: Path) -> None:
+    """W + (0.5 + 1) B A, in a plain linear layer: nothing is left to compute at a step."""
+    plain, merged = loaded(flux), loaded(flux, f"{lora}:0.5", str(lora))
+    down, up = matrices().values()
+    assert (query(merged) - query(plain) - 1.5 * up @ down).abs().max() < 1e-6
+    assert type(merged.transformer.single_transformer_blocks[0].attn.to_q) is torch.nn.Linear
+
+
+def test_a_lora_is_part_of_picture_fingerprint_and_recipe(flux: Path, lora: Path) -> None:
+    def rendered(*loras: str) -> Any:
+        fields = dict(size="80x64", steps=1, native_steps=1, dtype="float32")
+        return render(Request("a red sun", model=str(flux), lora=loras, **fields))
+
+    plain, half, whole = rendered(), rendered(f"{lora}:0.5"), rendered(str(lora))
+    assert (plain.latents - half.latents).abs().max() > 1e-4
+    assert len({own.plan.fingerprint for own in (plain, half, whole)}) == 3
+    assert plain.recipe["model"]["loras"] == []
+    (entry,) = half.recipe["model"]["loras"]
+    assert (entry["file"], entry["weight"], len(entry["sha256"])) == ("style.safetensors", 0.5, 64)
+    assert half.recipe["request"]["lora"] == [f"{lora}:0.5"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a/style.safetensors", ("a/style.safetensors", 1.0)),
+        ("style.safetensors:0.8", ("style.safetensors", 0.8)),
+        ("style.safetensors:-1", ("style.safetensors", -1.0)),
+        ("C:/loras/style.safetensors", ("C:/loras/style.safetensors", 1.0)),
+    ],
+)
+def test_a_path_and_a_weight_are_told_apart(text: str, expected: tuple[str, float]) -> None:
+    assert parse_lora(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["style.safetensors:much", ":0.5", "style.safetensors:nan", "style.safetensors:inf"]
+)
+def test_a_weight_that_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(BadValue, match=r"is not PATH\[:WEIGHT\]"):
+        parse_lora(text)
+
+
+def test_a_lora_that_is_not_there_or_is_none_is_refused(flux: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingInput, match=r"lora nowhere.safetensors does not exist"):
+        describe_model(str(flux), loras=["nowhere.safetensors:0.5"])
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(1)}, other)
+    with pytest.raises(BadValue, match=r"holds no LoRA: none of its 1 tensors"):
+        describe_model(str(flux), loras=[str(other)])
+    other.write_bytes(b"not safetensors")
+    with pytest.raises(BadValue, match=r"is not a .safetensors file"):
+        describe_model(str(flux), loras=[str(other)])
+    with pytest.raises(MissingInput, match=r"holds 0 .safetensors files; name one of them"):
+        describe_model(str(flux), loras=[str(flux)])
+
+
+def test_a_lora_of_another_network_is_refused_by_name(flux: Path, tmp_path: Path) -> None:
+    wide, foreign = tmp_path / "wide.safetensors", tmp_path / "foreign.safetensors"
+    save_file(matrices(width=48), wide)
+    save_file({key.replace(LAYER, "transformer.no_such_layer"): x for key, x in matrices().items()}, foreign)
+    for file in (wide, foreign):
+        with pytest.raises(BadValue, match=rf"lora .*{file.name} does not fit model .*flux-schnell"):
+            loaded(flux, str(file))
+
+
+def test_a_network_without_a_loader_says_so(tmp_path: Path, lora: Path) -> None:
+    folder = make_tiny("lumina-next", tmp_path / "lumina-next")
+    with pytest.raises(BadConfig, match=r"diffusers has no LoRA loader for a LuminaPipeline"):
+        loaded(folder, str(lora))
+
+
+def quantised(flux: Path, folder: Path, name: str) -> Path:
+    shutil.copytree(flux, folder)
+    with (folder / "imax.yaml").open("a") as settings:
+        settings.write(f"quantize: {name}\n")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["torchao-int8", "bitsandbytes-nf4"])
+def test_a_quantiser_that_is_not_installed_is_named(flux: Path, tmp_path: Path, name: str) -> None:
+    package = name.split("-")[0]
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    folder = quantised(flux, tmp_path / "model", name)
+    with pytest.raises(BadConfig, match=rf"quantize {name}, which needs the package {package}: pip install"):
+        loaded(folder)
+
+
+def test_int8_weights_make_nearly_the_same_picture(flux: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
+    fields = dict(size="80x64", steps=1, native_steps=1, dtype="bfloat16")
+    folders = flux, quantised(flux, tmp_path / "model", "torchao-int8")
+    plain, small = (render(Request("a red sun", model=str(folder), **fields)) for folder in folders)
+    assert 0 < (plain.latents - small.latents).abs().max() < 0.2 * plain.latents.abs().max()
+    assert plain.plan.fingerprint != small.plan.fingerprint
+
+
+def test_an_unknown_quantisation_or_a_missing_file_is_refused(flux: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"quantize 'int3' is not known; known: torchao-int8.* or FILE.gguf"):
+        describe_model(str(quantised(flux, tmp_path / "a", "int3")))
+    with pytest.raises(MissingInput, match=r"quantize nowhere.gguf: there is no such file"):
+        describe_model(str(quantised(flux, tmp_path / "b", "nowhere.gguf")))
+
+
+def test_text_encoders_on_the_cpu_make_the_same_picture(flux: Path) -> None:
+    request = Request("a red sun", model=str(flux), size="80x64", steps=1, native_steps=1, dtype="float32")
+    settings = ParallelSettings(text_encoders="cpu")
+    assert torch.equal(render(request, parallel=settings).latents, render(request).latents)
