@@ -54,6 +54,17 @@ def test_the_native_pass_is_diffusers_own_call(folders: dict[str, Path], name: s
         assert difference < ROUNDING, f"scale {scale}"
 
 
+@pytest.mark.parametrize("steps", [2, 4])
+def test_schnell_takes_two_and_four_steps_as_the_paper_does(folders: dict[str, Path], steps: int) -> None:
+    """Fig. 10: few steps, no guidance."""
+    model = load_model(str(folders["flux-schnell"]), device=torch.device("cpu"), dtype="float32")
+    plan = make_plan(Request(PROMPT, size="64x64", seed=3, steps=steps, model=model.spec.name), model.spec)
+    assert (len(plan.native_sigmas) - 1, plan.native_guidance_scale) == (steps, 1.0)
+    noise = start_native(plan, model).latents
+    expected = THEIRS["flux-schnell"].latents(pipeline(folders["flux-schnell"]), plan, noise)
+    assert (ours(plan, model) - expected).abs().max() < ROUNDING * expected.abs().max()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_prompt_and_guidance_scale_reach_the_picture(folders: dict[str, Path], name: str) -> None:
     """Guards the guard: another scale or prompt is far outside the tolerance."""

@@ -1,0 +1,169 @@
+"""``imax model``: the list, what is wrong with a folder or a hub id in one sentence, and tiny pipelines."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imax_dist.config import load_named, named_configs
+from imax_dist.models.load import ARCHITECTURES
+from imax_dist.models.tiny import TINY, make_tiny
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny("flux-schnell", tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def copy(tiny: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(tiny, tmp_path / "copy"))
+
+
+def test_the_list_holds_every_named_model_and_what_it_needs(imax: Any) -> None:
+    outcome = imax("model", "list", "--json")
+    rows = {row["name"]: row for row in json.loads(outcome.out)}
+    assert set(rows) == set(named_configs("models"))
+    assert all(row["licence"] and row["native_px"] > 0 for row in rows.values())
+    assert (rows["embedded"]["present"], rows["flux-dev"]["gated"]) == (True, True)
+    assert rows["flux-dev"]["memory_gb"] == 24.0
+    text = imax("model", "list").out
+    assert all(name in text for name in rows)
+
+
+def test_every_architecture_has_a_tiny_pipeline_under_a_megabyte(tmp_path: Path) -> None:
+    kinds = set()
+    for name in TINY:
+        folder = make_tiny(name, tmp_path / name)
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        assert sum(file.stat().st_size for file in files) < 1_000_000, name
+        kinds.add(json.loads((folder / "model_index.json").read_text())["_class_name"])
+    assert kinds == set(ARCHITECTURES)
+    assert set(TINY) <= set(named_configs("models"))
+
+
+def test_check_shows_the_numbers_and_loads(imax: Any, tiny: Path) -> None:
+    numbers = json.loads(imax("model", "check", tiny, "--json").out)
+    assert (numbers["native_px"], numbers["vae_factor"], numbers["patch"]) == (64, 8, 2)
+    assert (numbers["loaded"], numbers["attention_heads"]) == (True, "4 x 8")
+    assert json.loads(imax("model", "check", tiny, "--json", "--no-load").out)["loaded"] is False
+
+
+def test_make_tiny_says_how_to_use_it_and_never_writes_into_a_folder_in_use(
+    imax: Any, tmp_path: Path
+) -> None:
+    outcome = imax("model", "make-tiny", "flux-schnell", tmp_path / "new")
+    assert (outcome.code, "imax generate" in outcome.out) == (0, True)
+    again = imax("model", "make-tiny", "flux-schnell", tmp_path / "new")
+    assert (again.code, "is not empty; give a new folder" in again.err) == (64, True)
+    unknown = imax("model", "make-tiny", "flux-pro", tmp_path / "other")
+    assert (unknown.code, "there is no tiny pipeline of 'flux-pro'; choose flux-dev" in unknown.err) == (
+        64,
+        True,
+    )
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_missing_shard_or_a_torn_file_is_named(imax: Any, copy: Path) -> None:
+    index = {
+        "weight_map": {
+            "a": "diffusion-00001-of-00002.safetensors",
+            "b": "diffusion-00002-of-00002.safetensors",
+        }
+    }
+    (copy / "transformer/diffusion.safetensors.index.json").write_text(json.dumps(index))
+    outcome = imax("model", "check", copy)
+    assert outcome.code == 66
+    assert "transformer: 2 of 2 weight files are missing, first diffusion-00001-of-00002" in outcome.err
+    (copy / "transformer/diffusion.safetensors.index.json").unlink()
+    (copy / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"torn")
+    outcome = imax("model", "check", copy)
+    assert (outcome.code, "vae/diffusion_pytorch_model.safetensors does not open" in outcome.err) == (
+        66,
+        True,
+    )
+
+
+@pytest.mark.parametrize(("key", "said", "found"), [("vae_factor", 16, 8), ("patch", 1, 2)])
+def test_a_model_that_is_not_what_its_settings_say_is_refused_with_numbers(
+    imax: Any, copy: Path, key: str, said: int, found: int
+) -> None:
+    with (copy / "imax.yaml").open("a") as settings:
+        settings.write(f"{key}: {said}\n")
+    outcome = imax("model", "check", copy)
+    assert outcome.code == 78
+    assert f"its settings say {key} {said}, but its files make it {found}" in outcome.err
+
+
+def test_a_pipeline_of_another_class_is_refused_with_the_known_ones(imax: Any, copy: Path) -> None:
+    (copy / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
+    outcome = imax("model", "check", copy)
+    assert outcome.code == 64
+    assert "is a KandinskyPipeline; supported: FluxPipeline, LuminaPipeline" in outcome.err
+
+
+def test_settings_of_models_with_a_pinned_layout_say_it() -> None:
+    """Every model but ours states its VAE factor and packing, so that another file is refused."""
+    for name in TINY:
+        assert {"vae_factor", "patch"} <= set(load_named("models", name)), name
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers as the hub does: a repository is gated, has no such revision, or is not there."""
+
+    def do_GET(self) -> None:
+        codes = {"gated": (403, "GatedRepo"), "revision": (404, "RevisionNotFound")}
+        kind = next((kind for kind in codes if f"some/{kind}" in self.path), "")
+        status, code = codes.get(kind, (404, "RepoNotFound"))
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *args: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+ASK = """
+import sys
+from imax_dist.errors import ImaxError
+from imax_dist.models.weights import _download
+for source, revision in (("some/gated", None), ("some/revision", "v9"), ("some/nothing", None)):
+    try:
+        _download(source, revision)
+    except ImaxError as error:
+        print(error.exit_code, error)
+"""
+
+
+def test_gated_models_wrong_revisions_and_unknown_ids_are_one_sentence_each(hub: str, tmp_path: Path) -> None:
+    surroundings = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK], env=surroundings, capture_output=True, text=True, timeout=120, check=True
+    )
+    gated, revision, unknown = done.stdout.splitlines()
+    assert gated.startswith("77 model some/gated is gated: accept its licence on its page, then set HF_TOKEN")
+    assert revision.startswith("66 model some/revision has no revision 'v9'; leave it out, or give a branch")
+    assert unknown.startswith("66 model some/nothing was not found on the hub; check the spelling")
