@@ -31,7 +31,7 @@ SIBLINGS: dict[str, set[str]] = {
     "models": {"method", "parallel"},
     "pipeline": {"method", "parallel", "models", "output"},
     "study": {"method", "parallel", "models", "output", "pipeline"},
-    "planner": {"method", "models", "pipeline"},
+    "planner": {"method", "parallel", "models", "pipeline"},
     "jobs": {"pipeline", "output", "planner"},
     "cli": {"method", "parallel", "models", "output", "pipeline", "planner", "study", "jobs"},
     "__init__": {"pipeline"},

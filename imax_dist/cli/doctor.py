@@ -11,6 +11,8 @@ import shutil
 import sys
 from typing import Any, NamedTuple
 
+from imax_dist.errors import BadValue
+
 REQUIRED = ("torch", "diffusers", "transformers", "ray", "safetensors", "numpy", "pillow", "pyyaml")
 OPTIONAL = {"xfuser": "faster GPU attention (pip install 'imax-dist[gpu]')"}
 SMALL_SHM_GIB = 1.0
@@ -32,6 +34,13 @@ def add_parser(verbs: Any) -> None:
         description="Check versions, devices, memory, disk and a small render; exit 0 if all is there.",
     )
     parser.add_argument("--json", action="store_true", help="findings as JSON on stdout")
+    parser.add_argument(
+        "--measure",
+        nargs="?",
+        const="imax-hardware.yaml",
+        metavar="FILE",
+        help="measure this machine, write FILE (imax-hardware.yaml) for imax plan --hardware, and stop",
+    )
     parser.add_argument("--no-render", action="store_true", help="skip the small test render")
     parser.add_argument("--debug", action="store_true", help="tracebacks")
     parser.set_defaults(run=run)
@@ -39,6 +48,8 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the findings; 0 if everything needed is there, 78 if not."""
+    if options.measure is not None:
+        return measure_machine(options.measure)
     findings = [*packages(), *machine(), *devices(), *attention()]
     if not options.no_render:
         findings.append(test_render())
@@ -49,6 +60,33 @@ def run(options: argparse.Namespace) -> int:
             mark = {True: "ok", False: "MISSING", None: "--"}[finding.ok]
             print(f"{mark:>8}  {finding.name:<16} {finding.value}")
     return 78 if any(finding.ok is False for finding in findings) else 0
+
+
+def measure_machine(file: str) -> int:
+    """Write a hardware file with this machine's own rates; about 20 s."""
+    from pathlib import Path
+
+    import torch
+    import yaml
+
+    from imax_dist.output.atomic import write_bytes
+    from imax_dist.parallel.topology import pick_device
+    from imax_dist.planner.hardware import read_hardware
+    from imax_dist.planner.measure import measure
+
+    if not file.endswith((".yaml", ".yml")):
+        raise BadValue(f"--measure {file}: the file's name must end in .yaml")
+    print("measuring; leave the machine alone for about 20 s", file=sys.stderr)
+    torch.set_num_threads(1)
+    found = measure(pick_device("auto"))
+    read_hardware(found, where="measured")
+    note = (
+        "# This machine, measured by imax doctor --measure; a rank is one core with one thread, or one GPU.\n"
+    )
+    text = note + yaml.safe_dump(found, sort_keys=False)
+    write_bytes(Path(file), text.encode())
+    print(text + f"\nwritten to {file}; imax plan --gpus 4x{found['kind']} --hardware {file}")
+    return 0
 
 
 def packages() -> list[Finding]:

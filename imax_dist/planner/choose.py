@@ -71,6 +71,8 @@ def choose(
     if not tried:
         raise BadValue(_no_room(cluster, gangs, ranks))
     kinds = list(dict.fromkeys(works))
+    for work in kinds:
+        cluster.hardware.rates_of(work.dtype)
     rejected, found = [], []
     for layout in tried:
         illegal = _illegal(kinds, layout.split)
