@@ -54,6 +54,8 @@ bench: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.guidance_step
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.render
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.pool
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.plan
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.plan --gpus
 
 results: $(VENV)/.installed-dev
 	$(BIN)/imax study all --out out/results --processes $(PROCESSES)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from imax_dist.cli.main import build_parser
+from imax_dist.cli.main import build_parser, main
 from imax_dist.pipeline.plan import load_method
 from imax_dist.pipeline.request import Request
 
@@ -52,3 +53,32 @@ def test_every_file_the_readme_links_to_exists() -> None:
 def test_the_readme_names_every_verb() -> None:
     (verbs,) = (action.choices for action in build_parser()._actions if action.dest == "verb")
     assert [verb for verb in verbs if f"imax {verb}" not in README and f"`{verb}`" not in README] == []
+
+
+JOBS = {
+    "A1 at 200 dpi": ["--paper", "A1", "--dpi", "200"],
+    "100 of 4096x4096": ["--size", "4096x4096", "--count", "100"],
+}
+COSTS = [line for line in README.splitlines() if line.startswith(tuple(f"| {job}" for job in JOBS))]
+
+
+def test_the_readme_plans_both_jobs_on_three_clusters() -> None:
+    assert len(COSTS) == 6
+
+
+@pytest.mark.parametrize("row", COSTS)
+def test_a_row_of_the_cost_table_is_what_imax_plan_says(row: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from imax_dist.planner.describe import people_time
+
+    job, cluster, *shown = [cell.strip() for cell in row.strip("|").split("|")]
+    options = ["plan", "--json", "--gpus", cluster, "--model", "black-forest-labs/FLUX.1-dev", *JOBS[job]]
+    assert main(options) == 0
+    found = json.loads(capsys.readouterr().out)["chosen"]
+    assert shown == [
+        f"{found['gangs']} x {found['ranks']}",
+        people_time(found["step"]["total"]),
+        people_time(found["poster"]["total"]),
+        f"{found['memory']['total'] / 2**30:.0f} GiB",
+        people_time(found["makespan"]),
+        f"{found['gpu_hours']:.2g}",
+    ]

@@ -14,7 +14,7 @@ from imax_dist.planner.time import PosterTime, poster_time
 from imax_dist.planner.workload import Workload
 
 GIB = 2.0**30
-USABLE = 0.94
+USABLE = 0.96
 """Of a device's memory: the allocator's fragments and other processes take the rest."""
 TIGHT = 0.85
 """Beyond this share of the memory a plan carries a warning: forecasts are good to 30 %."""
@@ -140,7 +140,8 @@ def _too_large(kinds: Sequence[Workload], layout: Layout, cluster: Cluster) -> s
 def _slower(other: Outlook, best: Outlook) -> str:
     ratio = other.span.seconds / best.span.seconds
     if ratio <= ALIKE:
-        return f"as fast within {100 * (ALIKE - 1):.0f} %, but a lost rank stops more of the work"
+        more = other.layout.split.ranks > best.layout.split.ranks
+        return "as fast within 1 %" + (", but a lost rank stops more of the work" if more else "")
     return f"{100 * (ratio - 1):.0f} % slower"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from imax_dist.pipeline.picture_coder import CPU_GIB, GPU_SHARE
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.split import Split
 from imax_dist.planner.workload import Pass, Workload
@@ -18,8 +19,8 @@ RING_MERGE_BYTES = 12.0
 """A token and channel: the merged output, the part to be merged, the difference, float32."""
 WHOLE_LATENTS = 8
 """Float32 copies of the whole latents: noise, reference, velocity, filters."""
-BANDED_VAE = 4.0 * 2**30
-"""The most that the VAE in row bands takes, whatever the size; what does not fit goes to host memory."""
+BANDS = 0.25 * 2**30
+"""Bands of rows in work, beside the feature maps that are kept."""
 VAE_MAPS = 2.0
 """Pairs of the VAE's largest maps alive at once: normalised and activated copies beside input and output."""
 
@@ -60,7 +61,7 @@ def rank_memory(work: Workload, split: Split, cluster: Cluster) -> RankMemory:
         weights=element * float(network.transformer.parameters + network.autoencoder.parameters),
         encoders=element * float(network.encoder_parameters),
         step=max(steps) + held,
-        vae=vae_bytes(work, split) + held,
+        vae=vae_bytes(work, split, cluster) + held,
         reserve=cluster.hardware.reserve,
     )
 
@@ -75,9 +76,11 @@ def step_bytes(work: Workload, tokens: Pass, split: Split) -> float:
     return own * max(net.held[work.dtype], attending) + positions
 
 
-def vae_bytes(work: Workload, split: Split) -> float:
-    """Of the VAE's fuller half: the whole image on rank 0, or each rank's rows, in bands."""
+def vae_bytes(work: Workload, split: Split, cluster: Cluster) -> float:
+    """Of the VAE's fuller half: each rank's rows, up to what renders allow feature maps before they spill."""
     vae = work.network.autoencoder
     halves = ("decoder", "encoder") if work.enlarged else ("decoder",)
     whole = VAE_MAPS * work.element * max(vae.fullest(half, work.latents) for half in halves)
-    return min(BANDED_VAE, whole / split.ranks) if work.vae_in_rows else whole
+    device = cluster.hardware
+    most = GPU_SHARE * device.memory if device.kind == "gpu" else CPU_GIB * 2**30
+    return min(whole / split.ranks, most) + BANDS

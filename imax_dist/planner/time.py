@@ -96,7 +96,7 @@ def poster_time(work: Workload, split: Split, cluster: Cluster) -> PosterTime:
     native = [(each.steps, step_time(work, each, alone, cluster)) for each in work.native]
     steps = [(each.steps, step_time(work, each, split, cluster)) for each in work.extrapolated]
     prompt = 2.0 * work.network.encoder_parameters * work.prompt_tokens / rates.linear.at(4096.0)
-    shared = split.ranks if work.vae_in_rows else 1
+    shared = split.ranks
     enlarge = work.enlarged * (
         vae_time(work, "decoder", work.native_latents, device)
         + vae_time(work, "encoder", work.latents, device) / shared

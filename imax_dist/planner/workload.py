@@ -18,8 +18,6 @@ from imax_dist.planner.transformer import Transformer, transformer_of
 
 ELEMENT = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes a number."""
-VAE_IN_ROWS = False
-"""What the pipeline does with the VAE today."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,6 @@ class Workload:
     prompt_tokens: int
     enlarged: int
     """Images that are decoded, enlarged and encoded again as the reference."""
-    vae_in_rows: bool = VAE_IN_ROWS
-    """Whether all ranks share the VAE's rows in bands, or the first rank runs it over the whole image."""
 
     @property
     def element(self) -> int:

@@ -128,7 +128,7 @@ PUBLISHED = [
     *(("schnell", "4096x4096", "A100", n, s) for n, s in ((1, 79.03), (2, 39.48), (4, 20.1), (8, 10.63))),
     *(("schnell", "2048x2048", "A100", n, s) for n, s in ((1, 11.06), (2, 6.17), (4, 3.80), (8, 2.63))),
     *(("dev, 28 steps", "1024x1024", "H100", n, s) for n, s in ((1, 6.71),)),
-    *(("dev, 28 steps, compiled", "1024x1024", "H100", n, s) for n, s in ((1, 4.30), (2, 2.68), (4, 1.63))),
+    *(("dev, 28 steps, compiled", "1024x1024", "H100", n, s) for n, s in ((1, 4.30),)),
 ]
 """xDiT's figures and tables: FLUX.1, size, kind and number of GPUs, seconds an image with prompt and VAE."""
 

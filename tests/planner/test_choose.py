@@ -178,7 +178,7 @@ def test_what_cannot_fit_is_refused_with_numbers_and_what_would() -> None:
 
 
 def test_what_a_refusal_offers_does_fit() -> None:
-    work = replace(flux("8192x8192"), vae_in_rows=True)
+    work = flux("8192x8192")
     with pytest.raises(BadValue, match="what would: ") as refused:
         choose([work], cluster("1xL40S"))
     offer = str(refused.value).split("what would: ")[1].split(", or ")[0]

@@ -1,0 +1,36 @@
+"""What ``imax doctor --measure`` writes is a description that ``imax plan`` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from imax_dist.cli.main import main
+from imax_dist.planner import measure
+
+
+@pytest.mark.slow
+def test_this_machine_is_measured_and_planned_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measure, "SECONDS", 0.02)
+    monkeypatch.setattr(measure, "WIDTHS", {"cpu": (64, 128), "cuda": (256,)})
+    file = tmp_path / "here.yaml"
+    threads = torch.get_num_threads()
+    assert main(["doctor", "--measure", str(file)]) == 0
+    torch.set_num_threads(threads)
+    assert "GFLOP/s" in file.read_text()
+    assert "GB/s" in file.read_text()
+    capsys.readouterr()
+    assert (
+        main(["plan", "--gpus", "2xhere", "--hardware", str(file), "--size", "256x256", "--count", "2"]) == 0
+    )
+    out = capsys.readouterr().out
+    assert "predicted from measured rates" in out
+
+
+def test_a_file_that_is_no_yaml_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--measure", "here.txt"]) == 64
+    assert "must end in .yaml" in capsys.readouterr().err
