@@ -94,6 +94,7 @@ def wait_until_gone(session: int) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_killed_and_a_stopped_batch_go_on_and_render_nothing_twice(
     command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
