@@ -43,11 +43,13 @@ def encode_text(encoder: TextEncoder, prompt: str, *, tokens: int) -> Tensor:
     make_inputs = _klein_inputs if encoder.is_klein else _dev_inputs
     inputs = make_inputs(encoder.tokenizer, prompt, tokens)
     device = encoder.reader.device
+    headless = {} if encoder.is_klein else {"logits_to_keep": 1}  # no words are read from Mistral's head
     states = encoder.reader(
         input_ids=inputs["input_ids"].to(device),
         attention_mask=inputs["attention_mask"].to(device),
         output_hidden_states=True,
         use_cache=False,
+        **headless,
     ).hidden_states
     layers = len(states) - 1
     return torch.cat([states[layers * quarter // 4] for quarter in (1, 2, 3)], dim=-1)

@@ -45,6 +45,9 @@ def encode_text(encoder: TextEncoder, prompt: str, *, tokens: int) -> Tensor:
         return_tensors="pt",
     ).to(encoder.reader.device)
     states: Tensor = encoder.reader(
-        input_ids=encoded.input_ids, attention_mask=encoded.attention_mask, output_hidden_states=True
+        input_ids=encoded.input_ids,
+        attention_mask=encoded.attention_mask,
+        output_hidden_states=True,
+        logits_to_keep=1,  # no words are read from its head
     ).hidden_states[-1]
     return states[:, INSTRUCTION_TOKENS : INSTRUCTION_TOKENS + tokens]
