@@ -64,7 +64,7 @@ def measure(device: torch.device) -> dict[str, Any]:
 
 
 def _best(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the fastest of several runs; on a CPU the thread's own, which other processes do not lengthen."""
+    """Seconds of the fastest of several runs; on a CPU the thread's own ones."""
     clock = time.perf_counter if device.type == "cuda" else time.thread_time
     best, began, runs = float("inf"), time.perf_counter(), 0
     while runs < 4 or time.perf_counter() - began < SECONDS:

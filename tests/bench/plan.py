@@ -1,9 +1,9 @@
 """The planner against the clock: predicted and measured steps and renders on this CPU, 1 and 2 processes.
 
 Everything is in CPU seconds of one rank, the least of several, since other work on a machine lengthens a wall
-clock. Rates are measured first (as ``imax doctor --measure`` does), then the embedded model at 2x and 4x and a FLUX
-shape of 512 channels run in fresh processes. ``--gpus`` prints predictions only: published points beside
-ours, and strong scaling of FLUX.1-dev to 8, 16 and 64 GPUs.
+clock. Rates are measured first (as ``imax doctor --measure`` does), then the embedded model at 2x and 4x and
+a FLUX shape of 512 channels run in fresh processes. ``--gpus`` prints predictions only: published points and
+strong scaling of FLUX.1-dev to 8, 16 and 64 GPUs.
 
     python -m tests.bench.plan [--repeat 3] [--gpus]
 """
