@@ -36,7 +36,7 @@ class Command:
     def start(self, *options: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "imax_dist", "batch", str(self.manifest), "--out", str(self.out)]
         process = subprocess.Popen(
-            [*command, "--ranks", "1", "--json", *options],
+            [*command, "--gangs", "1", "--ranks", "1", "--json", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
