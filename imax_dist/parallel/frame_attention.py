@@ -10,9 +10,11 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from imax_dist.parallel.attention import PartialAttention, attend_partially, merge
+from imax_dist.parallel.kernels import KERNELS, Kernel
 from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.parallel.ring import rotate
 from imax_dist.parallel.row_share import RowShare
@@ -21,6 +23,7 @@ from imax_dist.shapes import Heads
 
 QUERY_ELEMENTS = 1 << 27
 KEY_ELEMENTS = 1 << 28
+WIDEST_FLASH = 256
 
 
 class Projections(NamedTuple):
@@ -50,13 +53,20 @@ def frame_attention(
     for rows in split_lengths(counts[share.rank], groups):
         merged: PartialAttention | None = None
         query = projections.query(top, top + rows) if rows else None
+        kernel = None if query is None else wide_kernel(query)
         start = share.top
         for chunk in range(chunks):
             key, value = projections.key_value(start, start + pieces[share.rank][chunk])
             start += pieces[share.rank][chunk]
             for _, k, v in rotate(key, value, [piece[chunk] * width for piece in pieces], mesh):
                 if query is not None:
-                    merged = merge(merged, attend_partially(query, k, v))
+                    merged = merge(merged, attend_partially(query, k, v, kernel=kernel))
         if query is not None and merged is not None:
             yield top, top + rows, merged.output.to(query.dtype)
             top += rows
+
+
+def wide_kernel(query: Heads) -> Kernel | None:
+    """On GPUs, flash kernels end at heads of 256 channels and a VAE has one of 512; None: the default."""
+    wide = query.is_cuda and query.shape[-1] > WIDEST_FLASH and query.dtype != torch.float64
+    return KERNELS["efficient"] if wide else None
