@@ -8,14 +8,18 @@ from math import sqrt
 
 from imax_dist.config import named_configs
 from imax_dist.geometry import ImageSize
-from imax_dist.planner.choose import Rejected, best_split
+from imax_dist.planner.choose import GIB, Rejected, best_split, room
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.hardware import load_hardware
+from imax_dist.planner.memory import rank_memory
+from imax_dist.planner.split import Layout, splits
 from imax_dist.planner.unknown import UnknownCost
 from imax_dist.planner.workload import Pass, Workload
 
 MOST_NODES = 64
 SIZE_STEPS = 40
+LEAST_BANDS = 1.0 * GIB
+"""Kept for the VAE's bands in work and whole latents; feature maps get the rest."""
 
 
 def refusal(kinds: Sequence[Workload], cluster: Cluster, rejected: Sequence[Rejected]) -> str:
@@ -24,7 +28,12 @@ def refusal(kinds: Sequence[Workload], cluster: Cluster, rejected: Sequence[Reje
     most = max(rejected, key=lambda each: (each.legal, each.layout.split.ranks, each.layout.split.ulysses))
     offers = [
         offer
-        for offer in (_more_devices(work, cluster), _larger_device(work, cluster), _smaller(work, cluster))
+        for offer in (
+            _less_for_vae(work, cluster),
+            _more_devices(work, cluster),
+            _larger_device(work, cluster),
+            _smaller(work, cluster),
+        )
         if offer
     ]
     instead = "; what would: " + ", or ".join(offers) if offers else ""
@@ -33,6 +42,17 @@ def refusal(kinds: Sequence[Workload], cluster: Cluster, rejected: Sequence[Reje
 
 def _ranks(count: int) -> str:
     return "1 rank" if count == 1 else f"{count} ranks"
+
+
+def _less_for_vae(work: Workload, cluster: Cluster) -> str | None:
+    """A bound on the VAE's feature maps, where all else fits: what is over goes to host memory or disk."""
+    for ranks in sorted({cluster.per_node, cluster.devices}):
+        for split in splits(ranks):
+            need, have = rank_memory(work, split, cluster), room(Layout(1, split), cluster)
+            left = have - (need.total - need.stages) - LEAST_BANDS
+            if need.step <= left + LEAST_BANDS and left >= LEAST_BANDS and need.vae > need.step:
+                return f"{_ranks(ranks)} with vae_memory_gib: {int(left / GIB)} in the parallel settings"
+    return None
 
 
 def _more_devices(work: Workload, cluster: Cluster) -> str | None:

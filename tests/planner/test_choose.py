@@ -181,8 +181,16 @@ def test_what_a_refusal_offers_does_fit() -> None:
     work = flux("8192x8192")
     with pytest.raises(BadValue, match="what would: ") as refused:
         choose([work], cluster("1xL40S"))
-    offer = str(refused.value).split("what would: ")[1].split(", or ")[0]
+    offers = str(refused.value).split("what would: ")[1].split(", or ")
+    offer = next(each for each in offers if " x " in each)
     assert choose([work], cluster(offer.replace(" ", ""))).chosen.layout.split.ranks > 1
+
+
+def test_where_only_the_vae_is_too_large_a_bound_on_it_is_offered() -> None:
+    with pytest.raises(
+        BadValue, match=r"what would: 8 ranks with vae_memory_gib: \d+ in the parallel settings, or"
+    ):
+        choose([flux("8192x8192")], cluster("8xL40S"))
 
 
 @pytest.mark.parametrize(
