@@ -10,6 +10,7 @@ from imax_dist.events import Listener
 from imax_dist.method.flow import endpoint
 from imax_dist.method.guidance import Step
 from imax_dist.models.base import Conditioning, FlowModel, TokenSequence
+from imax_dist.models.guidance_passes import GuidancePasses, two_passes
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.pipeline.noise import draw_noise
@@ -41,10 +42,12 @@ def run_native(
     *,
     listen: Listener,
     after_step: AfterStep,
+    guidance_passes: GuidancePasses = two_passes,
 ) -> NativePass:
     """Denoise ``state`` to the end with the positions, attention and text the model was trained with."""
     tables = native_tables(plan, model)
-    sequence = TokenSequence(mesh=single_rank(), engine=TorchEngine(single_rank()), copies=ORIGIN)
+    alone = single_rank()
+    sequence = TokenSequence(alone, TorchEngine(alone), ORIGIN, guidance_passes=guidance_passes)
     keep = plan.method.reference.kind == "per_step"
 
     def velocity(x: Latents, step: Step) -> Latents:

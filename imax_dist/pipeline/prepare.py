@@ -73,7 +73,15 @@ def native_pass(
         run.end_alone("native", step, steps, tensors)
 
     with stage(run.listen, "native", steps=steps):
-        return run_native(run.plan, model, conditioning, state, listen=run.listen, after_step=after_step)
+        return run_native(
+            run.plan,
+            model,
+            conditioning,
+            state,
+            listen=run.listen,
+            after_step=after_step,
+            guidance_passes=run.ranks.passes_alone,
+        )
 
 
 def _native_state(checkpoint: Checkpoint, model: FlowModel) -> NativePass:

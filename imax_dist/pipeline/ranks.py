@@ -62,6 +62,11 @@ class Ranks:
     notes: tuple[str, ...] = ()
     """What was measured or could not be had when they joined."""
 
+    @property
+    def passes_alone(self) -> GuidancePasses:
+        """Of the native pass, which rank 0 makes by itself: nothing to split there."""
+        return CFG[self.settings.cfg]
+
     def sequence(self, copies: TextCopies) -> TokenSequence:
         """The layout of the joint sequence with these text copies."""
         replicated = self.settings.text == "replicated"

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "models" / "protocol"))
 from their_pipelines import THEIRS, pipeline
 
 from imax_dist.events import ignore
+from imax_dist.models.guidance_passes import GuidancePasses, batched, two_passes
 from imax_dist.models.load import load_model
 from imax_dist.models.quiet import quiet_libraries
 from imax_dist.models.tiny import TINY, make_tiny
@@ -32,15 +33,18 @@ from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.request import Request
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
+BATCHED = {"lumina-next", "sd3.5-medium"}
+"""Their own pipelines compute the two prompts of guidance as one batch; so does our call (--cfg batched)."""
 
 
 def nothing(step: int, x: torch.Tensor) -> None:
     """No checkpoint, no stop."""
 
 
-def ours(plan: RenderPlan, model: Any) -> None:
+def ours(plan: RenderPlan, model: Any, passes: GuidancePasses) -> None:
     conditioning = model.encode_prompt(PROMPT, negative=plan.native_guidance_scale != 1.0)
-    run_native(plan, model, conditioning, start_native(plan, model), listen=ignore, after_step=nothing)
+    start = start_native(plan, model)
+    run_native(plan, model, conditioning, start, listen=ignore, after_step=nothing, guidance_passes=passes)
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -58,7 +62,8 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> tuple[float
     size = f"{options.side}x{options.side}"
     plan = make_plan(Request(PROMPT, size=size, steps=options.steps, model=str(folder)), model.spec)
     noise = start_native(plan, model).latents
-    both = (lambda: THEIRS[name].latents(pipe, plan, noise), lambda: ours(plan, model))
+    passes = batched if name in BATCHED else two_passes
+    both = (lambda: THEIRS[name].latents(pipe, plan, noise), lambda: ours(plan, model, passes))
     for call in both:
         seconds(call)
     times = [[seconds(call) for call in both] for _ in range(options.repeats)]

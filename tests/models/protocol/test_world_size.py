@@ -25,6 +25,7 @@ MESHES: dict[int, dict[str, dict[str, Any]]] = {
         "u2": dict(ulysses=2),
         "cfg split": dict(cfg="split"),
         "r2": dict(ring=2),
+        "u2, engine diffusers": dict(ulysses=2, engine="diffusers"),
         "r2, text replicated": dict(ring=2, text="replicated"),
     },
     4: {
