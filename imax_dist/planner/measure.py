@@ -35,18 +35,31 @@ LINK_BYTES, LINK_RUNS = 8 << 20, 12
 def measure(device: torch.device) -> dict[str, Any]:
     """A hardware file's content for this machine, one rank with one torch thread (CPU) or one GPU."""
     kind = device.type
-    dtype = torch.float32 if kind == "cpu" else torch.bfloat16
-    rates = {
-        "linear": {width: _linear(width, device, dtype) for width in WIDTHS[kind]},
-        "attention": {size: _attention(size, device, dtype) for size in HEAD_DIMS[kind]},
-        "convolution": {width: _convolution(width, device, dtype) for width in CHANNELS[kind]},
-    }
     bandwidth, latency = measure_link("gloo" if kind == "cpu" or torch.cuda.device_count() < 2 else "nccl")
     link = {"bandwidth": f"{bandwidth / 1e9:.4g} GB/s", "latency": f"{latency * 1e6:.4g} us"}
     return {
         "name": f"{'cpu' if kind == 'cpu' else 'gpu'}-{platform.node() or 'here'}",
         "kind": "cpu" if kind == "cpu" else "gpu",
         "memory": f"{_memory(device):.4g} GB",
+        **measure_kernels(device),
+        "reserve": "500 MiB" if kind == "cpu" else "2 GiB",
+        "per_node": 1024 if kind == "cpu" else max(1, torch.cuda.device_count()),
+        "link": {"kind": "measured between two ranks here", **link},
+        "network": {"kind": "not measured: as between two ranks here", **link},
+        "source": f"imax doctor --measure, {datetime.now(UTC):%Y-%m-%d}, torch {torch.__version__}",
+    }
+
+
+def measure_kernels(device: torch.device) -> dict[str, Any]:
+    """The part of a hardware file that one rank alone can tell."""
+    kind = device.type
+    dtype = torch.float32 if kind == "cpu" else torch.bfloat16
+    rates = {
+        "linear": {width: _linear(width, device, dtype) for width in WIDTHS[kind]},
+        "attention": {size: _attention(size, device, dtype) for size in HEAD_DIMS[kind]},
+        "convolution": {width: _convolution(width, device, dtype) for width in CHANNELS[kind]},
+    }
+    return {
         "memory_bandwidth": f"{_elementwise(device, dtype) / 1e9:.4g} GB/s",
         "rates": {
             str(dtype).removeprefix("torch."): {
@@ -55,11 +68,6 @@ def measure(device: torch.device) -> dict[str, Any]:
             }
         },
         "dispatch": f"{_dispatch(device) * 1e6:.4g} us",
-        "reserve": "500 MiB" if kind == "cpu" else "2 GiB",
-        "per_node": 1024 if kind == "cpu" else max(1, torch.cuda.device_count()),
-        "link": {"kind": "measured between two ranks here", **link},
-        "network": {"kind": "not measured: as between two ranks here", **link},
-        "source": f"imax doctor --measure, {datetime.now(UTC):%Y-%m-%d}, torch {torch.__version__}",
     }
 
 

@@ -1,9 +1,9 @@
 """The planner against the clock: predicted and measured steps and renders on this CPU, 1 and 2 processes.
 
 Everything is in CPU seconds of one rank, the least of several, since other work on a machine lengthens a wall
-clock. Rates are measured first (as ``imax doctor --measure`` does), then the embedded model at 2x and 4x and
-a FLUX shape of 512 channels run in fresh processes. ``--gpus`` prints predictions only: published points and
-strong scaling of FLUX.1-dev to 8, 16 and 64 GPUs.
+clock. The embedded model at 2x and 4x and a FLUX shape of 512 channels run in fresh processes, each of which
+measures its rates (as ``imax doctor --measure`` does) right before it renders. ``--gpus`` prints predictions
+only: published points and strong scaling of FLUX.1-dev to 8, 16 and 64 GPUs.
 
     python -m tests.bench.plan [--repeat 3] [--gpus]
 """
@@ -44,6 +44,7 @@ def worker(model_name: str, size: str) -> None:
     from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
     from imax_dist.pipeline.render import render_with
     from imax_dist.pipeline.request import Request
+    from imax_dist.planner.measure import measure_kernels
 
     torch.set_num_threads(1)
     quiet_libraries()
@@ -60,17 +61,18 @@ def worker(model_name: str, size: str) -> None:
         render_with(
             model, ranks, Request(PROMPT, size=size, seed=2, model=model_name, steps=1, native_steps=1)
         )
+        kernels = measure_kernels(topology.device)
         started = time.process_time()
         render_with(model, ranks, Request(PROMPT, size=size, seed=3, model=model_name), listen=listen)
         total = time.process_time() - started
         steps = [after - before for before, after in itertools.pairwise(marks)]
         if topology.is_first:
             pairs = [(a + b) / 2 for a, b in itertools.pairwise(steps)]  # a plain and a shifted step
-            print(json.dumps({"step": min(pairs), "render": total}))
+            print(json.dumps({"step": min(pairs), "render": total, "kernels": kernels}))
 
 
-def run_fresh(model: str, size: str, *, processes: int, repeat: int) -> dict[str, float]:
-    """The least of ``repeat`` fresh runs."""
+def run_fresh(model: str, size: str, *, processes: int, repeat: int) -> dict[str, Any]:
+    """The run with the fastest step of ``repeat`` fresh ones."""
     command = [sys.executable, "-m"]
     if processes > 1:
         command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
@@ -80,7 +82,16 @@ def run_fresh(model: str, size: str, *, processes: int, repeat: int) -> dict[str
     for _ in range(repeat):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         runs.append(json.loads(done.stdout.strip().splitlines()[-1]))
-    return {key: min(run[key] for run in runs) for key in runs[0]}
+    return min(runs, key=lambda run: run["step"])
+
+
+def with_widths(kernels: dict[str, Any]) -> dict[str, Any]:
+    """JSON's text keys of the curves as whole numbers again."""
+    rates = {
+        dtype: {name: {int(width): rate for width, rate in curve.items()} for name, curve in own.items()}
+        for dtype, own in kernels["rates"].items()
+    }
+    return {**kernels, "rates": rates}
 
 
 def compare(repeat: int) -> None:
@@ -109,16 +120,16 @@ def compare(repeat: int) -> None:
         "| render predicted, s | measured | off |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    hardware = read_hardware(found, where="measured")
     with tempfile.TemporaryDirectory() as folder:
         wider = str(make_tiny_flux(Path(folder), settings=WIDER_SETTINGS, **WIDER))
         cases = [("embedded", "256x256"), ("embedded", "512x512"), (wider, "512x512")]
         for model, size in cases:
             (work,) = workloads([Request(PROMPT, size=size, model=model)], device="cpu")
             for processes in (1, 2):
+                truth = run_fresh(model, size, processes=processes, repeat=repeat)
+                hardware = read_hardware({**found, **with_widths(truth["kernels"])}, where="measured")
                 here = Cluster(hardware, processes)
                 guess = poster_time(work, Split(processes, 1), here)
-                truth = run_fresh(model, size, processes=processes, repeat=repeat)
                 name = "embedded" if model == "embedded" else "FLUX shape, 8 x 64"
                 cells = [f"{name} | {size} | {processes}"]
                 both = [step_time(work, each, Split(processes, 1), here).total for each in work.extrapolated]
