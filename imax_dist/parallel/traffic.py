@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from imax_dist.parallel.engines import AttentionEngine
 
 COMMUNICATION = ("c10d", "_c10d_functional")
-SILENT = {"barrier", "monitored_barrier_", "wait_tensor"}
+SILENT = {"barrier", "monitored_barrier_", "wait_tensor", "_wrap_tensor_autograd"}
 """Operators that move no tensor."""
 COMPUTE = "attention"
 """How a kernel's own work appears among the events."""
@@ -108,7 +108,8 @@ def _group_named(name: str) -> Any:
 def _but_own(given: Tensor, group: Any, rows: list[int]) -> int:
     """``rows`` by rank, or none for equal pieces."""
     kept = rows[group.rank()] / given.shape[0] if rows else 1 / group.size()
-    return round(_bytes(given) * (1 - kept))
+    sent: int = round(_bytes(given) * (1 - kept))
+    return sent
 
 
 def _all_gather(args: Any) -> int:
