@@ -1,0 +1,328 @@
+"""Everything that is measured on a GPU, in one script: FLUX.1-dev's shape with random weights, no network.
+
+``python -m tests.bench.gpu`` is meant to take 8 minutes on an H100-class GPU and prints Markdown tables; what
+the time did not allow or what failed is in them as such. ``--tiny`` runs every section on a CPU with a small
+shape, which shows that the script works and measures nothing worth keeping.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from imax_dist.errors import ImaxError
+from imax_dist.parallel.attention import attend
+from imax_dist.parallel.choose_kernel import Workload, choose_kernel
+from imax_dist.parallel.engines.registry import ENGINES
+from imax_dist.parallel.engines.torch import TorchEngine
+from imax_dist.parallel.kernels import KERNELS, candidates, verify
+from imax_dist.parallel.mesh import SequenceMesh, build_mesh
+from imax_dist.parallel.sequence import JointLayout, gather, shard
+from imax_dist.parallel.topology import Topology, pick_device
+from imax_dist.pipeline.ranks import ParallelSettings, join_for
+from imax_dist.pipeline.render import render_with
+from imax_dist.pipeline.request import Request
+from tests.bench.flux_shape import (
+    FLUX_DEV,
+    TINY,
+    RandomFlux,
+    Shape,
+    Step,
+    make_model,
+    seconds,
+    step_flops,
+    use_bare,
+    use_ours,
+    wait,
+)
+
+LIMIT_S = 8 * 60
+STEP_HEADING = (
+    "| size | grid | text copies | tokens | s a step | TFLOP/s | share of roofline | peak, GiB |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+NOT_MEASURED = "not measured: the time was up"
+
+
+@dataclass
+class Bench:
+    """One run of the script."""
+
+    shape: Shape
+    device: torch.device
+    dtype: torch.dtype
+    sizes: tuple[str, ...]
+    deadline: float
+    model: RandomFlux = field(init=False)
+    rates: dict[str, float] = field(default_factory=dict)
+    """Measured FLOP/s of a matrix product and of the attention kernel."""
+
+    def __post_init__(self) -> None:
+        self.model = make_model(self.shape, self.device, self.dtype)
+
+    @property
+    def topology(self) -> Topology:
+        return Topology(0, 1, 0, "bench", self.device)
+
+    @property
+    def runs(self) -> int:
+        return 3 if self.device.type == "cuda" else 1
+
+
+def roofline(bench: Bench) -> Iterator[str]:
+    """What this GPU reaches on the two operations a step is made of."""
+    yield "| operation | ms | TFLOP/s |\n|---|---|---|"
+    big = bench.device.type == "cuda"
+    tokens, width = (16896, bench.shape.width) if big else (256, bench.shape.width)
+    a = torch.randn(tokens, width, device=bench.device, dtype=bench.dtype)
+    b = torch.randn(width, 4 * width, device=bench.device, dtype=bench.dtype)
+    took = seconds(lambda: a @ b, runs=5)
+    bench.rates["linear"] = 8.0 * tokens * width**2 / took
+    product = f"{tokens} x {width} x {4 * width}"
+    yield f"| matrix product {product} | {1e3 * took:.2f} | {bench.rates['linear'] / 1e12:.1f} |"
+    heads = (1, bench.shape.heads, tokens, bench.shape.head_dim)
+    q, k, v = (torch.randn(heads, device=bench.device, dtype=bench.dtype) for _ in range(3))
+    for kernel in candidates(bench.device, bench.dtype, "draft"):
+        try:
+            verify(kernel, bench.device, bench.dtype, head_dim=bench.shape.head_dim)
+            took = seconds(lambda run=kernel.run: run(q, k, v), runs=5)  # type: ignore[misc]
+        except (ImaxError, RuntimeError, ImportError, TypeError) as error:
+            yield f"| attention, {kernel.name} | refused | {str(error).splitlines()[0][:90]} |"
+            continue
+        rate = 4.0 * tokens**2 * bench.shape.width / took
+        if kernel.exact:
+            bench.rates["attention"] = max(rate, bench.rates.get("attention", 0.0))
+        draft = "" if kernel.exact else " (draft)"
+        yield f"| attention, {kernel.name}{draft}, {tokens} tokens | {1e3 * took:.2f} | {rate / 1e12:.1f} |"
+    absent = [k.name for k in KERNELS.values() if k.device == bench.device.type and not k.installed]
+    if absent:
+        yield f"| not installed: {', '.join(absent)} | | |"
+
+
+def steps(bench: Bench) -> Iterator[str]:
+    """One step at every size, even and odd grid, grid and shared text copies."""
+    work = Workload(bench.shape.heads, bench.shape.head_dim, bench.dtype)
+    choice = choose_kernel("auto", "exact", bench.topology, work)
+    yield f"{choice.sentence()}\n"
+    yield STEP_HEADING
+    for size in bench.sizes[:-1]:
+        for copies, odd in (("none", False), ("none", True), ("grid", False), ("shared", False)):
+            yield step_row(bench, Step.at(bench.model, size, copies=copies, odd=odd), choice.kernel)
+
+
+def largest_step(bench: Bench) -> Iterator[str]:
+    """One step at the largest size, without a warm-up: on an H100 it takes more than a minute."""
+    size = bench.sizes[-1]
+    if time.monotonic() > bench.deadline - 120 and bench.device.type == "cuda":
+        yield f"{size}: {NOT_MEASURED}"
+        return
+    work = Workload(bench.shape.heads, bench.shape.head_dim, bench.dtype)
+    choice = choose_kernel("auto", "exact", bench.topology, work)
+    yield STEP_HEADING
+    yield step_row(bench, Step.at(bench.model, size), choice.kernel)
+
+
+def step_row(bench: Bench, step: Step, kernel: Any) -> str:
+    if bench.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    mesh = SequenceMesh(ulysses=1, ring=1, rank=0)
+    once = step.plan.render_size.height >= 4096
+    runs, warm_up = (1, 0) if once else (bench.runs, 1)
+    took = seconds(step.ours(ENGINES["torch"](mesh, kernel=kernel), mesh), runs=runs, warm_up=warm_up)
+    linear, attention = step_flops(bench.shape, sum(step.tokens))
+    ideal = linear / bench.rates["linear"] + attention / bench.rates["attention"]
+    odd = step.x.shape[2] != step.plan.grid.height
+    copies = f"{step.plan.copies.literal} x {step.plan.copies.weight}"
+    return (
+        f"| {step.plan.render_size} | {'odd' if odd else 'even'} | {copies} | {sum(step.tokens)} "
+        f"| {took:.3f} | "
+        f"{(linear + attention) / took / 1e12:.1f} | {ideal / took:.2f} | {peak_of(bench)} |"
+    )
+
+
+def peak_of(bench: Bench) -> str:
+    """GiB allocated at most since the last reset."""
+    return f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if bench.device.type == "cuda" else "-"
+
+
+def against_bare(bench: Bench) -> Iterator[str]:
+    """Ours against diffusers' own transformer, same weights and tokens; then compiled block by block."""
+    yield "| size | bare, s | ours, s | ratio | compiled, s | eager / compiled |\n|---|---|---|---|---|---|"
+    for size in bench.sizes[:2]:
+        step = Step.at(bench.model, size)
+        ours = step.ours()
+        use_bare(bench.model)
+        bare = seconds(step.bare(), runs=bench.runs)
+        use_ours(bench.model)
+        own = seconds(ours, runs=bench.runs)
+        compiled = "not measured: CPU"
+        gain = ""
+        if bench.device.type == "cuda":
+            bench.model.transformer.compile_repeated_blocks(dynamic=True)
+            took = seconds(ours, runs=bench.runs, warm_up=2)
+            compiled, gain = f"{took:.3f}", f"{own / took:.2f}"
+            uncompile(bench.model)
+        yield f"| {size} | {bare:.3f} | {own:.3f} | {own / bare:.3f} | {compiled} | {gain} |"
+
+
+def uncompile(model: RandomFlux) -> None:
+    for module in model.transformer.modules():
+        module._compiled_call_impl = None
+
+
+def engines_alone(bench: Bench) -> Iterator[str]:
+    """Every engine on one rank, where all of them hand over to the kernel: what is left of their wrapping."""
+    yield "| engine | s a step | against torch |\n|---|---|---|"
+    step = Step.at(bench.model, bench.sizes[0])
+    base = 0.0
+    for name, make in ENGINES.items():
+        mesh = SequenceMesh(ulysses=1, ring=1, rank=0)
+        try:
+            took = seconds(step.ours(make(mesh), mesh), runs=bench.runs)
+        except (ImaxError, RuntimeError) as error:
+            yield f"| {name} | refused: {str(error).splitlines()[0][:110]} | |"
+            continue
+        base = base or took
+        yield f"| {name} | {took:.3f} | {took / base:.3f} |"
+
+
+def shared_gpu(bench: Bench) -> Iterator[str]:
+    """Two gloo ranks on the one device: do Ulysses and ring equal one rank there?"""
+    yield "| mesh | largest difference to one rank |\n|---|---|"
+    for ulysses, ring in ((2, 1), (1, 2)):
+        store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+        context = torch.multiprocessing.get_context("spawn")
+        answers = context.SimpleQueue()
+        arguments = [(rank, store.port, str(bench.device), (ulysses, ring), answers) for rank in range(2)]
+        ranks = [context.Process(target=parity, args=each, daemon=True) for each in arguments]
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join(timeout=60)
+            rank.kill()
+        found = "no answer within 60 s" if answers.empty() else answers.get()
+        yield f"| ulysses {ulysses} x ring {ring} | {found} |"
+
+
+def parity(rank: int, port: int, device: str, degrees: tuple[int, int], answers: Any) -> None:
+    """One of two ranks: sharded attention against plain attention, float32."""
+    topology = Topology(rank, 2, 0, "bench", torch.device(device))
+    try:
+        store = dist.TCPStore("127.0.0.1", port, None, is_master=False)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+        mesh = build_mesh(topology, ulysses=degrees[0], ring=degrees[1])
+        layout = JointLayout.of(text_tokens=7, image_tokens=61, ranks=2)
+        generator = torch.Generator().manual_seed(5)
+        qkv = [3 * torch.randn(1, 68, 4, 16, generator=generator).to(device) for _ in range(3)]
+        parts = [x.split([7, 61], dim=1) for x in qkv]
+        own = [torch.cat([shard(t, layout.text, mesh, dim=1), shard(i, layout.image, mesh, dim=1)], dim=1)
+               for t, i in parts]  # fmt: skip
+        output = TorchEngine(mesh)(*own, layout=layout)
+        image = gather(output[:, layout.text[rank] :], layout.image, mesh, dim=1)
+        found = f"{(image - attend(*qkv)[:, 7:]).abs().max().item():.1e}"
+    except (RuntimeError, ValueError) as error:
+        found = f"failed: {str(error).splitlines()[0][:90]}"
+    if rank == 0:
+        answers.put(found)
+
+
+def vae(bench: Bench) -> Iterator[str]:
+    """Decode of whole pictures, as the VAE does it and in fewer bytes."""
+    yield "| size | decode, s | peak, GiB |\n|---|---|---|"
+    for size in bench.sizes[-2:]:
+        if time.monotonic() > bench.deadline - 60:
+            yield f"| {size} | {NOT_MEASURED} | |"
+            continue
+        side = int(size.split("x")[0]) // 8
+        latents = torch.randn(1, 16, side, side, device=bench.device, dtype=bench.dtype)
+        if bench.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        try:
+            took = seconds(lambda x=latents: bench.model.decode_image(x), runs=1, warm_up=0)  # type: ignore[misc]
+        except (ImaxError, RuntimeError) as error:
+            yield f"| {size} | failed: {str(error).splitlines()[0][:90]} | |"
+            continue
+        yield f"| {size} | {took:.2f} | {peak_of(bench)} |"
+
+
+def whole_job(bench: Bench) -> Iterator[str]:
+    """A poster from prompt to pixels, as `imax generate` makes it, stage by stage."""
+    size = bench.sizes[-2]
+    count = 30 if bench.device.type == "cuda" else 2
+    stages: dict[str, float] = {}
+
+    def listen(name: str, fields: dict[str, Any]) -> None:
+        if name == "stage.done":
+            stages[fields["stage"]] = fields["seconds"]
+
+    ranks = join_for(bench.model, ParallelSettings(), bench.topology)
+    request = Request("a poster", size=size, steps=count, native_steps=count)
+    wait()
+    started = time.perf_counter()
+    render_with(bench.model, ranks, request, listen=listen)
+    wait()
+    yield f"{count} + {count} steps at {size}\n"
+    yield "| stage | s |\n|---|---|"
+    for stage, took in stages.items():
+        yield f"| {stage} | {took:.2f} |"
+    yield f"| whole job | {time.perf_counter() - started:.2f} |"
+
+
+SECTIONS: dict[str, Callable[[Bench], Iterator[str]]] = {
+    "Roofline and kernels": roofline,
+    "One step": steps,
+    "Against a bare diffusers transformer": against_bare,
+    "Engines on one rank": engines_alone,
+    "Two ranks on one device": shared_gpu,
+    "Whole job": whole_job,
+    "VAE decode": vae,
+    "Largest step": largest_step,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Benchmarks of one GPU; prints Markdown tables.")
+    parser.add_argument("--tiny", action="store_true", help="a small shape on the CPU: does the script work?")
+    parser.add_argument("--limit", type=float, default=LIMIT_S, metavar="SECONDS")
+    options = parser.parse_args(arguments)
+    if not options.tiny and not torch.cuda.is_available():
+        parser.error("there is no GPU here; --tiny runs every section on the CPU with a small shape")
+    deadline = time.monotonic() + options.limit
+    print(heading(options.tiny), flush=True)
+    shape, dtype = (TINY, torch.float32) if options.tiny else (FLUX_DEV, torch.bfloat16)
+    big = tuple(f"{side}x{side}" for side in (1024, 2048, 4096, 8192))
+    sizes = ("64x64", "96x96", "128x128", "160x160") if options.tiny else big
+    bench = Bench(shape, pick_device("cpu" if options.tiny else "auto"), dtype, sizes, deadline)
+    failures = 0
+    for title, section in SECTIONS.items():
+        print(f"\n### {title}\n", flush=True)
+        if time.monotonic() > deadline:
+            print(NOT_MEASURED, flush=True)
+            continue
+        try:
+            for line in section(bench):
+                print(line, flush=True)
+        except (ImaxError, RuntimeError) as error:
+            failures += 1
+            print(f"failed: {type(error).__name__}: {str(error).splitlines()[0][:160]}", flush=True)
+    return 1 if failures else 0
+
+
+def heading(tiny: bool) -> str:
+    """What was measured where."""
+    name = "CPU, a small shape: not a measurement" if tiny else torch.cuda.get_device_name()
+    nccl = "NCCL" if dist.is_nccl_available() else "no NCCL"
+    today = time.strftime("%Y-%m-%d")
+    return f"{today}; {name}; torch {torch.__version__}, {nccl}; {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
