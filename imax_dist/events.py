@@ -1,7 +1,9 @@
 """What happens while a poster is made, as small named events; listeners draw, log or count them.
 
 Names: ``stage.started`` (stage, steps), ``step`` (stage, index, steps, sigma, seconds), ``stage.done``
-(stage, seconds), ``checkpoint`` (path, phase, step, seconds), ``note`` (text), ``memory`` (rank, peak_bytes).
+(stage, seconds), ``checkpoint`` (path), ``note`` (text), ``memory`` (rank, peak_bytes). Stages of a poster:
+load, prompt, native, endpoint, extrapolated and decode; in a cascade ``cascade 1``, ``cascade 2`` ... come
+before extrapolated.
 """
 
 from __future__ import annotations
@@ -13,6 +15,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
+
+MOST_PASSES = 8
+"""Of a cascade before its last one."""
+CASCADE = tuple(f"cascade {number}" for number in range(1, MOST_PASSES + 1))
+"""Their names as stages."""
 
 Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
 

@@ -41,6 +41,15 @@ def test_a_baseline_differs_from_ours_in_its_guidance_alone(name: str, change: d
     assert preset(name) == from_mapping(Method, {**ours, **change}, where="expected")
 
 
+def test_hiflow_has_its_papers_numbers() -> None:
+    """tau 0.6 and 0.3, alpha = beta = t / tau, D = 0.4 of the target's Nyquist: 0.8 of half its size's."""
+    method = preset("hiflow")
+    assert (method.cascade, method.start.sigma) == ("doubling", (0.6, 0.3))
+    assert (method.guidance.schedule, method.reference.acceleration) == ("linear_sigma", 1.0)
+    assert (method.guidance.projection, method.guidance.cutoff) == ("butterworth", 0.8)
+    assert (method.reference.kind, method.time_shift.rule) == ("per_step", "native")
+
+
 def test_dype_flow_is_ours_with_dypes_positions_and_temperature() -> None:
     method, alone = preset("dype_flow"), preset("dype")
     assert (method.rope, method.attention) == (alone.rope, alone.attention)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from imax_dist.cli.main import build_parser, main
-from imax_dist.pipeline.plan import load_method
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.switches import load_method
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

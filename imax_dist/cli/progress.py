@@ -6,11 +6,14 @@ import sys
 import time
 from typing import Any
 
+from imax_dist.events import CASCADE
+
 LABELS = {
     "load": "load model",
     "prompt": "embed prompt",
     "native": "native pass",
     "endpoint": "enlarge guidance",
+    **{name: name.replace("cascade", "cascade pass") for name in CASCADE},
     "extrapolated": "target-size pass",
     "decode": "decode",
 }
@@ -67,7 +70,7 @@ class ProgressBars:
             self._print(f"{counted}  sigma {fields['sigma']:.4f}  {fields['seconds']:.2f} s")
 
     def _done(self, fields: dict[str, Any]) -> None:
-        self.seconds[fields["stage"]] = fields["seconds"]
+        self.seconds[fields["stage"]] = self.seconds.get(fields["stage"], 0.0) + fields["seconds"]
         had_bar = self._bar is not None
         self.close()
         if not had_bar:

@@ -9,7 +9,7 @@ from imax_dist.config import set_key
 
 REQUEST_FIELDS = (
     "size", "paper", "dpi", "bleed", "landscape",
-    "seed", "model", "lora", "preset", "steps", "native_steps", "dtype",
+    "seed", "model", "lora", "preset", "guide", "steps", "native_steps", "dtype",
 )  # fmt: skip
 PARALLEL_FIELDS = ("ulysses", "ring", "engine", "kernel", "quality", "cfg", "text_encoders")
 
@@ -26,6 +26,7 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset", help="imax (default), paper, official, direct, ...: a file of configs/presets"
     )
+    parser.add_argument("--guide", metavar="FILE", help="a picture to guide by instead of the native pass")
     parser.add_argument("--steps", type=int, help="steps of the extrapolated pass")
     parser.add_argument("--native-steps", type=int, help="steps of the native pass")
     parser.add_argument("--dtype", help="float32, bfloat16, float16 or float64")

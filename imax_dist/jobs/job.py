@@ -12,8 +12,8 @@ from typing import Any
 from imax_dist.config import fingerprint, from_mapping, to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.output.atomic import write_json
-from imax_dist.pipeline.plan import load_method
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.switches import load_method
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 OWN_FILES = r"events\.jsonl|index\.html|report\.(html|pdf)|batch.*\.(sqlite.*|lock)"

@@ -213,7 +213,9 @@ def _check_print_files(request: Request, limits: Limits) -> None:
 
 
 def _require_no_files(request: Request) -> None:
-    """Raise BadValue if a print file asks for a profile or an enlarger by its path."""
+    """Raise BadValue if a guide, or a print file's profile or enlarger, is asked for by its path."""
+    if request.guide is not None:
+        raise BadValue("guide names a file of this machine, which this pool does not allow")
     for ending, settings in request.output.items():
         named = settings or {}
         if any(named.get(key) for key in FILE_KEYS) or named.get("scale", "none") not in OWN_SCALES:

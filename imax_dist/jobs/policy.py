@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from imax_dist.errors import ImaxError
+from imax_dist.events import CASCADE
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
 from imax_dist.jobs.state import Cancelled, Failed, Proofed, Queued, State, done_state
 from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Stopped, Work
 
-STEPPING = ("native", "extrapolated")
+STEPPING = ("native", *CASCADE, "extrapolated")
 WORTH_WAITING = ("CannotWrite",)
 """Errors marked permanent for one command that a long batch can outlive: someone frees the disk."""
 

@@ -20,6 +20,8 @@ class ReferenceSettings:
     """pixels: decode, bicubic, encode. latents: bicubic on the latents, cheaper and worse."""
     posterior: Literal["mean", "sample"] = "mean"
     """What the VAE's encoder returns: the mean, or a sample drawn from the request's seed."""
+    acceleration: float = 0.0
+    """HiFlow's acceleration term; 1 as published, 0 without."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class GuidanceScaleSettings:
 class Method:
     """One complete recipe."""
 
+    cascade: Literal["none", "doubling"] | tuple[float, ...] = "none"
+    """Passes on the way to the target, by their scale against native: doubling, or a list of scales."""
     guidance: GuidanceSettings = field(default_factory=GuidanceSettings)
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     start: StartSettings = field(default_factory=StartSettings)

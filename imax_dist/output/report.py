@@ -12,11 +12,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from imax_dist.events import CASCADE
 from imax_dist.output.atomic import write_bytes
 from imax_dist.output.batch_folder import Poster, read_events, read_folder
 from imax_dist.output.plot import bars, histogram
 
-STAGES = ("load", "prompt", "native", "endpoint", "extrapolated", "decode", "write")
+STAGES = ("load", "prompt", "native", "endpoint", *CASCADE, "extrapolated", "decode", "write")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch import Tensor
 from imax_dist.errors import BadManifest, MissingInput
 from imax_dist.output.atomic import write_bytes
 
-FORMAT = "imax-checkpoint/2"
+FORMAT = "imax-checkpoint/3"
 KEPT = 2
 LARGEST_BYTES = 8 << 30
 """Latents and reference of the largest picture in float64 take half of it; more is never read."""
@@ -32,13 +32,17 @@ Resume = Literal["auto", "never", "must"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """``step`` steps of ``phase`` are done. ``tensors``: latents, and endpoints or reference if any."""
+    """``step`` steps of ``phase`` are done. ``tensors``: latents, and endpoints or reference if any.
+
+    ``number`` counts the extrapolated passes of a cascade from 0.
+    """
 
     phase: Literal["native", "extrapolated"]
     step: int
     fingerprint: str
     seed: int
     tensors: dict[str, Tensor]
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,12 @@ class CheckpointFolder:
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write whole or not at all, then drop all but the newest two."""
-        order = 0 if checkpoint.phase == "native" else 1
+        order = 0 if checkpoint.phase == "native" else 1 + checkpoint.number
         path = self.folder / f"step-{order}{checkpoint.step:05d}.safetensors"
         metadata = {
             "format": FORMAT,
             "phase": checkpoint.phase,
+            "pass": str(checkpoint.number),
             "step": str(checkpoint.step),
             "fingerprint": checkpoint.fingerprint,
             "seed": str(checkpoint.seed),
@@ -146,4 +151,5 @@ def _checked(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -
         fingerprint=metadata["fingerprint"],
         seed=int(metadata["seed"]),
         tensors=tensors,
+        number=int(metadata["pass"]),
     )

@@ -39,12 +39,14 @@ class Reference(NamedTuple):
 
 def reference_sigmas(plan: RenderPlan) -> tuple[float, ...]:
     """The sigmas a reference of this plan has latents for."""
-    return plan.native_sigmas[:-1] if plan.method.reference.kind == "per_step" else (0.0,)
+    return plan.reference_sigmas
 
 
 @torch.no_grad()
 def native_pixels(plan: RenderPlan, model: FlowModel, native: NativePass) -> Pixels:
-    """The native pictures the reference is made of, (N, 3, h, w) in [-1, 1]."""
+    """The pictures the reference is made of, (N, 3, h, w) in [-1, 1]: the native pass's, or a later one's."""
+    if native.pixels is not None:
+        return native.pixels
     return torch.cat([model.decode_image(image).clamp(-1.0, 1.0) for image in _images(plan, native)])
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 import torch
 
@@ -10,6 +12,7 @@ from imax_dist.events import Listener
 from imax_dist.geometry import LatentGrid
 from imax_dist.method import patch_shift
 from imax_dist.method.baselines.skip_residual import with_skip_residual
+from imax_dist.method.flow import endpoint
 from imax_dist.method.guidance import Step, guided_velocity
 from imax_dist.models.base import Conditioning, FlowModel, TokenSequence
 from imax_dist.pipeline.endpoint import Reference
@@ -19,6 +22,8 @@ from imax_dist.pipeline.positions import PositionTables
 from imax_dist.pipeline.sampler import AfterStep, BeforeStep, Velocity, denoise
 from imax_dist.shapes import Latents
 
+Observer: TypeAlias = Callable[[Latents], None]
+
 
 def run_extrapolated(
     plan: RenderPlan,
@@ -26,6 +31,7 @@ def run_extrapolated(
     x: Latents,
     *,
     first: int,
+    stage: str,
     listen: Listener,
     after_step: AfterStep,
     before_step: BeforeStep | None = None,
@@ -36,7 +42,7 @@ def run_extrapolated(
             x,
             plan.sigmas,
             velocity,
-            stage="extrapolated",
+            stage=stage,
             listen=listen,
             after_step=after_step,
             first=first,
@@ -63,8 +69,12 @@ def extrapolated_velocity(
     reference: Reference | None,
     *,
     sequence: TokenSequence,
+    observe: Observer | None = None,
 ) -> Velocity:
-    """The guided velocity of a step as a function of the whole latents; the same bits on every rank."""
+    """The guided velocity of a step as a function of the whole latents; the same bits on every rank.
+
+    ``observe`` is given each step's own endpoint before it is guided.
+    """
     tables = PositionTables(plan, model)
     project = plan.project
 
@@ -84,6 +94,8 @@ def extrapolated_velocity(
             predicted = patch_shift.shift_out(predict(patch_shift.shift_in(x), step))
         else:
             predicted = predict(x, step)
+        if observe is not None:
+            observe(endpoint(x, predicted, step.sigma))
         weights = plan.weights(step)
         if reference is None or not weights.active:
             return predicted

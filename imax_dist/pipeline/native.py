@@ -17,16 +17,18 @@ from imax_dist.pipeline.noise import draw_noise
 from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.pipeline.positions import ORIGIN, native_tables
 from imax_dist.pipeline.sampler import AfterStep, denoise
-from imax_dist.shapes import Latents
+from imax_dist.shapes import Latents, Pixels
 
 
 @dataclass
 class NativePass:
-    """Where the native pass stands: its latents, and each step's endpoint if the reference wants them."""
+    """Where a pass stands: its latents, and each step's endpoint if a reference wants them."""
 
     latents: Latents
     step: int = 0
     endpoints: list[Latents] = field(default_factory=list)
+    pixels: Pixels | None = None
+    """The picture itself, (1, 3, H, W) in [-1, 1], where there is one that needs no decoding: a guide."""
 
 
 def start_native(plan: RenderPlan, model: FlowModel) -> NativePass:

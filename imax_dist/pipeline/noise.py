@@ -22,5 +22,7 @@ def draw_noise(seed: int, purpose: str, *, grid: LatentGrid, model: FlowModel) -
 
 
 def start_noise(plan: RenderPlan, model: FlowModel) -> Latents:
-    """The noise of the extrapolated pass."""
-    return draw_noise(plan.request.seed, "extrapolated", grid=plan.grid, model=model)
+    """The noise of an extrapolated pass; each pass of a cascade has its own."""
+    number = len(plan.earlier)
+    purpose = f"extrapolated {number + 1}" if number else "extrapolated"
+    return draw_noise(plan.request.seed, purpose, grid=plan.grid, model=model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -64,6 +64,16 @@ class PictureCoder:
             room = scratch(ranks.topology, memory).tiers[0].limit
             way = "whole" if codec.whole_bytes(plan.render_size) <= room else "rows"
         return cls(model, ranks.topology, plan.render_size, way, codec, memory)
+
+    def at(self, size: ImageSize) -> PictureCoder:
+        """The same for a picture of another size, as a pass of a cascade has it."""
+        return replace(self, size=size)
+
+    def too_large(self, size: ImageSize) -> bool:
+        """Whether a picture of ``size`` can only be decoded by rows; the same answer on every rank."""
+        if self.way != "rows" or self.codec is None:
+            return False
+        return self.codec.whole_bytes(size) > self.scratch.tiers[0].limit
 
     @property
     def scratch(self) -> Scratch:

@@ -6,24 +6,24 @@ cannot change the picture. Its fingerprint marks checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from imax_dist.config import choice, fingerprint, from_mapping, load_named, to_mapping
-from imax_dist.errors import BadConfig
+from imax_dist.config import fingerprint, to_mapping
+from imax_dist.errors import BadConfig, BadValue
 from imax_dist.geometry import AxisScale, ImageSize, LatentGrid, native_size
 from imax_dist.method.baselines.sdedit import remaining_sigmas
+from imax_dist.method.cascade import cascade_scales
 from imax_dist.method.guidance import SCHEDULES, GuidanceWeights, Step
 from imax_dist.method.presets import Method
 from imax_dist.method.projection import PROJECTIONS, Projection
-from imax_dist.method.proportional_attention import LOGIT_FACTORS
-from imax_dist.method.rope_rules import FREQUENCY_RULES
 from imax_dist.method.text_duplication import COPY_RULES, TextCopies
 from imax_dist.method.time_shift import shifted_sigmas
 from imax_dist.models.base import ModelSpec
 from imax_dist.pipeline.fit import check_reach, fit_method
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.switches import load_method, start_sigmas, uses_reference
 
 DEFAULT_SCALE = 2
 DECISIVE_SETTINGS = ("native_side", "text_tokens", "rope_factor")
@@ -46,6 +46,10 @@ class RenderPlan:
     native_guidance_scale: float
     guidance_scale: float
     copies: TextCopies
+    earlier: tuple[RenderPlan, ...] = ()
+    """The passes of a cascade before this one, smallest first; each is a plan of its own render size."""
+    guide: str | None = None
+    """SHA-256 of the pixels that stand in for the native pass, if a picture was given."""
 
     @property
     def extrapolates(self) -> bool:
@@ -65,9 +69,29 @@ class RenderPlan:
         return AxisScale.between(self.grid, self.native_grid)
 
     @property
+    def passes(self) -> tuple[RenderPlan, ...]:
+        """Every extrapolated pass; the last one is this plan itself."""
+        return (*self.earlier, self)
+
+    @property
+    def reference_grid(self) -> LatentGrid:
+        """The grid of what this pass is guided by: the pass before it, or the native one."""
+        return self.earlier[-1].grid if self.earlier else self.native_grid
+
+    @property
+    def reference_sigmas(self) -> tuple[float, ...]:
+        """The sigmas the reference has latents for: one for each step it was made in, or the image's."""
+        if self.method.reference.kind == "constant":
+            return (0.0,)
+        made_by = self.earlier[-1].sigmas if self.earlier else self.native_sigmas
+        return made_by[:-1]
+
+    @property
     def project(self) -> Projection:
+        """P for this pass: the reference holds nothing above its own Nyquist frequency."""
         guidance = self.method.guidance
-        return PROJECTIONS[guidance.projection](self.scale.divided(guidance.cutoff))
+        scale = AxisScale.between(self.grid, self.reference_grid)
+        return PROJECTIONS[guidance.projection](scale.divided(guidance.cutoff))
 
     def weights(self, step: Step) -> GuidanceWeights:
         """How hard ``step`` is pulled to the reference."""
@@ -77,8 +101,7 @@ class RenderPlan:
     @property
     def uses_native(self) -> bool:
         """Whether the extrapolated pass needs a native image at all."""
-        guided = self.method.guidance.schedule != "off" and self.method.guidance.strength != 0.0
-        return guided or self.method.skip_residual or self.sigmas[0] < 1.0
+        return uses_reference(self.method)
 
     def describe(self) -> dict[str, Any]:
         """The plan as JSON values, for recipes, checkpoints and people."""
@@ -89,6 +112,10 @@ class RenderPlan:
             "scale": {"height": self.scale.height, "width": self.scale.width},
             "native_sigmas": list(self.native_sigmas),
             "sigmas": list(self.sigmas) if self.extrapolates else None,
+            "cascade": [
+                {"render_size": str(one.render_size), "sigmas": list(one.sigmas)} for one in self.earlier
+            ],
+            "guide_sha256": self.guide,
             "guidance_scale": {
                 "native": self.native_guidance_scale,
                 "extrapolated": self.guidance_scale,
@@ -131,7 +158,7 @@ def make_plan(request: Request, spec: ModelSpec) -> RenderPlan:
     linear_scale = AxisScale(render_size.height / native.height, render_size.width / native.width).linear
     native_shift, shift = _time_shifts(method, spec, linear_scale)
     native_guidance, guidance = _guidance_scales(method, spec)
-    return RenderPlan(
+    last = RenderPlan(
         request=request,
         spec=spec,
         method=method,
@@ -139,64 +166,59 @@ def make_plan(request: Request, spec: ModelSpec) -> RenderPlan:
         render_size=render_size,
         native_size=native,
         native_sigmas=shifted_sigmas(native_steps, native_shift),
-        sigmas=_started(shifted_sigmas(steps, shift), method),
+        sigmas=shifted_sigmas(steps, shift),
         native_guidance_scale=native_guidance,
         guidance_scale=guidance,
         copies=_text_copies(method, spec, render_size, native),
     )
+    plan = _in_passes(last, steps) if last.extrapolates else last
+    _check_guide(plan)
+    return plan
 
 
-def load_method(request: Request) -> Method:
-    """The request's preset with its own switches laid over it. Raises BadConfig for a wrong one."""
-    mapping = _overlay(load_named("presets", request.preset), request.method)
-    method = from_mapping(Method, mapping, where=f"preset {request.preset}")
-    choice("guidance.schedule", method.guidance.schedule, SCHEDULES)
-    choice("guidance.projection", method.guidance.projection, PROJECTIONS)
-    choice("rope.rule", method.rope.rule, FREQUENCY_RULES)
-    choice("attention", method.attention, LOGIT_FACTORS)
-    choice("text.copies", method.text.copies, COPY_RULES)
-    _check_numbers(method)
-    return method
+def _check_guide(plan: RenderPlan) -> None:
+    """Raise BadValue if a guide was given that nothing could use."""
+    if plan.request.guide is None:
+        return
+    reason = None
+    if not plan.extrapolates:
+        reason = f"{plan.size} is no larger than native {plan.native_size}; ask for a larger size"
+    elif not plan.uses_native:
+        reason = f"the recipe of preset {plan.request.preset} uses no native picture; choose another"
+    elif plan.method.reference.kind == "per_step" and not plan.earlier:
+        reason = "reference.kind per_step wants every step of a native pass; set it to constant"
+    if reason is not None:
+        raise BadValue(f"guide {plan.request.guide} cannot guide: {reason}")
 
 
-def _check_numbers(method: Method) -> None:
-    """Raise BadConfig for numbers a recipe cannot have."""
-    rope, guidance = method.rope, method.guidance
-    if rope.factor is not None and rope.factor <= 0.0:
-        raise BadConfig(f"rope.factor must be above 0, got {rope.factor}")
-    if not 0.0 <= rope.watershed <= 1.0:
-        raise BadConfig(f"rope.watershed must be between 0 and 1, got {rope.watershed}")
-    if guidance.cutoff <= 0.0:
-        raise BadConfig(f"guidance.cutoff must be above 0, got {guidance.cutoff}")
-    if guidance.cutoff != 1.0 and guidance.projection.startswith("haar_level"):
-        raise BadConfig(
-            f"guidance.cutoff {guidance.cutoff} has no meaning for {guidance.projection}, whose level is in "
-            "its name; leave it at 1, or use matched_blocks"
-        )
-    for sigma in start_sigmas(method):
-        if not 0.0 < sigma <= 1.0:
-            raise BadConfig(f"start.sigma must be above 0 and at most 1, got {sigma}")
+def _in_passes(last: RenderPlan, steps: int) -> RenderPlan:
+    """``last`` with the passes of its cascade before it, each with its own start and noise levels.
 
-
-def start_sigmas(method: Method) -> tuple[float, ...]:
-    """Where each stage starts; the last holds for all further ones. 1 is pure noise."""
-    chosen = method.start.sigma
-    if chosen is None:
-        return (1.0,)
-    return chosen if isinstance(chosen, tuple) else (chosen,)
-
-
-def _started(sigmas: tuple[float, ...], method: Method, *, stage: int = 0) -> tuple[float, ...]:
+    Positions, text copies and the time shift follow the size of a pass against native, since they answer
+    to what the network was trained at; the projection follows the pass before (``RenderPlan.project``).
+    """
+    method, native, spec = last.method, last.native_size, last.spec
+    sizes = []
+    scales = cascade_scales(method.cascade, last.scale.linear) if last.uses_native else ()
+    for own in scales:
+        size = native_size(last.render_size, round(own * spec.settings.native_side), spec.token_pixels)
+        if native.area < size.area < last.render_size.area and size not in sizes:
+            sizes.append(size)
     starts = start_sigmas(method)
-    return remaining_sigmas(sigmas, starts[min(stage, len(starts) - 1)])
-
-
-def _overlay(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in changes.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), dict)
-        merged[key] = _overlay(merged[key], value) if nested else value
-    return merged
+    passes: list[RenderPlan] = []
+    for number, size in enumerate([*sizes, last.render_size]):
+        linear = AxisScale(size.height / native.height, size.width / native.width).linear
+        levels = shifted_sigmas(steps, _time_shifts(method, spec, linear)[1])
+        one = dataclasses.replace(
+            last,
+            size=last.size if size == last.render_size else size,
+            render_size=size,
+            sigmas=remaining_sigmas(levels, starts[min(number, len(starts) - 1)]),
+            copies=_text_copies(method, spec, size, native),
+            earlier=tuple(passes),
+        )
+        passes.append(one)
+    return passes[-1]
 
 
 def _text_copies(method: Method, spec: ModelSpec, size: ImageSize, native: ImageSize) -> TextCopies:

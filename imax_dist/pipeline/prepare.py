@@ -1,6 +1,8 @@
-"""What the extrapolated pass starts from, made by rank 0: a checkpoint, or native pass and endpoint."""
+"""What an extrapolated pass starts from, made by rank 0: a checkpoint, or the pass before it."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -13,37 +15,66 @@ from imax_dist.pipeline.decode import decode_whole
 from imax_dist.pipeline.endpoint import Reference, enlarged_latents, native_pixels, reference_sigmas
 from imax_dist.pipeline.native import NativePass, run_native, start_native
 from imax_dist.pipeline.noise import start_noise
+from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.pipeline.run import Run, step_tensor
-from imax_dist.shapes import Latents
+from imax_dist.shapes import Latents, Pixels
 
 
 def prepare(run: Run, model: FlowModel, conditioning: Conditioning) -> dict[str, Tensor]:
-    """``latents`` and ``step`` to go on from. Rank 0 only.
+    """The start of a pass, as ``begin_pass`` has it, or of a checkpoint within one. Rank 0 only.
 
-    If the pass uses the native picture, also its ``reference``, or the ``native_pixels`` that all ranks make
-    the reference from.
+    A checkpoint has the finished ``reference``, and what the pass carries from step to step.
     """
     checkpoint = find_checkpoint(run)
     if checkpoint is not None and checkpoint.phase == "extrapolated":
-        return {**_moved(checkpoint, model), "step": step_tensor(checkpoint.step)}
+        places = {"step": step_tensor(checkpoint.step), "number": step_tensor(checkpoint.number)}
+        return {**_moved(checkpoint, model), **places}
     if not run.plan.extrapolates:
+        alone = native_pass(run, model, conditioning, checkpoint)
+        return {"latents": alone.latents, "step": step_tensor(len(run.plan.sigmas) - 1)}
+    native: NativePass | None = None
+    if run.guide is not None:
+        native = guide_as_native(run, model, run.guide)
+    elif run.plan.uses_native:
         native = native_pass(run, model, conditioning, checkpoint)
-        return {"latents": native.latents, "step": step_tensor(len(run.plan.sigmas) - 1)}
-    start = {"latents": start_noise(run.plan, model), "step": step_tensor(0)}
-    if not run.plan.uses_native:
+        if run.show_native is not None:
+            run.show_native(decode_whole(model, native.latents))
+    return begin_pass(run.plan.passes[0], model, native)
+
+
+def begin_pass(plan: RenderPlan, model: FlowModel, before: NativePass | None) -> dict[str, Tensor]:
+    """Where the pass ``plan`` starts, after the pass ``before`` it: ``latents``, ``step``, ``number``.
+
+    If it is guided also its ``reference``, or the ``native_pixels`` that all ranks make the reference from.
+    Rank 0 only.
+    """
+    noise, number = start_noise(plan, model), len(plan.earlier)
+    start = {"latents": noise, "step": step_tensor(0), "number": step_tensor(number)}
+    if before is None:
         return start
-    native = native_pass(run, model, conditioning, checkpoint)
-    if run.show_native is not None:
-        run.show_native(decode_whole(model, native.latents))
-    if run.plan.method.reference.upsample == "latents":
-        return with_reference(run, start, enlarged_latents(run.plan, native))
-    return {**start, "native_pixels": native_pixels(run.plan, model, native)}
+    if plan.method.reference.upsample == "latents":
+        return with_reference(plan, start, enlarged_latents(plan, before))
+    return {**start, "native_pixels": native_pixels(plan, model, before)}
 
 
-def with_reference(run: Run, start: dict[str, Tensor], reference: Latents) -> dict[str, Tensor]:
+def with_reference(plan: RenderPlan, start: Mapping[str, Tensor], reference: Latents) -> dict[str, Tensor]:
     """``start`` with the reference, and the latents to start from where they depend on it."""
-    latents = _start_point(run, reference, start["latents"])
-    return {"latents": latents, "step": start["step"], "reference": reference}
+    kept = {name: tensor for name, tensor in start.items() if name != "native_pixels"}
+    sigma = plan.sigmas[0]
+    if sigma < 1.0:
+        image = Reference(reference, reference_sigmas(plan)).at(sigma)
+        kept["latents"] = interpolate(image, start["latents"], sigma)
+    return {**kept, "reference": reference}
+
+
+@torch.no_grad()
+def guide_as_native(run: Run, model: FlowModel, pixels: Pixels) -> NativePass:
+    """The given picture where the native pass's would be; shown as that one would be."""
+    precise = pixels.to(model.device, torch.promote_types(model.dtype, torch.float32))
+    if run.show_native is not None:
+        run.show_native((pixels[0] / 2 + 0.5).permute(1, 2, 0).cpu())
+    latents = model.encode_image(precise, noise=None).to(precise.dtype)
+    return NativePass(latents, pixels=precise)
 
 
 def find_checkpoint(run: Run) -> Checkpoint | None:
@@ -54,7 +85,8 @@ def find_checkpoint(run: Run) -> Checkpoint | None:
     for sentence in passed_over:
         run.listen("note", {"text": f"not resumed: {sentence}"})
     if checkpoint is not None:
-        text = f"resumed after step {checkpoint.step} of the {checkpoint.phase} pass"
+        name = "native" if checkpoint.phase == "native" else run.pass_name(checkpoint.number)
+        text = f"resumed after step {checkpoint.step} of the {name} pass"
         run.listen("note", {"text": text})
     return checkpoint
 
@@ -92,11 +124,3 @@ def _native_state(checkpoint: Checkpoint, model: FlowModel) -> NativePass:
 
 def _moved(checkpoint: Checkpoint, model: FlowModel) -> dict[str, Tensor]:
     return {name: tensor.to(model.device) for name, tensor in checkpoint.tensors.items()}
-
-
-def _start_point(run: Run, reference: Latents, noise: Latents) -> Latents:
-    """Pure noise, or the reference noised to the level the pass starts at."""
-    sigma = run.plan.sigmas[0]
-    if sigma == 1.0:
-        return noise
-    return interpolate(Reference(reference, reference_sigmas(run.plan)).at(sigma), noise, sigma)

@@ -17,6 +17,7 @@ from imax_dist.events import Listener, ignore, stage
 from imax_dist.models.base import FlowModel
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
+from imax_dist.pipeline.guide import with_guide
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.prepare import find_checkpoint, native_pass
 from imax_dist.pipeline.prompt import embed_prompt
@@ -45,8 +46,10 @@ def render_proof(
     Raises the errors of imax_dist.errors; Preempted if ``stop`` returned True, after a checkpoint.
     """
     request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
-    plan = make_plan(request, model.spec)
     ranks = _alone(model)
+    plan, guide = with_guide(make_plan(request, model.spec), ranks.topology)
+    if guide is not None:
+        return Proof((guide[0] / 2 + 0.5).permute(1, 2, 0).contiguous(), plan)
     run = Run(plan, ranks, checkpoints, listen, stop)
     checkpoint = find_checkpoint(run)
     if checkpoint is not None and checkpoint.phase == "extrapolated":

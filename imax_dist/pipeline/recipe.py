@@ -74,8 +74,10 @@ def request_of(recipe: dict[str, Any], *, where: str) -> Request:
 def differences(recipe: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """``key: then -> now`` for everything around the render that could change its last bits."""
     then, model = _section(recipe, "surroundings"), _section(recipe, "model")
-    flat_then = {**then, "weights": model.get("weights_sha256")}
-    flat_now = {**now["surroundings"], "weights": now["model"]["weights_sha256"]}
+    guide = _section(recipe, "plan").get("guide_sha256")
+    flat_then = {**then, "weights": model.get("weights_sha256"), "guide": guide}
+    weights, guide = now["model"]["weights_sha256"], now["plan"].get("guide_sha256")
+    flat_now = {**now["surroundings"], "weights": weights, "guide": guide}
     return [
         f"{key}: {flat_then.get(key)} -> {flat_now.get(key)}"
         for key in flat_now

@@ -16,13 +16,13 @@ from imax_dist.parallel.broadcast import from_first_rank, on_every_rank
 from imax_dist.parallel.topology import Topology, detect, process_group
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.decode import DecodedPicture, decode
-from imax_dist.pipeline.endpoint import Reference, encoded_reference, reference_sigmas
-from imax_dist.pipeline.extrapolate import extrapolated_velocity, run_extrapolated, skip_residual
 from imax_dist.pipeline.fit import check_guidance_passes, left_out
+from imax_dist.pipeline.guide import with_guide
 from imax_dist.pipeline.loading import load_requested
+from imax_dist.pipeline.passes import run_passes
 from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan, make_plan
-from imax_dist.pipeline.prepare import prepare, with_reference
+from imax_dist.pipeline.prepare import prepare
 from imax_dist.pipeline.prompt import embed_prompt
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.recipe import make_recipe
@@ -93,13 +93,13 @@ def render_with(
 ) -> Rendering:
     """Render one poster with a loaded model (the request's) on ranks that have joined."""
     request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
-    plan = make_plan(request, model.spec)
+    plan, guide = with_guide(make_plan(request, model.spec), ranks.topology)
     if plan.extrapolates:
         check_guidance_passes(ranks.settings.cfg, model.spec, plan.guidance_scale)
     for sentence in left_out(model.spec) if plan.extrapolates and ranks.topology.is_first else []:
         listen("note", {"text": sentence})
     coder = PictureCoder.of(plan, model, ranks)
-    latents = render_latents(Run(plan, ranks, checkpoints, listen, stop, show_native), coder)
+    latents = render_latents(Run(plan, ranks, checkpoints, listen, stop, show_native, guide), coder)
     with stage(listen, "decode"):
         picture = decode(plan, coder, latents)
     return Rendering(picture, latents, plan, make_recipe(plan, model, ranks))
@@ -113,22 +113,4 @@ def render_latents(run: Run, coder: PictureCoder) -> Latents:
     start = from_first_rank(lambda: prepare(run, model, conditioning), topology)
     if not plan.extrapolates:
         return start["latents"]
-    if "native_pixels" in start:
-        with stage(run.listen, "endpoint"):
-            latents = encoded_reference(plan, coder, start["native_pixels"])
-        start = with_reference(run, start, latents.to(start["latents"].dtype))
-    kept = {name: start[name] for name in ("reference",) if name in start}
-    reference = Reference(start["reference"], reference_sigmas(plan)) if kept else None
-    sequence = run.ranks.sequence(plan.copies)
-    velocity = extrapolated_velocity(plan, model, conditioning, reference, sequence=sequence)
-    steps = len(plan.sigmas) - 1
-    with stage(run.listen, "extrapolated", steps=steps):
-        return run_extrapolated(
-            plan,
-            velocity,
-            start["latents"],
-            first=int(start["step"]),
-            listen=run.listen,
-            before_step=skip_residual(plan, model, reference),
-            after_step=lambda step, x: run.end_together(step, steps, {"latents": x, **kept}),
-        )
+    return run_passes(run, coder, conditioning, start)

@@ -23,7 +23,8 @@ class Request:
     ``size`` is ``WIDTHxHEIGHT`` in pixels; a ``paper`` (A2, 24x36in) with ``bleed`` at ``dpi`` fills it in.
     ``lora`` holds ``PATH[:WEIGHT]`` of LoRA files, merged in this order.
     ``method`` changes single switches of the preset, nested as in ``configs/presets``:
-    ``{"rope": {"rule": "none"}}``. ``output`` names print files by ending: ``{"pdf": {"icc": "shop.icc"}}``.
+    ``{"rope": {"rule": "none"}}``. ``guide`` is a picture's path: it guides instead of the native pass.
+    ``output`` names print files by ending: ``{"pdf": {"icc": "shop.icc"}}``.
     Raises BadValue for what can never be rendered.
     """
 
@@ -37,6 +38,7 @@ class Request:
     dtype: str | None = None
     lora: tuple[str, ...] = ()
     method: dict[str, Any] = field(default_factory=dict)
+    guide: str | None = None
     paper: str | None = None
     dpi: float | None = None
     bleed: str | None = None

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from imax_dist.errors import ImaxError, Preempted
-from imax_dist.events import Listener, ignore
+from imax_dist.events import CASCADE, Listener, ignore
 from imax_dist.parallel.broadcast import highest
 from imax_dist.pipeline.checkpoint import Checkpoint, CheckpointFolder
 from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.pipeline.ranks import Ranks
+from imax_dist.shapes import Pixels
 
 GO_ON, STOP, FAILED = 0, 1, 2
 
@@ -36,12 +37,25 @@ class Run:
     stop: Callable[[], bool] = never
     show_native: Callable[[Tensor], None] | None = None
     """Rank 0 gives it the native picture, (H, W, 3) in [0, 1], before the extrapolated pass."""
+    guide: Pixels | None = None
+    """The picture in the native pass's place, (1, 3, H, W) in [-1, 1] at native size."""
 
-    def save(self, phase: Literal["native", "extrapolated"], step: int, tensors: dict[str, Tensor]) -> None:
+    def pass_name(self, number: int) -> str:
+        """Stage name of an extrapolated pass: the last is ``extrapolated``, those before ``cascade 1`` on."""
+        return "extrapolated" if number == len(self.plan.earlier) else CASCADE[number]
+
+    def save(
+        self,
+        phase: Literal["native", "extrapolated"],
+        step: int,
+        tensors: dict[str, Tensor],
+        number: int = 0,
+    ) -> None:
         """Write a checkpoint now, if this run keeps any."""
         if self.checkpoints is None:
             return
-        checkpoint = Checkpoint(phase, step, self.plan.fingerprint, self.plan.request.seed, tensors)
+        made_of = (phase, step, self.plan.fingerprint, self.plan.request.seed, tensors, number)
+        checkpoint = Checkpoint(*made_of)
         started = time.perf_counter()
         path = self.checkpoints.save(checkpoint)
         seconds = time.perf_counter() - started
@@ -57,7 +71,7 @@ class Run:
         if stopping:
             raise Preempted(_stopped(phase, step, steps))
 
-    def end_together(self, step: int, steps: int, tensors: dict[str, Tensor]) -> None:
+    def end_together(self, step: int, steps: int, tensors: dict[str, Tensor], number: int = 0) -> None:
         """After a step of all ranks: the same, agreed, so that no rank waits for one that left."""
         failure: ImaxError | None = None
         due = self.checkpoints is not None and self.checkpoints.due(step, steps)
@@ -66,13 +80,13 @@ class Run:
             return
         if self.ranks.topology.is_first:
             try:
-                self.save("extrapolated", step, tensors)
+                self.save("extrapolated", step, tensors, number)
             except ImaxError as error:
                 failure = error
         if highest(FAILED if failure else GO_ON, self.ranks.topology) == FAILED:
             raise failure or ImaxError("rank 0 could not write a checkpoint; its message says why")
         if stopping:
-            stopped = Preempted(_stopped("extrapolated", step, steps))
+            stopped = Preempted(_stopped(self.pass_name(number), step, steps))
             stopped.told = not self.ranks.topology.is_first
             raise stopped
 

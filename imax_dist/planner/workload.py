@@ -97,7 +97,8 @@ def workload_of(request: Request, blueprint: Blueprint, *, device: Literal["gpu"
     dtype = request.dtype or (types.cuda if device == "gpu" else types.cpu)
     choice("dtype", dtype, ELEMENT)
     guided = plan.extrapolates and plan.uses_native
-    native = _native(plan) if guided or not plan.extrapolates else ()
+    needed = guided and request.guide is None
+    native = _native(plan) if needed or not plan.extrapolates else ()
     per_step = plan.method.reference.kind == "per_step"
     by_pixels = plan.method.reference.upsample == "pixels"
     return Workload(
@@ -105,7 +106,9 @@ def workload_of(request: Request, blueprint: Blueprint, *, device: Literal["gpu"
         network=network_of(blueprint),
         dtype=dtype,
         native=native,
-        extrapolated=_extrapolated(plan) if plan.extrapolates else (),
+        extrapolated=tuple(part for one in plan.passes for part in _extrapolated(one))
+        if plan.extrapolates
+        else (),
         latents=plan.grid.height * plan.grid.width,
         native_latents=plan.native_grid.height * plan.native_grid.width,
         latent_channels=plan.spec.latent_channels,

@@ -19,6 +19,7 @@ from imax_dist.models.base import ModelSettings, ModelSpec
 from imax_dist.models.load import describe_model, load_model
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.decode import decode
+from imax_dist.pipeline.noise import start_noise
 from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
@@ -181,6 +182,45 @@ def test_strength_and_cutoff_reach_the_step(flux_dev: ModelSpec) -> None:
     assert torch.allclose(made.project(x)[:, :, ::4, ::4], means)
 
 
+def test_a_cascade_is_one_plan_a_pass(flux_dev: ModelSpec) -> None:
+    """Positions and time shift answer to native, the projection to the pass before."""
+    method = {"cascade": "doubling", "start": {"sigma": [0.6, 0.3]}, "text": {"copies": "grid"}}
+    made = plan(flux_dev, size="4096x2048", method=method, steps=10)
+    first, last = made.passes
+    assert last is made
+    assert (str(first.render_size), str(last.render_size)) == ("2896x1456", "4096x2048")
+    assert first.scale.linear == pytest.approx(2.0, rel=0.02)
+    assert last.scale.linear == pytest.approx(2.83, rel=0.02)
+    assert (first.reference_grid, last.reference_grid) == (first.native_grid, first.grid)
+    assert (first.copies.literal, last.copies.literal) == (2, 4)
+    for one, start in ((first, 0.6), (last, 0.3)):
+        shift = 1.5 * one.scale.linear
+        levels = [shifted(1 - index / 10, shift) for index in range(11)]
+        assert one.sigmas == pytest.approx([start, *(level for level in levels if level < start)])
+    told = made.describe()["cascade"]
+    assert told == [{"render_size": "2896x1456", "sigmas": list(first.sigmas)}]
+
+
+def test_a_reference_per_step_is_that_of_the_pass_before(flux_dev: ModelSpec) -> None:
+    made = plan(flux_dev, size="4096x4096", preset="hiflow")
+    first, last = made.passes
+    assert first.reference_sigmas == made.native_sigmas[:-1]
+    assert last.reference_sigmas == first.sigmas[:-1]
+    assert plan(flux_dev, size="4096x4096").reference_sigmas == (0.0,)
+
+
+def test_a_cascade_of_a_poster_at_twice_native_is_one_jump(flux_dev: ModelSpec) -> None:
+    for rule in ("doubling", [2.0, 3.0]):
+        assert plan(flux_dev, size="2048x2048", method={"cascade": rule}).earlier == ()
+
+
+def test_every_pass_but_the_first_has_noise_of_its_own(tiny: Any) -> None:
+    one, two = plan(tiny.spec, size="256x256", method={"cascade": [2.0]}).passes
+    alone = plan(tiny.spec, size="128x128")
+    assert torch.equal(start_noise(one, tiny), start_noise(alone, tiny))
+    assert not torch.equal(start_noise(two, tiny), start_noise(plan(tiny.spec, size="256x256"), tiny))
+
+
 def test_guidance_scales_are_the_models_per_pass_unless_set(flux_dev: ModelSpec) -> None:
     def scales(**fields: Any) -> tuple[float, float]:
         made = plan(flux_dev, **fields)
@@ -202,6 +242,7 @@ CHANGES: list[dict[str, Any]] = [
     {"native_steps": 29},
     {"preset": "paper"},
     {"method": {"patch_shift": False}},
+    {"method": {"cascade": [1.5]}},
     {"method": {"rope": {"factor": 1.0}}},
 ]
 
@@ -274,6 +315,26 @@ def test_the_fingerprint_is_the_same_however_a_thing_was_asked_for(flux_dev: Mod
         ({"method": {"start": {"sigma": 0}}}, BadConfig, r"start.sigma must be above 0 .* got 0.0"),
         ({"method": {"start": {"sigma": [0.5, 1.5]}}}, BadConfig, r"start.sigma must be .* got 1.5"),
         ({"method": {"start": {"sigma": "half"}}}, BadConfig, r"start: sigma must be a number, got 'half'"),
+        ({"method": {"start": {"sigma": []}}}, BadConfig, r"start.sigma is an empty list; give one level"),
+        ({"method": {"reference": {"acceleration": 2}}}, BadConfig, r"acceleration must be 0 to 1, got 2.0"),
+        (
+            {"method": {"cascade": "tripling"}},
+            BadConfig,
+            r"'tripling' is not a choice; did you mean 'doubling'",
+        ),
+        ({"method": {"cascade": [2, 2]}}, BadConfig, r"cascade \[2.0, 2.0\]: give up to 8 .* rising"),
+        ({"method": {"cascade": [0.5]}}, BadConfig, r"cascade \[0.5\]: .* above 1 and rising"),
+        (
+            {"guide": "a.png", "size": "1024x1024"},
+            BadValue,
+            r"guide a.png .* no larger than native",
+        ),
+        ({"guide": "a.png", "preset": "direct"}, BadValue, r"preset direct uses no native picture"),
+        (
+            {"guide": "a.png", "method": {"reference": {"kind": "per_step"}}},
+            BadValue,
+            r"guide a.png cannot guide: reference.kind per_step .* set it to constant",
+        ),
         ({"method": {"attention": ["joint", "yarn"]}}, BadConfig, r"attention must be text, got"),
         ({"size": "8x64"}, BadValue, r"the width is 8 px, but a side must be between 16 and 65536"),
         ({"size": "60000x60000"}, BadValue, r"size 60000x60000 has 3600 megapixels; at most 1000"),

@@ -138,6 +138,33 @@ def interrupt_after(topology: Topology, fields: dict[str, Any], folder: str, ste
     raise AssertionError("the render was not stopped")
 
 
+CASCADE = {
+    "cascade": [2.0], "start": {"sigma": 0.8}, "reference": {"kind": "per_step", "acceleration": 1.0}
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("degrees", [(2, 1), (2, 2)], ids=["u2r1", "u2r2"])
+def test_a_cascade_is_the_same_on_any_mesh(tiny: str, degrees: tuple[int, int]) -> None:
+    """192 x 160 by way of twice native; HiFlow's terms look back and at every step."""
+    fields = dict(prompt=PROMPT, size="192x160", model=tiny, dtype="float64", method=CASCADE)
+    parallel = dict(ulysses=degrees[0], ring=degrees[1])
+    for latents in run_ranks(degrees[0] * degrees[1], latents_of, fields, parallel):
+        assert np.abs(latents - serial(fields)).max() < 1e-10
+
+
+@pytest.mark.parametrize("step", [2, 4, 5, 7], ids=["native_2", "first_1", "first_2", "last_1"])
+def test_a_cascade_goes_on_in_any_of_its_passes_bit_for_bit(tiny: str, tmp_path: Path, step: int) -> None:
+    """3 native steps, then those of the 4 of each pass that lie below sigma 0.8: 3 and 2."""
+    fields = dict(prompt=PROMPT, size="192x160", model=tiny, dtype="float64", method=CASCADE)
+    message = run_ranks(1, interrupt_after, fields, str(tmp_path), step)[0]
+    name = "native" if step < 4 else "cascade 1" if step < 7 else "extrapolated"
+    assert f"of the {name} pass" in message
+
+    resumed = run_ranks(1, latents_of, fields, {}, str(tmp_path))[0]
+
+    assert np.array_equal(resumed, serial(fields))
+
+
 @pytest.mark.parametrize(
     "step", [1, 2, 4, 6], ids=["native_1", "native_2", "extrapolated_1", "extrapolated_3"]
 )

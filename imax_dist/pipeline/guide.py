@@ -1,0 +1,32 @@
+"""Stage 2, if a picture was given: it takes the place of the native pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from imax_dist.output.guide import guide_hash, read_guide
+from imax_dist.parallel.broadcast import from_first_rank
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.shapes import Pixels
+
+
+def with_guide(plan: RenderPlan, topology: Topology) -> tuple[RenderPlan, Pixels | None]:
+    """``plan`` with its guide's hash, and the guide (1, 3, H, W) in [-1, 1] at native size, on every rank.
+
+    Rank 0 alone reads the file. Raises what ``output.guide.read_guide`` raises.
+    """
+    path = plan.request.guide
+    if path is None:
+        return plan, None
+
+    def read() -> dict[str, Tensor]:
+        return {"guide": torch.from_numpy(read_guide(Path(path), plan.native_size, plan.size))}
+
+    picture = from_first_rank(read, topology)["guide"]
+    plan = dataclasses.replace(plan, guide=guide_hash(picture.cpu().numpy()))
+    return plan, 2.0 * picture.permute(2, 0, 1)[None].contiguous() - 1.0

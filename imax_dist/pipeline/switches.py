@@ -1,0 +1,91 @@
+"""The switches of a request's recipe: its preset with the request's own laid over it, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from imax_dist.config import choice, from_mapping, load_named
+from imax_dist.errors import BadConfig
+from imax_dist.events import MOST_PASSES
+from imax_dist.method.cascade import CascadeRule
+from imax_dist.method.guidance import SCHEDULES
+from imax_dist.method.presets import Method
+from imax_dist.method.projection import PROJECTIONS
+from imax_dist.method.proportional_attention import LOGIT_FACTORS
+from imax_dist.method.rope_rules import FREQUENCY_RULES
+from imax_dist.method.text_duplication import COPY_RULES
+from imax_dist.pipeline.request import Request
+
+
+def load_method(request: Request) -> Method:
+    """The request's preset with its own switches laid over it. Raises BadConfig for a wrong one."""
+    mapping = _overlay(load_named("presets", request.preset), request.method)
+    method = from_mapping(Method, mapping, where=f"preset {request.preset}")
+    choice("guidance.schedule", method.guidance.schedule, SCHEDULES)
+    choice("guidance.projection", method.guidance.projection, PROJECTIONS)
+    choice("rope.rule", method.rope.rule, FREQUENCY_RULES)
+    choice("attention", method.attention, LOGIT_FACTORS)
+    choice("text.copies", method.text.copies, COPY_RULES)
+    _check_numbers(method)
+    return method
+
+
+def _check_numbers(method: Method) -> None:
+    """Raise BadConfig for numbers a recipe cannot have."""
+    rope, guidance = method.rope, method.guidance
+    if rope.factor is not None and rope.factor <= 0.0:
+        raise BadConfig(f"rope.factor must be above 0, got {rope.factor}")
+    if not 0.0 <= rope.watershed <= 1.0:
+        raise BadConfig(f"rope.watershed must be between 0 and 1, got {rope.watershed}")
+    if guidance.cutoff <= 0.0:
+        raise BadConfig(f"guidance.cutoff must be above 0, got {guidance.cutoff}")
+    if guidance.cutoff != 1.0 and guidance.projection.startswith("haar_level"):
+        raise BadConfig(
+            f"guidance.cutoff {guidance.cutoff} has no meaning for {guidance.projection}, whose level is in "
+            "its name; leave it at 1, or use matched_blocks"
+        )
+    for sigma in start_sigmas(method):
+        if not 0.0 < sigma <= 1.0:
+            raise BadConfig(f"start.sigma must be above 0 and at most 1, got {sigma}")
+    if not 0.0 <= method.reference.acceleration <= 1.0:
+        raise BadConfig(f"reference.acceleration must be 0 to 1, got {method.reference.acceleration}")
+    _check_cascade(method.cascade)
+
+
+def _check_cascade(rule: CascadeRule) -> None:
+    if not isinstance(rule, tuple):
+        return
+    rising = all(below < above for below, above in pairwise((1.0, *rule)))
+    if not rising or len(rule) > MOST_PASSES:
+        raise BadConfig(
+            f"cascade {list(rule)}: give up to {MOST_PASSES} scales against native, above 1 and rising, for "
+            "example [2, 4], or doubling"
+        )
+
+
+def start_sigmas(method: Method) -> tuple[float, ...]:
+    """Where each pass starts; the last holds for all further ones. 1 is pure noise."""
+    if method.start.sigma == ():
+        raise BadConfig("start.sigma is an empty list; give one level a pass, or none")
+    chosen = method.start.sigma
+    if chosen is None:
+        return (1.0,)
+    return chosen if isinstance(chosen, tuple) else (chosen,)
+
+
+def uses_reference(method: Method) -> bool:
+    """Whether anything in the recipe looks at a native image; without, there is no cascade either."""
+    guidance = method.guidance
+    guided = guidance.schedule != "off" and guidance.strength != 0.0
+    started = any(sigma < 1.0 for sigma in start_sigmas(method))
+    return guided or started or method.skip_residual or method.reference.acceleration != 0.0
+
+
+def _overlay(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), dict)
+        merged[key] = _overlay(merged[key], value) if nested else value
+    return merged
