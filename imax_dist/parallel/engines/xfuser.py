@@ -104,7 +104,6 @@ class Library(NamedTuple):
 
 def import_xfuser() -> Library:
     """The library, quiet. Raises BadConfig if it is missing or does not import on this machine."""
-    logging.getLogger("xfuser").setLevel(logging.WARNING)
     try:
         from xfuser.core.distributed import attention_backend, parallel_state, runtime_state
         from xfuser.model_executor.layers.usp import USP
@@ -118,6 +117,9 @@ def import_xfuser() -> Library:
             "parallel: engine xfuser does not import on this machine, as it needs a CUDA build of torch; "
             f"use engine: torch ({type(error).__name__}: {error})"
         ) from error
+    for name in logging.root.manager.loggerDict:
+        if name.split(".")[0] == "xfuser":
+            logging.getLogger(name).setLevel(logging.WARNING)
     return Library(USP, attention_backend, parallel_state, runtime_state)
 
 
