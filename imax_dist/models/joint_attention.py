@@ -1,9 +1,10 @@
 """Attention over text and image together with the product over keys left to an engine; no state.
 
 One processor for every diffusers attention that projects image tokens with ``to_q`` and text tokens with
-``add_q_proj``: Qwen-Image, FLUX.2, SD3.5. Engine, layout and rotary table come with each call through the
-transformer's ``attention_kwargs``. The rotation is done in the queries' own precision, at least float32
-(DECISIONS 7).
+``add_q_proj``: FLUX.1, FLUX.2, Qwen-Image, SD3.5. Engine and layout (and, where the transformer does not pass
+it on, the rotary table) come with each call through its ``attention_kwargs``. The rotation is done in the
+queries' own precision, at least float32: diffusers rounds it to float32, which would hide the float64 proof
+that parallel equals serial (DECISIONS 7).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imax_dist.models.flux.processor import rotate_pairs
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Heads, RopeTable
@@ -48,6 +48,8 @@ class JointProcessor:
         output = attend_rotated(
             heads, RopeTable(*image_rotary_emb), engine=engine, layout=layout, text_weight=text_weight
         )
+        if getattr(attn, "pre_only", False):
+            return output  # FLUX.1's single-stream blocks project it themselves
         image_output = attn.to_out[1](attn.to_out[0](output[:, text:].contiguous()))
         if encoder_hidden_states is None:
             return image_output  # type: ignore[no-any-return]
@@ -91,3 +93,12 @@ def _heads(attn: Any, states: Tensor) -> Heads:
 
 def _normed(norm: Any, states: Heads) -> Heads:
     return states if norm is None else norm(states)  # type: ignore[no-any-return]
+
+
+def rotate_pairs(x: Tensor, table: RopeTable) -> Tensor:
+    """Rotate neighbouring channels of (B, S, H, D) by the table's (S, D) angles."""
+    cos, sin = (part[None, :, None, :] for part in table)
+    real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([-imaginary, real], dim=-1).flatten(-2)
+    precision = torch.promote_types(x.dtype, torch.float32)
+    return (x.to(precision) * cos + turned.to(precision) * sin).to(x.dtype)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from imax_dist.models.flux.processor import EngineProcessor
 from torch import Tensor
 
 from imax_dist.method.text_duplication import TextCopies
@@ -20,7 +21,6 @@ from imax_dist.models.base import Conditioning, ModelSettings, ModelSpec, PassSc
 from imax_dist.models.flux.adapter import FluxModel
 from imax_dist.models.flux.packing import pack
 from imax_dist.models.flux.positions import TableAsIds
-from imax_dist.models.flux.processor import EngineProcessor
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import SequenceMesh, single_rank

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from imax_dist.errors import BadValue, MissingInput
 from imax_dist.models.blueprint import find_blueprint, stored_parameters
 from imax_dist.models.flux.positions import TableAsIds
-from imax_dist.models.flux.processor import EngineProcessor
+from imax_dist.models.joint_attention import JointProcessor
 from imax_dist.models.weights import EMBEDDED
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
@@ -33,7 +33,7 @@ def network(config: dict, dtype: torch.dtype):
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     model.pos_embed = TableAsIds()
-    model.set_attn_processor(EngineProcessor())
+    model.set_attn_processor(JointProcessor())
     return model
 
 

@@ -13,8 +13,8 @@ from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import ModelSettings, ModelSpec
 from imax_dist.models.flux.adapter import FluxModel
 from imax_dist.models.flux.positions import TableAsIds
-from imax_dist.models.flux.processor import EngineProcessor
 from imax_dist.models.flux.text import load_text_encoders
+from imax_dist.models.joint_attention import JointProcessor
 from imax_dist.models.quantised import load_transformer
 from imax_dist.models.weights import component_config, require_text, weights_hash, whole
 
@@ -70,7 +70,7 @@ def load(
     vae = whole(AutoencoderKL, folder / "vae", torch_dtype=dtype)
     encoders = load_text_encoders(folder, device=text, dtype=dtype) if text else None
     transformer.pos_embed = TableAsIds()
-    transformer.set_attn_processor(EngineProcessor())
+    transformer.set_attn_processor(JointProcessor())
     return FluxModel(
         spec,
         transformer=transformer.to(device).eval(),

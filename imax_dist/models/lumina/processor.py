@@ -11,7 +11,7 @@ from typing import Any
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from imax_dist.models.flux.processor import rotate_pairs
+from imax_dist.models.joint_attention import rotate_pairs
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import RopeTable

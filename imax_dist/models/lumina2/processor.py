@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from imax_dist.models.flux.processor import rotate_pairs
+from imax_dist.models.joint_attention import rotate_pairs
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import RopeTable
