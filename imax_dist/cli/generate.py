@@ -160,7 +160,9 @@ def _print_sigmas(plan: RenderPlan) -> None:
     """On stderr, as all that is not the result; the target's only if there was a second pass."""
     print("native sigmas  " + " ".join(f"{s:.4f}" for s in plan.native_sigmas), file=sys.stderr)
     if plan.extrapolates:
-        print("target sigmas  " + " ".join(f"{s:.4f}" for s in plan.sigmas), file=sys.stderr)
+        for one in plan.passes:
+            name = "target" if one is plan else str(one.render_size)
+            print(f"{name} sigmas  " + " ".join(f"{s:.4f}" for s in one.sigmas), file=sys.stderr)
 
 
 def _read_recipe(path: Path | None) -> dict[str, Any] | None:

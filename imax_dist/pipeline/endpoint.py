@@ -68,4 +68,6 @@ def enlarged_latents(plan: RenderPlan, native: NativePass) -> Latents:
 
 
 def _images(plan: RenderPlan, native: NativePass) -> list[Latents]:
-    return native.endpoints if plan.method.reference.kind == "per_step" else [native.latents]
+    if plan.method.reference.kind == "constant":
+        return [native.latents]
+    return native.endpoints[-len(plan.reference_sigmas) :]

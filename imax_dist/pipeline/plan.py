@@ -80,11 +80,15 @@ class RenderPlan:
 
     @property
     def reference_sigmas(self) -> tuple[float, ...]:
-        """The sigmas the reference has latents for: one for each step it was made in, or the image's."""
+        """The sigmas the reference has latents for: the image's, or those of the steps it was made in.
+
+        Of the steps, the last not below the start of this pass and all after it: none before is looked at.
+        """
         if self.method.reference.kind == "constant":
             return (0.0,)
-        made_by = self.earlier[-1].sigmas if self.earlier else self.native_sigmas
-        return made_by[:-1]
+        made_by = (self.earlier[-1].sigmas if self.earlier else self.native_sigmas)[:-1]
+        not_below = sum(sigma >= self.sigmas[0] for sigma in made_by)
+        return made_by[max(not_below - 1, 0) :]
 
     @property
     def project(self) -> Projection:

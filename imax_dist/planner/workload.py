@@ -99,7 +99,6 @@ def workload_of(request: Request, blueprint: Blueprint, *, device: Literal["gpu"
     guided = plan.extrapolates and plan.uses_native
     needed = guided and request.guide is None
     native = _native(plan) if needed or not plan.extrapolates else ()
-    per_step = plan.method.reference.kind == "per_step"
     by_pixels = plan.method.reference.upsample == "pixels"
     return Workload(
         size=str(plan.size),
@@ -113,7 +112,7 @@ def workload_of(request: Request, blueprint: Blueprint, *, device: Literal["gpu"
         native_latents=plan.native_grid.height * plan.native_grid.width,
         latent_channels=plan.spec.latent_channels,
         prompt_tokens=plan.spec.settings.text_tokens,
-        enlarged=(len(plan.native_sigmas) - 1 if per_step else 1) if guided and by_pixels else 0,
+        enlarged=sum(len(one.reference_sigmas) for one in plan.passes) if guided and by_pixels else 0,
     )
 
 

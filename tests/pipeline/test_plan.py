@@ -204,8 +204,13 @@ def test_a_cascade_is_one_plan_a_pass(flux_dev: ModelSpec) -> None:
 def test_a_reference_per_step_is_that_of_the_pass_before(flux_dev: ModelSpec) -> None:
     made = plan(flux_dev, size="4096x4096", preset="hiflow")
     first, last = made.passes
-    assert first.reference_sigmas == made.native_sigmas[:-1]
-    assert last.reference_sigmas == first.sigmas[:-1]
+    used = [sigma for sigma in made.native_sigmas if 0 < sigma < 0.6]
+    assert first.reference_sigmas[1:] == tuple(used)
+    assert first.reference_sigmas[0] >= 0.6
+    assert last.reference_sigmas[0] >= 0.3 > last.reference_sigmas[1]
+    assert last.reference_sigmas[-1] == first.sigmas[-2]
+    whole = plan(flux_dev, size="4096x4096", method={"reference": {"kind": "per_step"}})
+    assert whole.reference_sigmas == whole.native_sigmas[:-1]
     assert plan(flux_dev, size="4096x4096").reference_sigmas == (0.0,)
 
 
