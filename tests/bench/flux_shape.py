@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from imax_dist.models.flux.processor import EngineProcessor
 from torch import Tensor
 
 from imax_dist.method.text_duplication import TextCopies
@@ -21,6 +20,7 @@ from imax_dist.models.base import Conditioning, ModelSettings, ModelSpec, PassSc
 from imax_dist.models.flux.adapter import FluxModel
 from imax_dist.models.flux.packing import pack
 from imax_dist.models.flux.positions import TableAsIds
+from imax_dist.models.joint_attention import JointProcessor
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import SequenceMesh, single_rank
@@ -106,7 +106,7 @@ def make_model(shape: Shape, device: torch.device, dtype: torch.dtype) -> Random
 def use_ours(model: FluxModel) -> None:
     """Our processor and positions."""
     model.transformer.pos_embed = TableAsIds()
-    model.transformer.set_attn_processor(EngineProcessor())
+    model.transformer.set_attn_processor(JointProcessor())
 
 
 def use_bare(model: FluxModel) -> None:
