@@ -8,12 +8,13 @@ SEED   ?= 0
 PROCESSES ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help demo test check lint bench results chaos clean
+.PHONY: help demo test test-hosts check lint bench results chaos clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo        install, then render a poster at 2x and 4x the model's native size"
 	@echo "make test        install, then run the whole test suite"
+	@echo "make test-hosts  its part with many machines, made of network namespaces"
 	@echo "make check       what CI runs: ruff, mypy, tests"
 	@echo "make bench       the benchmarks behind BENCHMARKS.md"
 	@echo "make results     every study of the paper at full size, and RESULTS.md"
@@ -62,6 +63,9 @@ bench: $(VENV)/.installed-dev
 
 results: $(VENV)/.installed-dev
 	$(BIN)/imax study all --out out/results --processes $(PROCESSES)
+
+test-hosts: $(VENV)/.installed-dev
+	$(PYTEST) -m hosts -rs
 
 chaos: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.run --seed 1

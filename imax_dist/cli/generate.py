@@ -53,6 +53,7 @@ def add_parser(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Render and write; all ranks come here, rank 0 writes."""
     from imax_dist.models.quiet import quiet_libraries
+    from imax_dist.parallel.lost import lost_ranks_told
     from imax_dist.parallel.topology import detect, process_group
 
     recipe = _read_recipe(options.recipe)
@@ -60,7 +61,8 @@ def run(options: argparse.Namespace) -> int:
     topology = detect(device=options.device)
     quiet_libraries()
     stop = StopSignal(quiet=not topology.is_first)
-    with process_group(topology, timeout_s=options.rank_timeout):
+    timeout = options.rank_timeout
+    with lost_ranks_told(timeout), process_group(topology, timeout_s=timeout):
         bars = ProgressBars(quiet=options.quiet or not topology.is_first, verbose=options.verbose)
         try:
             rendering = _render(options, request, topology, bars=bars, stop=stop)

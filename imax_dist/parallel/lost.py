@@ -1,0 +1,34 @@
+"""What a backend says when another rank is gone, as one sentence with an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+
+from imax_dist.errors import GangLost
+
+SAID_OF_THE_GONE = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting", "Socket closed")
+"""Parts of gloo's messages, which come as plain RuntimeErrors."""
+
+
+@contextmanager
+def lost_ranks_told(timeout_s: float) -> Iterator[None]:
+    """Raise GangLost for a backend's own error when another rank closed its end or fell silent."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_loss(error):
+            raise
+        raise GangLost(
+            "another rank was lost: it ended, or its machine did not answer for "
+            f"{timeout_s:g} s; the same command goes on from the last checkpoint"
+        ) from error
+
+
+def is_loss(error: RuntimeError) -> bool:
+    """Whether this is a collective that missed a peer, and no mistake of this rank's own."""
+    return isinstance(error, dist.DistBackendError | dist.DistNetworkError) or any(
+        part in str(error) for part in SAID_OF_THE_GONE
+    )

@@ -1,0 +1,126 @@
+"""One poster over several machines under `imax launch`: the same picture, a cable pulled and plugged in."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hosts import Host, hosts, wait_for, why_no_hosts
+from tiny_flux import make_tiny_flux
+
+from imax_dist.cli.main import main
+from imax_dist.output.png import read_pixels, read_recipe
+
+REASON = why_no_hosts()
+pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.skipif(bool(REASON), reason=REASON)]
+PROMPT = "a red sun over the sea"
+PORT = 29511
+TIMEOUT_S = 150
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[list[Host]]:
+    with hosts(4) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def options(tiny: Path, out: Path) -> list[str]:
+    words = ("generate", PROMPT, "--model", tiny, "--size", "144x112", "--steps", STEPS, "--out", out)
+    return [*map(str, words), "--checkpoint-every", "2", "-v"]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The picture of one process on one machine."""
+    out = tmp_path_factory.mktemp("alone") / "one.png"
+    assert main(options(tiny, out)) == 0
+    return out
+
+
+def launch(
+    machines: list[Host], words: list[str], folder: Path, *more: object
+) -> list[subprocess.Popen[bytes]]:
+    """The same line on each machine but for its number and address."""
+    count = len(machines)
+    meeting = f"{machines[0].address}:{PORT}"
+    return [
+        host.start(
+            "imax", "launch", "--ranks", 1, "--nodes", count, "--node-rank", host.index,
+            "--rendezvous", meeting, "--address", host.address, *more, *words,
+            log=folder / f"{host.index}.log",
+        )
+        for host in machines
+    ]  # fmt: skip
+
+
+def codes(processes: list[subprocess.Popen[bytes]]) -> list[int]:
+    deadline = time.monotonic() + TIMEOUT_S
+    return [process.wait(timeout=max(1.0, deadline - time.monotonic())) for process in processes]
+
+
+def told(folder: Path) -> str:
+    return "\n".join(path.read_text() for path in sorted(folder.glob("*.log")))
+
+
+def same_picture(one: Path, other: Path, *, ranks: int) -> None:
+    first, second = (read_pixels(path).astype(int) for path in (one, other))
+    assert np.abs(first - second).max() <= 1
+    around = read_recipe(other)["surroundings"]
+    assert around["ulysses"] * around["ring"] == ranks
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranks_on_machines_of_their_own_make_the_picture_of_one(
+    count: int, machines: list[Host], tiny: Path, alone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "many.png"
+    processes = launch(machines[:count], options(tiny, out), tmp_path)
+    assert codes(processes) == [0] * count, told(tmp_path)
+    same_picture(alone, out, ranks=count)
+
+
+def test_a_cable_pulled_in_a_step_and_plugged_in_again_costs_only_time(
+    machines: list[Host], tiny: Path, alone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "two.png"
+    words = [*options(tiny, out), "--rank-timeout", "60"]
+    processes = launch(machines[:2], words, tmp_path)
+    wait_for(tmp_path / "0.log", "step   3/60", process=processes[0])
+    machines[1].pull_cable()
+    time.sleep(3)
+    assert [process.poll() for process in processes] == [None, None], told(tmp_path)
+    machines[1].plug_cable()
+    assert codes(processes) == [0, 0], told(tmp_path)
+    assert "a rank was lost" not in told(tmp_path)
+    same_picture(alone, out, ranks=2)
+
+
+def test_a_cable_that_stays_out_is_reported_and_back_in_the_poster_goes_on(
+    machines: list[Host], tiny: Path, alone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "two.png"
+    words = [*options(tiny, out), "--rank-timeout", "5"]
+    short = ("--join-timeout", 20, "--restarts", 1)
+    processes = launch(machines[:2], words, tmp_path, *short)
+    wait_for(tmp_path / "0.log", "step   5/60", process=processes[0])
+    machines[1].pull_cable()
+    assert codes(processes) == [69, 69], told(tmp_path)
+    assert told(tmp_path).count("another rank was lost: it ended, or its machine did not answer for 5 s") == 2
+    assert "node 1 of 2 did not find the others" in told(tmp_path)
+    assert not out.exists()
+
+    machines[1].plug_cable()
+    processes = launch(machines[:2], words, tmp_path)
+    assert codes(processes) == [0, 0], told(tmp_path)
+    assert "resumed after step" in told(tmp_path)
+    same_picture(alone, out, ranks=2)

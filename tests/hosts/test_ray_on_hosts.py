@@ -1,0 +1,140 @@
+"""A batch on a Ray cluster of four machines: gangs across them, a cable pulled and plugged in."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import yaml
+from hosts import Host, hosts, wait_for, why_no_hosts
+from tiny_flux import make_tiny_flux
+
+from imax_dist.cli.main import main
+from imax_dist.output.png import read_pixels, read_recipe
+
+REASON = why_no_hosts()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.hosts,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(bool(REASON), reason=REASON),
+]
+PROMPT = "a red sun over the sea"
+PORT = 6399
+POOL = {
+    "gangs": 1,
+    "device": "cpu",
+    "threads": 1,
+    "placement": "STRICT_SPREAD",
+    "checkpoint_every": 2,
+    "deadlines": {"build": 60, "first_step": 60, "step_least": 5, "stage": 60, "heartbeat": 8, "settle": 2},
+    "retry": {"attempts": 4, "backoff": 1, "longest_backoff": 2},
+}
+
+
+class Cluster(NamedTuple):
+    """Four machines of one rank each; the first is the head, where batches are started."""
+
+    machines: list[Host]
+    folder: Path
+
+    @property
+    def address(self) -> str:
+        return f"{self.machines[0].address}:{PORT}"
+
+    def batch(self, manifest: Path, out: Path, log: Path, **changes: object) -> subprocess.Popen[bytes]:
+        pool = self.folder / f"{out.name}.yaml"
+        pool.write_text(yaml.safe_dump({**POOL, **changes}))
+        words = ("batch", manifest, "--out", out, "--ray", self.address, "--pool", pool, "--debug")
+        return self.machines[0].start("imax", *words, log=log, RAY_AUTH_MODE="token")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("ray")
+    with hosts(4) as machines:
+        temp = Path(f"/tmp/{machines[0].name}")  # Ray's socket paths must stay short
+        started = []
+        for host in machines:
+            place = ["--head", f"--port={PORT}", f"--temp-dir={temp}"] if host.index == 0 else []
+            place = place or [f"--address={machines[0].address}:{PORT}"]
+            words = (
+                "ray", "start", "--block", *place, f"--node-ip-address={host.address}", "--num-cpus=1",
+                f"--object-store-memory={80 << 20}", "--disable-usage-stats", "--include-dashboard=false",
+            )  # fmt: skip
+            log = folder / f"ray-{host.index}.log"
+            started.append(host.start(*words, log=log, RAY_AUTH_MODE="token"))
+            wait_for(log, "Ray runtime started", process=started[-1])
+        yield Cluster(machines, folder)
+    subprocess.run(["rm", "-rf", str(temp)], check=True)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def manifest(tiny: Path, folder: Path, *, steps: int) -> Path:
+    line = {"id": "sea", "prompt": PROMPT, "model": str(tiny), "size": "144x112", "steps": steps}
+    path = folder / "manifest.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    return path
+
+
+def alone(tiny: Path, out: Path, *, steps: int) -> Path:
+    """The picture of one process on one machine."""
+    words = ("generate", PROMPT, "--model", tiny, "--size", "144x112", "--steps", steps, "--out", out)
+    assert main([str(word) for word in words]) == 0
+    return out
+
+
+def same_picture(one: Path, other: Path, *, ranks: int) -> None:
+    first, second = (read_pixels(path).astype(int) for path in (one, other))
+    assert np.abs(first - second).max() <= 1
+    around = read_recipe(other)["surroundings"]
+    assert around["ulysses"] * around["ring"] == ranks
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_gang_across_machines_makes_the_picture_of_one(
+    ranks: int, cluster: Cluster, tiny: Path, tmp_path: Path
+) -> None:
+    out, log = tmp_path / f"out{ranks}", tmp_path / "batch.log"
+    process = cluster.batch(manifest(tiny, tmp_path, steps=6), out, log, ranks=ranks)
+    assert process.wait(timeout=180) == 0, log.read_text()
+    same_picture(alone(tiny, tmp_path / "one.png", steps=6), out / "sea" / "poster.png", ranks=ranks)
+
+
+def test_a_cable_pulled_in_a_step_loses_the_gang_and_plugged_in_the_poster_goes_on(
+    cluster: Cluster, tiny: Path, tmp_path: Path
+) -> None:
+    out, log = tmp_path / "cut", tmp_path / "batch.log"
+    process = cluster.batch(manifest(tiny, tmp_path, steps=150), out, log, ranks=4)
+    events = out / "sea" / "events.jsonl"
+    deadline = time.monotonic() + 150
+    while not _steps_done(events) >= 4:
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    cluster.machines[3].pull_cable()
+    pulled = time.monotonic()
+    while '"lost"' not in events.read_text():
+        assert time.monotonic() < pulled + 40, f"not seen:\n{log.read_text()}\n{events.read_text()}"
+        time.sleep(0.2)
+    cluster.machines[3].plug_cable()
+    assert process.wait(timeout=200) == 0, log.read_text()
+    same_picture(alone(tiny, tmp_path / "one.png", steps=150), out / "sea" / "poster.png", ranks=4)
+
+
+def _steps_done(events: Path) -> int:
+    """Extrapolated steps that the job's log tells of."""
+    if not events.exists():
+        return 0
+    lines = [json.loads(line) for line in events.read_text().splitlines() if line.endswith("}")]
+    return max((line.get("index", 0) for line in lines if line.get("stage") == "extrapolated"), default=0)
