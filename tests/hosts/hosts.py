@@ -133,13 +133,13 @@ def ip(*words: str) -> str:
     return done.stdout
 
 
-def wait_for(log: Path, beginning: str, *, process: subprocess.Popen[bytes], timeout_s: float = 120) -> None:
-    """Return when a line of ``log`` starts so."""
+def wait_for(log: Path, words: str, *, process: subprocess.Popen[bytes], timeout_s: float = 120) -> None:
+    """Return when ``log`` has these words."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         text = log.read_text(errors="replace") if log.exists() else ""
-        if any(line.startswith(beginning) for line in text.replace("\r", "\n").splitlines()):
+        if words in text:
             return
         assert process.poll() is None, f"ended with {process.returncode}:\n{text}"
         time.sleep(0.05)
-    raise AssertionError(f"no line starts with {beginning!r} after {timeout_s:g} s:\n{text}")
+    raise AssertionError(f"{words!r} did not come in {timeout_s:g} s:\n{text}")
