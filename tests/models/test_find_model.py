@@ -99,7 +99,7 @@ def test_the_default_axes_are_those_diffusers_builds() -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
-        ("embeded", BadConfig, r"model 'embeded' is not known; did you mean 'embedded'\? known: embedded, "),
+        ("embeded", BadConfig, r"model 'embeded' is not known; did you mean 'embedded'\? known: embedded"),
         ("flux-dve", BadConfig, r"did you mean 'flux-dev'\?.*or a hub id like black-forest-labs/FLUX.1-dev"),
         ("a/b/c", BadConfig, r"model 'a/b/c' is not known"),
         ("./no-such-folder", MissingInput, r"model folder ./no-such-folder does not exist"),
