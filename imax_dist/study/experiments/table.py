@@ -38,10 +38,18 @@ def _size_table(found: Found, label: str, *, ratio: bool) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, values in size["variants"].items():
         row = [f"**{name}**" if name == found["baseline"] else name]
-        row += [_cell(values.get(measure), ratio=ratio) for measure in measures]
+        row += [_cell(_judged(values, measure), ratio=ratio) for measure in measures]
         row += [interval(votes["strength"][name])] if votes else []
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
+
+
+def _judged(values: Mapping[str, Any], measure: str) -> Mapping[str, Any] | None:
+    """A signed measure is right at 0: its verdict is that of its distance from 0."""
+    told: Mapping[str, Any] | None = values.get(measure)
+    if told is None or f"{measure} gap" not in values:
+        return told
+    return {**told, "verdict": values[f"{measure} gap"]["verdict"]}
 
 
 def _cell(told: Mapping[str, Any] | None, *, ratio: bool) -> str:
@@ -59,7 +67,7 @@ def interval(told: Mapping[str, Any]) -> str:
 
 def short(value: float) -> str:
     """Three digits that matter, or two decimals."""
-    if value == 0:
+    if abs(value) < 0.005:
         return "0"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
