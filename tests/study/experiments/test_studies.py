@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from PIL import Image
 
 from imax_dist.cli.main import main
-from imax_dist.config import from_mapping
+from imax_dist.config import config_folder, from_mapping
 from imax_dist.errors import BadConfig, BadValue
 from imax_dist.models.load import describe_model
+from imax_dist.models.weights import EMBEDDED
 from imax_dist.study.experiments.cell import Cell, cells_of, native_for
 from imax_dist.study.experiments.judge import judge
 from imax_dist.study.experiments.measures import ALL, MEASURES, Sight, measurable, read_all
@@ -181,3 +183,43 @@ def test_a_cell_with_a_true_guide_is_another_picture() -> None:
     guided = Cell(**{**vars(cell), "guide": "truth"})
     assert guided.native_key(spec) != cell.native_key(spec)
     assert guided.key(spec) != cell.key(spec)
+
+
+def test_a_model_with_other_words_is_not_of_the_testbed(tmp_path: Path) -> None:
+    shutil.copytree(EMBEDDED / "tokenizer_2", tmp_path / "tokenizer_2")
+    (tmp_path / "transformer").mkdir()
+    shutil.copy(EMBEDDED / "transformer" / "config.json", tmp_path / "transformer")
+    (tmp_path / "imax.yaml").write_text((config_folder() / "models" / "embedded.yaml").read_text())
+    assert of_testbed(str(tmp_path))
+    path = tmp_path / "tokenizer_2" / "tokenizer.json"
+    path.write_text(path.read_text().replace("\\u2581meadow", "\\u2581lawn").replace("▁meadow", "▁lawn"))
+    assert not of_testbed(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_model_that_draws_no_scenes_is_measured_without_them_and_told_which_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("imax_dist.study.experiments.conduct.of_testbed", lambda _: False)
+    text = TINY.replace("steps: 2", "steps: 1").replace("vote: true", "vote: false")
+    (tmp_path / "tiny.yaml").write_text(text)
+    command = ["study", "run", str(tmp_path / "tiny.yaml"), "--n", "1", "-q", "--out"]
+    assert main([*command, str(tmp_path / "out")]) == 0
+    told = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(told["sizes"]["2x 256x256"]["variants"]["imax"]) == {
+        "layout",
+        "energy",
+        "grid",
+        "seam",
+        "speckle",
+        "seconds",
+    }
+    assert "does not draw scenes: facts, repeats" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "truth"), "--guide", "truth"]) == 64
+    assert "was not trained to draw" in capsys.readouterr().err
+
+
+def test_a_network_of_the_user_s_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    command = ["study", "super-resolution", "--out", str(tmp_path), "--upscaler"]
+    assert main([*command, str(tmp_path / "none.safetensors")]) == 66
+    assert main([*command, "net.pth"]) == 64
