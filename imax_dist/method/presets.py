@@ -28,7 +28,7 @@ class ReferenceSettings:
 class GuidanceSettings:
     """Projected flow, Eq. 7."""
 
-    schedule: str = "paper"
+    schedule: str = "cosine_shift"
     strength: float = 1.0
     """Multiplies the schedule's weights."""
     projection: str = "matched_blocks"
