@@ -141,8 +141,8 @@ class Artist:
         if cell.guide == "native":
             return cell.request()
         self._native(cell)
-        guide: dict[str, Any] = {"guide": str(self.shelf.picture(cell.native_key(self.spec(cell))))}
-        return replace(cell.request(), **guide)
+        guide = str(self.shelf.picture(cell.native_key(self.spec(cell))))
+        return replace(cell.request(), guide=guide)
 
     def _native(self, cell: Cell) -> Pixels:
         path = self.shelf.picture(cell.native_key(self.spec(cell)))
