@@ -10,6 +10,8 @@ from imax_dist.study.experiments.measures import ALL
 DEFAULT = ("facts", "repeats", "layout", "spectrum", "frechet", "grid", "speckle")
 TRUE_GUIDE = ("facts", "layout", "edges", "placed", "spectrum", "frechet")
 MARKS = {"better": " ▲", "worse": " ▼", "even": ""}
+FEWEST_FOR_VERDICT = 4
+"""Scenes: a bootstrap of fewer says nothing about chance."""
 Found = Mapping[str, Any]
 
 
@@ -57,7 +59,7 @@ def _cell(told: Mapping[str, Any] | None, *, ratio: bool) -> str:
         return "-"
     if ratio:
         return short(told["mean"]) + (f" ({told['ratio']:.2f}x)" if "ratio" in told else "")
-    return interval(told) + MARKS[told["verdict"]]
+    return interval(told) + (MARKS[told["verdict"]] if told["n"] >= FEWEST_FOR_VERDICT else "")
 
 
 def interval(told: Mapping[str, Any]) -> str:
