@@ -70,5 +70,5 @@ def _section(name: str, found: Mapping[str, Any], page: Path, pictures: Path, *,
     images = "\n\n".join(f"![{name}]({path.relative_to(page.parent)})" for path in shown)
     finding = load_study(name).finding.strip()
     return (
-        f"## {found['title']} ({found['paper']})\n\n{finding}\n\n{table(found)}{vote_line(found)}\n{images}\n"
+        f"## {found['title']} ({found['paper']})\n\n{finding}\n\n{table(found)}\n{vote_line(found)}\n{images}\n"
     )
