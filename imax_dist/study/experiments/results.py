@@ -69,6 +69,5 @@ def _section(name: str, found: Mapping[str, Any], page: Path, pictures: Path, *,
         shown += sorted((pictures / name).glob("*.jpg"))
     images = "\n\n".join(f"![{name}]({path.relative_to(page.parent)})" for path in shown)
     finding = load_study(name).finding.strip()
-    return (
-        f"## {found['title']} ({found['paper']})\n\n{finding}\n\n{table(found)}\n{vote_line(found)}\n{images}\n"
-    )
+    numbers = f"{table(found)}\n{vote_line(found)}\n{images}\n"
+    return f"## {found['title']} ({found['paper']})\n\n{finding}\n\n{numbers}"
