@@ -63,6 +63,13 @@ def converted(
     files = _ProfileFiles(source, target)
 
     def convert(band: Band) -> Band:
+        try:
+            return convert_band(band)
+        except pyvips.Error as error:
+            said = " ".join(error.detail.split())
+            raise BadValue(f"no way from profile {source.name!r} to {target.name!r}: {said}") from error
+
+    def convert_band(band: Band) -> Band:
         wide = quantised(band, 16) if band.dtype != np.uint16 else band
         image = _image(pyvips, wide)
         options = {"intent": intent, "black_point_compensation": black_point}

@@ -12,6 +12,9 @@ from imax_dist.errors import BadValue, MissingInput
 
 CHANNELS = {"RGB": 3, "CMYK": 4}
 HEADER = 128
+DEVICES = ("mntr", "prtr", "scnr", "spac")
+NO_DEVICES = {"link": "a device link", "abst": "an abstract profile", "nmcl": "a list of named colours"}
+"""ICC's other classes: they lead from no colours, or to none, that a print has."""
 LARGEST = 32 << 20
 MADE = struct.pack(">6H", 2024, 10, 10, 0, 0, 0)
 """The date in our own sRGB profile: fixed, so that equal prints are equal files."""
@@ -44,11 +47,32 @@ def srgb() -> Profile:
 
 
 def read_profile(path: Path) -> Profile:
-    """Read an ICC file. Raises MissingInput, or BadValue if it is torn, not ICC, not RGB or CMYK."""
+    """Read the ICC file of a device to print for.
+
+    Raises MissingInput, or BadValue if it is torn, not ICC, not RGB or CMYK, or not a way to a device.
+    """
     if not path.is_file():
         raise MissingInput(f"ICC profile {path} does not exist; ask the print shop for theirs")
     with path.open("rb") as file:
-        return parse_profile(file.read(LARGEST + 1), where=str(path))
+        profile = parse_profile(file.read(LARGEST + 1), where=str(path))
+    _require_destination(profile, path)
+    return profile
+
+
+def _require_destination(profile: Profile, path: Path) -> None:
+    """Colours must lead to the profile: a device link, or one without the tables for it, is refused."""
+    from PIL import ImageCms
+
+    if profile.kind not in DEVICES:
+        what = NO_DEVICES.get(profile.kind, f"a profile of class {profile.kind!r}")
+        raise BadValue(f"{path} is {what}; prints need the profile of a printer, a press or a screen")
+    target = ImageCms.ImageCmsProfile(io.BytesIO(profile.data))
+    try:
+        ImageCms.buildTransform(ImageCms.createProfile("sRGB"), target, "RGB", profile.space)
+    except ImageCms.PyCMSError as error:
+        raise BadValue(
+            f"{path} cannot be converted to: it lacks the tables for {profile.space} colours, or is damaged"
+        ) from error
 
 
 def parse_profile(data: bytes, *, where: str) -> Profile:

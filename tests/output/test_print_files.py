@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ from imax_dist.output.colour import converted
 from imax_dist.output.finish import check, finish
 from imax_dist.output.paper import make_sheet
 from imax_dist.output.pdf import page_boxes
-from imax_dist.output.profile import srgb
+from imax_dist.output.profile import Profile, srgb
 from imax_dist.output.provenance import read_recipe
 from imax_dist.output.settings import FinishSettings
 from imax_dist.output.source import Picture, open_picture
@@ -330,6 +331,21 @@ def _gray_profile(path: Path) -> str:
     return str(path)
 
 
+def _device_link(path: Path) -> str:
+    data = bytearray(srgb().data)
+    data[12:16] = b"link"
+    path.write_bytes(bytes(data))
+    return str(path)
+
+
+def _profile_without_tables(path: Path) -> str:
+    data = bytearray(srgb().data)
+    data[16:20] = b"CMYK"
+    path.write_bytes(bytes(data))
+    return str(path)
+
+
+@pytest.mark.parametrize("field", ["icc", "output_intent"])
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
@@ -337,14 +353,27 @@ def _gray_profile(path: Path) -> str:
         (_text_file, BadValue, "is not an ICC profile"),
         (_torn_profile, BadValue, "is a torn ICC profile"),
         (_gray_profile, BadValue, "is a profile for GRAY colours; prints are RGB or CMYK"),
+        (_device_link, BadValue, "is a device link; prints need the profile of a printer"),
+        (_profile_without_tables, BadValue, "cannot be converted to: it lacks the tables for CMYK colours"),
     ],
 )
 def test_a_wrong_profile_is_refused_before_any_work(
-    tmp_path: Path, make: Callable[[Path], str], kind: type[Exception], message: str
+    tmp_path: Path, make: Callable[[Path], str], kind: type[Exception], message: str, field: str
 ) -> None:
-    settings = FinishSettings(icc=make(tmp_path / "shop.icc"))
+    settings = FinishSettings(**{field: make(tmp_path / "shop.icc")})  # type: ignore[arg-type]
     with pytest.raises(kind, match=message):
-        check(tmp_path / "p.tif", settings)
+        check(tmp_path / "p.pdf", settings)
+
+
+def test_a_picture_whose_own_profile_leads_nowhere_is_refused(tmp_path: Path) -> None:
+    """Its class says device link, so lcms finds no way from it; nothing is left of the print."""
+    pytest.importorskip("pyvips")
+    broken = Profile("broken", "RGB", "link", Path(_device_link(tmp_path / "broken.icc")).read_bytes())
+    torn = dataclasses.replace(picture(), profile=broken)
+    icc = cmyk_profile(tmp_path / "shop.icc")
+    with pytest.raises(BadValue, match="no way from profile 'broken'"):
+        finish(torn, tmp_path / "p.tif", FinishSettings(icc=str(icc)))
+    assert names(tmp_path) == ["broken.icc", "shop.icc"]
 
 
 @pytest.mark.parametrize(
