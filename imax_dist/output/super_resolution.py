@@ -100,4 +100,9 @@ def _library() -> Any:
         import spandrel  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise MissingInput("super-resolution models need spandrel; pip install spandrel") from error
+    except (RuntimeError, OSError) as error:
+        raise MissingInput(
+            f"spandrel cannot be loaded ({error}); install the torchvision that belongs to torch "
+            f"{torch.__version__}"
+        ) from error
     return spandrel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,18 @@ def test_a_missing_network_or_library_is_told(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(MissingInput, match="does not exist"):
         check(tmp_path / "p.tif", settings)
     (tmp_path / "sr.safetensors").write_bytes(b"")
-    monkeypatch.setitem(__import__("sys").modules, "spandrel", None)
+    monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(MissingInput, match="need spandrel"):
+        super_resolution.require_model(tmp_path / "sr.safetensors")
+
+
+def test_a_spandrel_that_cannot_be_loaded_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a torchvision of another torch: importing it raises RuntimeError, which is no bug of ours."""
+    (tmp_path / "sr.safetensors").write_bytes(b"")
+    (tmp_path / "spandrel.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.delitem(sys.modules, "spandrel", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(
+        MissingInput, match=r"torchvision::nms .*; install the torchvision that belongs to torch"
+    ):
         super_resolution.require_model(tmp_path / "sr.safetensors")
