@@ -39,6 +39,15 @@ class ColourReport:
             found["ink_percent_999_of_1000"] = float(np.searchsorted(share, 0.999))
         return found
 
+    def sentences(self) -> list[str]:
+        """The same for a person."""
+        found = self.lines()
+        told = [f"out of gamut: {100 * found['out_of_gamut']:.1f} % of the pixels lose colour on this device"]
+        if "ink_percent_highest" in found:
+            most, usual = found["ink_percent_highest"], found["ink_percent_999_of_1000"]
+            told.append(f"total ink: {most:.0f} % at most, 99.9 % of the pixels within {usual:.0f} %")
+        return told
+
 
 def vips() -> Any:
     """The pyvips module. Raises MissingInput with the way to get it."""

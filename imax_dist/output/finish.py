@@ -70,7 +70,8 @@ def finish(picture: Picture, out: Path, settings: FinishSettings) -> Finished:
     record = _record(placed, target, settings, kind=kind_of(out), bits=bits, before=picture.recipe)
     labels = _labels(placed, target, settings, record=record, picture=picture, kind=kind)
     digest = kind.write(out, with_bits(bands, bits), labels)
-    return _finished({**record, "pixels_sha256": digest}, placed, report=report)
+    record = {**record, "pixels_sha256": digest}
+    return _finished(record, placed, report=report, crop_marks=settings.crop_marks)
 
 
 def check(out: Path, settings: FinishSettings) -> str:
@@ -177,14 +178,16 @@ def _labels(
     )
 
 
-def _finished(record: dict[str, Any], placed: Placed, *, report: ColourReport | None) -> Finished:
+def _finished(
+    record: dict[str, Any], placed: Placed, *, report: ColourReport | None, crop_marks: bool
+) -> Finished:
     notes = []
     if placed.record["scaled"]:
         step = placed.record["scaled"]
         notes.append(f"generated at {step['from']} px, scaled to {step['to']} by {step['by']}")
     if report is not None:
         record = {**record, "colour_report": report.lines()}
-        notes += [f"{name.replace('_', ' ')}: {value:g}" for name, value in report.lines().items()]
-    if record["kind"] == "pdf" and page_boxes(placed.sheet, crop_marks=False).reduction != 1:
+        notes += report.sentences()
+    if record["kind"] == "pdf" and page_boxes(placed.sheet, crop_marks=crop_marks).reduction != 1:
         notes.append(f"the page is longer than 14400 pt and written at 1:{REDUCED}; tell the print shop")
     return Finished(record, notes)

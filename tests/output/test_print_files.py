@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -139,10 +140,16 @@ def test_a_page_longer_than_pdf_allows_is_a_tenth_of_its_size() -> None:
     assert boxes.media[2] == pytest.approx(600 * 72 / 25.4)
 
 
-def test_a_reduced_page_is_told(tmp_path: Path) -> None:
-    finished = finish(picture(200, 600), tmp_path / "p.pdf", FinishSettings(paper="6x2m"))
+@pytest.mark.parametrize(
+    ("paper", "marks", "points"), [("6x2m", False, 1700.79), ("5.07x1.69m", True, 1443.97)]
+)
+def test_a_reduced_page_is_told(tmp_path: Path, paper: str, marks: bool, points: float) -> None:
+    """The second is too long only with the margin of its marks."""
+    settings = FinishSettings(paper=paper, crop_marks=marks)
+    finished = finish(picture(200, 600), tmp_path / "p.pdf", settings)
     assert any("written at 1:10" in note for note in finished.notes)
-    assert "5.9" in tool("pdfinfo", str(tmp_path / "p.pdf")) or finished.record["dpi"] == pytest.approx(2.54)
+    told = tool("pdfinfo", "-box", str(tmp_path / "p.pdf"))
+    assert f"MediaBox:            0.00     0.00  {points:.2f}" in told
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -270,6 +277,9 @@ def test_cmyk_is_written_with_the_named_profile(tmp_path: Path, name: str) -> No
     assert finished.record["colour"] == "CMYK"
     assert 0 <= finished.record["colour_report"]["out_of_gamut"] <= 1
     assert 100 < finished.record["colour_report"]["ink_percent_highest"] <= 400
+    gamut, ink = finished.notes
+    assert re.fullmatch(r"out of gamut: \d+\.\d % of the pixels lose colour on this device", gamut)
+    assert re.fullmatch(r"total ink: \d+ % at most, 99\.9 % of the pixels within \d+ %", ink)
     assert verify(tmp_path / name).matches
     if name != "p.pdf":
         with Image.open(tmp_path / name) as image:
