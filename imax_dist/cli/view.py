@@ -22,7 +22,8 @@ def add_parser(verbs: Any) -> None:
         "view",
         help="look at posters in a browser",
         description="Write OUT/index.html: a contact sheet of the posters in OUT, each opening in a "
-        "deep-zoom viewer. Open it from disk; no server is needed.",
+        "deep-zoom viewer. Open it from disk; no server is needed. The same prompt, seed and size "
+        "rendered by another preset, direct for one, is one more side of the slider.",
     )
     parser.add_argument("out", type=Path, help="folder of `imax batch`, or of posters of `imax generate`")
     parser.add_argument("--serve", action="store_true", help="serve it on this machine (loopback) as well")

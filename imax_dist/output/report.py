@@ -144,11 +144,15 @@ def _plots(posters: Sequence[Poster]) -> list[str]:
     stages = {name: sum(poster.stage_seconds.get(name, 0.0) for poster in posters) for name in STAGES}
     if any(stages.values()):
         parts += ["<h2>Where the time went</h2>", bars({k: v for k, v in stages.items() if v}, unit="s")]
-    retries = Counter(str(len(poster.attempts) - 1) for poster in posters if poster.attempts)
+    retries = Counter(len(poster.attempts) - 1 for poster in posters if poster.attempts)
     if retries:
-        counted = {f"{count} retries": float(number) for count, number in sorted(retries.items())}
+        counted = {_retries(count): float(number) for count, number in sorted(retries.items())}
         parts += ["<h2>Retries</h2>", bars(counted, unit="posters")]
     return parts
+
+
+def _retries(count: int) -> str:
+    return "1 retry" if count == 1 else f"{count or 'no'} retries"
 
 
 def _table(posters: Sequence[Poster], unit: str) -> str:

@@ -189,6 +189,7 @@ def test_the_recipe_and_its_command_lie_beside_the_picture(visit: Open, folder: 
 
 
 def test_a_failed_poster_says_why(visit: Open, folder: Path) -> None:
+    assert "CUDA out of memory" in visit(folder).locator(".card").nth(3).inner_text()
     page = visit(folder, "#d-bad")
     assert page.locator("#facts .wrong").inner_text() == "CUDA out of memory"
     assert page.locator("#compare").is_hidden()

@@ -20,7 +20,7 @@
   function card(poster) {
     const frame = element("div", { className: "frame" });
     if (poster.thumb) frame.append(element("img", { src: poster.thumb, loading: "lazy", decoding: "async", alt: "" }));
-    else frame.append(poster.state);
+    else frame.append(element("span", { className: "reason", textContent: poster.message || poster.state }));
     const state = element("span", { className: "state " + poster.state, textContent: poster.state });
     const rest = [poster.size, "seed " + poster.seed, poster.preset, poster.time].filter(Boolean).join(" · ");
     const text = element("div", { className: "text" },
