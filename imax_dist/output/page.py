@@ -24,6 +24,7 @@ from imax_dist.geometry import ImageSize
 from imax_dist.output.atomic import write_bytes, write_file, write_json
 from imax_dist.output.batch_folder import Poster, read_folder
 from imax_dist.output.pyramid import write_pyramid
+from imax_dist.output.report import duration
 from imax_dist.output.source import open_picture
 
 VIEW = "_view"
@@ -141,7 +142,7 @@ def _entry(
         "model": str(request.get("model", "")),
         "preset": str(request.get("preset", "")),
         "paper": _paper(request),
-        "time": "" if poster.seconds is None else f"{poster.seconds:.1f} s",
+        "time": "" if poster.seconds is None else duration(poster.seconds),
         "finished": poster.finished[:16].replace("T", " "),
         "message": poster.message,
         "thumb": look["thumb"] if look else None,

@@ -163,7 +163,7 @@ def _table(posters: Sequence[Poster], unit: str) -> str:
             f"{_safe(str(p.request.get('prompt', ''))[:300])}",
             _safe(p.size),
             _safe(str(p.request.get("seed", 0))),
-            "" if p.seconds is None else f"{p.seconds:.1f} s",
+            "" if p.seconds is None else duration(p.seconds),
             f"{p.rank_seconds / 3600:.3g}" if p.attempts else "",
         ]
         for p in posters

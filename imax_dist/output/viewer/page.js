@@ -66,13 +66,13 @@
     const options = poster.layers.map((layer, n) => element("option", { value: n, textContent: layer.label }));
     get("left").replaceChildren(...options);
     get("right").replaceChildren(...options.map((option) => option.cloneNode(true)));
+    const several = poster.layers.length > 1;
+    get("compare").hidden = divider.hidden = !several;
     viewer = OpenSeadragon({ element: get("zoom"), drawer: "canvas", showNavigationControl: false,
       crossOriginPolicy: false, maxZoomPixelRatio: 8, minZoomImageRatio: 0.6, visibilityRatio: 0.5,
       animationTime: 0.4, gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true } });
     viewer.addHandler("canvas-key", (event) => { event.preventDefaultAction = true; });
     for (const event of ["animation", "open", "resize", "update-viewport"]) viewer.addHandler(event, cut);
-    const several = poster.layers.length > 1;
-    get("compare").hidden = divider.hidden = !several;
     get("right").value = 0;
     get("left").value = several ? 1 : 0;
     if (poster.layers.length) {
