@@ -152,6 +152,19 @@ def test_a_cascade_is_the_same_on_any_mesh(tiny: str, degrees: tuple[int, int]) 
         assert np.abs(latents - serial(fields)).max() < 1e-10
 
 
+def test_a_guided_poster_is_the_same_on_two_ranks(tiny: str, tmp_path: Path) -> None:
+    """Rank 0 alone reads the guide."""
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "guide.png")
+    fields = dict(
+        prompt=PROMPT, size="128x128", model=tiny, dtype="float64", guide=str(tmp_path / "guide.png")
+    )
+    for latents in run_ranks(2, latents_of, fields, {}):
+        assert np.abs(latents - serial(fields)).max() < 1e-10
+
+
 @pytest.mark.parametrize("step", [2, 4, 5, 7], ids=["native_2", "first_1", "first_2", "last_1"])
 def test_a_cascade_goes_on_in_any_of_its_passes_bit_for_bit(tiny: str, tmp_path: Path, step: int) -> None:
     """3 native steps, then those of the 4 of each pass that lie below sigma 0.8: 3 and 2."""
