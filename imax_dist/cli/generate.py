@@ -159,8 +159,9 @@ def _print_result(options: argparse.Namespace, rendering: Rendering, result: dic
 
 
 def _print_sigmas(plan: RenderPlan) -> None:
-    """On stderr, as all that is not the result; the target's only if there was a second pass."""
-    print("native sigmas  " + " ".join(f"{s:.4f}" for s in plan.native_sigmas), file=sys.stderr)
+    """On stderr, as all that is not the result; of the passes that were made."""
+    if plan.guide is None and (plan.uses_native or not plan.extrapolates):
+        print("native sigmas  " + " ".join(f"{s:.4f}" for s in plan.native_sigmas), file=sys.stderr)
     if plan.extrapolates:
         for one in plan.passes:
             name = "target" if one is plan else str(one.render_size)
