@@ -47,6 +47,8 @@ def open_picture(path: Path) -> Picture:
         start = file.read(12)
     if not start:
         raise BadManifest(f"{path} is empty")
+    if start.startswith(b"%PDF"):
+        raise BadManifest(f"{path} is a PDF, a finished print; give the tif or png it was made from")
     reader = _read_tiff if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") else _read_other
     bands, profile = reader(path)
     return Picture(bands, profile, find_recipe(path))

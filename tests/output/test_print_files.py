@@ -440,6 +440,7 @@ def test_a_source_that_is_torn_leaves_no_print(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b"II*\0garbage", "not a readable TIFF"),
         (b"hello, world", "not a readable picture"),
+        (b"%PDF-1.6 and so on", "is a PDF, a finished print; give the tif or png"),
     ],
 )
 def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
