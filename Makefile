@@ -37,9 +37,11 @@ demo: $(VENV)/.installed
 	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 128x128 --out $(OUT)/native.png
 	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 256x256 --out $(OUT)/poster-2x.png
 	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 512x512 --out $(OUT)/poster-4x.png
+	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 512x512 --preset imax_late --out $(OUT)/late-4x.png
+	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 256x256 --preset direct --out $(OUT)/direct-2x.png
 	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 512x512 --preset direct --out $(OUT)/direct-4x.png
 	@echo
-	@echo "Look at $(OUT)/poster-4x.png beside $(OUT)/direct-4x.png, the same model without the method."
+	@echo "Look at $(OUT)/poster-4x.png and late-4x.png beside $(OUT)/direct-4x.png, the same model without the method."
 
 test: $(VENV)/.installed-dev
 	$(PYTEST)
