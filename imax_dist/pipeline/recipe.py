@@ -76,7 +76,7 @@ def differences(recipe: dict[str, Any], now: dict[str, Any]) -> list[str]:
     then, model = _section(recipe, "surroundings"), _section(recipe, "model")
     guide = _section(recipe, "plan").get("guide_sha256")
     flat_then = {**then, "weights": model.get("weights_sha256"), "guide": guide}
-    weights, guide = now["model"]["weights_sha256"], now["plan"].get("guide_sha256")
+    weights, guide = now["model"]["weights_sha256"], _section(now, "plan").get("guide_sha256")
     flat_now = {**now["surroundings"], "weights": weights, "guide": guide}
     return [
         f"{key}: {flat_then.get(key)} -> {flat_now.get(key)}"
