@@ -159,7 +159,9 @@ def test_the_extrapolated_pass_without_the_method_is_the_pipeline_at_that_size(
     conditioning = ours.encode_prompt(PROMPT, negative=True)
     velocity = extrapolated_velocity(plan, ours, conditioning, None, sequence=sequence)
 
-    final = run_extrapolated(plan, velocity, noise, first=0, listen=ignore, after_step=nothing)
+    final = run_extrapolated(
+        plan, velocity, noise, first=0, stage="extrapolated", listen=ignore, after_step=nothing
+    )
 
     tokens = theirs(
         prompt=PROMPT, guidance_scale=plan.guidance_scale, height=192, width=256,
@@ -182,7 +184,13 @@ def test_a_reference_pulls_the_extrapolated_pass_to_itself(ours: FluxModel) -> N
     velocity = extrapolated_velocity(plan, ours, conditioning, constant, sequence=sequence)
 
     final = run_extrapolated(
-        plan, velocity, torch.zeros_like(reference), first=0, listen=ignore, after_step=nothing
+        plan,
+        velocity,
+        torch.zeros_like(reference),
+        first=0,
+        stage="extrapolated",
+        listen=ignore,
+        after_step=nothing,
     )
 
     assert plan.scale.linear < 1.5  # the matched block is one latent pixel: P keeps everything

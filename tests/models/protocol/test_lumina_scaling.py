@@ -41,7 +41,9 @@ def test_time_aware_positions_are_the_pipelines(
     conditioning = model.encode_prompt(PROMPT, negative=True)
     velocity = extrapolated_velocity(plan, model, conditioning, None, sequence=sequence)
 
-    final = run_extrapolated(plan, velocity, noise, first=0, listen=ignore, after_step=nothing)
+    final = run_extrapolated(
+        plan, velocity, noise, first=0, stage="extrapolated", listen=ignore, after_step=nothing
+    )
 
     pipe = pipeline(folders["lumina-next"])
     assert pipe.default_image_size == plan.native_size.width == 64
