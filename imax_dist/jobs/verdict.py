@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from imax_dist.errors import ImaxError
 from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Stopped
@@ -34,7 +34,9 @@ def outcome_of(reference: Any, rank: int) -> Outcome:
 
 
 def loss_of(error: RayError, rank: int) -> Lost:
-    """A rank's process is gone; Ray ends processes itself when a host runs out of memory."""
+    """A rank's process is gone, or its call raised; Ray ends processes when a host runs out of memory."""
+    if isinstance(error, RayTaskError):
+        return Lost("crashed", f"rank {rank}: {first_line(error)}")
     text = str(error)
     memory = isinstance(error, OutOfMemoryError) or "running low on memory" in text
     return Lost("out_of_memory" if memory else "died", f"rank {rank} died: {first_line(error)}")
@@ -50,7 +52,8 @@ def most_telling(said: Sequence[Said]) -> Said:
 
 
 def first_line(error: Exception) -> str:
-    """Class and first line of an error that may be pages long."""
+    """Class and first line of an error that may be pages long; of what Ray wraps, the error in the rank."""
+    error = error.cause if isinstance(error, RayTaskError) else error
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
 

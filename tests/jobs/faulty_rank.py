@@ -36,7 +36,7 @@ class FaultyRank(Rank):
         if task.job_id == "raised" and task.attempt == 1 and self.rank == 1:
             return render, "make_plan", defect
         if task.job_id == "unloaded" and self.rank == 0:
-            return renderer, "load_model", nothing_there
+            return renderer, "load_requested", nothing_there
         return render, "make_plan", None
 
 

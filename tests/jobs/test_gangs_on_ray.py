@@ -199,7 +199,6 @@ def test_a_torn_checkpoint_is_passed_over(storm: tuple[Run, Storm, dict[str, Any
     assert "resumed after step 2 of the extrapolated pass" in notes
 
 
-@pytest.mark.skip(reason="failed in the full run of 2026-11-24, cause not found yet")
 def test_every_loss_has_its_reason(storm: tuple[Run, Storm, dict[str, Any]]) -> None:
     run, _, states = storm
     reasons = sorted(fields["reason"] for fields in run.heard("gang.lost"))
@@ -218,7 +217,6 @@ def test_a_bad_value_fails_its_poster_and_keeps_the_gang(storm: tuple[Run, Storm
     assert len(run.heard("gang.ready")) == len(run.heard("gang.lost")), "greedy, the last, needs none after"
 
 
-@pytest.mark.skip(reason="failed in the full run of 2026-11-24, cause not found yet")
 def test_what_rank_0_alone_could_not_load_is_the_reason_and_keeps_the_gang(
     storm: tuple[Run, Storm, dict[str, Any]],
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ray.exceptions import OutOfMemoryError, RayError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from imax_dist.jobs.policy import Circumstances, after, allowed_silence, backoff, choose
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
@@ -174,3 +174,8 @@ def test_a_process_that_ray_ended_for_its_memory_is_out_of_memory(error: RayErro
     lost = loss_of(error, 1)
     assert lost.kind == kind
     assert lost.message.startswith("rank 1 died: ")
+
+
+def test_a_call_that_raised_is_a_crash_with_the_reason_and_no_traceback() -> None:
+    error = RayTaskError("run", "Traceback (most recent call last): ...", AttributeError("no load_model"))
+    assert loss_of(error, 0) == Lost("crashed", "rank 0: AttributeError: no load_model")
