@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from disks import DyingDisk
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,3 +32,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small disk needs the right to mount a tmpfs")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def dying_disk(tmp_path: Path) -> Iterator[DyingDisk]:
+    """A file system that can be made to fail, and mended."""
+    try:
+        disk = DyingDisk(tmp_path)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a failing disk needs the right to mount an ext4 image: {error}")
+    yield disk
+    disk.unmount()

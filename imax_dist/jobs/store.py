@@ -233,7 +233,10 @@ def _clear_errors(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.DatabaseError, OSError) as error:
         if isinstance(error, sqlite3.OperationalError | OSError):
-            raise CannotWrite(f"the batch's store {path} cannot be used: {error}") from error
+            raise CannotWrite(
+                f"the batch's store {path} cannot be used: {error}; see that its disk has room and takes "
+                f"writes, then run the same command again"
+            ) from error
         raise BadManifest(f"{path} is no store of this program: {error}; move it away") from error
 
 

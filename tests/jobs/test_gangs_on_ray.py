@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import ray
+from disks import DyingDisk
 from faulty_rank import FaultyRank
 
 from imax_dist.errors import CannotWrite
@@ -298,20 +299,45 @@ def test_a_full_disk_ends_the_batch_and_loses_no_step(
     small_disk: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    filler = small_disk / "filler"
+
+    def fill() -> None:
+        with filler.open("wb") as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    harmed_and_mended(small_disk / "out", (fill, filler.unlink, "full"), monkeypatch)
+
+
+def test_a_disk_that_turns_read_only_ends_the_batch_and_loses_no_step(
+    small_ray: None,
+    dying_disk: DyingDisk,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    harm = (dying_disk.fail, dying_disk.repair, "disk I/O|[Rr]ead-only")
+    harmed_and_mended(dying_disk.path / "out", harm, monkeypatch)
+
+
+def harmed_and_mended(
+    out: Path,
+    harm: tuple[Callable[[], object], Callable[[], object], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Harm the disk at the second pass's first checkpoint, expect one sentence, mend it and run again."""
+    break_it, mend_it, sentence = harm
     monkeypatch.setattr(jobs_batch, "ray_cluster", lambda *_: nullcontext())
-    out, filler = small_disk / "out", small_disk / "filler"
     batch = Batch(out, settings(ranks=1), [make_job(SEA, name="sea")])
+    struck: list[str] = []
 
-    def fill(name: str, fields: dict[str, Any]) -> None:
-        if name == "checkpoint" and fields["phase"] == "extrapolated" and not filler.exists():
-            with filler.open("wb") as file, suppress(OSError):
-                while True:
-                    file.write(bytes(4096))
+    def strike(name: str, fields: dict[str, Any]) -> None:
+        if name == "checkpoint" and fields["phase"] == "extrapolated" and not struck:
+            struck.append(name)
+            break_it()
 
-    with pytest.raises(CannotWrite, match=r"full"):
-        run_batch(batch, watch=lambda _: fill)
+    with pytest.raises(CannotWrite, match=sentence):
+        run_batch(batch, watch=lambda _: strike)
     assert not list(out.rglob(".*")), "no half-written file"
-    filler.unlink()
+    mend_it()
     heard: list[str] = []
     rows = run_batch(batch, watch=lambda _: lambda _, fields: heard.append(fields.get("text", "")))
     assert isinstance(rows[0].state, Done)

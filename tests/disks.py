@@ -1,0 +1,40 @@
+"""File systems of their own for the tests, and their misfortunes."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+
+class DyingDisk:
+    """An ext4 file system in a file, mounted at ``path``, that the kernel makes read-only on an error."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "dying"
+        self.path.mkdir()
+        self._image = folder / "dying.ext4"
+        with self._image.open("wb") as file:
+            file.truncate(32 << 20)
+        run(["mkfs.ext4", "-q", str(self._image)])
+        self.mount()
+
+    def mount(self) -> None:
+        self._device = run(["losetup", "--show", "-f", str(self._image)]).strip()
+        run(["mount", "-o", "errors=remount-ro", self._device, str(self.path)])
+
+    def fail(self) -> None:
+        """The kernel's own test error: as after a bad block, no write gets through any more."""
+        Path(f"/sys/fs/ext4/{Path(self._device).name}/trigger_fs_error").write_text("1")
+
+    def repair(self) -> None:
+        self.unmount()
+        subprocess.run(["e2fsck", "-fy", str(self._image)], capture_output=True, check=False)
+        self.mount()
+
+    def unmount(self) -> None:
+        run(["umount", str(self.path)])
+        run(["losetup", "-d", self._device])
+
+
+def run(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout
