@@ -1,6 +1,6 @@
 """Every engine equals plain attention to 1e-10 in float64, with peaked logits and odd lengths.
 
-One suite over torch (ours), xfuser (xDiT's own code, on gloo through tests/parallel/xfuser_on_cpu.py) and
+One suite over torch (ours), xfuser (xDiT's own code, on gloo through tests/xfuser_on_cpu.py) and
 diffusers: Ulysses, ring and both; text sharded and replicated, counted once and three times; as many key
 heads as query heads, and fewer.
 """
@@ -173,6 +173,8 @@ def test_auto_is_torch_on_cpus_and_a_wrong_name_is_refused() -> None:
 def test_what_an_engine_cannot_do_is_refused_before_anything_is_computed() -> None:
     with pytest.raises(BadConfig, match=r"engine diffusers cannot hold the text on every rank; set text"):
         choose_engine("diffusers", ALONE, text_replicated=True)
+    with pytest.raises(BadConfig, match=r"engine xfuser shares one prompt among all ranks; set cfg: two_p"):
+        choose_engine("xfuser", ALONE, text_replicated=False, halves=True)
 
 
 def test_an_engine_that_is_not_there_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,43 +1,61 @@
 """The world size never changes the picture: every adapter on two and four ranks against one, in float64.
 
-One process group a world size renders all models on all its meshes: starting ranks costs most.
+All three engines; xfuser is xDiT's own code, on gloo through tests/xfuser_on_cpu.py. One process group a
+world size renders all models on all its meshes, and a rank loads each model once: that costs most.
 """
 
 from __future__ import annotations
 
 import traceback
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from ranks import run_ranks
+from xfuser_on_cpu import answer_for_cpu, xfuser_is_installed
 
 from imax_dist.models.tiny import TINY
 from imax_dist.parallel.topology import Topology
-from imax_dist.pipeline.ranks import ParallelSettings
-from imax_dist.pipeline.render import render
+from imax_dist.pipeline.loading import load_requested
+from imax_dist.pipeline.picture_coder import PictureCoder
+from imax_dist.pipeline.plan import make_plan
+from imax_dist.pipeline.ranks import ParallelSettings, join_for
+from imax_dist.pipeline.render import render, render_latents
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.run import Run
 
 MESHES: dict[int, dict[str, dict[str, Any]]] = {
     2: {
         "u2": dict(ulysses=2),
-        "cfg split": dict(cfg="split"),
         "r2": dict(ring=2),
-        "u2, engine diffusers": dict(ulysses=2, engine="diffusers"),
+        "cfg split": dict(cfg="split"),
         "r2, text replicated": dict(ring=2, text="replicated"),
+        "u2, engine xfuser": dict(ulysses=2, engine="xfuser"),
+        "r2, engine xfuser": dict(ring=2, engine="xfuser"),
+        "r2, text replicated, engine xfuser": dict(ring=2, text="replicated", engine="xfuser"),
+        "u2, engine diffusers": dict(ulysses=2, engine="diffusers"),
+        "r2, engine diffusers": dict(ring=2, engine="diffusers"),
     },
     4: {
         "u4": dict(ulysses=4),
         "u2r2": dict(ulysses=2, ring=2),
         "cfg split, r2": dict(ring=2, cfg="split"),
+        "u4, engine xfuser": dict(ulysses=4, engine="xfuser"),
+        "u2r2, engine xfuser": dict(ulysses=2, ring=2, engine="xfuser"),
+        "u2r2, engine diffusers": dict(ulysses=2, ring=2, engine="diffusers"),
     },
 }
-PRESETS = {"u2r2": "paper", "r2, text replicated": "paper"}
-"""Text copies at every cell of the grid, where text is in the sequence; imax elsewhere."""
+PAPER = ("u2r2", "r2, text replicated")
+"""Meshes whose picture has text copies at every cell of the grid, where text is in the sequence."""
 DISTILLED = {"flux-dev", "flux2-dev"}
 """They take their guidance as an input: there is no second prompt for the other half of the ranks."""
+
+
+def preset_of(mesh: str) -> str:
+    """Text copies take part in both forms: cell by cell (paper), and counted (imax)."""
+    return "paper" if mesh.startswith(PAPER) else "imax"
 
 
 def meshes_of(name: str, world: int) -> dict[str, dict[str, Any]]:
@@ -64,15 +82,26 @@ def request_of(folder: str, preset: str) -> Request:
     )
 
 
-def render_all(topology: Topology, folders: dict[str, str]) -> dict[tuple[str, str], Any]:
+def render_all(
+    topology: Topology, folders: dict[str, str], *, with_xfuser: bool
+) -> dict[tuple[str, str], Any]:
     """Latents, or the traceback, of every model on every mesh of this world size."""
+    if with_xfuser:
+        answer_for_cpu()
     results: dict[tuple[str, str], Any] = {}
     for name, folder in folders.items():
-        for mesh, settings in meshes_of(name, topology.world_size).items():
-            request = request_of(folder, PRESETS.get(mesh, "imax"))
+        model = load_requested(
+            request_of(folder, "imax"), ParallelSettings(), device=topology.device, text=topology.is_first
+        )
+        for mesh, own in meshes_of(name, topology.world_size).items():
+            settings = ParallelSettings(**own)
+            if settings.engine == "xfuser" and not with_xfuser:
+                continue
             try:
-                rendering = render(request, topology=topology, parallel=ParallelSettings(**settings))
-                results[name, mesh] = rendering.latents.numpy()
+                ranks = join_for(model, settings, topology)
+                run = Run(make_plan(request_of(folder, preset_of(mesh)), model.spec), ranks)
+                coder = PictureCoder.of(run.plan, model, ranks)
+                results[name, mesh] = render_latents(run, coder).numpy()
             except Exception:
                 results[name, mesh] = traceback.format_exc()
     return results
@@ -82,7 +111,8 @@ def render_all(topology: Topology, folders: dict[str, str]) -> dict[tuple[str, s
 def rendered(folders: dict[str, Path]) -> dict[int, list[dict[tuple[str, str], Any]]]:
     """World size -> what every rank got."""
     names = {name: str(folder) for name, folder in folders.items()}
-    return {world: run_ranks(world, render_all, names, timeout_s=200) for world in MESHES}
+    render_them = partial(render_all, with_xfuser=xfuser_is_installed())
+    return {world: run_ranks(world, render_them, names, timeout_s=200) for world in MESHES}
 
 
 @cache
@@ -94,7 +124,9 @@ def serial(folder: str, preset: str) -> Any:
 def test_the_picture_is_the_same_on_any_number_of_ranks(
     folders: dict[str, Path], rendered: Any, name: str, world: int, mesh: str
 ) -> None:
-    expected = serial(str(folders[name]), PRESETS.get(mesh, "imax"))
+    if MESHES[world][mesh].get("engine") == "xfuser" and not xfuser_is_installed():
+        pytest.skip("xfuser and yunchang are not installed: pip install 'imax-dist[dev]'")
+    expected = serial(str(folders[name]), preset_of(mesh))
     assert np.isfinite(expected).all()
     results = [own[name, mesh] for own in rendered[world]]
     for result in results:
