@@ -12,6 +12,7 @@ from typing import Any
 from imax_dist.config import fingerprint, from_mapping, to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.output.atomic import write_json
+from imax_dist.pipeline.named_files import named_files
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.switches import load_method
 
@@ -31,7 +32,7 @@ class Job:
     priority: int = 0
     position: int = 0
     fingerprint: str = ""
-    """SHA-256 of the request and the recipe its preset stands for: what a finished poster is of."""
+    """SHA-256 of the request, the recipe its preset stands for and the files it names."""
 
 
 def make_job(
@@ -48,7 +49,9 @@ def make_job(
     """
     if name is not None:
         check_id(name)
-    made_of = {"request": to_mapping(request), "method": method or method_of(request)}
+    made_of = {"request": to_mapping(request), "method": method or method_of(request)} | {
+        "files": named_files(request)
+    }
     return Job(
         id=name or request.fingerprint[:HASH_LENGTH],
         request=request,

@@ -73,6 +73,22 @@ def test_an_id_is_the_hash_of_the_request_unless_given() -> None:
     assert make_job(Request("another", size="64x64")).id != make_job(request).id
 
 
+def test_a_fingerprint_sees_the_files_that_a_request_names(tmp_path: Path) -> None:
+    """A guide that was drawn anew under the same name is another poster, under the same id."""
+    guide = tmp_path / "guide.png"
+    request = Request("a red sun", guide=str(guide), lora=(f"{tmp_path / 'style.safetensors'}:0.5",))
+    missing = make_job(request)
+    guide.write_bytes(b"one")
+    first = make_job(request)
+    guide.write_bytes(b"another")
+    second = make_job(request)
+    (tmp_path / "style.safetensors").write_bytes(b"weights")
+    jobs = (missing, first, second, make_job(request))
+    assert len({job.fingerprint for job in jobs}) == 4
+    assert len({job.id for job in jobs}) == 1
+    assert make_job(request).fingerprint == jobs[-1].fingerprint
+
+
 def test_a_fingerprint_sees_what_the_preset_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
     from imax_dist.jobs import job
 
