@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import TypeAlias
 
 import torch
@@ -44,9 +45,13 @@ def gaussian(rows: float, columns: float) -> Projection:
     Cut at three standard deviations; the border is mirrored (repeated where the image is smaller).
     """
 
+    @cache
+    def kernels(device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+        return [_gaussian_kernel(deviation).to(device, dtype) for deviation in (rows, columns)]
+
     def project(x: Latents) -> Latents:
-        blurred = _convolve(x, _gaussian_kernel(rows, like=x), dim=2)
-        return _convolve(blurred, _gaussian_kernel(columns, like=x), dim=3)
+        vertical, horizontal = kernels(x.device, x.dtype)
+        return _convolve(_convolve(x, vertical, dim=2), horizontal, dim=3)
 
     return project
 
@@ -61,11 +66,11 @@ def butterworth(rows: float, columns: float, *, order: int = 4) -> Projection:
     return _fft_filter(rows, columns, lambda radius: 1.0 / (1.0 + radius ** (2 * order)))
 
 
-def _gaussian_kernel(deviation: float, *, like: Tensor) -> Tensor:
+def _gaussian_kernel(deviation: float) -> Tensor:
     radius = math.ceil(3 * deviation)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (offsets / max(deviation, 1e-12)) ** 2)
-    return (weights / weights.sum()).to(device=like.device, dtype=like.dtype)
+    return weights / weights.sum()
 
 
 def _convolve(x: Tensor, kernel: Tensor, *, dim: int) -> Tensor:

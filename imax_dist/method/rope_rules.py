@@ -16,3 +16,5 @@ FREQUENCY_RULES: dict[str, FrequencyRule] = {
     "dype_ntk": dype_ntk,
     "time_aware": time_aware,
 }
+RULES_OF_TIME = {"dype", "dype_ntk", "time_aware"}
+"""Those whose frequencies depend on sigma: their tables cannot be made once for all steps."""

@@ -114,7 +114,12 @@ class Adapter(ABC):
         if distilled or guidance_scale == 1.0:
             return predict(x, prompt)
         prompts = prompt, prompt_of(conditioning, "negative")
-        positive, negative = sequence.guidance_passes(predict, x, prompts, batch=self.batch)
+
+        def batch(prompts: Sequence[Prompt]) -> Prompt:
+            made_of = tuple(tensor for one in prompts for tensor in one.values())
+            return sequence.once(("batch",), made_of, lambda: self.batch(prompts))
+
+        positive, negative = sequence.guidance_passes(predict, x, prompts, batch=batch)
         return self.combine(positive, negative, guidance_scale)
 
     def latent_scale(self) -> LatentScale:

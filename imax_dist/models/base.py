@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
@@ -14,6 +14,7 @@ from imax_dist.errors import BadConfig
 from imax_dist.geometry import LatentGrid, TokenGrid
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.guidance_passes import GuidancePasses, two_passes
+from imax_dist.models.once import Once
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.shapes import Latents, Pixels, PositionIds, RopeTable
@@ -173,6 +174,8 @@ class TokenSequence:
     text_replicated: bool = False
     guidance_passes: GuidancePasses = two_passes
     """How classifier-free guidance computes its two predictions."""
+    once: Once = field(default_factory=Once, compare=False, repr=False)
+    """This rank's share of what stays the same in all steps of the pass: tables, text."""
 
 
 TablesByText: TypeAlias = Callable[[int], RopeTable]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +12,8 @@ from torch import Tensor
 from imax_dist.models.base import TokenSequence
 from imax_dist.parallel.sequence import JointLayout, gather, shard
 from imax_dist.shapes import RopeTable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,12 @@ class Shares:
         )
         return cls(sequence, layout)
 
+    @classmethod
+    def joint(cls, sequence: TokenSequence, prompt: Tensor, *, image_tokens: int) -> Shares:
+        """Of a joint sequence with every literal copy of a prompt (B, T, C)."""
+        text_tokens = prompt.shape[1] * sequence.copies.literal
+        return cls.of(sequence, text_tokens=text_tokens, image_tokens=image_tokens)
+
     @property
     def text_tokens(self) -> int:
         """Text tokens of the whole sequence."""
@@ -43,18 +53,36 @@ class Shares:
         """This rank's piece of a text-token tensor: all of it where text is replicated."""
         return x if self.layout.text_replicated else shard(x, self.layout.text, self.sequence.mesh, dim=dim)
 
+    def copies(self, prompt: Tensor) -> Tensor:
+        """This rank's piece of a prompt's tokens (B, T, C) with every literal copy; made once a pass."""
+        copies = self.sequence.copies.literal
+        return self.sequence.once(
+            ("copies", id(prompt)), (prompt,), lambda: self.text(prompt.repeat(1, copies, 1), dim=1)
+        )
+
     def tables(self, table: RopeTable) -> tuple[RopeTable, RopeTable]:
         """This rank's rows of the joint sequence's table: (text, image)."""
+        return self.once_a_table("tables", table, lambda: self._tables(table))
+
+    def _tables(self, table: RopeTable) -> tuple[RopeTable, RopeTable]:
         lengths = [self.text_tokens, sum(self.layout.image)]
         parts = [part.split(lengths) for part in table]
         text = RopeTable(*(self.text(own, dim=0) for own, _ in parts))
         image = RopeTable(*(self.image(own, dim=0) for _, own in parts))
         return text, image
 
+    def once_a_table(self, name: str, table: RopeTable, make: Callable[[], T]) -> T:
+        """What ``make`` makes of ``table``, as long as a sequence of these lengths has the same table."""
+        lengths = self.text_tokens, sum(self.layout.image)
+        return self.sequence.once((name, *lengths), (table,), make)
+
     def joint_table(self, table: RopeTable) -> RopeTable:
         """This rank's rows, text first, as its own tokens stand."""
-        text, image = self.tables(table)
-        return RopeTable(*(torch.cat(pair) for pair in zip(text, image, strict=True)))
+
+        def join() -> RopeTable:
+            return RopeTable(*(torch.cat(pair) for pair in zip(*self.tables(table), strict=True)))
+
+        return self.once_a_table("joint table", table, join)
 
     def gather(self, image: Tensor, *, dim: int) -> Tensor:
         """All ranks' image tokens; the same bits on every rank."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple
 
 import torch
 
@@ -17,36 +18,57 @@ from imax_dist.method.rope import (
     floored,
     rope_table,
 )
-from imax_dist.method.rope_rules import FREQUENCY_RULES
+from imax_dist.method.rope_rules import FREQUENCY_RULES, RULES_OF_TIME
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.base import Axis, FlowModel, TablesByText
 from imax_dist.pipeline.plan import RenderPlan
-from imax_dist.shapes import RopeTable
+from imax_dist.shapes import PositionIds, RopeTable
 
 ORIGIN = TextCopies(offsets=((0, 0),))
 
 
+class Made(NamedTuple):
+    """A grid's table, and what it was made of."""
+
+    ids: PositionIds
+    frequencies: list[Frequencies]
+    table: RopeTable
+
+
 @dataclass
 class PositionTables:
-    """Tables of one pass, kept until a rule gives other frequencies for the same grid."""
+    """Tables of one pass, one a grid; rules of time make another when their frequencies change."""
 
     plan: RenderPlan
     model: FlowModel
-    _made: dict[tuple[TokenGrid, int], tuple[Frequencies, RopeTable]] = field(default_factory=dict)
+    _made: dict[tuple[TokenGrid, int], Made] = field(default_factory=dict)
 
     def at(self, grid: TokenGrid, sigma: float, text_tokens: int) -> RopeTable:
         """The table of the joint sequence on ``grid`` at ``sigma``, attention factor folded in.
 
         ``text_tokens`` are those of one copy of the prompt at hand: not every model pads it.
         """
+        key = grid, text_tokens
+        made = self._made.get(key)
+        if made is not None and self.plan.method.rope.rule not in RULES_OF_TIME:
+            return made.table
         frequencies = scaled_frequencies(self.plan, grid, sigma, text_tokens)
-        key, made = torch.cat(frequencies), self._made.get((grid, text_tokens))
-        if made is None or not torch.equal(made[0], key):
-            ids = self.model.position_ids(grid, self.plan.copies, text_tokens=text_tokens)
+        if made is None or not _same(made.frequencies, frequencies):
+            ids = self._ids(grid, text_tokens) if made is None else made.ids
             factor = logit_factor(self.plan, grid, text_tokens)
             table = fold_into_table(rope_table(ids, frequencies), factor)
-            made = self._made[grid, text_tokens] = key, on_device(table, self.model)
-        return made[1]
+            made = self._made[key] = Made(ids, frequencies, on_device(table, self.model))
+        return made.table
+
+    def _ids(self, grid: TokenGrid, text_tokens: int) -> PositionIds:
+        """On the model's device, where the table is made too: a long one is never copied there."""
+        ids = self.model.position_ids(grid, self.plan.copies, text_tokens=text_tokens)
+        return ids.to(self.model.device)
+
+
+def _same(before: list[Frequencies], now: list[Frequencies]) -> bool:
+    """Both are on the CPU: no device is waited for."""
+    return all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
 
 
 def native_tables(plan: RenderPlan, model: FlowModel) -> TablesByText:

@@ -17,7 +17,7 @@ from imax_dist.method.rope import (
     rope_table,
     unchanged,
 )
-from imax_dist.method.rope_rules import FREQUENCY_RULES
+from imax_dist.method.rope_rules import FREQUENCY_RULES, RULES_OF_TIME
 
 AXES = (16, 56, 56)
 THETA = 10_000.0
@@ -96,6 +96,13 @@ def test_floor_of_the_authors_code_holds_ten_of_28_dimensions_at_4k() -> None:
     held = floored(ntk_fixed)(56, context(joint_scale)) > ntk_fixed(56, context(joint_scale))
     assert held.sum() == 10
     assert not held[:18].any()
+
+
+@pytest.mark.parametrize("rule", sorted(FREQUENCY_RULES))
+def test_the_rules_of_time_are_those_that_change_with_sigma(rule: str) -> None:
+    """The others' tables are made once a pass."""
+    early, late = (FREQUENCY_RULES[rule](56, context(4.0)._replace(sigma=sigma)) for sigma in (0.95, 0.3))
+    assert torch.equal(early, late) == (rule not in RULES_OF_TIME)
 
 
 @pytest.mark.parametrize("rule", sorted(FREQUENCY_RULES))

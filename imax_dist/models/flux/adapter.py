@@ -7,7 +7,7 @@ from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.adapter import Adapter, Prompt
 from imax_dist.models.base import TablesByText, TokenSequence
 from imax_dist.models.flux.packing import pack, unpack
-from imax_dist.models.flux.positions import joint_position_ids, table_as_ids
+from imax_dist.models.flux.positions import ids_of, joint_position_ids
 from imax_dist.models.flux.text import encode_text
 from imax_dist.models.shares import Shares
 from imax_dist.shapes import Latents, PositionIds
@@ -34,18 +34,18 @@ class FluxModel(Adapter):
         scale: float | None,
     ) -> Latents:
         grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.spec.patch)
-        table = tables(prompt["states"].shape[1])
-        states = prompt["states"].repeat(1, sequence.copies.literal, 1)
-        shares = Shares.of(sequence, text_tokens=states.shape[1], image_tokens=grid.count)
-        text_table, image_table = shares.tables(table)
+        states = prompt["states"]
+        table = tables(states.shape[1])
+        shares = Shares.joint(sequence, states, image_tokens=grid.count)
+        text_ids, image_ids = shares.once_a_table("ids", table, lambda: ids_of(shares.tables(table)))
         tokens = self.transformer(
             hidden_states=shares.image(pack(x), dim=1),
             timestep=self.per_image(sigma, x),
             guidance=None if scale is None else self.per_image(scale, x),
-            encoder_hidden_states=shares.text(states, dim=1),
+            encoder_hidden_states=shares.copies(states),
             pooled_projections=prompt["pooled"],
-            txt_ids=table_as_ids(text_table).to(x.device),
-            img_ids=table_as_ids(image_table).to(x.device),
+            txt_ids=text_ids,
+            img_ids=image_ids,
             joint_attention_kwargs={
                 "engine": sequence.engine,
                 "layout": shares.layout,

@@ -28,6 +28,12 @@ def table_as_ids(table: RopeTable) -> Tensor:
     return torch.cat([table.cos, table.sin], dim=-1)
 
 
+def ids_of(tables: tuple[RopeTable, RopeTable]) -> tuple[Tensor, Tensor]:
+    """``txt_ids`` and ``img_ids`` of a rank's tables (text, image)."""
+    text, image = tables
+    return table_as_ids(text), table_as_ids(image)
+
+
 def image_position_ids(grid: TokenGrid) -> PositionIds:
     """(0, row, column) of every image token, row by row."""
     rows = torch.arange(grid.height, dtype=torch.float64).repeat_interleave(grid.width)

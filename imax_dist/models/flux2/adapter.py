@@ -16,7 +16,7 @@ from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.adapter import Adapter, Prompt
 from imax_dist.models.base import TablesByText, TokenSequence
 from imax_dist.models.flux.packing import pack, unpack
-from imax_dist.models.flux.positions import table_as_ids
+from imax_dist.models.flux.positions import ids_of
 from imax_dist.models.flux2.positions import joint_position_ids
 from imax_dist.models.flux2.text import encode_text
 from imax_dist.models.shares import Shares
@@ -51,18 +51,18 @@ class Flux2Model(Adapter):
         scale: float | None,
     ) -> Latents:
         grid = self._tokens(x)
-        table = tables(prompt["states"].shape[1])
-        states = prompt["states"].repeat(1, sequence.copies.literal, 1)
-        shares = Shares.of(sequence, text_tokens=states.shape[1], image_tokens=grid.count)
-        text_table, image_table = shares.tables(table)
+        states = prompt["states"]
+        table = tables(states.shape[1])
+        shares = Shares.joint(sequence, states, image_tokens=grid.count)
+        text_ids, image_ids = shares.once_a_table("ids", table, lambda: ids_of(shares.tables(table)))
         takes_scale = scale is not None and self.transformer.config.guidance_embeds
         tokens = self.transformer(
             hidden_states=shares.image(pack(x), dim=1),
             timestep=self.per_image(sigma, x),
             guidance=self.per_image(scale, x) if takes_scale else None,  # type: ignore[arg-type]
-            encoder_hidden_states=shares.text(states, dim=1),
-            txt_ids=table_as_ids(text_table),
-            img_ids=table_as_ids(image_table),
+            encoder_hidden_states=shares.copies(states),
+            txt_ids=text_ids,
+            img_ids=image_ids,
             joint_attention_kwargs={
                 "engine": sequence.engine,
                 "layout": shares.layout,

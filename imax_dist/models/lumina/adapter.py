@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
 
 from imax_dist.geometry import LatentGrid, TokenGrid
 from imax_dist.method.text_duplication import TextCopies
@@ -16,7 +17,7 @@ from imax_dist.models.guidance import first_channels
 from imax_dist.models.lumina.positions import image_position_ids, interleaved
 from imax_dist.models.patch_row import own_row, whole_image
 from imax_dist.models.shares import Shares
-from imax_dist.shapes import Latents, PositionIds
+from imax_dist.shapes import Latents, PositionIds, RopeTable
 
 GUIDED_CHANNELS = 3
 """LuminaPipeline guides three of the four latent channels, "for exact reproducibility reasons"."""
@@ -60,18 +61,18 @@ class LuminaModel(Adapter):
         patch, channels = self.spec.patch, self.spec.latent_channels
         grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(patch)
         shares = Shares.of(sequence, text_tokens=0, image_tokens=grid.count)
-        _, own = shares.tables(tables(0))
-        table = interleaved(own)
+        table = tables(0)
+        rotary, norm = shares.once_a_table("rotary", table, lambda: _rotary(shares.tables(table)[1]))
         row = self.transformer(
             hidden_states=own_row(x, shares, patch=patch),
             timestep=self.per_image(1.0 - sigma, x),  # Lumina's time runs from noise to image
             encoder_hidden_states=prompt["states"],
             encoder_mask=prompt["mask"],
-            image_rotary_emb=torch.cat(table, dim=-1)[None],
+            image_rotary_emb=rotary,
             cross_attention_kwargs={
                 "engine": sequence.engine,
                 "layout": shares.layout,
-                "table_norm": float(torch.hypot(table.cos[0, 0], table.sin[0, 0])),
+                "table_norm": norm,
             },
             return_dict=False,
         )[0][:, :channels]  # learn_sigma doubles the output; the second half is not used
@@ -80,3 +81,9 @@ class LuminaModel(Adapter):
     def latent_scale(self) -> LatentScale:
         """LuminaPipeline leaves the VAE's shift out."""
         return LatentScale(0.0, self.vae.config.scaling_factor)
+
+
+def _rotary(image: RopeTable) -> tuple[Tensor, float]:
+    """The table as the transformer takes it, (1, own tokens, 2 head_dim), and the factor in it."""
+    table = interleaved(image)
+    return torch.cat(table, dim=-1)[None], float(torch.hypot(table.cos[0, 0], table.sin[0, 0]))

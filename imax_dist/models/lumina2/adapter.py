@@ -66,9 +66,10 @@ class Lumina2Model(Adapter):
         patch, states = self.spec.patch, prompt["states"]
         grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(patch)
         table = tables(states.shape[1])
-        text_tokens = states.shape[1] * sequence.copies.literal
-        shares = Shares.of(sequence, text_tokens=text_tokens, image_tokens=grid.count)
-        caption = self._caption(states, table, shares)
+        shares = Shares.joint(sequence, states, image_tokens=grid.count)
+        caption = sequence.once(
+            ("caption", grid, id(states)), (states, table), lambda: self._caption(states, table, shares)
+        )
         row = self.transformer(
             hidden_states=own_row(x, shares, patch=patch),
             timestep=self.per_image(1.0 - sigma, x),  # Lumina's time runs from noise to image

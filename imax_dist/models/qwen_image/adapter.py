@@ -52,13 +52,13 @@ class QwenImageModel(Adapter):
     ) -> Latents:
         del scale  # no published Qwen-Image takes its guidance scale as an input
         grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.spec.patch)
-        table = tables(prompt["states"].shape[1])
-        states = prompt["states"].repeat(1, sequence.copies.literal, 1)
-        shares = Shares.of(sequence, text_tokens=states.shape[1], image_tokens=grid.count)
+        states = prompt["states"]
+        table = tables(states.shape[1])
+        shares = Shares.joint(sequence, states, image_tokens=grid.count)
         tokens = self.transformer(
             hidden_states=shares.image(pack(x), dim=1),
             timestep=self.per_image(sigma, x),
-            encoder_hidden_states=shares.text(states, dim=1),
+            encoder_hidden_states=shares.copies(states),
             img_shapes=shares.joint_table(table),
             attention_kwargs={
                 "engine": sequence.engine,

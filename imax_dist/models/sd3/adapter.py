@@ -43,14 +43,14 @@ class SD3Model(Adapter):
     ) -> Latents:
         del scale  # classifier-free: the scale is no input
         grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.spec.patch)
-        table = tables(prompt["states"].shape[1])
-        states = prompt["states"].repeat(1, sequence.copies.literal, 1)
-        shares = Shares.of(sequence, text_tokens=states.shape[1], image_tokens=grid.count)
+        states = prompt["states"]
+        table = tables(states.shape[1])
+        shares = Shares.joint(sequence, states, image_tokens=grid.count)
         precision = torch.promote_types(self.dtype, torch.float32)
         row = self.transformer(
             hidden_states=as_row(shares.image(self.embedder(x), dim=1)),
             timestep=torch.full((x.shape[0],), 1000.0 * sigma, dtype=precision, device=self.device),
-            encoder_hidden_states=shares.text(states, dim=1),
+            encoder_hidden_states=shares.copies(states),
             pooled_projections=prompt["pooled"],
             joint_attention_kwargs={
                 "image_rotary_emb": shares.joint_table(table),

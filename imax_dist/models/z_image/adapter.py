@@ -52,16 +52,16 @@ class ZImageModel(Adapter):
         network = self.transformer
         grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.spec.patch)
         time = self._time_embedding(sigma).to(x.dtype)
-        text = self._refined_text(prompt["states"])
+        states = prompt["states"]
+        text = sequence.once(("refined", id(states)), (states,), lambda: self._refined_text(states))
         table = tables(text.shape[1])
-        text = text.repeat(1, sequence.copies.literal, 1)
         patches = network.all_x_embedder["2-1"](pack(x))
         image = _padded(patches, network.x_pad_token)
-        shares = Shares.of(sequence, text_tokens=text.shape[1], image_tokens=image.shape[1])
+        shares = Shares.joint(sequence, text, image_tokens=image.shape[1])
         own_table = shares.tables(table)[1]
         alone = AttentionCall(own_table, sequence.engine, shares.layout.without_text())
         image = _through(network.noise_refiner, shares.image(image, dim=1), alone, time)
-        own_text = shares.text(text, dim=1)
+        own_text = shares.copies(text)
         joint = AttentionCall(
             shares.joint_table(table), sequence.engine, shares.layout, sequence.copies.weight
         )
@@ -71,7 +71,7 @@ class ZImageModel(Adapter):
 
     def _time_embedding(self, sigma: float) -> Tensor:
         precision = torch.promote_types(self.dtype, torch.float32)
-        time = (1000.0 - 1000.0 * torch.tensor([sigma], dtype=precision, device=self.device)) / 1000.0
+        time = (1000.0 - 1000.0 * torch.full((1,), sigma, dtype=precision, device=self.device)) / 1000.0
         return self.transformer.t_embedder(time * self.transformer.t_scale)  # type: ignore[no-any-return]
 
     def _refined_text(self, states: Tokens) -> Tokens:
