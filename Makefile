@@ -43,8 +43,10 @@ demo: $(VENV)/.installed
 	@echo
 	@echo "Look at $(OUT)/poster-4x.png and late-4x.png beside $(OUT)/direct-4x.png, the same model without the method."
 
+# Most tests side by side; then, alone, those that start Ray, launchers and hosts and watch clocks.
 test: $(VENV)/.installed-dev
-	$(PYTEST)
+	$(PYTEST) -n $(PROCESSES) --dist loadfile -m "not slow"
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
