@@ -18,7 +18,8 @@ from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.base import Conditioning, ModelSpec, TablesByText, TokenSequence
 from imax_dist.models.guidance import Combine, classifier_free
 from imax_dist.models.guidance_passes import Prompt as Prompt
-from imax_dist.shapes import Latents, Pixels, PositionIds
+from imax_dist.models.shares import Shares
+from imax_dist.shapes import Latents, Pixels, PositionIds, RopeTable
 
 
 class LatentScale(NamedTuple):
@@ -26,6 +27,17 @@ class LatentScale(NamedTuple):
 
     shift: float | Tensor
     factor: float | Tensor
+
+
+class JointPass(NamedTuple):
+    """One pass of a network whose text is in the sequence."""
+
+    grid: TokenGrid
+    table: RopeTable
+    """Of the whole sequence."""
+    states: Tensor
+    """This rank's share of all literal text copies, (B, tokens, D)."""
+    shares: Shares
 
 
 class Adapter(ABC):
@@ -127,26 +139,46 @@ class Adapter(ABC):
         config = self.vae.config
         return LatentScale(config.shift_factor or 0.0, config.scaling_factor)
 
+    def scaled(self, latents: Latents) -> Latents:
+        """What the VAE makes, as the transformer takes it."""
+        scale = self.latent_scale()
+        return (latents - scale.shift) * scale.factor
+
+    def unscaled(self, latents: Latents) -> Latents:
+        """The inverse, in the VAE's dtype."""
+        scale = self.latent_scale()
+        return latents.to(self.vae.dtype) / scale.factor + scale.shift
+
     @torch.no_grad()
     def encode_image(self, pixels: Pixels, *, noise: Latents | None) -> Latents:
-        posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
-        latents = posterior.mean
-        if noise is not None:
-            latents = latents + posterior.std * noise.to(latents)
-        scale = self.latent_scale()
-        scaled: Tensor = (latents - scale.shift) * scale.factor
-        return scaled
+        return self.scaled(drawn(self.vae.encode(pixels.to(self.vae.dtype)).latent_dist, noise))
 
     @torch.no_grad()
     def decode_image(self, latents: Latents) -> Pixels:
-        scale = self.latent_scale()
-        unscaled = latents.to(self.vae.dtype) / scale.factor + scale.shift
-        pixels: Tensor = self.vae.decode(unscaled, return_dict=False)[0]
+        pixels: Tensor = self.vae.decode(self.unscaled(latents), return_dict=False)[0]
         return pixels
+
+    def token_grid(self, x: Latents) -> TokenGrid:
+        """The tokens of ``x``."""
+        return LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.spec.patch)
+
+    def joint_pass(
+        self, x: Latents, states: Tensor, *, tables: TablesByText, sequence: TokenSequence
+    ) -> JointPass:
+        """Positions and shares of ``x`` with a prompt's ``states``, (B, tokens, D), in front."""
+        grid, table = self.token_grid(x), tables(states.shape[1])
+        shares = Shares.joint(sequence, states, image_tokens=grid.count)
+        return JointPass(grid, table, shares.copies(states), shares)
 
     def per_image(self, value: float, x: Latents) -> Tensor:
         """A number as the network takes it, (B,) in its dtype."""
         return torch.full((x.shape[0],), value, dtype=self.dtype, device=self.device)
+
+
+def drawn(posterior: Any, noise: Tensor | None) -> Tensor:
+    """The mean of a VAE's posterior, or mean + deviation x ``noise``."""
+    mean: Tensor = posterior.mean
+    return mean if noise is None else mean + posterior.std * noise.to(mean)
 
 
 def prompt_of(conditioning: Conditioning, name: str) -> Prompt:

@@ -6,6 +6,7 @@ which quantises while loading; ``quantize: FILE.gguf``, which takes the transfor
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 
 from imax_dist.errors import BadConfig, MissingInput
 from imax_dist.models.base import ModelSpec
-from imax_dist.models.weights import component_config, whole
+from imax_dist.models.weights import component_config, content_or_name, is_gguf, whole
 
 
 class Quantiser(NamedTuple):
@@ -23,6 +24,8 @@ class Quantiser(NamedTuple):
 
     package: str
     config: Callable[[torch.dtype], Any]
+    needs_gpu: bool = False
+    """diffusers refuses to quantise by bitsandbytes without one."""
 
 
 def _bitsandbytes_int8(dtype: torch.dtype) -> Any:
@@ -48,8 +51,8 @@ def _torchao_int8(dtype: torch.dtype) -> Any:
 
 QUANTISERS: dict[str, Quantiser] = {
     "torchao-int8": Quantiser("torchao", _torchao_int8),
-    "bitsandbytes-int8": Quantiser("bitsandbytes", _bitsandbytes_int8),
-    "bitsandbytes-nf4": Quantiser("bitsandbytes", _bitsandbytes_nf4),
+    "bitsandbytes-int8": Quantiser("bitsandbytes", _bitsandbytes_int8, needs_gpu=True),
+    "bitsandbytes-nf4": Quantiser("bitsandbytes", _bitsandbytes_nf4, needs_gpu=True),
 }
 PACKAGES = {"bitsandbytes": "bitsandbytes", "torchao": "torchao", "quanto": "optimum-quanto", "gguf": "gguf"}
 """The package behind each ``quant_method`` of a config.json."""
@@ -63,10 +66,12 @@ def load_transformer(network: Any, spec: ModelSpec, folder: Path, *, dtype: torc
         if method is not None:
             _require(PACKAGES.get(method, method), f"the transformer of {spec.name} is quantised by {method}")
         return whole(network, own, torch_dtype=dtype)
-    if chosen.endswith(".gguf"):
+    if is_gguf(chosen):
         return _from_gguf(network, spec, own, dtype=dtype)
     quantiser = QUANTISERS[chosen]
     _require(quantiser.package, f"quantize {chosen}")
+    if quantiser.needs_gpu and not torch.accelerator.is_available():
+        raise BadConfig(f"quantize {chosen} needs a GPU; on a CPU use torchao-int8 or a .gguf file")
     return whole(network, own, torch_dtype=dtype, quantization_config=quantiser.config(dtype))
 
 
@@ -75,7 +80,7 @@ def check_quantisation(spec: ModelSpec) -> None:
     chosen = spec.settings.quantize
     if chosen is None or chosen in QUANTISERS:
         return
-    if not chosen.endswith(".gguf"):
+    if not is_gguf(chosen):
         known = ", ".join(QUANTISERS)
         raise BadConfig(f"model {spec.name}: quantize {chosen!r} is not known; known: {known}, or FILE.gguf")
     if not Path(chosen).is_file():
@@ -83,8 +88,11 @@ def check_quantisation(spec: ModelSpec) -> None:
 
 
 def quantisation_id(chosen: str) -> str:
-    """What the weights' hash counts: the name, and for a file its name and size."""
-    return f"{Path(chosen).name} {Path(chosen).stat().st_size}" if chosen.endswith(".gguf") else chosen
+    """What the weights' hash counts: the name, and for a file what it counts of any file of weights."""
+    if not is_gguf(chosen):
+        return chosen
+    content = hashlib.sha256(content_or_name(Path(chosen))).hexdigest()
+    return f"{Path(chosen).name} {Path(chosen).stat().st_size} {content}"
 
 
 def _from_gguf(network: Any, spec: ModelSpec, folder: Path, *, dtype: torch.dtype) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -83,6 +83,12 @@ class Shares:
             return RopeTable(*(torch.cat(pair) for pair in zip(*self.tables(table), strict=True)))
 
         return self.once_a_table("joint table", table, join)
+
+    @property
+    def attention(self) -> dict[str, Any]:
+        """What JointProcessor takes with each call."""
+        weight = self.sequence.copies.weight
+        return {"engine": self.sequence.engine, "layout": self.layout, "text_weight": weight}
 
     def gather(self, image: Tensor, *, dim: int) -> Tensor:
         """All ranks' image tokens; the same bits on every rank."""

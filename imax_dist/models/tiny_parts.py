@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from imax_dist.models.weights import SETTINGS_FILE
+
 CAPTIONS = (
     "a red sun on the left in a blue sky over the sea with two white boats",
     "a white moon in a dark sky over the snow with one black house",
@@ -33,8 +35,8 @@ def peaked(module: nn.Module, *, seed: int, deviation: float = 1.5) -> nn.Module
     return module
 
 
-def save_pipeline(folder: Path, kind: str, parts: dict[str, Any], **options: Any) -> Path:
-    """Write ``parts`` in diffusers layout, weights as bfloat16, and the index that names their classes."""
+def save_pipeline(folder: Path, kind: str, parts: dict[str, Any], *, settings: str, **options: Any) -> Path:
+    """Write ``parts`` in diffusers layout, weights as bfloat16, the index of their classes, and imax.yaml."""
     index: dict[str, Any] = {"_class_name": kind, "_diffusers_version": "0.42.1", **options}
     for name, part in parts.items():
         if isinstance(part, nn.Module):
@@ -45,6 +47,7 @@ def save_pipeline(folder: Path, kind: str, parts: dict[str, Any], **options: Any
     for weights in folder.rglob("*.safetensors"):
         weights.chmod(0o644)  # safetensors writes for the owner only; weights are to be shared
     (folder / "model_index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+    (folder / SETTINGS_FILE).write_text(settings, encoding="utf-8")
     return folder
 
 

@@ -6,6 +6,7 @@ import json
 import string
 from typing import Any
 
+from imax_dist.models import closed_vocabulary
 from imax_dist.models.tiny_parts import CAPTIONS, peaked
 
 LETTERS = string.ascii_letters + string.digits
@@ -19,23 +20,7 @@ def words() -> list[str]:
 
 def clip_tokenizer() -> Any:
     """A CLIPTokenizer: known words are one token, others are spelt."""
-    from tokenizers import Tokenizer, models, trainers
-    from transformers import CLIPTokenizer
-
-    bare = CLIPTokenizer(model_max_length=LENGTH).backend_tokenizer
-    end = "</w>"
-    pairs = Tokenizer(models.BPE(end_of_word_suffix=end, unk_token="<|endoftext|>"))
-    pairs.normalizer, pairs.pre_tokenizer = bare.normalizer, bare.pre_tokenizer
-    trainer = trainers.BpeTrainer(
-        vocab_size=1000,
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
-        end_of_word_suffix=end,
-        show_progress=False,
-    )
-    pairs.train_from_iterator([" ".join(words())] * 5 + list(LETTERS), trainer)
-    learnt = json.loads(pairs.to_str())["model"]
-    merges = [tuple(pair) for pair in learnt["merges"]]
-    return CLIPTokenizer(vocab=learnt["vocab"], merges=merges, model_max_length=LENGTH)
+    return closed_vocabulary.clip_tokenizer(words(), LETTERS, tokens=LENGTH)
 
 
 def clip_encoder(tokenizer: Any, *, width: int) -> Any:
@@ -65,12 +50,7 @@ def clip_config(tokenizer: Any, *, width: int) -> Any:
 
 def t5_tokenizer() -> Any:
     """A T5TokenizerFast: known words are one piece, others are spelt."""
-    from transformers import T5TokenizerFast
-
-    pieces = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0}
-    pieces |= {f"\u2581{word}": -2.0 for word in words()}
-    pieces |= {"\u2581": -8.0} | {letter: -10.0 for letter in LETTERS + ",.'-"}
-    return T5TokenizerFast(vocab=list(pieces.items()), extra_ids=0, model_max_length=LENGTH)
+    return closed_vocabulary.t5_tokenizer(words(), LETTERS, tokens=LENGTH)
 
 
 def t5_encoder(tokenizer: Any, *, width: int) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def find_model(name: str) -> tuple[ModelSettings, Path]:
         settings = from_mapping(
             ModelSettings, load_named("models", name), where=f"configs/models/{name}.yaml"
         )
-        return settings, _folder(settings.source, settings.revision)
+        return settings, _folder(settings.source, settings.revision, without=_unread(settings))
     looks_like_source = Path(name).exists() or name.count("/") == 1 or name.startswith((".", "/"))
     if not looks_like_source:
         known = list(named_configs("models"))
@@ -52,12 +52,12 @@ def pipeline_index(folder: Path) -> dict[str, Any]:
     return _read_json(index)
 
 
-def component_config(folder: Path, component: str) -> dict[str, Any]:
-    """config.json of one component. Raises MissingInput naming what is not there."""
+def component_config(folder: Path, component: str, *, weights: bool = True) -> dict[str, Any]:
+    """config.json of one component. Raises MissingInput naming what is not there, ``weights`` included."""
     config = folder / component / "config.json"
     if not config.is_file():
         raise MissingInput(f"model folder {folder} is incomplete: {component}/config.json is missing")
-    if not list((folder / component).glob("*.safetensors")):
+    if weights and not list((folder / component).glob("*.safetensors")):
         raise MissingInput(
             f"model folder {folder} is incomplete: {component} has no .safetensors weights "
             "(other formats are not loaded)"
@@ -95,9 +95,24 @@ def weights_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
         digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
-        small = path.stat().st_size <= 64 << 20
-        digest.update(path.read_bytes() if small else path.resolve().name.encode())
+        digest.update(content_or_name(path))
     return digest.hexdigest()
+
+
+def content_or_name(file: Path) -> bytes:
+    """What the hash counts of one file, besides its size."""
+    small = file.stat().st_size <= 64 << 20
+    return file.read_bytes() if small else file.resolve().name.encode()
+
+
+def is_gguf(quantize: str | None) -> bool:
+    """Whether ``quantize`` of a settings file is a file with the transformer's weights."""
+    return quantize is not None and quantize.endswith(".gguf")
+
+
+def _unread(settings: ModelSettings) -> Sequence[str]:
+    """Files of the hub that nothing will read: weights that a .gguf file stands in for."""
+    return ["transformer/*.safetensors*"] if is_gguf(settings.quantize) else []
 
 
 def _settings_of(folder: Path, name: str) -> ModelSettings:
@@ -113,17 +128,17 @@ def _settings_of(folder: Path, name: str) -> ModelSettings:
     return dataclasses.replace(settings, source=name, revision=None)
 
 
-def _folder(source: str, revision: str | None) -> Path:
+def _folder(source: str, revision: str | None, *, without: Sequence[str] = ()) -> Path:
     if source in ("embedded", SINGLE_SIZE.name):
         return EMBEDDED if source == "embedded" else SINGLE_SIZE
     if Path(source).is_dir():
         return Path(source)
     if source.count("/") != 1 or source.startswith((".", "/")):
         raise MissingInput(f"model folder {source} does not exist")
-    return _download(source, revision)
+    return _download(source, revision, without)
 
 
-def _download(source: str, revision: str | None) -> Path:
+def _download(source: str, revision: str | None, without: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import (
@@ -135,7 +150,9 @@ def _download(source: str, revision: str | None) -> Path:
     )
 
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=WANTED_FILES))
+        wanted, unread = WANTED_FILES, list(without)
+        found = snapshot_download(source, revision=revision, allow_patterns=wanted, ignore_patterns=unread)
+        return Path(found)
     except GatedRepoError as error:
         raise NoPermission(
             f"model {source} is gated: accept its licence on its page, then set HF_TOKEN or run hf auth login"

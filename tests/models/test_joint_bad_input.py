@@ -1,4 +1,4 @@
-"""What Qwen-Image, Z-Image and FLUX.2 folders cannot be is refused before weights are read, with numbers."""
+"""What the folders of each architecture cannot be is refused before weights are read, with numbers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from imax_dist.errors import BadConfig, BadValue, ImaxError
 from imax_dist.models.load import describe_model
 from imax_dist.models.tiny import make_tiny
+from imax_dist.models.tiny_text import clip_tokenizer
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.request import Request
 
@@ -46,7 +47,15 @@ REFUSED: list[tuple[str, str, dict[str, Any], type[ImaxError], str]] = [
     ),
     (
         "sd3.5-medium", "transformer", {"patch_size": 1}, BadConfig,
-        "takes 4 channels in patches of 1, but the VAE has 4 channels and patches are 2",
+        "takes 4 channels in patches of [1], but the VAE has 4 channels and a token is 2 x 2 of them",
+    ),
+    (
+        "lumina-next", "vae", {"latent_channels": 16}, BadConfig,
+        "takes 4 channels in patches of [2], but the VAE has 16 channels and a token is 2 x 2 of them",
+    ),
+    (
+        "lumina-image-2", "vae", {"latent_channels": 16}, BadConfig,
+        "takes 4 channels in patches of [2], but the VAE has 16 channels and a token is 2 x 2 of them",
     ),
     (
         "flux2-klein", "vae", {"latent_channels": 32}, BadConfig,
@@ -105,3 +114,9 @@ def test_a_rope_rule_or_copies_at_places_asked_of_absolute_positions_are_refused
 @pytest.mark.parametrize("name", sorted({case[0] for case in REFUSED}))
 def test_a_tiny_pipeline_is_below_a_megabyte(name: str, folders: dict[str, Path]) -> None:
     assert sum(path.stat().st_size for path in folders[name].rglob("*") if path.is_file()) < 1_000_000
+
+
+def test_tiny_tokenizers_have_the_same_ids_in_every_process() -> None:
+    """The trainer numbers letters by chance, so the ids are pinned."""
+    ids = clip_tokenizer()("a red zebra").input_ids
+    assert ids == [0, 28, 166, 77, 35, 29, 61, 28, 1]

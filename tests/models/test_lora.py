@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from imax_dist.errors import BadConfig, BadValue, MissingInput
@@ -148,6 +148,47 @@ def test_int8_weights_make_nearly_the_same_picture(flux: Path, tmp_path: Path) -
     plain, small = (render(Request("a red sun", model=str(folder), **fields)) for folder in folders)
     assert 0 < (plain.latents - small.latents).abs().max() < 0.2 * plain.latents.abs().max()
     assert plain.plan.fingerprint != small.plan.fingerprint
+
+
+@pytest.mark.parametrize("name", ["bitsandbytes-int8", "bitsandbytes-nf4"])
+def test_bitsandbytes_without_a_gpu_is_refused_with_what_works(flux: Path, tmp_path: Path, name: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    if torch.accelerator.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(BadConfig, match=rf"{name} needs a GPU; on a CPU use torchao-int8 or a .gguf file"):
+        loaded(quantised(flux, tmp_path / "model", name))
+
+
+def write_gguf(transformer: Path, file: Path, *, seed: int | None = None) -> None:
+    """The transformer's tensors in 8 bits a weight where a row has blocks of 32; ``seed``: other ones."""
+    gguf = pytest.importorskip("gguf")
+    kind = gguf.GGMLQuantizationType.Q8_0
+    writer = gguf.GGUFWriter(str(file), "flux")
+    noise = None if seed is None else torch.Generator().manual_seed(seed)
+    for name, tensor in load_file(next(transformer.glob("*.safetensors"))).items():
+        values = tensor.float() if noise is None else torch.randn(tensor.shape, generator=noise)
+        if values.ndim > 1 and values.shape[-1] % 32 == 0:
+            writer.add_tensor(name, gguf.quants.quantize(values.numpy(), kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(name, values.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file_takes_the_place_of_the_transformers_weights(flux: Path, tmp_path: Path) -> None:
+    file = tmp_path / "small.gguf"
+    write_gguf(flux / "transformer", file)
+    folder = quantised(flux, tmp_path / "model", str(file))
+    for weights in (folder / "transformer").glob("*.safetensors"):
+        weights.unlink()  # nothing of it is read, so it need not be there
+    fields = dict(size="80x64", steps=1, native_steps=1, dtype="float32")
+    plain, small = (render(Request("a red sun", model=str(each), **fields)) for each in (flux, folder))
+    assert 0 < (plain.latents - small.latents).abs().max() < 0.2 * plain.latents.abs().max()
+    before = describe_model(str(folder)).weights
+    write_gguf(flux / "transformer", file, seed=1)
+    assert describe_model(str(folder)).weights != before, "another file of the same name and size"
 
 
 def test_an_unknown_quantisation_or_a_missing_file_is_refused(flux: Path, tmp_path: Path) -> None:

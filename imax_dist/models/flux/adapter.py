@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from imax_dist.geometry import LatentGrid, TokenGrid
+from imax_dist.geometry import TokenGrid
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.adapter import Adapter, Prompt
 from imax_dist.models.base import TablesByText, TokenSequence
 from imax_dist.models.flux.packing import pack, unpack
 from imax_dist.models.flux.positions import ids_of, joint_position_ids
 from imax_dist.models.flux.text import encode_text
-from imax_dist.models.shares import Shares
 from imax_dist.shapes import Latents, PositionIds
 
 
@@ -33,24 +32,17 @@ class FluxModel(Adapter):
         sequence: TokenSequence,
         scale: float | None,
     ) -> Latents:
-        grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.spec.patch)
-        states = prompt["states"]
-        table = tables(states.shape[1])
-        shares = Shares.joint(sequence, states, image_tokens=grid.count)
+        grid, table, states, shares = self.joint_pass(x, prompt["states"], tables=tables, sequence=sequence)
         text_ids, image_ids = shares.once_a_table("ids", table, lambda: ids_of(shares.tables(table)))
         tokens = self.transformer(
             hidden_states=shares.image(pack(x), dim=1),
             timestep=self.per_image(sigma, x),
             guidance=None if scale is None else self.per_image(scale, x),
-            encoder_hidden_states=shares.copies(states),
+            encoder_hidden_states=states,
             pooled_projections=prompt["pooled"],
             txt_ids=text_ids,
             img_ids=image_ids,
-            joint_attention_kwargs={
-                "engine": sequence.engine,
-                "layout": shares.layout,
-                "text_weight": sequence.copies.weight,
-            },
+            joint_attention_kwargs=shares.attention,
             return_dict=False,
         )[0]
         return unpack(shares.gather(tokens, dim=1), grid)

@@ -8,36 +8,29 @@ from typing import Any
 
 import torch
 
-from imax_dist.errors import BadConfig
 from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import ModelSettings, ModelSpec
+from imax_dist.models.components import check_packed, load_components, read_configs, vae_factor
 from imax_dist.models.flux.adapter import FluxModel
 from imax_dist.models.flux.positions import TableAsIds
 from imax_dist.models.flux.text import load_text_encoders
 from imax_dist.models.joint_attention import JointProcessor
-from imax_dist.models.quantised import load_transformer
-from imax_dist.models.weights import component_config, require_text, weights_hash, whole
+from imax_dist.models.weights import weights_hash
 
 ROPE_THETA = 10_000.0
 """Fixed in FluxTransformer2DModel; no configuration key holds it."""
 PATCH = 2
+ENCODERS = ("text_encoder", "text_encoder_2")
+TOKENIZERS = ("tokenizer", "tokenizer_2")
 AXES = (16, 56, 56)
 """FluxTransformer2DModel's own default; the released FLUX.1 configurations do not hold the key."""
 
 
 def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     """Read the facts from the config files. Raises MissingInput or BadConfig if they do not fit."""
-    transformer = component_config(folder, "transformer")
-    vae = component_config(folder, "vae")
-    require_text(folder, encoders=("text_encoder", "text_encoder_2"), tokenizers=("tokenizer", "tokenizer_2"))
+    transformer, vae = read_configs(settings, folder, encoders=ENCODERS, tokenizers=TOKENIZERS)
     spec = spec_from_configs(name, settings, transformer=transformer, vae=vae, weights=weights_hash(folder))
-    packed = int(transformer["in_channels"])
-    patches = spec.latent_channels * PATCH**2
-    if packed != patches:
-        raise BadConfig(
-            f"model {name}: the transformer takes {packed} channels, but {PATCH} x {PATCH} patches of the "
-            f"VAE's {spec.latent_channels} channels make {patches}"
-        )
+    check_packed(spec, int(transformer["in_channels"]))
     return spec
 
 
@@ -54,7 +47,7 @@ def spec_from_configs(
         rope_axes=tuple(int(axis) for axis in transformer.get("axes_dims_rope", AXES)),
         rope_theta=ROPE_THETA,
         latent_channels=int(vae["latent_channels"]),
-        vae_factor=2 ** (len(vae["block_out_channels"]) - 1),
+        vae_factor=vae_factor(vae),
         patch=PATCH,
         guidance="distilled" if transformer.get("guidance_embeds") else "classifier_free",
     )
@@ -66,17 +59,12 @@ def load(
     """Transformer, VAE and, with ``text``, both text encoders."""
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
-    transformer = load_transformer(FluxTransformer2DModel, spec, folder, dtype=dtype)
-    vae = whole(AutoencoderKL, folder / "vae", torch_dtype=dtype)
+    kinds = FluxTransformer2DModel, AutoencoderKL
+    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
     encoders = load_text_encoders(folder, device=text, dtype=dtype) if text else None
     transformer.pos_embed = TableAsIds()
     transformer.set_attn_processor(JointProcessor())
-    return FluxModel(
-        spec,
-        transformer=transformer.to(device).eval(),
-        vae=vae.to(device).eval(),
-        encoders=encoders,
-    )
+    return FluxModel(spec, transformer=transformer, vae=vae, encoders=encoders)
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:

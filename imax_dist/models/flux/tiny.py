@@ -57,6 +57,4 @@ def _make(folder: Path, *, guidance_embeds: bool, settings: str) -> Path:
         "tokenizer_2": t5,
         "transformer": peaked(transformer, seed=1),
     }
-    save_pipeline(folder, "FluxPipeline", parts)
-    (folder / "imax.yaml").write_text(settings, encoding="utf-8")
-    return folder
+    return save_pipeline(folder, "FluxPipeline", parts, settings=settings)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from imax_dist.geometry import LatentGrid, TokenGrid
+from imax_dist.geometry import TokenGrid
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.adapter import Adapter, Prompt
 from imax_dist.models.base import TablesByText, TokenSequence
@@ -19,8 +19,7 @@ from imax_dist.models.flux.packing import pack, unpack
 from imax_dist.models.flux.positions import ids_of
 from imax_dist.models.flux2.positions import joint_position_ids
 from imax_dist.models.flux2.text import encode_text
-from imax_dist.models.shares import Shares
-from imax_dist.shapes import Latents, Pixels, PositionIds
+from imax_dist.shapes import Latents, PositionIds
 
 
 class PatchNorm(NamedTuple):
@@ -50,24 +49,17 @@ class Flux2Model(Adapter):
         sequence: TokenSequence,
         scale: float | None,
     ) -> Latents:
-        grid = self._tokens(x)
-        states = prompt["states"]
-        table = tables(states.shape[1])
-        shares = Shares.joint(sequence, states, image_tokens=grid.count)
+        grid, table, states, shares = self.joint_pass(x, prompt["states"], tables=tables, sequence=sequence)
         text_ids, image_ids = shares.once_a_table("ids", table, lambda: ids_of(shares.tables(table)))
         takes_scale = scale is not None and self.transformer.config.guidance_embeds
         tokens = self.transformer(
             hidden_states=shares.image(pack(x), dim=1),
             timestep=self.per_image(sigma, x),
             guidance=self.per_image(scale, x) if takes_scale else None,  # type: ignore[arg-type]
-            encoder_hidden_states=shares.copies(states),
+            encoder_hidden_states=states,
             txt_ids=text_ids,
             img_ids=image_ids,
-            joint_attention_kwargs={
-                "engine": sequence.engine,
-                "layout": shares.layout,
-                "text_weight": sequence.copies.weight,
-            },
+            joint_attention_kwargs=shares.attention,
             return_dict=False,
         )[0]
         return unpack(shares.gather(tokens, dim=1), grid)
@@ -77,21 +69,11 @@ class Flux2Model(Adapter):
         norm = self.vae.bn
         return PatchNorm(norm.running_mean, torch.sqrt(norm.running_var + self.vae.config.batch_norm_eps))
 
-    @torch.no_grad()
-    def encode_image(self, pixels: Pixels, *, noise: Latents | None) -> Latents:
-        posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
-        latents = posterior.mean
-        if noise is not None:
-            latents = latents + posterior.std * noise.to(latents)
+    def scaled(self, latents: Latents) -> Latents:
         norm = self.patch_norm()
-        return unpack((pack(latents) - norm.mean) / norm.deviation, self._tokens(latents))
+        return unpack((pack(latents) - norm.mean) / norm.deviation, self.token_grid(latents))
 
-    @torch.no_grad()
-    def decode_image(self, latents: Latents) -> Pixels:
+    def unscaled(self, latents: Latents) -> Latents:
         norm = self.patch_norm()
         patches = pack(latents.to(self.vae.dtype)) * norm.deviation + norm.mean
-        pixels: Tensor = self.vae.decode(unpack(patches, self._tokens(latents)), return_dict=False)[0]
-        return pixels
-
-    def _tokens(self, x: Latents) -> TokenGrid:
-        return LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.spec.patch)
+        return unpack(patches, self.token_grid(latents))

@@ -11,19 +11,13 @@ import torch
 from imax_dist.errors import BadConfig
 from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import ModelSettings, ModelSpec
+from imax_dist.models.components import check_packed, load_components, read_configs, vae_factor
 from imax_dist.models.flux.positions import TableAsIds
 from imax_dist.models.flux2.adapter import Flux2Model
 from imax_dist.models.flux2.processor import ParallelBlockProcessor
 from imax_dist.models.flux2.text import load_text_encoder
 from imax_dist.models.joint_attention import JointProcessor
-from imax_dist.models.quantised import load_transformer
-from imax_dist.models.weights import (
-    component_config,
-    pipeline_index,
-    require_text,
-    weights_hash,
-    whole,
-)
+from imax_dist.models.weights import component_config, pipeline_index, weights_hash
 
 PATCH = 2
 ROPE = {"axes_dims_rope": (32, 32, 32, 32), "rope_theta": 2000}
@@ -33,9 +27,8 @@ KLEIN = "Flux2KleinPipeline"
 
 def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     """Read the facts from the config files. Raises MissingInput or BadConfig if they do not fit."""
-    transformer = {**ROPE, **component_config(folder, "transformer")}
-    vae = component_config(folder, "vae")
-    require_text(folder, encoders=("text_encoder",), tokenizers=("tokenizer",))
+    own, vae = read_configs(settings, folder)
+    transformer = {**ROPE, **own}
     text = component_config(folder, "text_encoder")
     layers = int(text.get("text_config", text)["num_hidden_layers"])
     if layers % 4:
@@ -44,12 +37,7 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
             "three quarters up, which needs a multiple of 4"
         )
     spec = _spec(name, settings, folder, transformer=transformer, vae=vae)
-    packed, patches = int(transformer["in_channels"]), spec.latent_channels * PATCH**2
-    if packed != patches:
-        raise BadConfig(
-            f"model {name}: the transformer takes {packed} channels, but {PATCH} x {PATCH} patches of the "
-            f"VAE's {spec.latent_channels} channels make {patches}"
-        )
+    check_packed(spec, int(transformer["in_channels"]))
     if len(spec.rope_axes) != len(spec.axes):
         raise BadConfig(
             f"model {name}: its position axes are {spec.rope_axes}, but FLUX.2 has {len(spec.axes)}: "
@@ -72,7 +60,7 @@ def _spec(
         rope_axes=tuple(int(axis) for axis in transformer["axes_dims_rope"]),
         rope_theta=float(transformer["rope_theta"]),
         latent_channels=int(vae["latent_channels"]),
-        vae_factor=2 ** (len(vae["block_out_channels"]) - 1),
+        vae_factor=vae_factor(vae),
         patch=PATCH,
         guidance="distilled" if distilled else "classifier_free",
         axes=("fixed", "row", "column", "fixed"),
@@ -85,8 +73,8 @@ def load(
     """Transformer, VAE and, with ``text``, the text encoder."""
     from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 
-    transformer = load_transformer(Flux2Transformer2DModel, spec, folder, dtype=dtype)
-    vae = whole(AutoencoderKLFlux2, folder / "vae", torch_dtype=dtype)
+    kinds = Flux2Transformer2DModel, AutoencoderKLFlux2
+    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
     is_klein = pipeline_index(folder)["_class_name"] == KLEIN
     encoders = load_text_encoder(folder, is_klein=is_klein, device=text, dtype=dtype) if text else None
     transformer.pos_embed = TableAsIds()
@@ -94,12 +82,7 @@ def load(
         block.attn.set_processor(JointProcessor())
     for block in transformer.single_transformer_blocks:
         block.attn.set_processor(ParallelBlockProcessor())
-    return Flux2Model(
-        spec,
-        transformer=transformer.to(device).eval(),
-        vae=vae.to(device).eval(),
-        encoders=encoders,
-    )
+    return Flux2Model(spec, transformer=transformer, vae=vae, encoders=encoders)
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:

@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from imax_dist.models.weights import whole
+from imax_dist.models.reader import Reader, load_reader
 
 
 class TextEncoder(NamedTuple):
-    """transformers' own tokenizer and reader; ``is_klein`` tells whose messages it expects."""
+    """``is_klein`` tells whose messages the reader expects."""
 
-    tokenizer: Any
-    reader: Any
+    reader: Reader
     is_klein: bool
 
 
@@ -27,24 +26,20 @@ def load_text_encoder(
     folder: Path, *, is_klein: bool, device: torch.device, dtype: torch.dtype
 ) -> TextEncoder:
     """Load tokenizer and reader; of dev's PixtralProcessor the tokenizer is all that text needs."""
-    from transformers import AutoTokenizer, Mistral3ForConditionalGeneration, Qwen3Model
+    from transformers import Mistral3ForConditionalGeneration, Qwen3Model
 
-    kind = (
-        Qwen3Model if is_klein else Mistral3ForConditionalGeneration
-    )  # klein's head over words is not needed
-    reader = whole(kind, folder / "text_encoder", dtype=dtype)
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    return TextEncoder(tokenizer, reader.to(device).eval(), is_klein)
+    kind = Qwen3Model if is_klein else Mistral3ForConditionalGeneration  # klein's head over words goes unread
+    return TextEncoder(load_reader(kind, folder, device=device, dtype=dtype), is_klein)
 
 
 @torch.no_grad()
 def encode_text(encoder: TextEncoder, prompt: str, *, tokens: int) -> Tensor:
     """States (1, tokens, 3 D); the prompt is padded or cut to ``tokens``."""
     make_inputs = _klein_inputs if encoder.is_klein else _dev_inputs
-    inputs = make_inputs(encoder.tokenizer, prompt, tokens)
-    device = encoder.reader.device
+    inputs = make_inputs(encoder.reader.tokenizer, prompt, tokens)
+    device = encoder.reader.network.device
     headless = {} if encoder.is_klein else {"logits_to_keep": 1}  # no words are read from Mistral's head
-    states = encoder.reader(
+    states = encoder.reader.network(
         input_ids=inputs["input_ids"].to(device),
         attention_mask=inputs["attention_mask"].to(device),
         output_hidden_states=True,

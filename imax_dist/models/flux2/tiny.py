@@ -64,9 +64,7 @@ def _make(
         "tokenizer": tokenizer,
         "scheduler": scheduler(),
     }
-    save_pipeline(folder, kind, parts, **options)
-    (folder / "imax.yaml").write_text(settings, encoding="utf-8")
-    return folder
+    return save_pipeline(folder, kind, parts, settings=settings, **options)
 
 
 def _vae() -> Any:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from imax_dist.geometry import LatentGrid, TokenGrid
+from imax_dist.geometry import TokenGrid
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.adapter import Adapter, LatentScale, Prompt
 from imax_dist.models.base import TablesByText, TokenSequence
@@ -24,7 +24,7 @@ GUIDED_CHANNELS = 3
 
 
 class LuminaModel(Adapter):
-    """See FlowModel; ``encoders`` are a Gemma."""
+    """See FlowModel; ``encoders`` are a Reader of Gemma."""
 
     combine = staticmethod(first_channels(GUIDED_CHANNELS))
 
@@ -59,7 +59,7 @@ class LuminaModel(Adapter):
     ) -> Latents:
         del scale  # there is no guidance input
         patch, channels = self.spec.patch, self.spec.latent_channels
-        grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(patch)
+        grid = self.token_grid(x)
         shares = Shares.of(sequence, text_tokens=0, image_tokens=grid.count)
         table = tables(0)
         rotary, norm = shares.once_a_table("rotary", table, lambda: _rotary(shares.tables(table)[1]))

@@ -10,12 +10,12 @@ import torch
 
 from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import ModelSettings, ModelSpec
+from imax_dist.models.components import check_patches, load_components, read_configs, vae_factor
 from imax_dist.models.gemma import load_gemma
 from imax_dist.models.lumina.adapter import LuminaModel
 from imax_dist.models.lumina.processor import LuminaProcessor
 from imax_dist.models.precise import precise_norms
-from imax_dist.models.quantised import load_transformer
-from imax_dist.models.weights import component_config, require_text, weights_hash, whole
+from imax_dist.models.weights import weights_hash
 
 ROPE_THETA = 10_000.0
 """LuminaPipeline's own; no configuration key holds it."""
@@ -24,12 +24,11 @@ NATIVE_2K = 256
 
 
 def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
-    """Read the facts from the config files."""
-    transformer, vae = component_config(folder, "transformer"), component_config(folder, "vae")
-    require_text(folder, encoders=("text_encoder",), tokenizers=("tokenizer",))
+    """Read the facts from the config files. Raises MissingInput or BadConfig if they do not fit."""
+    transformer, vae = read_configs(settings, folder)
     heads = int(transformer["num_attention_heads"])
     head_dim = int(transformer["hidden_size"]) // heads
-    return ModelSpec(
+    spec = ModelSpec(
         name=name,
         settings=settings,
         weights=weights_hash(folder),
@@ -40,11 +39,18 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
         axes=("row", "column"),
         rope_theta=ROPE_THETA,
         latent_channels=int(transformer["in_channels"]),
-        vae_factor=2 ** (len(vae["block_out_channels"]) - 1),
+        vae_factor=vae_factor(vae),
         patch=int(transformer["patch_size"]),
         guidance="classifier_free",
         text="cross",
     )
+    check_patches(
+        spec,
+        channels=spec.latent_channels,
+        vae_channels=int(vae["latent_channels"]),
+        patches=[spec.patch],
+    )
+    return spec
 
 
 def load(
@@ -53,18 +59,13 @@ def load(
     """Transformer, VAE and, with ``text``, the text encoder."""
     from diffusers import AutoencoderKL, LuminaNextDiT2DModel
 
-    transformer = load_transformer(LuminaNextDiT2DModel, spec, folder, dtype=dtype)
-    vae = whole(AutoencoderKL, folder / "vae", torch_dtype=dtype)
+    kinds = LuminaNextDiT2DModel, AutoencoderKL
+    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
     encoders = load_gemma(folder, device=text, dtype=dtype) if text else None
     for module in transformer.modules():
         if hasattr(module, "set_processor"):
             module.set_processor(LuminaProcessor())
-    return LuminaModel(
-        spec,
-        transformer=precise_norms(transformer).to(device).eval(),
-        vae=vae.to(device).eval(),
-        encoders=encoders,
-    )
+    return LuminaModel(spec, transformer=precise_norms(transformer), vae=vae, encoders=encoders)
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:

@@ -48,6 +48,4 @@ def make_tiny(folder: Path) -> Path:
         "tokenizer": tokenizer,
         "transformer": peaked(transformer, seed=1),
     }
-    save_pipeline(folder, "LuminaPipeline", parts)
-    (folder / "imax.yaml").write_text(SETTINGS, encoding="utf-8")
-    return folder
+    return save_pipeline(folder, "LuminaPipeline", parts, settings=SETTINGS)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from imax_dist.geometry import LatentGrid, TokenGrid
+from imax_dist.geometry import TokenGrid
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.adapter import Adapter, Prompt
 from imax_dist.models.base import TablesByText, TokenSequence
@@ -36,7 +36,7 @@ class Caption(NamedTuple):
 
 
 class Lumina2Model(Adapter):
-    """See FlowModel; ``encoders`` are a Gemma (2)."""
+    """See FlowModel; ``encoders`` are a Reader of Gemma (2)."""
 
     combine = staticmethod(norm_preserving(3))  # Lumina2Pipeline's cfg_normalization: along each row
 
@@ -64,7 +64,7 @@ class Lumina2Model(Adapter):
     ) -> Latents:
         del scale  # there is no guidance input
         patch, states = self.spec.patch, prompt["states"]
-        grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(patch)
+        grid = self.token_grid(x)
         table = tables(states.shape[1])
         shares = Shares.joint(sequence, states, image_tokens=grid.count)
         caption = sequence.once(

@@ -10,23 +10,22 @@ import torch
 
 from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import ModelSettings, ModelSpec
+from imax_dist.models.components import check_patches, load_components, read_configs, vae_factor
 from imax_dist.models.gemma import load_gemma
 from imax_dist.models.lumina2.adapter import Lumina2Model
 from imax_dist.models.lumina2.processor import Lumina2Processor, TokensAsGiven
 from imax_dist.models.precise import precise_norms
-from imax_dist.models.quantised import load_transformer
-from imax_dist.models.weights import component_config, require_text, weights_hash, whole
+from imax_dist.models.weights import weights_hash
 
 ROPE_THETA = 10_000.0
 """Fixed in Lumina2Transformer2DModel; no configuration key holds it."""
 
 
 def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
-    """Read the facts from the config files."""
-    transformer, vae = component_config(folder, "transformer"), component_config(folder, "vae")
-    require_text(folder, encoders=("text_encoder",), tokenizers=("tokenizer",))
+    """Read the facts from the config files. Raises MissingInput or BadConfig if they do not fit."""
+    transformer, vae = read_configs(settings, folder)
     heads = int(transformer["num_attention_heads"])
-    return ModelSpec(
+    spec = ModelSpec(
         name=name,
         settings=settings,
         weights=weights_hash(folder),
@@ -36,10 +35,17 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
         rope_axes=tuple(int(axis) for axis in transformer["axes_dim_rope"]),
         rope_theta=ROPE_THETA,
         latent_channels=int(transformer["in_channels"]),
-        vae_factor=2 ** (len(vae["block_out_channels"]) - 1),
+        vae_factor=vae_factor(vae),
         patch=int(transformer["patch_size"]),
         guidance="classifier_free",
     )
+    check_patches(
+        spec,
+        channels=spec.latent_channels,
+        vae_channels=int(vae["latent_channels"]),
+        patches=[spec.patch],
+    )
+    return spec
 
 
 def load(
@@ -48,19 +54,14 @@ def load(
     """Transformer, VAE and, with ``text``, the text encoder."""
     from diffusers import AutoencoderKL, Lumina2Transformer2DModel
 
-    transformer = load_transformer(Lumina2Transformer2DModel, spec, folder, dtype=dtype)
-    vae = whole(AutoencoderKL, folder / "vae", torch_dtype=dtype)
+    kinds = Lumina2Transformer2DModel, AutoencoderKL
+    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
     encoders = load_gemma(folder, device=text, dtype=dtype) if text else None
     transformer.rope_embedder = TokensAsGiven(spec.patch)
     for module in transformer.modules():
         if hasattr(module, "set_processor"):
             module.set_processor(Lumina2Processor())
-    return Lumina2Model(
-        spec,
-        transformer=precise_norms(transformer).to(device).eval(),
-        vae=vae.to(device).eval(),
-        encoders=encoders,
-    )
+    return Lumina2Model(spec, transformer=precise_norms(transformer), vae=vae, encoders=encoders)
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:

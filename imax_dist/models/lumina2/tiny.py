@@ -46,6 +46,4 @@ def make_tiny(folder: Path) -> Path:
         "tokenizer": tokenizer,
         "transformer": peaked(transformer, seed=1),
     }
-    save_pipeline(folder, "Lumina2Pipeline", parts)
-    (folder / "imax.yaml").write_text(SETTINGS, encoding="utf-8")
-    return folder
+    return save_pipeline(folder, "Lumina2Pipeline", parts, settings=SETTINGS)

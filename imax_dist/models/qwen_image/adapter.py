@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from imax_dist.geometry import LatentGrid, TokenGrid
 from imax_dist.method.text_duplication import TextCopies
-from imax_dist.models.adapter import Adapter, LatentScale, Prompt
+from imax_dist.models.adapter import Adapter, LatentScale, Prompt, drawn
 from imax_dist.models.base import TablesByText, TokenSequence
 from imax_dist.models.flux.packing import pack, unpack
 from imax_dist.models.guidance import classifier_free
 from imax_dist.models.qwen_image.positions import joint_position_ids
 from imax_dist.models.qwen_image.text import encode_text
-from imax_dist.models.shares import Shares
 from imax_dist.shapes import Latents, Pixels, PositionIds
 
 NO_PROMPT = " "
@@ -28,7 +28,7 @@ def token_norm_preserving(positive: Latents, negative: Latents, scale: float) ->
 
 
 class QwenImageModel(Adapter):
-    """See FlowModel; ``encoders`` are a TextEncoder. Its VAE makes videos; a picture is a first frame."""
+    """See FlowModel; ``encoders`` are a Reader. Its VAE makes videos; a picture is a first frame."""
 
     combine = staticmethod(token_norm_preserving)
 
@@ -51,20 +51,13 @@ class QwenImageModel(Adapter):
         scale: float | None,
     ) -> Latents:
         del scale  # no published Qwen-Image takes its guidance scale as an input
-        grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.spec.patch)
-        states = prompt["states"]
-        table = tables(states.shape[1])
-        shares = Shares.joint(sequence, states, image_tokens=grid.count)
+        grid, table, states, shares = self.joint_pass(x, prompt["states"], tables=tables, sequence=sequence)
         tokens = self.transformer(
             hidden_states=shares.image(pack(x), dim=1),
             timestep=self.per_image(sigma, x),
-            encoder_hidden_states=shares.copies(states),
+            encoder_hidden_states=states,
             img_shapes=shares.joint_table(table),
-            attention_kwargs={
-                "engine": sequence.engine,
-                "layout": shares.layout,
-                "text_weight": sequence.copies.weight,
-            },
+            attention_kwargs=shares.attention,
             return_dict=False,
         )[0]
         return unpack(shares.gather(tokens, dim=1), grid)
@@ -80,14 +73,10 @@ class QwenImageModel(Adapter):
     @torch.no_grad()
     def encode_image(self, pixels: Pixels, *, noise: Latents | None) -> Latents:
         posterior = self.vae.encode(pixels.to(self.vae.dtype)[:, :, None]).latent_dist
-        latents = posterior.mean[:, :, 0]
-        if noise is not None:
-            latents = latents + posterior.std[:, :, 0] * noise.to(latents)
-        scale = self.latent_scale()
-        return (latents - scale.shift) * scale.factor  # type: ignore[no-any-return]
+        frames = drawn(posterior, None if noise is None else noise[:, :, None])
+        return self.scaled(frames[:, :, 0])
 
     @torch.no_grad()
     def decode_image(self, latents: Latents) -> Pixels:
-        scale = self.latent_scale()
-        unscaled = latents.to(self.vae.dtype) / scale.factor + scale.shift
-        return self.vae.decode(unscaled[:, :, None], return_dict=False)[0][:, :, 0]  # type: ignore[no-any-return]
+        frames: Tensor = self.vae.decode(self.unscaled(latents)[:, :, None], return_dict=False)[0]
+        return frames[:, :, 0]

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from imax_dist.errors import BadConfig, BadValue
+from imax_dist.errors import BadValue
 from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import ModelSettings, ModelSpec
+from imax_dist.models.components import check_packed, load_components, read_configs
 from imax_dist.models.joint_attention import JointProcessor
 from imax_dist.models.precise import precise_norms
-from imax_dist.models.quantised import load_transformer
 from imax_dist.models.qwen_image.adapter import QwenImageModel
 from imax_dist.models.qwen_image.positions import TableAsShapes
 from imax_dist.models.qwen_image.text import load_text_encoder
-from imax_dist.models.weights import component_config, require_text, weights_hash, whole
+from imax_dist.models.weights import weights_hash
 
 ROPE_THETA = 10_000.0
 """Fixed in QwenImageTransformer2DModel; no configuration key holds it."""
@@ -30,9 +30,7 @@ OTHER_MODELS = ("zero_cond_t", "use_additional_t_cond", "use_layer3d_rope", "gui
 
 def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     """Read the facts from the config files. Raises MissingInput, BadConfig or BadValue if they do not fit."""
-    transformer = component_config(folder, "transformer")
-    vae = component_config(folder, "vae")
-    require_text(folder, encoders=("text_encoder",), tokenizers=("tokenizer",))
+    transformer, vae = read_configs(settings, folder)
     for key in OTHER_MODELS:
         if transformer.get(key):
             raise BadValue(
@@ -40,12 +38,7 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
                 "use Qwen/Qwen-Image or a fine-tune of it"
             )
     spec = _spec(name, settings, transformer=transformer, vae=vae, weights=weights_hash(folder))
-    packed, patches = int(transformer["in_channels"]), spec.latent_channels * PATCH**2
-    if packed != patches:
-        raise BadConfig(
-            f"model {name}: the transformer takes {packed} channels, but {PATCH} x {PATCH} patches of the "
-            f"VAE's {spec.latent_channels} channels make {patches}"
-        )
+    check_packed(spec, int(transformer["in_channels"]))
     return spec
 
 
@@ -73,18 +66,13 @@ def load(
     """Transformer, VAE and, with ``text``, the text encoder."""
     from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
 
-    transformer = load_transformer(QwenImageTransformer2DModel, spec, folder, dtype=dtype)
-    vae = whole(AutoencoderKLQwenImage, folder / "vae", torch_dtype=dtype)
+    kinds = QwenImageTransformer2DModel, AutoencoderKLQwenImage
+    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
     encoders = load_text_encoder(folder, device=text, dtype=dtype) if text else None
     transformer.pos_embed = TableAsShapes()
     for block in transformer.transformer_blocks:
         block.attn.set_processor(JointProcessor())
-    return QwenImageModel(
-        spec,
-        transformer=precise_norms(transformer.to(device).eval()),
-        vae=vae.to(device).eval(),
-        encoders=encoders,
-    )
+    return QwenImageModel(spec, transformer=precise_norms(transformer), vae=vae, encoders=encoders)
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from imax_dist.models.weights import whole
+from imax_dist.models.reader import Reader, load_reader
 
 TEMPLATE = (
     "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, "
@@ -20,31 +19,24 @@ INSTRUCTION_TOKENS = 34
 """QwenImagePipeline.prompt_template_encode_start_idx: tokens before the prompt, which are dropped."""
 
 
-class TextEncoder(NamedTuple):
-    """transformers' own tokenizer and reader."""
-
-    tokenizer: Any
-    reader: Any
-
-
-def load_text_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+def load_text_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Reader:
     """Load tokenizer and reader from a Qwen-Image pipeline folder."""
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
-    reader = whole(Qwen2_5_VLForConditionalGeneration, folder / "text_encoder", dtype=dtype)
-    return TextEncoder(Qwen2Tokenizer.from_pretrained(folder / "tokenizer"), reader.to(device).eval())
+    kind = Qwen2_5_VLForConditionalGeneration
+    return load_reader(kind, folder, device=device, dtype=dtype, tokenizer=Qwen2Tokenizer)
 
 
 @torch.no_grad()
-def encode_text(encoder: TextEncoder, prompt: str, *, tokens: int) -> Tensor:
+def encode_text(encoder: Reader, prompt: str, *, tokens: int) -> Tensor:
     """States (1, T, D) of the prompt alone, T at most ``tokens``: its own length, so nothing is masked."""
     encoded = encoder.tokenizer(
         [TEMPLATE.format(prompt)],
         max_length=1024 + INSTRUCTION_TOKENS,
         truncation=True,
         return_tensors="pt",
-    ).to(encoder.reader.device)
-    states: Tensor = encoder.reader(
+    ).to(encoder.network.device)
+    states: Tensor = encoder.network(
         input_ids=encoded.input_ids,
         attention_mask=encoded.attention_mask,
         output_hidden_states=True,

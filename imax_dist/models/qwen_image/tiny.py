@@ -41,9 +41,7 @@ def make_tiny(folder: Path) -> Path:
         "tokenizer": tokenizer,
         "scheduler": scheduler(),
     }
-    save_pipeline(folder, "QwenImagePipeline", parts)
-    (folder / "imax.yaml").write_text(SETTINGS, encoding="utf-8")
-    return folder
+    return save_pipeline(folder, "QwenImagePipeline", parts, settings=SETTINGS)
 
 
 def _text_encoder(vocabulary: int) -> Any:

@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 
-from imax_dist.geometry import LatentGrid, TokenGrid
+from imax_dist.geometry import TokenGrid
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.adapter import Adapter, Prompt
 from imax_dist.models.base import ModelSpec, TablesByText, TokenSequence
 from imax_dist.models.sd3.text import encode_text
 from imax_dist.models.sd3.tokens import as_row, image_of, patches_of
-from imax_dist.models.shares import Shares
 from imax_dist.shapes import Latents, PositionIds
 
 
@@ -42,21 +41,16 @@ class SD3Model(Adapter):
         scale: float | None,
     ) -> Latents:
         del scale  # classifier-free: the scale is no input
-        grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.spec.patch)
-        states = prompt["states"]
-        table = tables(states.shape[1])
-        shares = Shares.joint(sequence, states, image_tokens=grid.count)
+        grid, table, states, shares = self.joint_pass(x, prompt["states"], tables=tables, sequence=sequence)
         precision = torch.promote_types(self.dtype, torch.float32)
         row = self.transformer(
             hidden_states=as_row(shares.image(self.embedder(x), dim=1)),
             timestep=torch.full((x.shape[0],), 1000.0 * sigma, dtype=precision, device=self.device),
-            encoder_hidden_states=shares.copies(states),
+            encoder_hidden_states=states,
             pooled_projections=prompt["pooled"],
             joint_attention_kwargs={
                 "image_rotary_emb": shares.joint_table(table),
-                "engine": sequence.engine,
-                "layout": shares.layout,
-                "text_weight": sequence.copies.weight,
+                **shares.attention,
             },
             return_dict=False,
         )[0]

@@ -8,17 +8,16 @@ from typing import Any
 
 import torch
 
-from imax_dist.errors import BadConfig
 from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import ModelSettings, ModelSpec
+from imax_dist.models.components import check_patches, load_components, read_configs, vae_factor
 from imax_dist.models.joint_attention import JointProcessor
 from imax_dist.models.precise import precise_norms
-from imax_dist.models.quantised import load_transformer
 from imax_dist.models.sd3.adapter import SD3Model
 from imax_dist.models.sd3.processor import ImageProcessor
 from imax_dist.models.sd3.text import load_text_encoders
 from imax_dist.models.sd3.tokens import TokensAsRow
-from imax_dist.models.weights import component_config, require_text, weights_hash, whole
+from imax_dist.models.weights import weights_hash
 
 PATCH = 2
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -28,16 +27,9 @@ HEADS_OF_LARGE = 38
 
 def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     """Read the facts from the config files. Raises MissingInput or BadConfig if they do not fit."""
-    transformer, vae = component_config(folder, "transformer"), component_config(folder, "vae")
-    require_text(folder, encoders=ENCODERS, tokenizers=TOKENIZERS)
-    channels, latent_channels = int(transformer["in_channels"]), int(vae["latent_channels"])
-    if channels != latent_channels or transformer["patch_size"] != PATCH:
-        raise BadConfig(
-            f"model {name}: the transformer takes {channels} channels in patches of "
-            f"{transformer['patch_size']}, but the VAE has {latent_channels} channels and patches are {PATCH}"
-        )
+    transformer, vae = read_configs(settings, folder, encoders=ENCODERS, tokenizers=TOKENIZERS)
     head_dim = int(transformer["attention_head_dim"])
-    return ModelSpec(
+    spec = ModelSpec(
         name=name,
         settings=settings,
         weights=weights_hash(folder),
@@ -45,14 +37,21 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
         head_dim=head_dim,
         rope_axes=(head_dim,),
         rope_theta=1.0,
-        latent_channels=latent_channels,
-        vae_factor=2 ** (len(vae["block_out_channels"]) - 1),
+        latent_channels=int(vae["latent_channels"]),
+        vae_factor=vae_factor(vae),
         patch=PATCH,
         guidance="classifier_free",
         axes=("fixed",),
         positions="absolute",
         largest_side=int(transformer["pos_embed_max_size"]),
     )
+    check_patches(
+        spec,
+        channels=int(transformer["in_channels"]),
+        vae_channels=spec.latent_channels,
+        patches=[transformer["patch_size"]],
+    )
+    return spec
 
 
 def load(
@@ -61,22 +60,16 @@ def load(
     """Transformer, VAE and, with ``text``, the three text encoders."""
     from diffusers import AutoencoderKL, SD3Transformer2DModel
 
-    transformer: Any = load_transformer(SD3Transformer2DModel, spec, folder, dtype=dtype)
-    vae = whole(AutoencoderKL, folder / "vae", torch_dtype=dtype)
+    kinds = SD3Transformer2DModel, AutoencoderKL
+    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
     encoders = load_text_encoders(folder, device=text, dtype=dtype) if text else None
-    precise_norms(transformer.to(device).eval())
+    precise_norms(transformer)
     embedder, transformer.pos_embed = transformer.pos_embed, TokensAsRow()
     for block in transformer.transformer_blocks:
         block.attn.set_processor(JointProcessor())
         if block.attn2 is not None:
             block.attn2.set_processor(ImageProcessor())
-    return SD3Model(
-        spec,
-        transformer=transformer,
-        embedder=embedder,
-        vae=vae.to(device).eval(),
-        encoders=encoders,
-    )
+    return SD3Model(spec, transformer=transformer, embedder=embedder, vae=vae, encoders=encoders)
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:

@@ -44,6 +44,4 @@ def make_tiny(folder: Path) -> Path:
         "tokenizer_3": t5,
         "scheduler": scheduler(),
     }
-    save_pipeline(folder, "StableDiffusion3Pipeline", parts)
-    (folder / "imax.yaml").write_text(SETTINGS, encoding="utf-8")
-    return folder
+    return save_pipeline(folder, "StableDiffusion3Pipeline", parts, settings=SETTINGS)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imax_dist.geometry import LatentGrid, TokenGrid
+from imax_dist.geometry import TokenGrid
 from imax_dist.method.rope import base_frequencies, rope_table
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.adapter import Adapter, Prompt
@@ -29,7 +29,7 @@ from imax_dist.shapes import Latents, PositionIds, RopeTable, Tokens
 
 
 class ZImageModel(Adapter):
-    """See FlowModel; ``encoders`` are a TextEncoder."""
+    """See FlowModel; ``encoders`` are a Reader."""
 
     def embed(self, text: str) -> Prompt:
         assert self.encoders is not None
@@ -50,7 +50,7 @@ class ZImageModel(Adapter):
     ) -> Latents:
         del scale  # classifier-free: the scale is no input
         network = self.transformer
-        grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.spec.patch)
+        grid = self.token_grid(x)
         time = self._time_embedding(sigma).to(x.dtype)
         states = prompt["states"]
         text = sequence.once(("refined", id(states)), (states,), lambda: self._refined_text(states))

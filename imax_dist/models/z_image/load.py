@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from imax_dist.errors import BadConfig, BadValue
+from imax_dist.errors import BadValue
 from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import ModelSettings, ModelSpec
+from imax_dist.models.components import check_patches, load_components, read_configs, vae_factor
 from imax_dist.models.precise import precise_norms
-from imax_dist.models.quantised import load_transformer
-from imax_dist.models.weights import component_config, require_text, weights_hash, whole
+from imax_dist.models.weights import weights_hash
 from imax_dist.models.z_image.adapter import ZImageModel
 from imax_dist.models.z_image.processor import CallProcessor
 from imax_dist.models.z_image.text import load_text_encoder
@@ -23,9 +23,7 @@ PATCH = 2
 
 def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     """Read the facts from the config files. Raises MissingInput, BadConfig or BadValue if they do not fit."""
-    transformer = component_config(folder, "transformer")
-    vae = component_config(folder, "vae")
-    require_text(folder, encoders=("text_encoder",), tokenizers=("tokenizer",))
+    transformer, vae = read_configs(settings, folder)
     width = transformer.get("siglip_feat_dim")
     if width is not None:
         raise BadValue(
@@ -33,12 +31,12 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
             "as Z-Image-Omni does; use Tongyi-MAI/Z-Image-Turbo or a fine-tune of it"
         )
     spec = _spec(name, settings, transformer=transformer, vae=vae, weights=weights_hash(folder))
-    channels, patches = int(transformer["in_channels"]), list(transformer["all_patch_size"])
-    if channels != spec.latent_channels or PATCH not in patches:
-        raise BadConfig(
-            f"model {name}: the transformer takes {channels} channels in patches of {patches}, but the VAE "
-            f"has {spec.latent_channels} channels and a token is {PATCH} x {PATCH} of them"
-        )
+    check_patches(
+        spec,
+        channels=int(transformer["in_channels"]),
+        vae_channels=spec.latent_channels,
+        patches=transformer["all_patch_size"],
+    )
     return spec
 
 
@@ -55,7 +53,7 @@ def _spec(
         rope_axes=tuple(int(axis) for axis in transformer["axes_dims"]),
         rope_theta=float(transformer["rope_theta"]),
         latent_channels=int(vae["latent_channels"]),
-        vae_factor=2 ** (len(vae["block_out_channels"]) - 1),
+        vae_factor=vae_factor(vae),
         patch=PATCH,
         guidance="classifier_free",
     )
@@ -67,18 +65,13 @@ def load(
     """Transformer, VAE and, with ``text``, the text encoder."""
     from diffusers import AutoencoderKL, ZImageTransformer2DModel
 
-    transformer = load_transformer(ZImageTransformer2DModel, spec, folder, dtype=dtype)
-    vae = whole(AutoencoderKL, folder / "vae", torch_dtype=dtype)
+    kinds = ZImageTransformer2DModel, AutoencoderKL
+    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
     encoders = load_text_encoder(folder, device=text, dtype=dtype) if text else None
     for blocks in (transformer.noise_refiner, transformer.context_refiner, transformer.layers):
         for block in blocks:
             block.attention.set_processor(CallProcessor())
-    return ZImageModel(
-        spec,
-        transformer=precise_norms(transformer.to(device).eval()),
-        vae=vae.to(device).eval(),
-        encoders=encoders,
-    )
+    return ZImageModel(spec, transformer=precise_norms(transformer), vae=vae, encoders=encoders)
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from imax_dist.models.weights import whole
+from imax_dist.models.reader import Reader, load_reader
 
 
-class TextEncoder(NamedTuple):
-    """transformers' own tokenizer and reader."""
-
-    tokenizer: Any
-    reader: Any
-
-
-def load_text_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+def load_text_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Reader:
     """Load tokenizer and reader from a Z-Image pipeline folder."""
-    from transformers import AutoTokenizer, Qwen3Model
+    from transformers import Qwen3Model
 
-    reader = whole(Qwen3Model, folder / "text_encoder", dtype=dtype)
-    return TextEncoder(AutoTokenizer.from_pretrained(folder / "tokenizer"), reader.to(device).eval())
+    return load_reader(Qwen3Model, folder, device=device, dtype=dtype)
 
 
 @torch.no_grad()
-def encode_text(encoder: TextEncoder, prompt: str, *, tokens: int) -> Tensor:
+def encode_text(encoder: Reader, prompt: str, *, tokens: int) -> Tensor:
     """States (1, T, D) of the prompt, cut to ``tokens`` at most; padding comes later, in the transformer."""
     message = encoder.tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt}],
@@ -36,6 +27,6 @@ def encode_text(encoder: TextEncoder, prompt: str, *, tokens: int) -> Tensor:
         enable_thinking=True,
     )
     encoded = encoder.tokenizer([message], max_length=tokens, truncation=True, return_tensors="pt")
-    ids = encoded.input_ids.to(encoder.reader.device)
-    states: Tensor = encoder.reader(input_ids=ids, output_hidden_states=True).hidden_states[-2]
+    ids = encoded.input_ids.to(encoder.network.device)
+    states: Tensor = encoder.network(input_ids=ids, output_hidden_states=True).hidden_states[-2]
     return states

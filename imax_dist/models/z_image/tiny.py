@@ -42,6 +42,4 @@ def make_tiny(folder: Path) -> Path:
         "tokenizer": tokenizer,
         "scheduler": scheduler(),
     }
-    save_pipeline(folder, "ZImagePipeline", parts)
-    (folder / "imax.yaml").write_text(SETTINGS, encoding="utf-8")
-    return folder
+    return save_pipeline(folder, "ZImagePipeline", parts, settings=SETTINGS)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import string
 from dataclasses import dataclass
 
 import torch
-from tokenizers import Tokenizer, models, trainers
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -17,6 +15,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from imax_dist.models.closed_vocabulary import clip_tokenizer, t5_tokenizer
 from imax_dist.study.scenes.caption import vocabulary
 
 TEXT_TOKENS = 24
@@ -40,42 +39,10 @@ class Tokenizers:
 
 def build_tokenizers() -> Tokenizers:
     """Both tokenizers keep a word of the vocabulary whole and spell any other in letters."""
-    return Tokenizers(_clip_tokenizer(), _t5_tokenizer())
-
-
-def _t5_tokenizer() -> T5TokenizerFast:
-    pieces = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0}
-    pieces |= {f"\u2581{word}": -2.0 for word in vocabulary()}
-    pieces |= {"\u2581": -8.0} | {letter: -10.0 for letter in _LETTERS + ",.'-"}
-    return T5TokenizerFast(vocab=list(pieces.items()), extra_ids=0, model_max_length=TEXT_TOKENS)
-
-
-def _clip_tokenizer() -> CLIPTokenizer:
-    bare = CLIPTokenizer(model_max_length=TEXT_TOKENS).backend_tokenizer
-    end = "</w>"
-    pairs = Tokenizer(models.BPE(end_of_word_suffix=end, unk_token="<|endoftext|>"))
-    pairs.normalizer, pairs.pre_tokenizer = bare.normalizer, bare.pre_tokenizer
-    trainer = trainers.BpeTrainer(
-        vocab_size=2000,
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
-        end_of_word_suffix=end,
-        show_progress=False,
+    words = vocabulary()
+    return Tokenizers(
+        clip_tokenizer(words, _LETTERS, tokens=TEXT_TOKENS), t5_tokenizer(words, _LETTERS, tokens=TEXT_TOKENS)
     )
-    often = [" ".join([word] * (97 + k * k)) for k, word in enumerate(vocabulary())]  # no two pairs tie
-    pairs.train_from_iterator([*often, *_LETTERS, "'.,-"], trainer)
-    learnt = json.loads(pairs.to_str())["model"]
-    merges = [tuple(pair) for pair in learnt["merges"]]
-    return CLIPTokenizer(
-        vocab=_numbered(learnt["vocab"], merges), merges=merges, model_max_length=TEXT_TOKENS
-    )
-
-
-def _numbered(learnt: dict[str, int], merges: list[tuple[str, ...]]) -> dict[str, int]:
-    """The vocabulary with the same ids in every process; the trainer numbers letters by chance."""
-    special = [piece for piece in learnt if piece.startswith("<|")]
-    made = dict.fromkeys("".join(pair) for pair in merges)
-    letters = sorted(set(learnt) - set(special) - set(made))
-    return {piece: k for k, piece in enumerate([*sorted(special, reverse=True), *letters, *made])}
 
 
 def build_encoders(tokenizers: Tokenizers) -> tuple[CLIPTextModel, T5EncoderModel]:

@@ -1,0 +1,81 @@
+"""The components every diffusers pipeline folder has: what their configs say, transformer and VAE loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from imax_dist.errors import BadConfig
+from imax_dist.models.base import ModelSettings, ModelSpec
+from imax_dist.models.quantised import load_transformer
+from imax_dist.models.weights import component_config, is_gguf, require_text, whole
+
+TEXT = ("text_encoder",)
+TOKENIZER = ("tokenizer",)
+
+
+class Configs(NamedTuple):
+    """config.json of the transformer and of the VAE."""
+
+    transformer: dict[str, Any]
+    vae: dict[str, Any]
+
+
+class Components(NamedTuple):
+    """Both networks on their device, for inference."""
+
+    transformer: Any
+    vae: Any
+
+
+def read_configs(
+    settings: ModelSettings,
+    folder: Path,
+    *,
+    encoders: Sequence[str] = TEXT,
+    tokenizers: Sequence[str] = TOKENIZER,
+) -> Configs:
+    """Raises MissingInput naming a config, weights or a tokenizer that the folder lacks.
+
+    A transformer whose weights come from a .gguf file needs only its config here.
+    """
+    transformer = component_config(folder, "transformer", weights=not is_gguf(settings.quantize))
+    vae = component_config(folder, "vae")
+    require_text(folder, encoders=encoders, tokenizers=tokenizers)
+    return Configs(transformer, vae)
+
+
+def vae_factor(vae: dict[str, Any]) -> int:
+    """Image pixels per latent pixel of an AutoencoderKL: each level but the last halves the sides."""
+    return int(2 ** (len(vae["block_out_channels"]) - 1))
+
+
+def check_packed(spec: ModelSpec, channels: int) -> None:
+    """Raise BadConfig unless a token of ``channels`` numbers is a patch of the VAE's latents."""
+    patches = spec.latent_channels * spec.patch**2
+    if channels != patches:
+        raise BadConfig(
+            f"model {spec.name}: the transformer takes {channels} channels, but {spec.patch} x {spec.patch} "
+            f"patches of the VAE's {spec.latent_channels} channels make {patches}"
+        )
+
+
+def check_patches(spec: ModelSpec, *, channels: int, vae_channels: int, patches: Sequence[int]) -> None:
+    """Raise BadConfig unless a transformer that cuts patches itself fits the VAE and our tokens."""
+    if channels != vae_channels or spec.patch not in patches:
+        raise BadConfig(
+            f"model {spec.name}: the transformer takes {channels} channels in patches of {list(patches)}, "
+            f"but the VAE has {vae_channels} channels and a token is {spec.patch} x {spec.patch} of them"
+        )
+
+
+def load_components(
+    kinds: tuple[Any, Any], spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype
+) -> Components:
+    """``kinds``: diffusers' classes of transformer and VAE."""
+    transformer = load_transformer(kinds[0], spec, folder, dtype=dtype)
+    vae = whole(kinds[1], folder / "vae", torch_dtype=dtype)
+    return Components(transformer.to(device).eval(), vae.to(device).eval())
