@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     settings = _settings(options)
     jobs = _jobs(options, settings)
     if options.check:
-        return _report_check(options, jobs)
+        return _report_check(options, settings, jobs or [])
     batch = Batch(
         out=options.out,
         settings=settings,
@@ -97,11 +97,19 @@ def _jobs(options: argparse.Namespace, settings: PoolSettings) -> list[Job] | No
     return jobs if options.shard is None else shard(jobs, options.shard)
 
 
-def _report_check(options: argparse.Namespace, jobs: list[Job] | None) -> int:
-    sizes = sorted({job.request.size or "default size" for job in jobs or []})
+def _report_check(options: argparse.Namespace, settings: PoolSettings, jobs: list[Job]) -> int:
+    from imax_dist.jobs.sizing import settle, this_host
+
+    sizes = sorted({job.request.size or "default size" for job in jobs})
+    plan = ""
+    if options.ray == "local":  # another cluster is not asked before it is used
+        _, plan = settle(settings, [job.request for job in jobs], [this_host()])
     if options.json:
-        print(json.dumps({"posters": len(jobs or []), "ids": [job.id for job in jobs or []], "sizes": sizes}))
+        ids = [job.id for job in jobs]
+        print(json.dumps({"posters": len(jobs), "ids": ids, "sizes": sizes, "plan": plan}))
     else:
-        print(f"{options.manifest}: {len(jobs or [])} posters, {', '.join(sizes)}; nothing is wrong")
+        print(f"{options.manifest}: {len(jobs)} posters, {', '.join(sizes)}; nothing is wrong")
+        if plan:
+            print(plan)
     sys.stdout.flush()
     return 0

@@ -11,6 +11,7 @@ from imax_dist.cli.request_options import add_request_options, given_fields
 from imax_dist.errors import BadValue
 
 if TYPE_CHECKING:
+    from imax_dist.pipeline.ranks import ParallelSettings
     from imax_dist.pipeline.request import Request
     from imax_dist.planner.workload import Workload
 
@@ -31,6 +32,13 @@ def add_parser(verbs: Any) -> None:
     add("--count", type=int, default=1, metavar="N", help="posters of that size (default 1)")
     add("--gangs", type=int, help="fix how many posters at once")
     add("--ranks", type=int, help="fix how many ranks render one poster together")
+    add("--ulysses", type=int, help="fix the Ulysses degree of a gang")
+    add("--ring", type=int, help="fix its ring degree")
+    add(
+        "--parallel",
+        metavar="NAME",
+        help="a file of configs/parallel: vae_memory_gib, text_encoders, degrees",
+    )
     add_request_options(parser)
     add("--all", action="store_true", help="every rejected plan, not the best of each gang size")
     add("--json", action="store_true", help="result as JSON on stdout")
@@ -45,13 +53,16 @@ def run(options: argparse.Namespace) -> int:
     from imax_dist.planner.describe import as_json, lines
     from imax_dist.planner.hardware import load_hardware
 
-    for name in ("gangs", "ranks"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise BadValue(f"--{name} {getattr(options, name)} must be at least 1")
+    parallel = _parallel(options)
+    decided = {name: getattr(options, name) for name in ("gangs", "ranks")}
+    decided |= {name: getattr(parallel, name) for name in ("ulysses", "ring")}
+    for name, count in decided.items():
+        if count is not None and count < 1:
+            raise BadValue(f"--{name} {count} must be at least 1")
     hardware = load_hardware(options.hardware) if options.hardware else None
     cluster = parse_cluster(options.gpus, hardware)
-    works = _works(_requests(options), cluster.hardware.kind)
-    choice = choose(works, cluster, gangs=options.gangs, ranks=options.ranks)
+    works = _works(_requests(options), cluster.hardware.kind, parallel)
+    choice = choose(works, cluster, **decided)
     if options.json:
         print(json.dumps(as_json(choice, works)))
     else:
@@ -78,7 +89,21 @@ def _requests(options: argparse.Namespace) -> list[Request]:
     return [job.request for job in jobs]
 
 
-def _works(requests: list[Request], device: Any) -> list[Workload]:
-    from imax_dist.planner.workload import workloads
+def _parallel(options: argparse.Namespace) -> ParallelSettings:
+    """The named parallel settings, with the degrees of the command line."""
+    from imax_dist.config import from_mapping, load_named
+    from imax_dist.pipeline.ranks import ParallelSettings
 
-    return workloads(requests, device=device)
+    given = {
+        name: getattr(options, name) for name in ("ulysses", "ring") if getattr(options, name) is not None
+    }
+    mapping = {**load_named("parallel", options.parallel or "auto"), **given}
+    return from_mapping(ParallelSettings, mapping, where="parallel")
+
+
+def _works(requests: list[Request], device: Any, parallel: ParallelSettings) -> list[Workload]:
+    from imax_dist.planner.workload import under, workloads
+
+    made = workloads(requests, device=device)
+    once = {work: under(work, parallel, device=device) for work in dict.fromkeys(made)}
+    return [once[work] for work in made]

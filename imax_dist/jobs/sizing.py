@@ -9,15 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imax_dist.config import named_configs
+from imax_dist.config import from_mapping, load_named, named_configs
 from imax_dist.jobs.settings import PoolSettings
+from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.request import Request
 from imax_dist.planner.choose import choose
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.describe import one_line
 from imax_dist.planner.hardware import Hardware, load_hardware
 from imax_dist.planner.unknown import UnknownCost
-from imax_dist.planner.workload import workloads
+from imax_dist.planner.workload import Workload, under, workloads
 
 MEASURED_FILE = "imax-hardware.yaml"
 """What imax doctor --measure writes; taken from the working folder where there is one."""
@@ -51,7 +52,7 @@ def settle(
     try:
         hardware = _hardware(able, gpu=wants_gpu, settings=settings)
         cluster = Cluster(hardware, per_node, len(able) or 1)
-        choice = choose(workloads(requests, device=hardware.kind), cluster, **fixed)
+        choice = choose(_works(requests, hardware, settings), cluster, **fixed)
     except UnknownCost as error:
         gangs = fixed.get("gangs") or min(len(requests), sum(counts) // fixed.get("ranks", 1)) or 1
         chosen = replace(settings, gangs=gangs, ranks=fixed.get("ranks", 1), open=())
@@ -68,6 +69,14 @@ def settle(
         open=(),
     )
     return chosen, one_line(choice)
+
+
+def _works(requests: Sequence[Request], hardware: Hardware, settings: PoolSettings) -> list[Workload]:
+    """With the memory that the pool's parallel settings give the VAE."""
+    parallel = from_mapping(ParallelSettings, load_named("parallel", settings.parallel), where="parallel")
+    made = workloads(requests, device=hardware.kind)
+    once = {work: under(work, parallel, device=hardware.kind) for work in dict.fromkeys(made)}
+    return [once[work] for work in made]
 
 
 def this_host() -> Host:

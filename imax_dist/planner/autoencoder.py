@@ -19,6 +19,13 @@ class Convolution(NamedTuple):
     outputs: int
     kernel: int
     scale: int
+    doubles: bool = False
+    """Behind a layer that doubles the map."""
+
+    @property
+    def flops(self) -> float:
+        """A latent pixel."""
+        return 2.0 * self.kernel**2 * self.inputs * self.outputs * self.scale**2
 
 
 @dataclass(frozen=True)
@@ -30,37 +37,37 @@ class Autoencoder:
     decoder: tuple[Convolution, ...]
     attention_width: int
     """Channels of the mid-block's single attention head; 0 without one."""
+    channels: tuple[int, ...]
+    """Of each level, from the picture's to the latents'."""
+    depth: int
+    """Residual blocks a level of the encoder; the decoder has one more."""
+
+    @property
+    def factor(self) -> int:
+        """Picture pixels a latent pixel's side."""
+        return int(2 ** (len(self.channels) - 1))
+
+    def layers(self, half: str) -> tuple[Convolution, ...]:
+        """Of ``encoder`` or ``decoder``, in order."""
+        found: tuple[Convolution, ...] = getattr(self, half)
+        return found
+
+    def fullest(self, half: str, latent_pixels: float) -> float:
+        """Elements of the largest pair of maps that one convolution reads and writes."""
+        return max((c.inputs + c.outputs) * c.scale**2 for c in self.layers(half)) * latent_pixels
 
     def convolution_flops(self, half: str, latent_pixels: float) -> float:
         """Of ``encoder`` or ``decoder`` for an image of so many latent pixels."""
-        layers: tuple[Convolution, ...] = getattr(self, half)
-        return sum(2.0 * c.kernel**2 * c.inputs * c.outputs * c.scale**2 * latent_pixels for c in layers)
+        return sum(c.flops for c in self.layers(half)) * latent_pixels
 
     def attention_flops(self, latent_pixels: float) -> float:
         """Of one half's mid block: four projections and the products over all positions."""
         width = self.attention_width
         return 8.0 * width**2 * latent_pixels + 4.0 * latent_pixels**2 * width
 
-    def fullest(self, half: str, latent_pixels: float) -> float:
-        """Elements of the largest pair of maps that one convolution reads and writes."""
-        layers: tuple[Convolution, ...] = getattr(self, half)
-        return max((c.inputs + c.outputs) * c.scale**2 for c in layers) * latent_pixels
-
-    def maps(self, half: str, latent_pixels: float) -> float:
-        """Elements of all maps that convolutions write."""
-        layers: tuple[Convolution, ...] = getattr(self, half)
-        return sum(c.outputs * c.scale**2 for c in layers) * latent_pixels
-
-    def mean_channels(self, half: str) -> float:
-        """Convolution channels weighted by FLOPs: where a rate that depends on the width is read off."""
-        layers: tuple[Convolution, ...] = getattr(self, half)
-        work = [c.kernel**2 * c.inputs * c.outputs * c.scale**2 for c in layers]
-        wide = [min(c.inputs, c.outputs) * share for c, share in zip(layers, work, strict=True)]
-        return sum(wide) / sum(work)
-
     def operations(self, half: str) -> int:
         """Kernels started: about four a convolution (norm, activation, convolution, sum)."""
-        return 4 * len(getattr(self, half))
+        return 4 * len(self.layers(half))
 
 
 def autoencoder_of(config: Mapping[str, Any]) -> Autoencoder:
@@ -87,6 +94,8 @@ def autoencoder_of(config: Mapping[str, Any]) -> Autoencoder:
         encoder=tuple(encoder),
         decoder=tuple(decoder),
         attention_width=last if attends else 0,
+        channels=tuple(channels),
+        depth=depth,
     )
 
 
@@ -123,7 +132,7 @@ def _decoder(channels: list[int], depth: int, colours: int) -> Iterator[Convolut
         before = width
         if level + 1 < len(channels):
             scale *= 2
-            yield Convolution(width, width, 3, scale)
+            yield Convolution(width, width, 3, scale, doubles=True)
     yield Convolution(channels[0], colours, 3, scale)
 
 

@@ -9,7 +9,7 @@ from imax_dist.errors import BadValue
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.makespan import Makespan, makespan
 from imax_dist.planner.memory import RankMemory, rank_memory
-from imax_dist.planner.split import Layout, Split, gangs_that_fit, layouts, splits, why_illegal
+from imax_dist.planner.split import Fixed, Layout, Split, gangs_that_fit, layouts, splits, why_illegal
 from imax_dist.planner.time import PosterTime, poster_time
 from imax_dist.planner.workload import Workload
 
@@ -60,16 +60,15 @@ class Choice:
     warnings: tuple[str, ...]
 
 
-def choose(
-    works: Sequence[Workload], cluster: Cluster, *, gangs: int | None = None, ranks: int | None = None
-) -> Choice:
+def choose(works: Sequence[Workload], cluster: Cluster, **decided: int | None) -> Choice:
     """The layout that is done first. Raises BadValue, with what would work, if none is legal and fits.
 
-    ``works`` are the posters in the order they are begun; ``gangs`` and ``ranks`` fix what is given.
+    ``works`` are the posters in the order they are begun; ``decided`` are fields of Fixed.
     """
-    tried = layouts(cluster, gangs=gangs, ranks=ranks)
+    fixed = Fixed(**decided)
+    tried = layouts(cluster, fixed)
     if not tried:
-        raise BadValue(_no_room(cluster, gangs, ranks))
+        raise BadValue(_no_room(cluster, fixed))
     kinds = list(dict.fromkeys(works))
     for work in kinds:
         cluster.hardware.rates_of(work.dtype)
@@ -164,11 +163,11 @@ def _warnings(best: Outlook, cluster: Cluster) -> list[str]:
     return found
 
 
-def _no_room(cluster: Cluster, gangs: int | None, ranks: int | None) -> str:
-    asked = " of ".join([f"{gangs} gangs"] * (gangs is not None) + [f"{ranks} ranks"] * (ranks is not None))
-    fitting = [n for n in range(1, cluster.devices + 1) if gangs_that_fit(cluster, n) >= (gangs or 1)]
+def _no_room(cluster: Cluster, fixed: Fixed) -> str:
+    sizes = range(1, cluster.devices + 1)
+    fitting = [n for n in sizes if gangs_that_fit(cluster, n) >= (fixed.gangs or 1)]
     hint = f"a gang can have {_ranges(fitting)} ranks" if fitting else f"there are {cluster.devices} devices"
-    return f"{cluster} has no room for {asked}: {hint} here" + (
+    return f"{cluster} has no room for {fixed}: {hint} here" + (
         " (whole nodes beyond one)" if cluster.nodes > 1 else ""
     )
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict
 from typing import Any
 
 from imax_dist.planner.choose import GIB, Choice, Outlook, Rejected, room
 from imax_dist.planner.communication import sent
+from imax_dist.planner.hardware import Hardware
 from imax_dist.planner.workload import Workload
 
+WIDTH = 100
 SHOWN = 6
 """Rejected layouts that people see unless they ask for all."""
 
@@ -26,12 +29,11 @@ def lines(choice: Choice, works: list[Workload], *, every: bool = False) -> list
     """The plan for people; with ``every`` rejected layout, or the best of each gang size."""
     best, device = choice.chosen, choice.cluster.hardware
     largest = max(works, key=lambda work: work.latents)
-    kind = "from measured rates" if device.measured else "from data-sheet rates"
     sizes = sorted({work.size for work in works})
     found = [
         f"{_posters(len(works))} of {', '.join(sizes[:3])}{' ...' if len(sizes) > 3 else ''} px with "
         f"{largest.network.name} ({largest.dtype}) on {choice.cluster}",
-        f"predicted {kind}, not measured",
+        f"predicted from {_origin(device)}",
         "",
         f"  who runs what   {best.layout}",
         f"  a step          {people_time(best.longest.step.total)}  ({_shares(best)})",
@@ -46,7 +48,23 @@ def lines(choice: Choice, works: list[Workload], *, every: bool = False) -> list
         found += ["", "  not taken"]
         found += [f"    {_rejected(each)}" for each in shown]
     hidden = len(choice.rejected) - len(shown)
-    return [*found, f"    and {hidden} more (--all)"] if hidden else found
+    found += [f"    and {hidden} more (--all)"] * (hidden > 0)
+    return [part for line in found for part in _folded(line)]
+
+
+def _folded(line: str) -> list[str]:
+    """A line of the plan in a terminal's width; what does not fit goes on below its text."""
+    indent = 8 if line.startswith("    ") else 18 if line.startswith("  ") else 0
+    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent, break_long_words=False) or [""]
+
+
+def _origin(device: Hardware) -> str:
+    """What the rates are worth."""
+    if device.measured:
+        return "measured rates of this kind of device; no poster was timed"
+    if device.kind == "cpu":
+        return "typical rates of a core, good to a factor of two (imax doctor --measure measures yours)"
+    return "data-sheet rates, not measured"
 
 
 def as_json(choice: Choice, works: list[Workload]) -> dict[str, Any]:
@@ -155,8 +173,16 @@ def _sent(best: Outlook, work: Workload) -> str:
     if best.layout.split.ranks == 1:
         return "nothing, no rank waits for another"
     moved = sent(work.network.transformer, last, best.layout.split, element=work.element)
-    parts = [f"{name} {amount / 1e9:.3g} GB" for name, amount in asdict(moved).items() if amount]
-    return f"{moved.total / 1e9:.3g} GB a step and rank ({', '.join(parts)})"
+    parts = [f"{name} {_amount(amount)}" for name, amount in asdict(moved).items() if amount]
+    return f"{_amount(moved.total)} a step and rank ({', '.join(parts)})"
+
+
+def _amount(count: float) -> str:
+    """Bytes in people's units."""
+    unit, name = next(
+        each for each in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")) if count >= each[0]
+    )
+    return f"{count / unit:.3g} {name}"
 
 
 def _rejected(each: Rejected) -> str:

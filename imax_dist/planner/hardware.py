@@ -15,13 +15,13 @@ from typing import Any, Literal
 
 from imax_dist.config import from_mapping, load_named, load_yaml, named_configs, suggestion
 from imax_dist.errors import BadConfig, BadValue
-from imax_dist.planner.quantity import quantity
+from imax_dist.planner.quantity import EXAMPLES, Kind, quantity
 from imax_dist.planner.unknown import UnknownCost
 
 
 @dataclass(frozen=True)
 class Curve:
-    """FLOP/s by width; between two widths it is read off a line over the width's logarithm."""
+    """A rate by the width or the size of what is computed, read off lines over its logarithm."""
 
     points: tuple[tuple[float, float], ...]
 
@@ -70,10 +70,14 @@ class Hardware:
     """What a device has (a GPU), or what all ranks of a host share (a CPU)."""
     rates: dict[str, Rates]
     """By dtype."""
-    memory_bandwidth: float
-    """As element-wise kernels reach it."""
+    memory_bandwidth: Curve
+    """As element-wise kernels reach it, by MiB of the tensor: new pages and full caches cost time."""
+    weight_bandwidth: float
+    """At which products read weights that no cache holds."""
     dispatch: float
     """Seconds to start one kernel; on a GPU kernels are started while others run."""
+    step: float
+    """Seconds of a step outside the network, whatever the size; 0 where it was not measured."""
     link: Link
     network: Link
     per_node: int
@@ -129,12 +133,15 @@ class _HardwareText:
     name: str
     kind: Literal["gpu", "cpu"]
     memory: str
-    memory_bandwidth: str
+    memory_bandwidth: object
     dispatch: str
     link: _LinkText
     network: _LinkText
     reserve: str
     source: str
+    weight_bandwidth: str | None = None
+    step: str | None = None
+    measured: bool = False
     per_node: int = 8
     peak: dict[str, Any] = field(default_factory=dict)
     efficiency: _Efficiency | None = None
@@ -153,24 +160,28 @@ def read_hardware(mapping: dict[str, Any], *, where: str) -> Hardware:
         if file.efficiency is None
         else _share(file.efficiency.elementwise, f"{where}: efficiency.elementwise")
     )
+    bandwidth = _curve(file.memory_bandwidth, f"{where}: memory_bandwidth", kind="bandwidth", share=reached)
     return Hardware(
         name=file.name,
         kind=file.kind,
         memory=quantity(file.memory, "memory", where=f"{where}: memory"),
         rates=_rates(file, where),
-        memory_bandwidth=reached
-        * quantity(file.memory_bandwidth, "bandwidth", where=f"{where}: memory_bandwidth"),
+        memory_bandwidth=bandwidth,
+        weight_bandwidth=_weights(file, bandwidth, where),
         dispatch=quantity(file.dispatch, "time", where=f"{where}: dispatch"),
+        step=quantity(file.step, "time", where=f"{where}: step") if file.step else 0.0,
         link=_link(file.link, f"{where}: link"),
         network=_link(file.network, f"{where}: network"),
         per_node=file.per_node,
         reserve=quantity(file.reserve, "memory", where=f"{where}: reserve"),
         source=file.source.strip(),
-        measured=bool(file.rates),
+        measured=file.measured,
     )
 
 
-QUANTITIES = ("memory", "memory_bandwidth", "dispatch", "reserve", "bandwidth", "latency")
+QUANTITIES = (
+    "memory", "memory_bandwidth", "weight_bandwidth", "dispatch", "step", "reserve", "bandwidth", "latency",
+)  # fmt: skip
 
 
 def _as_text(mapping: dict[str, Any]) -> dict[str, Any]:
@@ -210,13 +221,20 @@ def _measured(own: Any, where: str) -> Rates:
     return Rates(**{name: _curve(points, f"{where}.{name}") for name, points in own.items()})
 
 
-def _curve(points: Any, where: str) -> Curve:
+def _weights(file: _HardwareText, bandwidth: Curve, where: str) -> float:
+    if file.weight_bandwidth is None:
+        return bandwidth.points[-1][1]
+    return quantity(file.weight_bandwidth, "bandwidth", where=f"{where}: weight_bandwidth")
+
+
+def _curve(points: Any, where: str, *, kind: Kind = "rate", share: float = 1.0) -> Curve:
     if not isinstance(points, dict):
-        return Curve(((1.0, quantity(points, "rate", where=where)),))
+        return Curve(((1.0, share * quantity(points, kind, where=where)),))
     if not points or not all(isinstance(width, int) and width > 0 for width in points):
-        raise BadConfig(f"{where} must be a rate, or rates by width: {{1024: 90 GFLOP/s}}")
+        raise BadConfig(f"{where} must be a rate, or rates by width: {{1024: {EXAMPLES[kind]}}}")
     pairs = (
-        (float(width), quantity(rate, "rate", where=f"{where}.{width}")) for width, rate in points.items()
+        (float(width), share * quantity(rate, kind, where=f"{where}.{width}"))
+        for width, rate in points.items()
     )
     return Curve(tuple(sorted(pairs)))
 

@@ -1,14 +1,16 @@
 """What this machine reaches: matrices, attention, convolutions, element-wise kernels, a link between ranks.
 
-``imax doctor --measure FILE`` writes it as a hardware file. Best of several runs of each: other work on the
-machine makes a measurement slower, never faster.
+``imax doctor --measure FILE`` writes it as a hardware file. On a CPU a time is the thread's own CPU
+seconds, the median of several runs: a render pays what is usual, not what is best. On a GPU: the best time.
 """
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import platform
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,15 +22,32 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 
-TOKENS = {"cpu": 1056, "cuda": 16384}
+from imax_dist.models.blueprint import find_blueprint
+from imax_dist.models.load import load_model
+from imax_dist.models.tiny import make_tiny
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
+from imax_dist.pipeline.render import render_with
+from imax_dist.pipeline.request import Request
+from imax_dist.planner.workload import network_of
+
+TOKENS = {"cpu": 528, "cuda": 16384}
+SETS = 4
+"""Different inputs and weights in turn: in a network no layer finds its own in a cache."""
 WIDTHS = {"cpu": (192, 512, 1024), "cuda": (1024, 3072)}
 HEAD_DIMS = {"cpu": (32, 64, 128), "cuda": (64, 128)}
 CHANNELS = {"cpu": (32, 64, 128), "cuda": (128, 512)}
+TENSORS = {"cpu": (1, 16, 32), "cuda": (256,)}
+"""MiB of the tensors that element-wise kernels are measured on: within caches, beyond them, and so large that
+the C library asks the system for new pages each time (32 MiB is glibc's limit)."""
+COLD_BYTES, COLD_TOKENS, COLD_WIDTH = 64 << 20, 24, 512
+"""Weights that no cache keeps, and few tokens for them."""
+PAIRS = 15
 SECONDS = 0.6
-"""Spent on each measurement, at least three runs."""
+"""Spent on each measurement, at least four runs."""
 CHAIN_PASSES = 68
 """Reads and writes of an (N, D) tensor in ``_chain``."""
-SMALL_OPERATIONS = 200
+TINY_SIZE, TINY_STEPS = "64x64", 60
 LINK_BYTES, LINK_RUNS = 8 << 20, 12
 
 
@@ -43,6 +62,7 @@ def measure(device: torch.device) -> dict[str, Any]:
         "memory": f"{_memory(device):.4g} GB",
         **measure_kernels(device),
         "reserve": "500 MiB" if kind == "cpu" else "2 GiB",
+        "measured": True,
         "per_node": 1024 if kind == "cpu" else max(1, torch.cuda.device_count()),
         "link": {"kind": "measured between two ranks here", **link},
         "network": {"kind": "not measured: as between two ranks here", **link},
@@ -54,64 +74,97 @@ def measure_kernels(device: torch.device) -> dict[str, Any]:
     """The part of a hardware file that one rank alone can tell."""
     kind = device.type
     dtype = torch.float32 if kind == "cpu" else torch.bfloat16
+    dispatch, step = _begun(device)
     rates = {
         "linear": {width: _linear(width, device, dtype) for width in WIDTHS[kind]},
         "attention": {size: _attention(size, device, dtype) for size in HEAD_DIMS[kind]},
         "convolution": {width: _convolution(width, device, dtype) for width in CHANNELS[kind]},
     }
     return {
-        "memory_bandwidth": f"{_elementwise(device, dtype) / 1e9:.4g} GB/s",
+        "memory_bandwidth": {
+            size: f"{_elementwise(size, device, dtype) / 1e9:.4g} GB/s" for size in TENSORS[kind]
+        },
+        "weight_bandwidth": f"{_weights(device, dtype) / 1e9:.4g} GB/s",
         "rates": {
             str(dtype).removeprefix("torch."): {
                 name: {width: f"{rate / 1e9:.4g} GFLOP/s" for width, rate in curve.items()}
                 for name, curve in rates.items()
             }
         },
-        "dispatch": f"{_dispatch(device) * 1e6:.4g} us",
+        "dispatch": f"{dispatch * 1e6:.4g} us",
+        "step": f"{max(step, 1e-9) * 1e6:.4g} us",
     }
 
 
-def _best(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the fastest of several runs; on a CPU the thread's own ones."""
+def _usual(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of several runs, the first left out: a CPU thread's median, a GPU's best."""
+    began = time.perf_counter()
+    runs: list[float] = []
+    while len(runs) < 4 or time.perf_counter() - began < SECONDS:
+        runs.append(_once(work, device))
+    return min(runs[1:]) if device.type == "cuda" else statistics.median(runs[1:])
+
+
+def _once(work: Callable[[], object], device: torch.device) -> float:
     clock = time.perf_counter if device.type == "cuda" else time.thread_time
-    best, began, runs = float("inf"), time.perf_counter(), 0
-    while runs < 4 or time.perf_counter() - began < SECONDS:
-        started = clock()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, clock() - started) if runs else best
-        runs += 1
-    return best
+    started = clock()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock() - started
 
 
 def _linear(width: int, device: torch.device, dtype: torch.dtype) -> float:
-    tokens = TOKENS[device.type]
-    x = torch.rand(tokens, width, device=device, dtype=dtype)
-    weight = torch.rand(4 * width, width, device=device, dtype=dtype)
+    tokens, sets = TOKENS[device.type], SETS
+    x = torch.rand(sets, tokens, width, device=device, dtype=dtype)
+    weight = torch.rand(sets, 4 * width, width, device=device, dtype=dtype)
     bias = torch.rand(4 * width, device=device, dtype=dtype)
-    return 8.0 * tokens * width**2 / _best(lambda: F.linear(x, weight, bias), device)
+    seconds = _usual(lambda: [F.linear(x[i], weight[i], bias) for i in range(sets)], device)
+    return sets * 8.0 * tokens * width**2 / seconds
 
 
 def _attention(head_dim: int, device: torch.device, dtype: torch.dtype) -> float:
-    tokens, heads = TOKENS[device.type], 6
-    q, k, v = torch.randn(3, 1, tokens, heads, head_dim, device=device, dtype=dtype).transpose(2, 3)
-    seconds = _best(lambda: F.scaled_dot_product_attention(q, k, v), device)
-    return 4.0 * tokens**2 * heads * head_dim / seconds
+    tokens, heads, sets = TOKENS[device.type], 6, SETS
+    shape = (sets, 3, 1, tokens, heads, head_dim)
+    given = torch.randn(shape, device=device, dtype=dtype).transpose(3, 4)
+    seconds = _usual(lambda: [F.scaled_dot_product_attention(*given[i]) for i in range(sets)], device)
+    return sets * 4.0 * tokens**2 * heads * head_dim / seconds
 
 
 def _convolution(channels: int, device: torch.device, dtype: torch.dtype) -> float:
     side = 128 if device.type == "cpu" else 512
     x = torch.rand(1, channels, side, side, device=device, dtype=dtype)
+    x = x.to(memory_format=torch.channels_last)  # as rows are; what another layout costs counts as a map
     kernel = torch.rand(channels, channels, 3, 3, device=device, dtype=dtype)
-    return 18.0 * channels**2 * side**2 / _best(lambda: F.conv2d(x, kernel, padding=1), device)
+    return 18.0 * channels**2 * side**2 / _usual(lambda: F.conv2d(x, kernel, padding=1), device)
 
 
-def _elementwise(device: torch.device, dtype: torch.dtype) -> float:
+def _weights(device: torch.device, dtype: torch.dtype) -> float:
+    """Bytes a second of weights from memory: how much longer products take with ever other weights."""
+    count = COLD_BYTES // (4 * COLD_WIDTH**2 * dtype.itemsize)
+    x = torch.rand(COLD_TOKENS, COLD_WIDTH, device=device, dtype=dtype)
+    weights = torch.rand(count, 4 * COLD_WIDTH, COLD_WIDTH, device=device, dtype=dtype)
+    longer = _difference(
+        lambda: [F.linear(x, weight) for weight in weights],
+        lambda: [F.linear(x, weights[0]) for _ in weights],
+        device,
+    )
+    return weights.numel() * weights.element_size() / longer
+
+
+def _difference(more: Callable[[], object], less: Callable[[], object], device: torch.device) -> float:
+    """Seconds that ``more`` takes longer, the median of pairs in turn: a drift of speed cancels."""
+    pairs = [(_once(more, device), _once(less, device)) for _ in range(PAIRS)]
+    longest = statistics.median(first for first, _ in pairs)
+    return max(statistics.median(first - second for first, second in pairs), 0.05 * longest)
+
+
+def _elementwise(size: int, device: torch.device, dtype: torch.dtype) -> float:
     width = 256 if device.type == "cpu" else 3072
-    x = torch.rand(1, TOKENS[device.type], width, device=device, dtype=dtype)
-    wide = torch.rand(1, TOKENS[device.type], 4 * width, device=device, dtype=dtype)
-    return CHAIN_PASSES * x.numel() * x.element_size() / _best(lambda: _chain(x, wide), device)
+    tokens = (size << 20) // (width * dtype.itemsize)
+    x = torch.rand(1, tokens, width, device=device, dtype=dtype)
+    wide = torch.rand(1, tokens, 4 * width, device=device, dtype=dtype)
+    return CHAIN_PASSES * x.numel() * x.element_size() / _usual(lambda: _chain(x, wide), device)
 
 
 def _chain(x: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
@@ -127,17 +180,28 @@ def _chain(x: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
     return y
 
 
-def _dispatch(device: torch.device) -> float:
-    """Seconds a small kernel takes with the module around it, as a network's small parts do."""
-    layer = torch.nn.LayerNorm(8).to(device)
-    x = torch.rand(4, 8, device=device)
+def _begun(device: torch.device) -> tuple[float, float]:
+    """Seconds to start a kernel, and a step's outside the network, where next to nothing is computed."""
+    clock = time.perf_counter if device.type == "cuda" else time.thread_time
+    steps: list[float] = []
+    passes: list[float] = []
 
-    def small() -> None:
-        with torch.no_grad():
-            for _ in range(SMALL_OPERATIONS // 2):
-                layer(x) + x
+    def listen(name: str, _fields: dict[str, Any]) -> None:
+        if name == "step":
+            steps.append(clock())
 
-    return _best(small, device) / SMALL_OPERATIONS
+    with tempfile.TemporaryDirectory() as folder:
+        made = make_tiny("flux-dev", Path(folder) / "tiny")
+        model: Any = load_model(str(made), device=device)
+        model.transformer.register_forward_pre_hook(lambda *_: passes.append(-clock()))
+        model.transformer.register_forward_hook(lambda *_: passes.append(passes.pop() + clock()))
+        ranks = join_ranks(ParallelSettings(), Topology(0, 1, 0, "single", device), heads=model.spec.heads)
+        request = Request("-", size=TINY_SIZE, model=str(made), preset="direct", steps=TINY_STEPS)
+        render_with(model, ranks, request, listen=listen)
+        operations = network_of(find_blueprint(str(made))).transformer.operations
+    network = statistics.median(passes)
+    whole = statistics.median(after - before for before, after in itertools.pairwise(steps))
+    return network / operations, max(whole - network, 0.0)
 
 
 def _memory(device: torch.device) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imax_dist.pipeline.picture_coder import CPU_GIB, GPU_SHARE
 from imax_dist.planner.cluster import Cluster
+from imax_dist.planner.picture import vae_bytes
 from imax_dist.planner.split import Split
 from imax_dist.planner.workload import Pass, Workload
 
@@ -19,10 +19,6 @@ RING_MERGE_BYTES = 12.0
 """A token and channel: the merged output, the part to be merged, the difference, float32."""
 WHOLE_LATENTS = 8
 """Float32 copies of the whole latents: noise, reference, velocity, filters."""
-BANDS = 0.25 * 2**30
-"""Bands of rows in work, beside the feature maps that are kept."""
-VAE_MAPS = 2.0
-"""Pairs of the VAE's largest maps alive at once: normalised and activated copies beside input and output."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ def rank_memory(work: Workload, split: Split, cluster: Cluster) -> RankMemory:
     held = 4.0 * WHOLE_LATENTS * work.latents * work.latent_channels
     return RankMemory(
         weights=element * float(network.transformer.parameters + network.autoencoder.parameters),
-        encoders=element * float(network.encoder_parameters),
+        encoders=0.0 if work.encoders_away else element * float(network.encoder_parameters),
         step=max(steps) + held,
         vae=vae_bytes(work, split, cluster) + held,
         reserve=cluster.hardware.reserve,
@@ -74,13 +70,3 @@ def step_bytes(work: Workload, tokens: Pass, split: Split) -> float:
     attending += RING_MERGE_BYTES * (split.ring > 1)
     positions = 3 * 2 * 4.0 * tokens.tokens * net.head_dim
     return own * max(net.held[work.dtype], attending) + positions
-
-
-def vae_bytes(work: Workload, split: Split, cluster: Cluster) -> float:
-    """Of the VAE's fuller half: each rank's rows, up to what renders allow feature maps before they spill."""
-    vae = work.network.autoencoder
-    halves = ("decoder", "encoder") if work.enlarged else ("decoder",)
-    whole = VAE_MAPS * work.element * max(vae.fullest(half, work.latents) for half in halves)
-    device = cluster.hardware
-    most = GPU_SHARE * device.memory if device.kind == "gpu" else CPU_GIB * 2**30
-    return min(whole / split.ranks, most) + BANDS

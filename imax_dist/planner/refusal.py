@@ -12,7 +12,7 @@ from imax_dist.planner.choose import GIB, Rejected, best_split, room
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.hardware import load_hardware
 from imax_dist.planner.memory import rank_memory
-from imax_dist.planner.split import Layout, splits
+from imax_dist.planner.split import Layout, Split, splits
 from imax_dist.planner.unknown import UnknownCost
 from imax_dist.planner.workload import Pass, Workload
 
@@ -25,11 +25,14 @@ LEAST_BANDS = 1.0 * GIB
 def refusal(kinds: Sequence[Workload], cluster: Cluster, rejected: Sequence[Rejected]) -> str:
     """One sentence with the numbers, and what would work."""
     work = max(kinds, key=lambda each: each.latents)
+    if not any(each.legal for each in rejected):
+        return _illegal(work, cluster, rejected)
     most = max(rejected, key=lambda each: (each.legal, each.layout.split.ranks, each.layout.split.ulysses))
     offers = [
         offer
         for offer in (
             _less_for_vae(work, cluster),
+            _encoders_away(work, cluster),
             _more_devices(work, cluster),
             _larger_device(work, cluster),
             _smaller(work, cluster),
@@ -38,6 +41,29 @@ def refusal(kinds: Sequence[Workload], cluster: Cluster, rejected: Sequence[Reje
     ]
     instead = "; what would: " + ", or ".join(offers) if offers else ""
     return f"no plan on {cluster} fits: on {_ranks(most.layout.split.ranks)}, {most.reason}{instead}"
+
+
+def _illegal(work: Workload, cluster: Cluster, rejected: Sequence[Rejected]) -> str:
+    """No degree that was asked for can be; the legal one next to it of those that fit."""
+    asked = max(rejected, key=lambda each: each.layout.split.ulysses)
+    wanted = asked.layout.split
+    near: list[Split] = [
+        found for n in range(1, cluster.devices + 1) if (found := best_split(work, n, cluster)) is not None
+    ]
+    near.sort(key=lambda each: (abs(each.ulysses - wanted.ulysses), abs(each.ranks - wanted.ranks)))
+    instead = f"; nearest plan that works: {_ranks(near[0].ranks)}, {near[0]}" if near else ""
+    return f"no plan on {cluster}: {asked.reason}{instead}"
+
+
+def _encoders_away(work: Workload, cluster: Cluster) -> str | None:
+    """The text encoders in the host's memory, where that is enough."""
+    if cluster.hardware.kind == "cpu" or work.encoders_away:
+        return None
+    lighter = replace(work, encoders_away=True)
+    for ranks in sorted({1, cluster.per_node, cluster.devices}):
+        if best_split(lighter, ranks, cluster) is not None:
+            return f"{_ranks(ranks)} with text_encoders: cpu in the parallel settings"
+    return None
 
 
 def _ranks(count: int) -> str:

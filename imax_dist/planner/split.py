@@ -71,11 +71,32 @@ def splits(ranks: int) -> list[Split]:
     return [Split(ulysses, ranks // ulysses) for ulysses in range(ranks, 0, -1) if ranks % ulysses == 0]
 
 
-def layouts(cluster: Cluster, *, gangs: int | None = None, ranks: int | None = None) -> list[Layout]:
-    """Every way to use the cluster, or only those of so many gangs or ranks a gang."""
+@dataclass(frozen=True)
+class Fixed:
+    """What somebody decided; None is left to the planner."""
+
+    gangs: int | None = None
+    ranks: int | None = None
+    ulysses: int | None = None
+    ring: int | None = None
+
+    def allows(self, split: Split) -> bool:
+        """Whether the degrees are those that were asked for."""
+        return self.ulysses in (None, split.ulysses) and self.ring in (None, split.ring)
+
+    def __str__(self) -> str:
+        degrees = [f"{name} {n}" for name, n in (("ulysses", self.ulysses), ("ring", self.ring)) if n]
+        gangs = [f"{self.gangs} gangs"] if self.gangs else (["gangs"] if degrees else [])
+        ranks = [f"{self.ranks} ranks"] if self.ranks else []
+        return " of ".join(gangs + ranks + ([" x ".join(degrees)] if degrees else []))
+
+
+def layouts(cluster: Cluster, fixed: Fixed | None = None) -> list[Layout]:
+    """Every way to use the cluster, or only those with what is fixed."""
+    fixed = fixed or Fixed()
     found = []
-    for size in range(1, min(cluster.devices, MOST_RANKS) + 1) if ranks is None else [ranks]:
+    for size in range(1, min(cluster.devices, MOST_RANKS) + 1) if fixed.ranks is None else [fixed.ranks]:
         most = gangs_that_fit(cluster, size)
-        if most >= (gangs or 1):
-            found += [Layout(gangs or most, split) for split in splits(size)]
+        if most >= (fixed.gangs or 1):
+            found += [Layout(fixed.gangs or most, split) for split in splits(size) if fixed.allows(split)]
     return found

@@ -6,19 +6,14 @@ from dataclasses import dataclass
 
 from imax_dist.planner import communication
 from imax_dist.planner.cluster import Cluster
-from imax_dist.planner.hardware import Hardware
+from imax_dist.planner.picture import starting, vae_time
 from imax_dist.planner.split import Split
-from imax_dist.planner.workload import Pass, Workload
+from imax_dist.planner.workload import MIB, Pass, Workload
 
 GUIDANCE_PASSES = 20
 """Times that filter and Euler step read or write the float32 latents."""
 MERGE_PASSES = 6
 """Times that merging a ring block's attention reads or writes the float32 output."""
-MAP_PASSES = 8
-"""Times that the VAE's norms and activations read or write a convolution's maps, copies included."""
-
-WIDEST_FLASH_HEAD, WIDE_HEAD_SHARE = 256, 0.3
-"""The VAE's one head of 512 channels has no flash kernel: a share of the usual rate, an assumption."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +45,25 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
     net, device = work.network.transformer, cluster.hardware
     rates = device.rates_of(work.dtype)
     own = tokens.tokens / split.ranks
-    linear = net.linear_flops(tokens.image / split.ranks, tokens.text / split.ranks) / rates.linear.at(
-        net.width
-    )
+    products = net.linear_flops(tokens.image / split.ranks, tokens.text / split.ranks)
+    linear = products / rates.linear.at(net.width)
+    reading = work.element * float(net.parameters) / device.weight_bandwidth
+    linear = linear + reading if device.kind == "cpu" else max(linear, reading)
     attention = net.attention_flops(own, tokens.tokens) / rates.attention.at(net.head_dim)
     merging = 4.0 * MERGE_PASSES * (split.ring if split.ring > 1 else 0)
     moved = own * net.blocks * net.width * (net.traffic[work.dtype] + merging)
-    elementwise = moved / device.memory_bandwidth
-    starting = _starting(device, net.operations, linear + attention + elementwise)
+    elementwise = moved / device.memory_bandwidth.at(work.element * own * net.width / MIB)
+    begun = starting(device, net.operations, linear + attention + elementwise)
     talking = communication.seconds(net, tokens, split, cluster, element=work.element, attention=attention)
     latents = work.latents if tokens in work.extrapolated else work.native_latents
-    guided = 4.0 * GUIDANCE_PASSES * latents * work.latent_channels / device.memory_bandwidth
+    whole = 4.0 * latents * work.latent_channels
+    guided = GUIDANCE_PASSES * whole / device.memory_bandwidth.at(whole / MIB)
     runs = tokens.runs
     return StepTime(
         linear=runs * linear,
         attention=runs * attention,
         elementwise=runs * elementwise,
-        starting=runs * starting,
+        starting=runs * begun + device.step,
         communication=runs * talking,
         guidance=guided,
     )
@@ -96,34 +93,15 @@ def poster_time(work: Workload, split: Split, cluster: Cluster) -> PosterTime:
     native = [(each.steps, step_time(work, each, alone, cluster)) for each in work.native]
     steps = [(each.steps, step_time(work, each, split, cluster)) for each in work.extrapolated]
     prompt = 2.0 * work.network.encoder_parameters * work.prompt_tokens / rates.linear.at(4096.0)
-    shared = split.ranks
     enlarge = work.enlarged * (
-        vae_time(work, "decoder", work.native_latents, device)
-        + vae_time(work, "encoder", work.latents, device) / shared
+        vae_time(work, "decoder", work.native_latents, split=alone, cluster=cluster)
+        + vae_time(work, "encoder", work.latents, split=split, cluster=cluster)
     )
     return PosterTime(
         prompt=prompt,
         native=sum(count * step.total for count, step in native),
         enlarge=enlarge,
         extrapolated=sum(count * step.total for count, step in steps),
-        decode=vae_time(work, "decoder", work.latents, device) / shared,
+        decode=vae_time(work, "decoder", work.latents, split=split, cluster=cluster),
         step=max((step for _, step in steps or native), key=lambda step: step.total),
     )
-
-
-def vae_time(work: Workload, half: str, latents: float, device: Hardware) -> float:
-    """One half of the VAE over a whole image, on one rank."""
-    vae, rates = work.network.autoencoder, device.rates_of(work.dtype)
-    convolutions = vae.convolution_flops(half, latents) / rates.convolution.at(vae.mean_channels(half))
-    width = vae.attention_width
-    wide = WIDE_HEAD_SHARE if width > WIDEST_FLASH_HEAD else 1.0
-    attention = vae.attention_flops(latents) / (wide * rates.attention.at(width or 1.0))
-    maps = MAP_PASSES * work.element * vae.maps(half, latents) / device.memory_bandwidth
-    kernels = convolutions + attention + maps
-    return kernels + _starting(device, vae.operations(half), kernels)
-
-
-def _starting(device: Hardware, operations: int, kernels: float) -> float:
-    """A GPU starts kernels while others run; only what takes longer than they do shows."""
-    seconds = operations * device.dispatch
-    return seconds if device.kind == "cpu" else max(0.0, seconds - kernels)

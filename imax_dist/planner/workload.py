@@ -11,6 +11,7 @@ from imax_dist.geometry import LatentGrid
 from imax_dist.method.patch_shift import is_shifted, shifted_grid
 from imax_dist.models.blueprint import Blueprint, find_blueprint
 from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.request import Request
 from imax_dist.planner.autoencoder import Autoencoder, autoencoder_of
 from imax_dist.planner.encoders import encoder_parameters
@@ -18,6 +19,7 @@ from imax_dist.planner.transformer import Transformer, transformer_of
 
 ELEMENT = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes a number."""
+MIB = 2.0**20
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class Workload:
     prompt_tokens: int
     enlarged: int
     """Images that are decoded, enlarged and encoded again as the reference."""
+    vae_gib: float | None = None
+    """As ``vae_memory_gib`` of the parallel settings: a rank's memory for the VAE's maps."""
+    encoders_away: bool = False
+    """Text encoders in the host's memory, as ``text_encoders: cpu`` of the parallel settings asks."""
 
     @property
     def element(self) -> int:
@@ -125,6 +131,12 @@ def workloads(requests: Sequence[Request], *, device: Literal["gpu", "cpu"]) -> 
         if key not in made:
             made[key] = workload_of(request, blueprints[request.model], device=device)
     return [made[replace(request, prompt="-", seed=0).fingerprint] for request in requests]
+
+
+def under(work: Workload, parallel: ParallelSettings, *, device: Literal["gpu", "cpu"]) -> Workload:
+    """The same poster with the memory that these parallel settings give the VAE and the text encoders."""
+    away = device == "gpu" and parallel.text_encoders == "cpu"
+    return replace(work, vae_gib=parallel.vae_memory_gib, encoders_away=away)
 
 
 def network_of(blueprint: Blueprint) -> Network:

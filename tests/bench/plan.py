@@ -1,11 +1,11 @@
 """The planner against the clock: predicted and measured steps and renders on this CPU, 1 and 2 processes.
 
-Everything is in CPU seconds of one rank, the least of several, since other work on a machine lengthens a wall
-clock. The embedded model at 2x and 4x and a FLUX shape of 512 channels run in fresh processes, each of which
-measures its rates (as ``imax doctor --measure`` does) right before it renders. ``--gpus`` prints predictions
-only: published points and strong scaling of FLUX.1-dev to 8, 16 and 64 GPUs.
+Everything is in CPU seconds of one rank, since other work on a machine lengthens a wall clock. Each case runs
+in fresh processes; the first rank measures its rates (as ``imax doctor --measure`` does) before and after its
+render, their mean predicts, their drift is printed. A step is the median of the last pass. ``--gpus`` prints
+predictions only: published points and strong scaling of FLUX.1-dev to 8, 16 and 64 GPUs.
 
-    python -m tests.bench.plan [--repeat 3] [--gpus]
+    python -m tests.bench.plan [--repeat 1] [--only TEXT] [--gpus]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import itertools
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,10 +33,12 @@ native_shift: 1.6
 shift_factor: 1.5
 """
 ACCEPTED = 0.15
+WIDTH_OF_DRIFT = 512
+"""Of the matrix product whose rate, before and after a render, tells how much the machine itself changed."""
 
 
-def worker(model_name: str, size: str) -> None:
-    """One rank; rank 0 prints its best step of the last pass and the whole render, in its own CPU seconds."""
+def worker(model_name: str, size: str, preset: str) -> None:
+    """One rank; rank 0 prints its median step of the last pass and the whole render, in CPU seconds."""
     import torch
 
     from imax_dist.models.load import load_model
@@ -59,85 +62,120 @@ def worker(model_name: str, size: str) -> None:
         model = load_model(model_name, device=topology.device)
         ranks = join_ranks(ParallelSettings(), topology, heads=model.spec.heads)
         render_with(
-            model, ranks, Request(PROMPT, size=size, seed=2, model=model_name, steps=1, native_steps=1)
+            model,
+            ranks,
+            Request(PROMPT, size=size, seed=2, model=model_name, preset=preset, steps=1, native_steps=1),
         )
-        kernels = measure_kernels(topology.device)
+        rates = [measure_kernels(topology.device)] if topology.is_first else []
         started = time.process_time()
-        render_with(model, ranks, Request(PROMPT, size=size, seed=3, model=model_name), listen=listen)
+        request = Request(PROMPT, size=size, seed=3, model=model_name, preset=preset)
+        render_with(model, ranks, request, listen=listen)
         total = time.process_time() - started
         steps = [after - before for before, after in itertools.pairwise(marks)]
         if topology.is_first:
+            rates.append(measure_kernels(topology.device))
             pairs = [(a + b) / 2 for a, b in itertools.pairwise(steps)]  # a plain and a shifted step
-            print(json.dumps({"step": min(pairs), "render": total, "kernels": kernels}))
+            print(json.dumps({"step": statistics.median(pairs), "render": total, "kernels": rates}))
 
 
-def run_fresh(model: str, size: str, *, processes: int, repeat: int) -> dict[str, Any]:
-    """The run with the fastest step of ``repeat`` fresh ones."""
+def run_fresh(model: str, size: str, preset: str, *, processes: int) -> dict[str, Any]:
+    """What rank 0 of fresh processes reports."""
     command = [sys.executable, "-m"]
     if processes > 1:
         command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-    command += ["tests.bench.plan", "--worker", model, size]
+    command += ["tests.bench.plan", "--worker", model, size, preset]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    runs = []
-    for _ in range(repeat):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        runs.append(json.loads(done.stdout.strip().splitlines()[-1]))
-    return min(runs, key=lambda run: run["step"])
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    before, after = (with_numbers(each) for each in found["kernels"])
+    linear = [number(each["rates"]["float32"]["linear"][WIDTH_OF_DRIFT]) for each in (before, after)]
+    return {**found, "kernels": mean(before, after), "drift": linear[1] / linear[0] - 1}
 
 
-def with_widths(kernels: dict[str, Any]) -> dict[str, Any]:
+def number(text: str) -> float:
+    """``77.3 GFLOP/s`` without its unit."""
+    return float(text.split()[0])
+
+
+def mean(before: Any, after: Any) -> Any:
+    """Of two measurements, number by number."""
+    if isinstance(before, dict):
+        return {key: mean(each, after[key]) for key, each in before.items()}
+    return f"{(number(before) + number(after)) / 2:.6g} {before.split()[1]}"
+
+
+def with_numbers(value: Any) -> Any:
     """JSON's text keys of the curves as whole numbers again."""
-    rates = {
-        dtype: {name: {int(width): rate for width, rate in curve.items()} for name, curve in own.items()}
-        for dtype, own in kernels["rates"].items()
-    }
-    return {**kernels, "rates": rates}
+    if not isinstance(value, dict):
+        return value
+    return {int(key) if key.isdigit() else key: with_numbers(each) for key, each in value.items()}
 
 
-def compare(repeat: int) -> None:
-    """Measure the machine, predict, run, print."""
+CASES = [
+    ("embedded", "256x256", "imax", (1, 2)),
+    ("embedded", "384x256", "imax", (1,)),
+    ("embedded", "256x256", "paper", (1,)),
+    ("embedded", "512x512", "imax", (1, 2)),
+    ("embedded", "512x320", "direct", (1,)),
+    ("FLUX shape, 8 x 64", "512x512", "imax", (1, 2)),
+]
+
+
+def compare(repeat: int, only: str) -> None:
+    """Measure the machine, run, predict from what each run measured, print."""
     import torch
 
-    from imax_dist.pipeline.request import Request
-    from imax_dist.planner.cluster import Cluster
-    from imax_dist.planner.hardware import read_hardware
-    from imax_dist.planner.measure import measure
-    from imax_dist.planner.split import Split
-    from imax_dist.planner.time import poster_time, step_time
-    from imax_dist.planner.workload import workloads
+    from imax_dist.planner.measure import measure_link
 
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from tiny_flux import make_tiny_flux
 
     torch.set_num_threads(1)
-    found = measure(torch.device("cpu"))
+    bandwidth, latency = measure_link("gloo")
+    link = {"kind": "gloo", "bandwidth": f"{bandwidth / 1e9:.4g} GB/s", "latency": f"{latency * 1e6:.4g} us"}
+    print(f"link between two processes: {link['bandwidth']}, {link['latency']}")
     print(
-        "measured: "
-        + json.dumps({key: found[key] for key in ("rates", "memory_bandwidth", "dispatch", "link")})
+        "| model | size | preset | processes | step predicted, s | measured | off "
+        "| render predicted, s | measured | off | drift of the rates |"
     )
-    print(
-        "| model | size | processes | step predicted, s | measured | off "
-        "| render predicted, s | measured | off |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         wider = str(make_tiny_flux(Path(folder), settings=WIDER_SETTINGS, **WIDER))
-        cases = [("embedded", "256x256"), ("embedded", "512x512"), (wider, "512x512")]
-        for model, size in cases:
-            (work,) = workloads([Request(PROMPT, size=size, model=model)], device="cpu")
-            for processes in (1, 2):
-                truth = run_fresh(model, size, processes=processes, repeat=repeat)
-                hardware = read_hardware({**found, **with_widths(truth["kernels"])}, where="measured")
-                here = Cluster(hardware, processes)
-                guess = poster_time(work, Split(processes, 1), here)
-                name = "embedded" if model == "embedded" else "FLUX shape, 8 x 64"
-                cells = [f"{name} | {size} | {processes}"]
-                both = [step_time(work, each, Split(processes, 1), here).total for each in work.extrapolated]
-                for predicted, key in ((sum(both) / len(both), "step"), (guess.total, "render")):
-                    off = predicted / truth[key] - 1
-                    mark = "" if abs(off) <= ACCEPTED else " **missed**"
-                    cells.append(f"{predicted:.3f} | {truth[key]:.3f} | {100 * off:+.0f} %{mark}")
-                print(f"| {' | '.join(cells)} |", flush=True)
+        for name, size, preset, counts in CASES:
+            for processes in counts:
+                label = f"{name} | {size} | {preset} | {processes}"
+                if only in label:
+                    for _ in range(repeat):
+                        model = name if name == "embedded" else wider
+                        print(
+                            f"| {label} | {row(model, size, preset, processes=processes, link=link)} |",
+                            flush=True,
+                        )
+
+
+def row(model: str, size: str, preset: str, *, processes: int, link: dict[str, str]) -> str:
+    """Run one case and predict it from the rates that its own processes measured."""
+    from imax_dist.pipeline.request import Request
+    from imax_dist.planner.cluster import Cluster
+    from imax_dist.planner.hardware import read_hardware
+    from imax_dist.planner.split import Split
+    from imax_dist.planner.time import poster_time, step_time
+    from imax_dist.planner.workload import workloads
+
+    truth = run_fresh(model, size, preset, processes=processes)
+    print(f"{processes} x {model} {size} {preset}: {json.dumps(truth)}", file=sys.stderr)
+    rest = dict(name="here", kind="cpu", memory="24 GB", reserve="500 MiB", source="measured by each case")
+    hardware = read_hardware({**rest, **truth["kernels"], "link": link, "network": link}, where="measured")
+    here, split = Cluster(hardware, processes), Split(processes, 1)
+    (work,) = workloads([Request(PROMPT, size=size, model=model, preset=preset)], device="cpu")
+    steps = [step_time(work, each, split, here).total for each in work.extrapolated or work.native]
+    guesses = {"step": sum(steps) / len(steps), "render": poster_time(work, split, here).total}
+    cells = []
+    for key, predicted in guesses.items():
+        off = predicted / truth[key] - 1
+        mark = "" if abs(off) <= ACCEPTED else " **missed**"
+        cells.append(f"{predicted:.3f} | {truth[key]:.3f} | {100 * off:+.0f} %{mark}")
+    return " | ".join([*cells, f"{100 * truth['drift']:+.0f} %"])
 
 
 PUBLISHED = [
@@ -192,8 +230,11 @@ def predict_gpus() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Predictions of imax plan against runs.")
-    parser.add_argument("--worker", nargs=2, metavar=("MODEL", "WxH"), help=argparse.SUPPRESS)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--worker", nargs=3, metavar=("MODEL", "WxH", "PRESET"), help=argparse.SUPPRESS)
+    parser.add_argument("--repeat", type=int, default=1, help="rows of each case")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help='cases whose row holds it: "512x512 | imax | 2"'
+    )
     parser.add_argument("--gpus", action="store_true", help="predictions for GPUs only, nothing is run")
     options = parser.parse_args()
     if options.worker:
@@ -201,7 +242,7 @@ def main() -> None:
     elif options.gpus:
         predict_gpus()
     else:
-        compare(options.repeat)
+        compare(options.repeat, options.only)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from imax_dist.planner.choose import GIB, choose, room
 from imax_dist.planner.describe import as_json, lines, one_line, people_time
 from imax_dist.planner.makespan import makespan
 from imax_dist.planner.memory import rank_memory, step_bytes
-from imax_dist.planner.split import Layout, Split, gangs_that_fit, layouts, splits, why_illegal
+from imax_dist.planner.split import Fixed, Layout, Split, gangs_that_fit, layouts, splits, why_illegal
 from imax_dist.planner.time import poster_time, step_time
 from imax_dist.planner.workload import Pass, workloads
 
@@ -63,7 +63,7 @@ def test_layouts_name_every_degree_of_every_gang_size() -> None:
     assert Layout(2, Split(1, 2)) in found
     assert Layout(1, Split(2, 2)) in found
     assert len(found) == sum(len(splits(ranks)) for ranks in range(1, 5))
-    assert {layout.split.ranks for layout in layouts(bench(per_node=4), ranks=2)} == {2}
+    assert {layout.split.ranks for layout in layouts(bench(per_node=4), Fixed(ranks=2))} == {2}
 
 
 @settings(max_examples=60, deadline=None)
@@ -188,9 +188,33 @@ def test_what_a_refusal_offers_does_fit() -> None:
 
 def test_where_only_the_vae_is_too_large_a_bound_on_it_is_offered() -> None:
     with pytest.raises(
-        BadValue, match=r"what would: 8 ranks with vae_memory_gib: \d+ in the parallel settings, or"
+        BadValue, match=r"what would: 4 ranks with vae_memory_gib: \d+ in the parallel settings, or"
+    ) as refused:
+        choose([flux("8192x8192")], cluster("4xL40S"))
+    offered = int(str(refused.value).split("vae_memory_gib: ")[1].split()[0])
+    less = replace(flux("8192x8192"), vae_gib=offered)
+    assert choose([less], cluster("4xL40S")).chosen.layout.split.ranks == 4
+
+
+def test_degrees_that_are_fixed_are_kept_or_refused_with_those_that_divide() -> None:
+    choice = choose([flux()], cluster("8xH100"), ulysses=2, ring=2)
+    assert choice.chosen.layout.split == Split(2, 2)
+    with pytest.raises(
+        BadValue, match=r"ulysses 5 does not divide the 24 attention heads \(1, 2, 3, 4, 6, 8"
     ):
-        choose([flux("8192x8192")], cluster("8xL40S"))
+        choose([flux()], cluster("8xH100"), ulysses=5)
+    assert "nearest plan that works: 4 ranks, ulysses 4" in str(refused.value)
+    with pytest.raises(BadValue, match="no room for gangs of ulysses 16: a gang can have 1-8 ranks here"):
+        choose([flux()], cluster("8xH100"), ulysses=16)
+
+
+def test_text_encoders_on_the_host_do_not_count_against_a_gpu() -> None:
+    with_them, without = flux(), replace(flux(), encoders_away=True)
+    here = cluster("1xH100")
+    assert rank_memory(with_them, Split(), here).encoders > 9e9
+    assert rank_memory(without, Split(), here).encoders == 0.0
+    with pytest.raises(BadValue, match="1 rank with text_encoders: cpu in the parallel settings"):
+        choose([flux()], cluster("1xL40S"))
 
 
 @pytest.mark.parametrize(
@@ -252,7 +276,7 @@ def test_the_words_for_people_are_complete() -> None:
     words = ("10 posters of 4096x4096 px", "2 x 8 x A100", "predicted from data-sheet rates", "who runs what")
     for word in (*words, "GPU-hours", "not taken", "memory a rank"):
         assert word in text
-    assert max(len(line) for line in text.splitlines()) <= 125
+    assert max(len(line) for line in text.splitlines()) <= 100
     assert one_line(choice).startswith("planned: ")
     values = as_json(choice, works)
     assert values["chosen"]["makespan"] == choice.chosen.span.seconds
