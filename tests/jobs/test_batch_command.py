@@ -210,7 +210,9 @@ def test_check_of_a_sound_manifest_says_what_it_asks_for(
     manifest = tmp_path / "m.jsonl"
     manifest.write_text('{"prompt": "x", "count": 3, "size": "64x64"}\n')
     assert main(["batch", str(manifest), "--out", str(tmp_path / "out"), "--check", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["posters"] == 3
+    said = json.loads(capsys.readouterr().out)
+    assert said["posters"] == 3
+    assert said["plan"].startswith("planned: ")
 
 
 @pytest.mark.parametrize(
