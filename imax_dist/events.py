@@ -1,9 +1,10 @@
 """What happens while a poster is made, as small named events; listeners draw, log or count them.
 
-Names: ``stage.started`` (stage, steps), ``step`` (stage, index, steps, sigma, seconds), ``stage.done``
-(stage, seconds), ``checkpoint`` (path), ``note`` (text), ``memory`` (rank, peak_bytes). Stages of a poster:
-load, prompt, native, endpoint, extrapolated and decode; in a cascade ``cascade 1``, ``cascade 2`` ... come
-before extrapolated.
+Names: ``stage.started`` (stage, steps), ``step`` (stage, index, steps, sigma, seconds; skipped where the
+network was not asked), ``progress`` (done, total; within a long stage without steps, at most one a second),
+``stage.done`` (stage, seconds), ``checkpoint`` (path), ``note`` (text), ``memory`` (rank, peak_bytes). Stages
+of a poster: load, prompt, native, endpoint, extrapolated and decode; in a cascade ``cascade 1``,
+``cascade 2`` ... come before extrapolated.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ MOST_PASSES = 8
 CASCADE = tuple(f"cascade {number}" for number in range(1, MOST_PASSES + 1))
 """Their names as stages."""
 
+PROGRESS_S = 1.0
+"""Seconds between two events of progress."""
+
 Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
 
 
@@ -35,6 +39,21 @@ def stage(listen: Listener, name: str, *, steps: int = 0) -> Iterator[None]:
     listen("stage.started", {"stage": name, "steps": steps})
     yield
     listen("stage.done", {"stage": name, "seconds": time.perf_counter() - started})
+
+
+def progress(listen: Listener, total: int) -> Callable[[int], None]:
+    """A function that takes how much more is done and tells at most once a second, and at the end."""
+    done, told = 0, time.monotonic()
+
+    def count(more: int) -> None:
+        nonlocal done, told
+        done += more
+        now = time.monotonic()
+        if done >= total or now - told >= PROGRESS_S:
+            told = now
+            listen("progress", {"done": done, "total": total})
+
+    return count
 
 
 def both(first: Listener, second: Listener) -> Listener:

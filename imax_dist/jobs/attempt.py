@@ -122,7 +122,8 @@ class Attempts:
             if fields["stage"] not in policy.STEPPING:
                 slot.remember(self._key(job_id, fields["stage"]), fields["seconds"])
         elif name == "step":
-            slot.remember(self._key(job_id, watch.stage), fields["seconds"])
+            if not fields.get("skipped"):  # it would tell that steps take no time
+                slot.remember(self._key(job_id, watch.stage), fields["seconds"])
             self.board.step(job_id, fields["stage"], fields["index"], fields["steps"])
 
     def _overdue(self, slot: Slot, working: Working) -> Lost | None:

@@ -108,5 +108,7 @@ class Method:
     text: TextSettings = field(default_factory=TextSettings)
     patch_shift: bool = True
     guidance_scale: GuidanceScaleSettings = field(default_factory=GuidanceScaleSettings)
+    cache: str = "none"
+    """Steps at which the network is not asked (method/step_cache.py): none, light or strong."""
     vae: Literal["exact", "tiled"] = "exact"
     """exact: as the VAE computes the whole picture. tiled: blended tiles, whose tones may differ."""

@@ -32,7 +32,9 @@ Resume = Literal["auto", "never", "must"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """``step`` steps of ``phase`` are done. ``tensors``: latents, and endpoints or reference if any.
+    """``step`` steps of ``phase`` are done. ``tensors``: latents, and what else the pass goes on with.
+
+    That is, if it has any: endpoints, reference, what acceleration carried, what step caching kept.
 
     ``number`` counts the extrapolated passes of a cascade from 0.
     """

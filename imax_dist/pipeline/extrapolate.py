@@ -36,7 +36,7 @@ def run_extrapolated(
     after_step: AfterStep,
     before_step: BeforeStep | None = None,
 ) -> Latents:
-    """Denoise ``x`` from step ``first`` to the end with a velocity of ``extrapolated_velocity``."""
+    """Denoise ``x`` from step ``first`` to the end with a velocity of ``guided``."""
     with torch.no_grad():
         return denoise(
             x,
@@ -47,6 +47,7 @@ def run_extrapolated(
             after_step=after_step,
             first=first,
             before_step=before_step,
+            skipped=plan.skipped,
         )
 
 
@@ -62,21 +63,11 @@ def skip_residual(plan: RenderPlan, model: FlowModel, reference: Reference | Non
     return blend
 
 
-def extrapolated_velocity(
-    plan: RenderPlan,
-    model: FlowModel,
-    conditioning: Conditioning,
-    reference: Reference | None,
-    *,
-    sequence: TokenSequence,
-    observe: Observer | None = None,
+def network_velocity(
+    plan: RenderPlan, model: FlowModel, conditioning: Conditioning, *, sequence: TokenSequence
 ) -> Velocity:
-    """The guided velocity of a step as a function of the whole latents; the same bits on every rank.
-
-    ``observe`` is given each step's own endpoint before it is guided.
-    """
+    """What the network says at a step, unguided, on the plain or the shifted grid; the same on every rank."""
     tables = PositionTables(plan, model)
-    project = plan.project
 
     def predict(x: Latents, step: Step) -> Latents:
         grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(plan.spec.patch)
@@ -91,9 +82,23 @@ def extrapolated_velocity(
 
     def velocity(x: Latents, step: Step) -> Latents:
         if plan.method.patch_shift and patch_shift.is_shifted(step.index):
-            predicted = patch_shift.shift_out(predict(patch_shift.shift_in(x), step))
-        else:
-            predicted = predict(x, step)
+            return patch_shift.shift_out(predict(patch_shift.shift_in(x), step))
+        return predict(x, step)
+
+    return velocity
+
+
+def guided(
+    plan: RenderPlan, network: Velocity, reference: Reference | None, *, observe: Observer | None = None
+) -> Velocity:
+    """``network`` pulled to the reference, as a function of the whole latents.
+
+    ``observe`` is given each step's own endpoint before it is guided.
+    """
+    project = plan.project
+
+    def velocity(x: Latents, step: Step) -> Latents:
+        predicted = network(x, step)
         if observe is not None:
             observe(endpoint(x, predicted, step.sigma))
         weights = plan.weights(step)

@@ -15,12 +15,13 @@ from imax_dist.parallel.broadcast import from_first_rank
 from imax_dist.pipeline.acceleration import Accelerated
 from imax_dist.pipeline.decode import decode
 from imax_dist.pipeline.endpoint import Reference, encoded_reference
-from imax_dist.pipeline.extrapolate import extrapolated_velocity, run_extrapolated, skip_residual
+from imax_dist.pipeline.extrapolate import guided, network_velocity, run_extrapolated, skip_residual
 from imax_dist.pipeline.native import NativePass
 from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.pipeline.prepare import begin_pass, with_reference
 from imax_dist.pipeline.run import Run
+from imax_dist.pipeline.step_cache import StepCache
 from imax_dist.shapes import Latents
 
 
@@ -69,19 +70,15 @@ def _run_pass(
     reference = Reference(start["reference"], plan.reference_sigmas) if "reference" in start else None
     endpoints = list(start["endpoints"].split(1)) if "endpoints" in start else []
     keep = plan.method.reference.kind == "per_step" and plan is not run.plan
-    guided = extrapolated_velocity(
-        plan,
-        model,
-        conditioning,
-        reference,
-        sequence=run.ranks.sequence(plan.copies),
-        observe=endpoints.append if keep else None,
-    )
-    velocity = Accelerated(guided, reference, plan.method.reference.acceleration, start.get("carried"))
+    asked = network_velocity(plan, model, conditioning, sequence=run.ranks.sequence(plan.copies))
+    network = StepCache(asked, plan.skipped, start.get("cached"))
+    pulled = guided(plan, network, reference, observe=endpoints.append if keep else None)
+    velocity = Accelerated(pulled, reference, plan.method.reference.acceleration, start.get("carried"))
     steps = len(plan.sigmas) - 1
 
     def after_step(step: int, x: Latents) -> None:
         held = {"latents": x, "reference": start.get("reference"), "carried": velocity.carried}
+        held["cached"] = network.kept
         held["endpoints"] = torch.cat(endpoints) if endpoints else None
         present = {key: value for key, value in held.items() if value is not None}
         run.end_together(step, steps, present, number)

@@ -18,6 +18,7 @@ from imax_dist.method.cascade import cascade_scales
 from imax_dist.method.guidance import SCHEDULES, GuidanceWeights, Step
 from imax_dist.method.presets import Method
 from imax_dist.method.projection import PROJECTIONS, Projection
+from imax_dist.method.step_cache import STEP_CACHES, fewest_steps
 from imax_dist.method.text_duplication import COPY_RULES, TextCopies
 from imax_dist.method.time_shift import shifted_sigmas
 from imax_dist.models.base import ModelSpec
@@ -103,6 +104,11 @@ class RenderPlan:
         return SCHEDULES[guidance.schedule](step).times(guidance.strength)
 
     @property
+    def skipped(self) -> frozenset[int]:
+        """Indices of this pass's steps at which the network is not asked."""
+        return STEP_CACHES[self.method.cache](len(self.sigmas) - 1) if self.extrapolates else frozenset()
+
+    @property
     def uses_native(self) -> bool:
         """Whether the extrapolated pass needs a native image at all."""
         return uses_reference(self.method)
@@ -177,7 +183,19 @@ def make_plan(request: Request, spec: ModelSpec) -> RenderPlan:
     )
     plan = _in_passes(last, steps) if last.extrapolates else last
     _check_guide(plan)
+    _check_cache(plan)
     return plan
+
+
+def _check_cache(plan: RenderPlan) -> None:
+    """Raise BadValue if a step cache was asked for that would skip nothing in a poster of several passes."""
+    tier, steps = plan.method.cache, len(plan.sigmas) - 1
+    if tier == "none" or not plan.extrapolates or any(one.skipped for one in plan.passes):
+        return
+    raise BadValue(
+        f"cache {tier} skips none of {steps} steps: it needs {fewest_steps(STEP_CACHES[tier])}; ask for more "
+        "steps, or leave cache out"
+    )
 
 
 def _check_guide(plan: RenderPlan) -> None:

@@ -27,10 +27,12 @@ def denoise(
     after_step: AfterStep,
     first: int = 0,
     before_step: BeforeStep | None = None,
+    skipped: frozenset[int] = frozenset(),
 ) -> Latents:
     """Follow ``velocity`` from sigmas[first] to 0; ``x`` stays in float32 or better throughout.
 
-    ``before_step`` may give other latents for a step to begin with.
+    ``before_step`` may give other latents for a step to begin with. Events of the steps ``skipped`` say so:
+    their seconds tell nothing about the others'.
     """
     steps = len(sigmas) - 1
     for index in range(first, steps):
@@ -40,6 +42,6 @@ def denoise(
         x = euler_step(x, velocity(x, step).to(x.dtype), step.sigma, sigmas[index + 1])
         seconds = time.perf_counter() - started
         done = {"index": index + 1, "steps": steps, "sigma": step.sigma, "seconds": seconds}
-        listen("step", {"stage": stage, **done})
+        listen("step", {"stage": stage, **done, **({"skipped": True} if index in skipped else {})})
         after_step(index + 1, x)
     return x

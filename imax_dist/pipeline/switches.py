@@ -15,6 +15,7 @@ from imax_dist.method.presets import Method
 from imax_dist.method.projection import PROJECTIONS
 from imax_dist.method.proportional_attention import LOGIT_FACTORS
 from imax_dist.method.rope_rules import FREQUENCY_RULES
+from imax_dist.method.step_cache import STEP_CACHES
 from imax_dist.method.text_duplication import COPY_RULES
 from imax_dist.pipeline.request import Request
 
@@ -28,6 +29,7 @@ def load_method(request: Request) -> Method:
     choice("rope.rule", method.rope.rule, FREQUENCY_RULES)
     choice("attention", method.attention, LOGIT_FACTORS)
     choice("text.copies", method.text.copies, COPY_RULES)
+    choice("cache", method.cache, STEP_CACHES)
     _check_numbers(method)
     return method
 

@@ -166,13 +166,14 @@ def _native(plan: RenderPlan) -> tuple[Pass, ...]:
 
 
 def _extrapolated(plan: RenderPlan) -> tuple[Pass, ...]:
-    steps = len(plan.sigmas) - 1
-    shifted = sum(is_shifted(index) for index in range(steps)) if plan.method.patch_shift else 0
+    """The steps at which the network is asked."""
+    asked = [index for index in range(len(plan.sigmas) - 1) if index not in plan.skipped]
+    shifted = sum(map(is_shifted, asked)) if plan.method.patch_shift else 0
     text = plan.spec.settings.text_tokens * plan.copies.literal
     runs = _runs(plan, plan.guidance_scale)
     counts: list[tuple[int, LatentGrid]] = [
         (shifted, shifted_grid(plan.grid)),
-        (steps - shifted, plan.grid),
+        (len(asked) - shifted, plan.grid),
     ]
     return tuple(
         Pass(count, grid.tokens(plan.spec.patch).count, text, runs) for count, grid in counts if count

@@ -35,6 +35,10 @@ class Script:
     steps: int = 3
     outcome: Outcome | None = DONE
     """None: nothing is heard any more."""
+    stage_s: float = 0.0
+    """First a stage without steps, that long, in which every poll hears how far it is."""
+    skipped: frozenset[int] = frozenset()
+    """Steps that say they took no time, as the network was not asked."""
 
 
 @dataclass
@@ -113,9 +117,15 @@ class FakeGang:
         ended: dict[str, Outcome] = {}
         lost: Lost | None = None
         for job_id, (task, script, since) in list(self.tasks.items()):
-            due = min(script.steps, int((self.world.clock.now() - since) / STEP_S))
+            stepping = self.world.clock.now() - since - script.stage_s
+            if stepping < 0:
+                events.append(("progress", {"job": job_id, "done": 1, "total": 2}))
+                continue
+            due = min(script.steps, int(stepping / STEP_S))
+            if script.skipped and not self.steps[job_id]:
+                events.append(("stage.started", {"job": job_id, "stage": "extrapolated", "steps": 3}))
             for step in range(self.steps[job_id] + 1, due + 1):
-                events.append(("step", self._step(job_id, step)))
+                events.append(("step", self._step(job_id, step, script)))
                 self.steps[job_id] = step
             if job_id in self.stopping and self.steps[job_id] < script.steps:
                 ended[job_id] = Stopped()
@@ -129,8 +139,9 @@ class FakeGang:
                 del self.tasks[job_id]
         return Report(events, ended, lost)
 
-    def _step(self, job_id: str, step: int) -> dict[str, Any]:
-        return {"job": job_id, "stage": "extrapolated", "index": step, "steps": 3, "seconds": STEP_S}
+    def _step(self, job_id: str, step: int, script: Script) -> dict[str, Any]:
+        fields = {"job": job_id, "stage": "extrapolated", "index": step, "steps": 3, "seconds": STEP_S}
+        return {**fields, "seconds": 0.0, "skipped": True} if step in script.skipped else fields
 
     def stop(self, job_id: str) -> None:
         self.stopping.add(job_id)

@@ -135,6 +135,23 @@ def test_a_gang_that_falls_silent_is_taken_for_hung(tmp_path: Path, world: World
     assert world.clock.now() < 1000 + 2 + 20 + 20
 
 
+def test_a_long_stage_that_tells_its_progress_is_no_hang(tmp_path: Path, world: World) -> None:
+    """Five times longer than any silence that is allowed."""
+    world.scripts["a"] = [Script(stage_s=100.0)]
+    states = Shop(tmp_path, world, 1).run()
+    assert isinstance(states["a"], Done)
+    assert not world.heard("gang.lost")
+    assert world.clock.now() > 1000 + 100
+
+
+def test_skipped_steps_do_not_shorten_the_deadline(tmp_path: Path, world: World) -> None:
+    """Their seconds are next to none, and would be the median of most of the steps."""
+    world.scripts["a"] = [Script(8, skipped=frozenset({2, 3, 4, 5, 6}))]
+    limits = Deadlines(first_step=20.0, step_least=0.5, step_factor=3.0, stage=20.0, stop=10.0)
+    assert isinstance(Shop(tmp_path, world, 1, deadlines=limits).run()["a"], Done)
+    assert not world.heard("gang.lost")
+
+
 def test_every_hang_doubles_the_patience(tmp_path: Path, world: World) -> None:
     world.scripts["a"] = [Script(0, None), Script(0, None), Script()]
     shop = Shop(tmp_path, world, 1)

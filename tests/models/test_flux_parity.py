@@ -23,7 +23,7 @@ from imax_dist.models.weights import EMBEDDED
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.pipeline.endpoint import Reference
-from imax_dist.pipeline.extrapolate import extrapolated_velocity, run_extrapolated
+from imax_dist.pipeline.extrapolate import guided, network_velocity, run_extrapolated
 from imax_dist.pipeline.native import run_native, start_native
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.positions import ORIGIN
@@ -157,7 +157,7 @@ def test_the_extrapolated_pass_without_the_method_is_the_pipeline_at_that_size(
     noise = torch.randn(1, 16, 24, 32, generator=torch.Generator().manual_seed(1))
     sequence = TokenSequence(single_rank(), TorchEngine(single_rank()), plan.copies)
     conditioning = ours.encode_prompt(PROMPT, negative=True)
-    velocity = extrapolated_velocity(plan, ours, conditioning, None, sequence=sequence)
+    velocity = network_velocity(plan, ours, conditioning, sequence=sequence)
 
     final = run_extrapolated(
         plan, velocity, noise, first=0, stage="extrapolated", listen=ignore, after_step=nothing
@@ -181,7 +181,7 @@ def test_a_reference_pulls_the_extrapolated_pass_to_itself(ours: FluxModel) -> N
     sequence = TokenSequence(single_rank(), TorchEngine(single_rank()), plan.copies)
     conditioning = ours.encode_prompt(PROMPT, negative=True)
     constant = Reference(reference, (0.0,))
-    velocity = extrapolated_velocity(plan, ours, conditioning, constant, sequence=sequence)
+    velocity = guided(plan, network_velocity(plan, ours, conditioning, sequence=sequence), constant)
 
     final = run_extrapolated(
         plan,

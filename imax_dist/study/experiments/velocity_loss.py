@@ -10,7 +10,7 @@ from imax_dist.method.guidance import Step
 from imax_dist.models.base import FlowModel, TokenSequence
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
-from imax_dist.pipeline.extrapolate import extrapolated_velocity
+from imax_dist.pipeline.extrapolate import network_velocity
 from imax_dist.pipeline.noise import draw_noise
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.study.experiments.cell import Cell
@@ -34,7 +34,7 @@ def velocity_losses(model: FlowModel, cell: Cell) -> dict[str, float]:
     plan = replace(make_plan(request, model.spec), guidance_scale=1.0)
     conditioning = model.encode_prompt(request.prompt, negative=False)
     sequence = TokenSequence(single_rank(), TorchEngine(single_rank()), plan.copies)
-    velocity = extrapolated_velocity(plan, model, conditioning, None, sequence=sequence)
+    velocity = network_velocity(plan, model, conditioning, sequence=sequence)
     pixels = to_unit(render(cell.scene, cell.size.height, cell.size.width)[None])
     clean = model.encode_image(pixels.to(model.device, model.dtype), noise=None).float()
     noise = draw_noise(request.seed, "velocity loss", grid=plan.grid, model=model).float()

@@ -14,7 +14,7 @@ from imax_dist.models.base import TokenSequence
 from imax_dist.models.load import load_model
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
-from imax_dist.pipeline.extrapolate import extrapolated_velocity, run_extrapolated
+from imax_dist.pipeline.extrapolate import network_velocity, run_extrapolated
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.request import Request
 
@@ -39,7 +39,7 @@ def test_time_aware_positions_are_the_pipelines(
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     sequence = TokenSequence(single_rank(), TorchEngine(single_rank()), plan.copies)
     conditioning = model.encode_prompt(PROMPT, negative=True)
-    velocity = extrapolated_velocity(plan, model, conditioning, None, sequence=sequence)
+    velocity = network_velocity(plan, model, conditioning, sequence=sequence)
 
     final = run_extrapolated(
         plan, velocity, noise, first=0, stage="extrapolated", listen=ignore, after_step=nothing
