@@ -18,6 +18,10 @@ LABELS = {
     "decode": "decode",
 }
 
+PERCENT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+SILENCE_S = 30.0
+"""Without a terminal: seconds until a stage without steps says how far it is."""
+
 
 class ProgressBars:
     """A listener for imax_dist.events that draws."""
@@ -28,12 +32,14 @@ class ProgressBars:
         self.seconds: dict[str, float] = {}
         self.step_seconds: dict[str, list[float]] = {}
         self._bar: Any = None
-        self._started = time.perf_counter()
+        self._started = self._began = self._said = time.perf_counter()
+        self._stage = "load"
 
     def __call__(self, name: str, fields: dict[str, Any]) -> None:
         handlers = {
             "stage.started": self._start,
             "step": self._step,
+            "progress": self._progress,
             "stage.done": self._done,
             "note": self._note,
             "checkpoint": self._checkpoint,
@@ -51,6 +57,8 @@ class ProgressBars:
             self._bar = None
 
     def _start(self, fields: dict[str, Any]) -> None:
+        self._stage, self._began = fields["stage"], time.perf_counter()
+        self._said = self._began
         if self.quiet or not fields["steps"] or not sys.stderr.isatty():
             return
         from tqdm import tqdm
@@ -68,6 +76,24 @@ class ProgressBars:
         if self.verbose:
             counted = f"step {fields['index']:>3}/{fields['steps']}"
             self._print(f"{counted}  sigma {fields['sigma']:.4f}  {fields['seconds']:.2f} s")
+
+    def _progress(self, fields: dict[str, Any]) -> None:
+        """A bar of its own for a stage without steps, or now and then a line."""
+        now = time.perf_counter()
+        if self._bar is None and not self.quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            label = LABELS[self._stage]
+            self._bar = tqdm(total=fields["total"], desc=f"{label:>17}", bar_format=PERCENT, file=sys.stderr)
+        if self._bar is not None:
+            self._bar.total = fields["total"]
+            self._bar.update(fields["done"] - self._bar.n)
+        elif now - self._said > SILENCE_S and fields["done"] < fields["total"]:
+            self._said = now
+            self._print(
+                f"{LABELS[self._stage]:>17}  {fields['done'] / fields['total']:.0%} after "
+                f"{now - self._began:.0f} s"
+            )
 
     def _done(self, fields: dict[str, Any]) -> None:
         self.seconds[fields["stage"]] = self.seconds.get(fields["stage"], 0.0) + fields["seconds"]

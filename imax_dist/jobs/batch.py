@@ -28,7 +28,7 @@ from imax_dist.jobs.surroundings import Surroundings
 from imax_dist.output.atomic import require_writable
 from imax_dist.pipeline.run import never
 
-NOT_LOGGED = ("step", "stage.started", "stage.done", "checkpoint")
+NOT_LOGGED = ("step", "progress", "stage.started", "stage.done", "checkpoint")
 """In the job's own events; the batch's would be mostly these."""
 
 

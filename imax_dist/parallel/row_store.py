@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -32,9 +33,22 @@ class Scratch:
     Decisions count what the rank with most rows needs, so that all ranks take the same ones.
     """
 
-    def __init__(self, tiers: list[Tier], folder: Path | None = None) -> None:
+    def __init__(
+        self, tiers: list[Tier], folder: Path | None = None, *, count: Callable[[int], None] | None = None
+    ) -> None:
+        """``count`` is told the elements of every band of a map that was computed."""
         self.tiers = tiers
         self.folder = Path(tempfile.gettempdir()) if folder is None else folder
+        self._count = count
+
+    def counting(self, count: Callable[[int], None]) -> Scratch:
+        """The same room, telling ``count``."""
+        return Scratch(self.tiers, self.folder, count=count)
+
+    def computed(self, band: Tensor) -> None:
+        """A band of a map is done."""
+        if self._count is not None:
+            self._count(band.numel())
 
     def tier_for(self, needed: int) -> Tier | None:
         """The first tier with room for ``needed`` bytes; None means files."""

@@ -127,6 +127,7 @@ def keep(rows: Rows, scratch: Scratch) -> StoredRows:
             store.append(band)
             moments = moments.merged(Moments.of(band))
             rows.forget(bottom)
+            scratch.computed(band)
     except ImaxError as error:
         failure = error
     rows.close()
@@ -143,7 +144,9 @@ def settle(rows: Rows, scratch: Scratch, *, reserve: int = 0) -> Rows:
         return keep(rows, scratch)
     moments = Moments.none(rows.like.shape[2], rows.like.device)
     for top, bottom in bands(share, rows.like):
-        moments = moments.merged(Moments.of(rows.read(top, bottom)))
+        band = rows.read(top, bottom)
+        moments = moments.merged(Moments.of(band))
+        scratch.computed(band)
     rows.moments = over_ranks(moments, share, width=rows.like.shape[1])
     return rows
 

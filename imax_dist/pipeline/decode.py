@@ -81,7 +81,7 @@ def decode_whole(model: FlowModel, latents: Latents) -> Float[Tensor, "height wi
 def _decode_rows(plan: RenderPlan, coder: PictureCoder, latents: Latents) -> DecodedPicture | None:
     assert coder.codec is not None
     scratch = coder.scratch
-    rows = coder.codec.decode(latents, coder.mesh, scratch)
+    rows = coder.codec.decode(latents, coder.mesh, scratch, listen=coder.listen)
     failure: ImaxError | None = None
     height = plan.size.height
     store: RowStore | None = None

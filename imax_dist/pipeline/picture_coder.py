@@ -16,6 +16,7 @@ import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 
 from imax_dist.errors import BadConfig
+from imax_dist.events import Listener, ignore
 from imax_dist.geometry import ImageSize
 from imax_dist.models.autoencoder.codec import RowCodec, row_codec
 from imax_dist.models.base import FlowModel
@@ -46,6 +47,8 @@ class PictureCoder:
     """whole, rows or tiled; for a VAE that is not known row by row: whole on rank 0."""
     codec: RowCodec | None
     memory_gib: float | None = None
+    listen: Listener = ignore
+    """Told how far a picture is that goes by rows."""
 
     @classmethod
     def of(cls, plan: RenderPlan, model: FlowModel, ranks: Ranks) -> PictureCoder:
@@ -92,7 +95,9 @@ class PictureCoder:
         """Latents, on every rank, of ``pixels`` (1, 3, h, w) enlarged to the render's size (bicubic)."""
         if self.way == "rows" and self.codec is not None:
             rows = enlarged_rows(pixels.to(self.model.device), self.size, dtype=self.codec.vae.dtype)
-            return self.codec.encode(rows, self.size, mesh=self.mesh, scratch=self.scratch, noise=noise)
+            return self.codec.encode(
+                rows, self.size, mesh=self.mesh, scratch=self.scratch, noise=noise, listen=self.listen
+            )
         size = (self.size.height, self.size.width)
 
         def encode() -> dict[str, Any]:

@@ -98,7 +98,7 @@ def render_with(
         check_guidance_passes(ranks.settings.cfg, model.spec, plan.guidance_scale)
     for sentence in left_out(model.spec) if plan.extrapolates and ranks.topology.is_first else []:
         listen("note", {"text": sentence})
-    coder = PictureCoder.of(plan, model, ranks)
+    coder = dataclasses.replace(PictureCoder.of(plan, model, ranks), listen=listen)
     latents = render_latents(Run(plan, ranks, checkpoints, listen, stop, show_native, guide), coder)
     with stage(listen, "decode"):
         picture = decode(plan, coder, latents)

@@ -10,6 +10,7 @@ import torch
 from ranks import run_ranks
 from tiny_vae import make_tiny_vae
 
+from imax_dist import events
 from imax_dist.geometry import ImageSize
 from imax_dist.models.adapter import LatentScale
 from imax_dist.models.autoencoder.codec import RowCodec, row_codec
@@ -144,3 +145,39 @@ def test_only_a_plain_autoencoder_kl_is_walked() -> None:
 def test_a_plain_forward_of_a_poster_is_known_not_to_fit() -> None:
     codec = RowCodec(make_tiny_vae(attention=False, dtype=torch.float32), SHIFT, SCALE)
     assert codec.whole_bytes(ImageSize(1000, 500)) == 3 * 500_000 * 16 * 4
+
+
+def told(topology: Topology, size: tuple[int, int], limit: int) -> list[list[dict[str, int]]]:
+    """The events of progress of a decode and of an encode on this rank."""
+    small_bands()
+    events.PROGRESS_S = 0.0
+    mesh = single_rank()
+    if topology.world_size > 1:
+        import torch.distributed as dist
+
+        mesh = SequenceMesh(1, topology.world_size, topology.rank, None, dist.group.WORLD, dist.group.WORLD)
+    codec = RowCodec(make_tiny_vae(dtype=torch.float32, attention=True), SHIFT, SCALE)
+    heard: list[list[dict[str, int]]] = [[], []]
+    codec.decode(
+        random_picture(*size, 4, torch.float32), mesh, scratch(limit), listen=lambda _, f: heard[0].append(f)
+    ).close()
+    height, width = 4 * size[0] + 3, 4 * size[1] + 1
+    source = random_picture(height, width, 3, torch.float32)[0].permute(1, 2, 0)
+    codec.encode(
+        lambda top, bottom: source[top:bottom].contiguous(),
+        ImageSize(height=height, width=width), mesh=mesh, scratch=scratch(limit), noise=None,
+        listen=lambda _, f: heard[1].append(f),
+    )  # fmt: skip
+    return heard
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("limit", [0, 1 << 30], ids=["files", "memory"])
+def test_progress_rises_band_by_band_to_exactly_its_total(world: int, limit: int) -> None:
+    """The total is known before the first band."""
+    for rank in run_ranks(world, told, (13, 9), limit):
+        for heard in rank:
+            done = [event["done"] for event in heard]
+            assert len(done) > 20
+            assert done == sorted(set(done))
+            assert {event["total"] for event in heard} == {done[-1]}

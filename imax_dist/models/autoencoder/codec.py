@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from imax_dist.events import Listener, ignore, progress
 from imax_dist.geometry import ImageSize
+from imax_dist.models.autoencoder.elements import decoded_elements, encoded_elements
 from imax_dist.models.autoencoder.walk import decoded, encoded, is_known
 from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.parallel.row_share import RowShare
@@ -50,7 +52,9 @@ class RowCodec:
         return HELD_AT_ONCE * size.area * int(widest) * item
 
     @torch.no_grad()
-    def decode(self, latents: Latents, mesh: SequenceMesh, scratch: Scratch) -> Rows:
+    def decode(
+        self, latents: Latents, mesh: SequenceMesh, scratch: Scratch, *, listen: Listener = ignore
+    ) -> Rows:
         """The picture of (1, C, h, w) ``latents``: this rank's rows of (H, W, 3), about [-1, 1], read once.
 
         Raises CannotWrite if neither memory nor disk can hold the features.
@@ -58,7 +62,8 @@ class RowCodec:
         unscaled = latents.to(self.vae.dtype) / self.scale + self.shift
         rows = unscaled[0].permute(1, 2, 0).contiguous()
         share = RowShare.of(len(rows), rank=mesh.rank, ranks=mesh.size, group=mesh.group)
-        return decoded(self.vae, LazyRows(share, rows[:0], lambda top, bottom: rows[top:bottom]), scratch)
+        counted = scratch.counting(progress(listen, decoded_elements(self.vae, share, rows.shape[1])))
+        return decoded(self.vae, LazyRows(share, rows[:0], lambda top, bottom: rows[top:bottom]), counted)
 
     @torch.no_grad()
     def encode(
@@ -69,6 +74,7 @@ class RowCodec:
         mesh: SequenceMesh,
         scratch: Scratch,
         noise: Latents | None,
+        listen: Listener = ignore,
     ) -> Latents:
         """Latents (1, C, h, w), on every rank, of a picture whose rows are made on demand.
 
@@ -87,7 +93,8 @@ class RowCodec:
             height=height,
         )
         like = torch.empty((0, size.width, 3), dtype=vae.dtype, device=vae.device)
-        rows = encoded(vae, LazyRows(share, like, picture), scratch)
+        counted = scratch.counting(progress(listen, encoded_elements(vae, share, size.width)))
+        rows = encoded(vae, LazyRows(share, like, picture), counted)
         own = rows.read(rows.share.top, rows.share.bottom)
         rows.close()
         parameters = gather(own, rows.share.counts, mesh, dim=0).permute(2, 0, 1).unsqueeze(0)

@@ -134,5 +134,6 @@ def attention(rows: Rows, block: Any, scratch: Scratch) -> StoredRows:
         out = (out + rows.read(top, bottom)) / block.rescale_output_factor
         store.append(out)
         moments = moments.merged(Moments.of(out))
+        scratch.computed(out)
     rows.close()
     return StoredRows(share, store, moments)
