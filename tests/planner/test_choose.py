@@ -199,9 +199,7 @@ def test_where_only_the_vae_is_too_large_a_bound_on_it_is_offered() -> None:
 def test_degrees_that_are_fixed_are_kept_or_refused_with_those_that_divide() -> None:
     choice = choose([flux()], cluster("8xH100"), ulysses=2, ring=2)
     assert choice.chosen.layout.split == Split(2, 2)
-    with pytest.raises(
-        BadValue, match=r"ulysses 5 does not divide the 24 attention heads \(1, 2, 3, 4, 6, 8"
-    ):
+    with pytest.raises(BadValue, match="ulysses 5 does not divide the 24 attention heads") as refused:
         choose([flux()], cluster("8xH100"), ulysses=5)
     assert "nearest plan that works: 4 ranks, ulysses 4" in str(refused.value)
     with pytest.raises(BadValue, match="no room for gangs of ulysses 16: a gang can have 1-8 ranks here"):
