@@ -154,3 +154,17 @@ def test_an_unknown_network_is_taken_for_one_stream_or_refused() -> None:
     with pytest.raises(BadValue, match="the size of a BertModel is not known"):
         encoder_parameters({"architectures": ["BertModel"]})
     assert "FluxTransformer2DModel" in TRANSFORMERS
+
+
+def test_skipped_steps_cost_nothing() -> None:
+    """Of 24 steps, strong asks the network at 14."""
+    from imax_dist.models.blueprint import find_blueprint
+    from imax_dist.pipeline.request import Request
+    from imax_dist.planner.workload import workload_of
+
+    asked = {}
+    for tier in ("none", "strong"):
+        request = Request("a", size="256x256", method={"cache": tier}, steps=24)
+        work = workload_of(request, find_blueprint("embedded"), device="cpu")
+        asked[tier] = sum(part.steps for part in work.extrapolated)
+    assert asked == {"none": 24, "strong": 14}
