@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -45,6 +47,7 @@ VERBS = (
     doctor,
 )
 INTERRUPTED = 130
+READER_GONE = 141
 INTERNAL = 70
 
 
@@ -81,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         code: int = options.run(options)
+        sys.stdout.flush()
     except ImaxError as error:
         _show_where(options)
         if not error.told:
@@ -90,11 +94,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"imax {options.verb}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_gone():
+            return READER_GONE
         _show_where(options)
         kind = type(error).__name__
         print(f"imax {options.verb}: internal error: {kind}: {error} (--debug shows where)", file=sys.stderr)
         return INTERNAL
     return code
+
+
+def _reader_gone() -> bool:
+    """Whether nobody reads stdout any more (``imax ... | head``), no error; the rest goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 
 def _show_where(options: argparse.Namespace) -> None:

@@ -114,3 +114,12 @@ def test_python_gets_render_and_request_from_the_package() -> None:
     assert (imax_dist.render, imax_dist.Request) == (render, Request)
     with pytest.raises(AttributeError, match=r"module 'imax_dist' has no attribute 'rendr'"):
         imax_dist.rendr  # noqa: B018
+
+
+@pytest.mark.parametrize("argument", ["--help", "--json"])
+def test_a_reader_that_leaves_early_is_no_error(argument: str) -> None:
+    """``imax ... | head -1``: nothing on stderr, whether the pipe breaks early or at the last flush."""
+    command = f"{sys.executable} -m imax_dist model list {argument} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.strip() in ("141", "0")
