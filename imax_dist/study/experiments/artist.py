@@ -37,10 +37,10 @@ from imax_dist.study.train.features import patch_features
 from imax_dist.study.train.parts import vae_of
 
 Pixels = npt.NDArray[np.uint8]
-MEASURE_VERSION = 1
+MEASURE_VERSION = 2
 """Raise it when a measure changes: pictures stay, numbers are read again."""
 EYE = "embedded"
-"""The model whose autoencoder is the fixed feature space of the Frechet distance."""
+"""The model whose encoder is the fixed feature space of the Frechet distance."""
 
 
 @dataclass(frozen=True)
@@ -199,13 +199,16 @@ class Artist:
 
     def _true_features(self, cell: Cell, sight: Sight) -> None:
         """The truth's features, once for each scene and size."""
-        path = self.shelf.folder / "truth" / f"{cell.number}-{cell.size}.json"
+        path = _truth(self.shelf, cell)
         if not path.is_file() and sight.truth is not None:
             write_json(path, self._features(sight.truth, cell.number))
 
 
 def true_features(shelf: Shelf, cell: Cell) -> list[list[float]]:
     """What ``Artist`` kept of the truth."""
-    path = shelf.folder / "truth" / f"{cell.number}-{cell.size}.json"
-    found: list[list[float]] = json.loads(path.read_text(encoding="utf-8"))
+    found: list[list[float]] = json.loads(_truth(shelf, cell).read_text(encoding="utf-8"))
     return found
+
+
+def _truth(shelf: Shelf, cell: Cell) -> Path:
+    return shelf.folder / f"truth-{MEASURE_VERSION}" / f"{cell.number}-{cell.size}.json"

@@ -114,7 +114,9 @@ MEASURES: dict[str, Measure] = {
     "speckle": Measure("stray pixels per thousand", "low", "nothing", lambda s: 1000 * speckle(s.picture)),
 }  # fmt: skip
 SECONDS = Measure("CPU seconds of the render", "low", "nothing", lambda _: 0.0)
-FRECHET = Measure("patch Frechet distance to true renders", "low", "scenes", lambda _: 0.0)
+FRECHET = Measure(
+    "patch Frechet distance to true renders in the finest octave", "low", "scenes", lambda _: 0.0
+)
 """Not read from one picture: the runner's clock, and a distance between sets."""
 ALL = {**MEASURES, "frechet": FRECHET, "seconds": SECONDS}
 

@@ -33,9 +33,10 @@ model. `imax study vote DIR` asks one through any OpenAI-compatible endpoint.
 
 {legend}
 
-The patch Frechet distance looks through the embedded model's autoencoder. It sees colour and layout; a plain
-enlargement scores no worse than a render with detail. For detail read `spectrum`, and under a true guide
-`edges` and `placed`. `seconds` are CPU seconds of one thread on a shared machine.
+The patch Frechet distance looks at the finest octave through the embedded model's encoder: an enlargement,
+noise and sharpening are far, other true scenes are near. It does not know whether detail is in the right
+place: under a true guide read `edges` and `placed`. `seconds` are CPU seconds of one thread on a shared
+machine.
 """
 
 

@@ -1,23 +1,41 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
+import numpy.typing as npt
+from PIL import Image
 
 from imax_dist.study.scenes import render, sample_scene
-from imax_dist.study.train.autoencoder import build_autoencoder
 from imax_dist.study.train.features import patch_distance, patch_features
+from imax_dist.study.train.parts import vae_of
+
+SIDE = 192
 
 
-def test_the_distance_is_zero_for_the_truth_and_grows_with_noise() -> None:
-    torch.manual_seed(0)
-    vae = build_autoencoder((8, 8, 16, 16))
-    vae.register_to_config(scaling_factor=10.0, shift_factor=0.0)
-    truth = [render(sample_scene(k), 128, 128) for k in range(8)]
-    noise = np.random.default_rng(0).normal(0, 1, truth[0].shape)
-    far = [
-        patch_distance(vae, [np.clip(p + much * noise, 0, 255).astype(np.uint8) for p in truth], truth)
-        for much in (0, 15, 60)
-    ]
-    assert abs(far[0]) < 1e-6
-    assert far[2] > 2 * far[1] > 1e-3
-    assert patch_features(vae, np.stack(truth)).shape == (8, 32)
+def enlarged(picture: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
+    lanczos = Image.Resampling.LANCZOS
+    small = Image.fromarray(picture).resize((SIDE // factor, SIDE // factor), lanczos)
+    return np.asarray(small.resize((SIDE, SIDE), lanczos))
+
+
+def test_the_distance_sees_detail_that_lacks_is_of_noise_or_overdone_and_no_other_scene() -> None:
+    """Other true scenes are near; an enlargement is far, and farther the less it knows."""
+    vae = vae_of("embedded")
+    truth, others = ([render(sample_scene(first + k), SIDE, SIDE) for k in range(12)] for first in (0, 50))
+    rng = np.random.default_rng(0)
+    halved = [enlarged(p, 2) for p in truth]
+    sets = {
+        "same": truth,
+        "others": others,
+        "halved": halved,
+        "quartered": [enlarged(p, 4) for p in truth],
+        "noisy": [np.clip(p + rng.normal(0, 6, p.shape), 0, 255).astype(np.uint8) for p in truth],
+        "sharpened": [
+            np.clip(2.0 * p - h, 0, 255).astype(np.uint8) for p, h in zip(truth, halved, strict=True)
+        ],
+    }
+    far = {name: patch_distance(vae, pictures, truth) for name, pictures in sets.items()}
+    assert abs(far["same"]) < 1e-6
+    for wrong in ("halved", "noisy", "sharpened"):
+        assert far[wrong] > 1.2 * far["others"], far
+    assert far["quartered"] > 2 * far["halved"], far
+    assert patch_features(vae, np.stack(truth)).shape == (12, 32)
