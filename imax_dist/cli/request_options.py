@@ -11,7 +11,7 @@ REQUEST_FIELDS = (
     "size", "paper", "dpi", "bleed", "landscape",
     "seed", "model", "lora", "preset", "guide", "steps", "native_steps", "dtype",
 )  # fmt: skip
-PARALLEL_FIELDS = ("ulysses", "ring", "engine", "kernel", "quality", "cfg", "text_encoders")
+PARALLEL_FIELDS = ("ulysses", "ring", "engine", "kernel", "quality", "compile", "cfg", "text_encoders")
 
 
 def add_request_options(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +73,7 @@ def add_parallel_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", help="auto (default), torch, xfuser or diffusers")
     parser.add_argument("--kernel", help="attention kernel (default: the fastest exact one, measured)")
     parser.add_argument("--quality", help="exact (default), or draft: lets fp8 and Sage kernels in")
+    parser.add_argument("--compile", help="none (default), or regional: torch.compile, block by block")
     parser.add_argument("--text-encoders", help="device (default), or cpu to save its memory")
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     parser.add_argument(

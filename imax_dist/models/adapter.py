@@ -5,8 +5,9 @@ A new network implements ``embed``, ``position_ids`` and ``predict`` (CONTRIBUTI
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,9 @@ from imax_dist.models.base import Conditioning, ModelSpec, TablesByText, TokenSe
 from imax_dist.models.guidance import Combine, classifier_free
 from imax_dist.models.guidance_passes import Prompt as Prompt
 from imax_dist.models.shares import Shares
+from imax_dist.parallel.engines import AttentionEngine
+from imax_dist.parallel.engines.torch import TorchEngine
+from imax_dist.parallel.mesh import single_rank
 from imax_dist.shapes import Latents, Pixels, PositionIds, RopeTable
 
 
@@ -45,6 +49,8 @@ class Adapter(ABC):
 
     combine: Combine = staticmethod(classifier_free)
     """How predictions with and without the prompt are put together."""
+    wrap_engine: Callable[[AttentionEngine], AttentionEngine] = staticmethod(lambda engine: engine)
+    """Engines go through it before the network sees them; a compiled network hides them from the compiler."""
 
     def __init__(self, spec: ModelSpec, *, transformer: Any, vae: Any, encoders: Any) -> None:
         self.spec = spec
@@ -116,6 +122,7 @@ class Adapter(ABC):
         sequence: TokenSequence,
         guidance_scale: float,
     ) -> Latents:
+        sequence = dataclasses.replace(sequence, engine=self.wrap_engine(sequence.engine))
         distilled = self.spec.guidance == "distilled"
         scale = guidance_scale if distilled else None
 
@@ -157,6 +164,10 @@ class Adapter(ABC):
     def decode_image(self, latents: Latents) -> Pixels:
         pixels: Tensor = self.vae.decode(self.unscaled(latents), return_dict=False)[0]
         return pixels
+
+    def engine_alone(self) -> AttentionEngine:
+        """For tokens that every rank computes by itself, as a refined caption's."""
+        return self.wrap_engine(TorchEngine(single_rank()))
 
     def token_grid(self, x: Latents) -> TokenGrid:
         """The tokens of ``x``."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from imax_dist.errors import BadConfig, MissingInput
-from imax_dist.models.base import ModelSpec
+from imax_dist.models.base import ModelSettings, ModelSpec
 from imax_dist.models.weights import component_config, content_or_name, is_gguf, whole
 
 
@@ -62,7 +62,7 @@ def load_transformer(network: Any, spec: ModelSpec, folder: Path, *, dtype: torc
     """``network`` with the folder's weights. Raises BadConfig where a quantisation cannot be had here."""
     chosen, own = spec.settings.quantize, folder / "transformer"
     if chosen is None:
-        method = component_config(folder, "transformer").get("quantization_config", {}).get("quant_method")
+        method = quantisation_of(spec.settings, folder)
         if method is not None:
             _require(PACKAGES.get(method, method), f"the transformer of {spec.name} is quantised by {method}")
         return whole(network, own, torch_dtype=dtype)
@@ -73,6 +73,15 @@ def load_transformer(network: Any, spec: ModelSpec, folder: Path, *, dtype: torc
     if quantiser.needs_gpu and not torch.accelerator.is_available():
         raise BadConfig(f"quantize {chosen} needs a GPU; on a CPU use torchao-int8 or a .gguf file")
     return whole(network, own, torch_dtype=dtype, quantization_config=quantiser.config(dtype))
+
+
+def quantisation_of(settings: ModelSettings, folder: Path) -> str | None:
+    """How the transformer's weights are quantised: as the settings ask, or as its folder says; None: not."""
+    if settings.quantize is not None:
+        return settings.quantize
+    config = component_config(folder, "transformer", weights=False).get("quantization_config") or {}
+    method: str | None = config.get("quant_method")
+    return method
 
 
 def check_quantisation(spec: ModelSpec) -> None:

@@ -42,6 +42,8 @@ class ParallelSettings:
     """Attention on one device: auto (the fastest exact one, measured) or a name of parallel/kernels."""
     quality: Quality = "exact"
     """draft lets kernels in that round below the tensors' precision (fp8, Sage)."""
+    compile: Literal["none", "regional"] = "none"
+    """regional: the network's blocks compiled one by one with torch.compile; the last bits differ."""
     vae_memory_gib: float | None = None
     """Memory of a rank for the VAE's feature maps; the rest goes to temp files. None: 2, or half a GPU."""
 

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from imax_dist.errors import ImaxError
+from imax_dist.models.compiled import compile_blocks
 from imax_dist.parallel.attention import attend
 from imax_dist.parallel.choose_kernel import Workload, choose_kernel
 from imax_dist.parallel.engines.registry import ENGINES
@@ -166,7 +167,7 @@ def against_bare(bench: Bench) -> Iterator[str]:
         compiled = "not measured: CPU"
         gain = ""
         if bench.device.type == "cuda":
-            bench.model.transformer.compile_repeated_blocks(dynamic=True)
+            compile_blocks(bench.model)
             took = seconds(ours, runs=bench.runs, warm_up=2)
             compiled, gain = f"{took:.3f}", f"{own / took:.2f}"
             uncompile(bench.model)
@@ -176,6 +177,7 @@ def against_bare(bench: Bench) -> Iterator[str]:
 def uncompile(model: RandomFlux) -> None:
     for module in model.transformer.modules():
         module._compiled_call_impl = None
+    del model.wrap_engine
 
 
 def engines_alone(bench: Bench) -> Iterator[str]:

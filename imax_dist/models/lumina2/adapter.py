@@ -16,8 +16,6 @@ from imax_dist.models.lumina2.positions import joint_position_ids
 from imax_dist.models.lumina2.processor import Rotary, Sequences
 from imax_dist.models.patch_row import own_row, whole_image
 from imax_dist.models.shares import Shares
-from imax_dist.parallel.engines.torch import TorchEngine
-from imax_dist.parallel.mesh import single_rank
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Latents, PositionIds, RopeTable, Tokens
 
@@ -95,7 +93,7 @@ class Lumina2Model(Adapter):
         alone = JointLayout(text=(caption.states.shape[1],), image=(0,))
         image_only = JointLayout(text=(0,) * len(layout.image), image=layout.image)
         return Sequences(
-            caption=Rotary(caption.table, TorchEngine(single_rank()), alone),
+            caption=Rotary(caption.table, self.engine_alone(), alone),
             image=Rotary(shares.tables(table)[1], sequence.engine, image_only),
             joint=Rotary(shares.joint_table(table), sequence.engine, layout, sequence.copies.weight),
             own_text=layout.text[sequence.mesh.rank],

@@ -22,8 +22,6 @@ from imax_dist.models.z_image.packing import pack, padding, unpack
 from imax_dist.models.z_image.positions import joint_position_ids, text_position_ids
 from imax_dist.models.z_image.processor import AttentionCall
 from imax_dist.models.z_image.text import encode_text
-from imax_dist.parallel.engines.torch import TorchEngine
-from imax_dist.parallel.mesh import single_rank
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Latents, PositionIds, RopeTable, Tokens
 
@@ -79,7 +77,7 @@ class ZImageModel(Adapter):
         text = self.transformer.cap_embedder(states)
         text = _padded(text, self.transformer.cap_pad_token)
         layout = JointLayout(text=(0,), image=(text.shape[1],))
-        call = AttentionCall(self._trained_table(text.shape[1]), TorchEngine(single_rank()), layout)
+        call = AttentionCall(self._trained_table(text.shape[1]), self.engine_alone(), layout)
         return _through(self.transformer.context_refiner, text, call)
 
     def _trained_table(self, text_tokens: int) -> RopeTable:
