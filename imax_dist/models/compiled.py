@@ -63,8 +63,7 @@ def check_compilable(name: str, device: torch.device) -> None:
             f"({quantisation_of(settings, folder)}), which is not compiled; set compile: none"
         )
     try:
-        trial = torch.compile(lambda x: (x.sin() + 1.0) * x, options={"force_disable_caches": True})
-        trial(torch.ones(33, device=device))
+        torch.compile(lambda x: (x.sin() + 1.0) * x)(torch.ones(33, device=device))
     except (RuntimeError, ImportError, OSError) as error:
         raise BadConfig(
             f"parallel: compile regional: torch cannot compile for {device.type} here "
@@ -73,4 +72,6 @@ def check_compilable(name: str, device: torch.device) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """Of a trace of torch's: what it says first, no longer than a line."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first if len(first) <= 160 else f"{first[:157]}..."
