@@ -152,7 +152,7 @@ from imax_dist.errors import ImaxError
 from imax_dist.models.weights import _download
 for source, revision in (("some/gated", None), ("some/revision", "v9"), ("some/nothing", None)):
     try:
-        _download(source, revision)
+        _download(source, revision, ())
     except ImaxError as error:
         print(error.exit_code, error)
 """
