@@ -80,7 +80,7 @@ def leaves(mapping: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def test_the_list_of_switches_is_complete() -> None:
-    """All but cache (tests/pipeline/test_cached_steps.py) and vae, whose tiles are larger than these pictures."""
+    """All but cache (test_cached_steps.py) and vae, whose tiles are larger than these pictures."""
     assert [*[name for name, _ in SWITCHES], "cache", "vae"] == leaves(to_mapping(Method()))
 
 
