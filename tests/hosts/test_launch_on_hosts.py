@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hosts import Host, hosts, wait_for, why_no_hosts
+from same_picture import same_picture
 from tiny_flux import make_tiny_flux
 
 from imax_dist.cli.main import main
-from imax_dist.output.png import read_pixels, read_recipe
 
 REASON = why_no_hosts()
 pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.skipif(bool(REASON), reason=REASON)]
@@ -70,13 +69,6 @@ def codes(processes: list[subprocess.Popen[bytes]]) -> list[int]:
 
 def told(folder: Path) -> str:
     return "\n".join(path.read_text() for path in sorted(folder.glob("*.log")))
-
-
-def same_picture(one: Path, other: Path, *, ranks: int) -> None:
-    first, second = (read_pixels(path).astype(int) for path in (one, other))
-    assert np.abs(first - second).max() <= 1
-    around = read_recipe(other)["surroundings"]
-    assert around["ulysses"] * around["ring"] == ranks
 
 
 @pytest.mark.parametrize("count", [2, 4])

@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 import yaml
 from hosts import Host, hosts, wait_for, why_no_hosts
+from same_picture import same_picture
 from tiny_flux import make_tiny_flux
 
 from imax_dist.cli.main import main
-from imax_dist.output.png import read_pixels, read_recipe
 
 REASON = why_no_hosts()
 pytestmark = [
@@ -93,13 +92,6 @@ def alone(tiny: Path, out: Path, *, steps: int) -> Path:
     words = ("generate", PROMPT, "--model", tiny, "--size", "144x112", "--steps", steps, "--out", out)
     assert main([str(word) for word in words]) == 0
     return out
-
-
-def same_picture(one: Path, other: Path, *, ranks: int) -> None:
-    first, second = (read_pixels(path).astype(int) for path in (one, other))
-    assert np.abs(first - second).max() <= 1
-    around = read_recipe(other)["surroundings"]
-    assert around["ulysses"] * around["ring"] == ranks
 
 
 @pytest.mark.parametrize("ranks", [2, 4])

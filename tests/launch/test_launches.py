@@ -12,11 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
+from same_picture import same_picture
 from tiny_flux import make_tiny_flux
-
-from imax_dist.output.png import read_pixels, read_recipe
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 PROGRAMS = Path(sys.executable).parent
@@ -106,13 +104,6 @@ def alone(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     code, _, err = finish(start(LAUNCH / "local.sh", *options(tiny, out, "--steps", 40)))
     assert code == 0, err
     return out
-
-
-def same_picture(one: Path, other: Path, *, ranks: int) -> None:
-    first, second = (read_pixels(path).astype(int) for path in (one, other))
-    assert np.abs(first - second).max() <= 1
-    around = read_recipe(other)["surroundings"]
-    assert around["ulysses"] * around["ring"] == ranks
 
 
 def test_two_ranks_of_the_script_are_stopped_and_resumed_to_the_picture_of_one(
