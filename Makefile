@@ -58,6 +58,9 @@ check: lint test
 bench: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.guidance_step
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.step
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.step_cache
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench/adapters.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/bench/weights.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.engines
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.render
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.vae
