@@ -96,7 +96,20 @@ def _normed(norm: Any, states: Heads) -> Heads:
 
 
 def rotate_pairs(x: Tensor, table: RopeTable) -> Tensor:
-    """Rotate neighbouring channels of (B, S, H, D) by the table's (S, D) angles."""
+    """Rotate neighbouring channels of (B, S, H, D) by the table's (S, D) angles.
+
+    As one product of complex numbers: the same bits as ``_rotated_by_parts`` with a third of its traffic.
+    """
+    if torch.compiler.is_compiling():  # which fuses the parts and cannot fuse complex numbers
+        return _rotated_by_parts(x, table)
+    cos, sin = (part[None, :, None, ::2] for part in table)
+    precision = torch.promote_types(x.dtype, torch.float32)
+    pairs = torch.view_as_complex(x.to(precision).unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2).to(x.dtype)
+
+
+def _rotated_by_parts(x: Tensor, table: RopeTable) -> Tensor:
+    """The same written out."""
     cos, sin = (part[None, :, None, :] for part in table)
     real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack([-imaginary, real], dim=-1).flatten(-2)

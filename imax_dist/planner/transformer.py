@@ -50,12 +50,12 @@ class Transformer:
         return 4.0 * queries * keys * self.width * self.blocks
 
 
-TRAFFIC = {"float32": 4 * 80.0, "bfloat16": 2 * 140.0, "float16": 2 * 140.0, "float64": 8 * 80.0}
-"""Counted on diffusers' blocks with our processor (tests/planner/test_transformer_cost.py): 80 passes over
-an N x D tensor in float32; in half precision rotation and norms also convert, 140 passes."""
-HELD = {"float32": 4 * 15.3, "bfloat16": 2 * 18.7, "float16": 2 * 18.7, "float64": 8 * 15.3}
+TRAFFIC = {"float32": 4 * 54.0, "bfloat16": 2 * 97.0, "float16": 2 * 97.0, "float64": 8 * 54.0}
+"""Counted on diffusers' blocks with our processor (tests/planner/test_transformer_cost.py): 54 passes over
+an N x D tensor in float32; in half precision rotation and norms also convert, 97 passes."""
+HELD = {"float32": 4 * 15.3, "bfloat16": 2 * 17.7, "float16": 2 * 17.7, "float64": 8 * 15.3}
 """Counted the same way, at the fullest moment of a single-stream block."""
-DOUBLE_OPERATIONS, SINGLE_OPERATIONS, OTHER_OPERATIONS = 82, 41, 48
+DOUBLE_OPERATIONS, SINGLE_OPERATIONS, OTHER_OPERATIONS = 76, 35, 48
 """Counted the same way, views left out."""
 TIME_CHANNELS = 256
 """Sinusoidal embedding of the time; fixed in diffusers."""

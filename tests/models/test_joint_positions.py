@@ -10,8 +10,10 @@ from imax_dist.geometry import TokenGrid
 from imax_dist.method.rope import base_frequencies, rope_table
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.flux2.positions import joint_position_ids as flux2_ids
+from imax_dist.models.joint_attention import _rotated_by_parts, rotate_pairs
 from imax_dist.models.qwen_image.positions import joint_position_ids as qwen_ids
 from imax_dist.models.z_image.positions import joint_position_ids as z_image_ids
+from imax_dist.shapes import RopeTable
 
 ORIGIN = TextCopies(((0, 0),))
 GRID = TokenGrid(height=5, width=8)
@@ -76,3 +78,16 @@ def test_a_copy_of_qwen_images_prompt_stands_to_its_cell_as_the_prompt_to_its_im
     for text, (row, column) in zip(texts, copies.offsets, strict=True):
         cell = image[row : row + 4, column : column + 6].reshape(-1, 3)
         assert torch.equal(cell - text[0], trained[3:] - trained[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_rotation_as_complex_numbers_has_the_bits_of_the_parts(
+    dtype: torch.dtype, rng: torch.Generator
+) -> None:
+    """Lengths that no vector register divides, a table with an attention factor, heads cut from a product."""
+    ids = torch.randint(0, 300, (37, 3), generator=rng).double()
+    table = rope_table(ids, [base_frequencies(dim, 10_000.0) for dim in AXES])
+    precision = torch.promote_types(dtype, torch.float32)
+    table = RopeTable(*(1.3 * part.to(precision) for part in table))
+    x = torch.randn(1, 37, 3 * 5 * 16, generator=rng).to(dtype).chunk(3, dim=-1)[1].unflatten(-1, (5, 16))
+    assert torch.equal(rotate_pairs(x, table), _rotated_by_parts(x, table))
