@@ -49,8 +49,10 @@ def compile_blocks(model: Any, *, backend: str = "inductor") -> None:
     blocks = blocks_of(model.transformer)
     if not blocks:
         raise BadConfig(f"parallel: compile regional: model {model.spec.name} has no list of blocks")
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, VERSIONS)
     for block in blocks:
-        block.compile(backend=backend, dynamic=True, recompile_limit=VERSIONS)
+        block.compile(backend=backend, dynamic=True)
     model.wrap_engine = Untraced
 
 

@@ -74,6 +74,8 @@ def load(name: str, how: Loading) -> FlowModel:
     kind = how.dtype or getattr(settings.dtype, "cuda" if how.device.type == "cuda" else "cpu")
     if kind not in DTYPES:
         raise BadConfig(f"dtype {kind!r} is not known; choose {', '.join(DTYPES)}")
+    if kind == "float32" and how.device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # else convolutions round factors to 10 bits (DECISIONS 59)
     try:
         model = architecture_of(name, folder).load(
             spec, folder, device=how.device, dtype=DTYPES[kind], text=how.text

@@ -10,20 +10,18 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from imax_dist.parallel.attention import PartialAttention, attend_partially, merge
-from imax_dist.parallel.kernels import KERNELS, Kernel
 from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.parallel.ring import rotate
 from imax_dist.parallel.row_share import RowShare
 from imax_dist.parallel.sequence import split_lengths
+from imax_dist.parallel.wide_heads import wide_kernel
 from imax_dist.shapes import Heads
 
 QUERY_ELEMENTS = 1 << 27
 KEY_ELEMENTS = 1 << 28
-WIDEST_FLASH = 256
 
 
 class Projections(NamedTuple):
@@ -64,9 +62,3 @@ def frame_attention(
         if query is not None and merged is not None:
             yield top, top + rows, merged.output.to(query.dtype)
             top += rows
-
-
-def wide_kernel(query: Heads) -> Kernel | None:
-    """On GPUs, flash kernels end at heads of 256 channels and a VAE has one of 512; None: the default."""
-    wide = query.is_cuda and query.shape[-1] > WIDEST_FLASH and query.dtype != torch.float64
-    return KERNELS["efficient"] if wide else None

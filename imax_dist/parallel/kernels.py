@@ -100,7 +100,10 @@ def flash3_fp8(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def sage(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """SageAttention: eight-bit queries and keys."""
     attend = importlib.import_module("sageattention").sageattn
-    output, log_sum_exp = attend(q, k, v, tensor_layout="HND", is_causal=False, return_lse=True)
+    found = attend(q, k, v, tensor_layout="HND", is_causal=False, return_lse=True)
+    if not isinstance(found, tuple):
+        raise BadConfig("parallel: kernel sage needs sageattention 2 or newer: 1 returns no log-sum-exp")
+    output, log_sum_exp = found
     return output, log_sum_exp
 
 

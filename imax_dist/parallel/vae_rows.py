@@ -21,7 +21,8 @@ from imax_dist.parallel.row_store import RowStore, Scratch, row_bytes
 
 REACH = 2
 """Rows beyond its own that a rank holds: two 3 x 3 convolutions in a row."""
-BAND_BYTES = 4 << 20
+BAND_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+"""About what is worked on at a time: on a CPU within its caches, on a GPU enough to fill it."""
 FEWEST_ROWS = 16
 
 
@@ -110,7 +111,7 @@ class StoredRows(Rows):
 
 def bands(share: RowShare, like: Tensor) -> Iterator[tuple[int, int]]:
     """This rank's rows, a few at a time."""
-    step = max(FEWEST_ROWS, BAND_BYTES // row_bytes(like))
+    step = max(FEWEST_ROWS, BAND_BYTES[like.device.type] // row_bytes(like))
     for top in range(share.top, share.bottom, step):
         yield top, min(top + step, share.bottom)
 

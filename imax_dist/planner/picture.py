@@ -53,8 +53,13 @@ def half_bytes(work: Workload, half: str, split: Split, cluster: Cluster) -> flo
     if goes_whole(work, work.latents, split, device):
         pixels = 2 * 3 * 4.0 * vae.factor**2 * work.latents if host else 0.0
         return WHOLE_MAPS * work.element * vae.fullest(half, work.latents) + pixels
-    picture = Picture(work.latents, columns(work), split.ranks, work.element)
+    picture = Picture(work.latents, columns(work), split.ranks, work.element, band_of(device))
     return rows_bytes(vae, half, picture, limit=map_room(work, device), pixels_here=host)
+
+
+def band_of(device: Hardware) -> int:
+    """Bytes of a map that a rank works on at a time."""
+    return BAND_BYTES["cuda" if device.kind == "gpu" else "cpu"]
 
 
 def columns(work: Workload) -> float:
@@ -76,7 +81,7 @@ def vae_time(work: Workload, half: str, latents: float, *, split: Split, cluster
         for channels in (layer.inputs, layer.outputs) if layer.kernel > 1 else (layer.outputs,):
             size = work.element * channels * layer.scale**2 * latents / split.ranks
             written = (WRITES if layer.kernel > 1 else 1) * size
-            at = size if whole else min(size, BAND_BYTES)
+            at = size if whole else min(size, band_of(device))
             kernels += 2 * written / device.memory_bandwidth.at(at / MIB)
     kernels += _attention_time(work, latents, device) / split.ranks
     return kernels + starting(device, vae.operations(half), kernels)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from imax_dist.parallel.frame_attention import KEY_ELEMENTS, QUERY_ELEMENTS
 from imax_dist.parallel.row_store import SEGMENT_BYTES
-from imax_dist.parallel.vae_rows import BAND_BYTES, FEWEST_ROWS
+from imax_dist.parallel.vae_rows import FEWEST_ROWS
 from imax_dist.planner.autoencoder import Autoencoder
 
 WORKING = 3.0
@@ -48,12 +48,13 @@ class Room:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image on its way through one half: latent pixels and their columns, ranks, bytes a number."""
+    """An image on its way through one half: latent pixels, columns, ranks, bytes a number and a band."""
 
     latents: float
     columns: float
     ranks: int
     element: int
+    band: int
 
     def map_bytes(self, channels: int, scale: int) -> float:
         """A rank's rows of a map; ``scale`` is its side in latent pixels' sides."""
@@ -62,7 +63,7 @@ class Picture:
     def band_bytes(self, channels: int, scale: int) -> float:
         """The rows of it that are worked on at a time."""
         row = self.element * channels * scale * self.columns
-        return min(max(FEWEST_ROWS, BAND_BYTES // row) * row, self.map_bytes(channels, scale))
+        return min(max(FEWEST_ROWS, self.band // row) * row, self.map_bytes(channels, scale))
 
 
 def rows_bytes(vae: Autoencoder, half: str, picture: Picture, *, limit: float, pixels_here: bool) -> float:

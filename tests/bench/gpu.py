@@ -31,6 +31,7 @@ from imax_dist.parallel.topology import Topology, pick_device
 from imax_dist.pipeline.ranks import ParallelSettings, join_for
 from imax_dist.pipeline.render import render_with
 from imax_dist.pipeline.request import Request
+from tests.bench import gpu_detail
 from tests.bench.flux_shape import (
     FLUX_DEV,
     TINY,
@@ -95,7 +96,7 @@ def roofline(bench: Bench) -> Iterator[str]:
         try:
             verify(kernel, bench.device, bench.dtype, head_dim=bench.shape.head_dim)
             took = seconds(lambda run=kernel.run: run(q, k, v), runs=5)  # type: ignore[misc]
-        except (ImaxError, RuntimeError, ImportError, TypeError) as error:
+        except (ImaxError, RuntimeError, ImportError, TypeError, AssertionError) as error:
             yield f"| attention, {kernel.name} | refused | {str(error).splitlines()[0][:90]} |"
             continue
         rate = 4.0 * tokens**2 * bench.shape.width / took
@@ -196,6 +197,21 @@ def engines_alone(bench: Bench) -> Iterator[str]:
         yield f"| {name} | {took:.3f} | {took / base:.3f} |"
 
 
+def profile_of_a_step(bench: Bench) -> Iterator[str]:
+    """The second size, with the kernel that was chosen."""
+    work = Workload(bench.shape.heads, bench.shape.head_dim, bench.dtype)
+    choice = choose_kernel("auto", "exact", bench.topology, work)
+    mesh = SequenceMesh(ulysses=1, ring=1, rank=0)
+    step = Step.at(bench.model, bench.sizes[1])
+    yield f"one step at {bench.sizes[1]}, attention kernel {choice.name}\n"
+    call = step.ours(ENGINES["torch"](mesh, kernel=choice.kernel), mesh)
+    yield from gpu_detail.profiled(call, bench.device)
+
+
+def wide_head(bench: Bench) -> Iterator[str]:
+    yield from gpu_detail.wide_head(bench.device, bench.dtype)
+
+
 def shared_gpu(bench: Bench) -> Iterator[str]:
     """Two gloo ranks on the one device: do Ulysses and ring equal one rank there?"""
     yield "| mesh | largest difference to one rank |\n|---|---|"
@@ -207,10 +223,14 @@ def shared_gpu(bench: Bench) -> Iterator[str]:
         ranks = [context.Process(target=parity, args=each, daemon=True) for each in arguments]
         for rank in ranks:
             rank.start()
+        over = time.monotonic() + 60
+        while time.monotonic() < over and all(rank.is_alive() for rank in ranks):
+            time.sleep(0.1)
         for rank in ranks:
-            rank.join(timeout=60)
+            rank.join(timeout=2)
             rank.kill()
-        found = "no answer within 60 s" if answers.empty() else answers.get()
+        codes = [rank.exitcode for rank in ranks]
+        found = f"no answer, exit codes {codes}" if answers.empty() else answers.get()
         yield f"| ulysses {ulysses} x ring {ring} | {found} |"
 
 
@@ -230,7 +250,7 @@ def parity(rank: int, port: int, device: str, degrees: tuple[int, int], answers:
         output = TorchEngine(mesh)(*own, layout=layout)
         image = gather(output[:, layout.text[rank] :], layout.image, mesh, dim=1)
         found = f"{(image - attend(*qkv)[:, 7:]).abs().max().item():.1e}"
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, NotImplementedError) as error:
         found = f"failed: {str(error).splitlines()[0][:90]}"
     if rank == 0:
         answers.put(found)
@@ -282,17 +302,21 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[str]]] = {
     "Roofline and kernels": roofline,
     "One step": steps,
     "Against a bare diffusers transformer": against_bare,
+    "Kernels of a step": profile_of_a_step,
+    "A head of 512 channels": wide_head,
     "Engines on one rank": engines_alone,
     "Two ranks on one device": shared_gpu,
     "Whole job": whole_job,
-    "VAE decode": vae,
     "Largest step": largest_step,
+    "VAE decode": vae,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Benchmarks of one GPU; prints Markdown tables.")
     parser.add_argument("--tiny", action="store_true", help="a small shape on the CPU: does the script work?")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="TITLE", help="these sections")
+    parser.add_argument("--sizes", nargs="+", metavar="WxH", help="four or more, in place of 1024 to 8192 px")
     parser.add_argument("--limit", type=float, default=LIMIT_S, metavar="SECONDS")
     options = parser.parse_args(arguments)
     if not options.tiny and not torch.cuda.is_available():
@@ -302,9 +326,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shape, dtype = (TINY, torch.float32) if options.tiny else (FLUX_DEV, torch.bfloat16)
     big = tuple(f"{side}x{side}" for side in (1024, 2048, 4096, 8192))
     sizes = ("64x64", "96x96", "128x128", "160x160") if options.tiny else big
+    sizes = tuple(options.sizes or sizes)
     bench = Bench(shape, pick_device("cpu" if options.tiny else "auto"), dtype, sizes, deadline)
     failures = 0
-    for title, section in SECTIONS.items():
+    titles = SECTIONS if options.only is None else dict.fromkeys([next(iter(SECTIONS)), *options.only])
+    for title in titles:
+        section = SECTIONS[title]
+        began = time.monotonic()
         print(f"\n### {title}\n", flush=True)
         if time.monotonic() > deadline:
             print(NOT_MEASURED, flush=True)
@@ -315,6 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ImaxError, RuntimeError) as error:
             failures += 1
             print(f"failed: {type(error).__name__}: {str(error).splitlines()[0][:160]}", flush=True)
+        print(f"\n({time.monotonic() - began:.0f} s)", flush=True)
     return 1 if failures else 0
 
 

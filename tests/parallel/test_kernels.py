@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from imax_dist.errors import BadConfig
 from imax_dist.parallel import choose_kernel as choosing
+from imax_dist.parallel import wide_heads
 from imax_dist.parallel.choose_kernel import Workload, choose_kernel
 from imax_dist.parallel.engines.padded import BlockAttention, padded
 from imax_dist.parallel.engines.registry import ENGINES
@@ -174,3 +177,25 @@ def test_a_cpu_measures_nothing_and_a_kernel_can_be_timed() -> None:
     assert choose_kernel("auto", "exact", ALONE, WORK).sentence() == "attention kernel cpu"
     assert choosing._time(KERNELS["cpu"], CPU, Workload(1, 8, torch.float32)) > 0
     assert default_run("cpu", torch.bfloat16) is cpu_flash
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float64, 1e-12), (torch.bfloat16, 2e-2)], ids=str)
+def test_products_by_blocks_are_attention_with_its_log_sum_exp(
+    dtype: torch.dtype, allowed: float, monkeypatch: pytest.MonkeyPatch, rng: torch.Generator
+) -> None:
+    """Peaked logits, lengths that no block divides, and a last block of one query."""
+    monkeypatch.setattr(wide_heads, "LOGITS", 2 * 3 * 29 * 7)
+    q, k, v = (torch.randn(2, 3, length, 16, generator=rng).to(dtype) for length in (36, 29, 29))
+    q = 6.0 * q
+    expected = plain(q.double(), k.double(), v.double())
+    for own, right in zip(wide_heads.products(q, k, v), expected, strict=True):
+        assert (own.double() - right).abs().max() < allowed
+
+
+def test_a_sage_without_a_log_sum_exp_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sageattention 1, which an index gives for the plain name, takes ``return_lse`` and ignores it."""
+    old = SimpleNamespace(sageattn=lambda *given, **_: given[0])
+    monkeypatch.setitem(sys.modules, "sageattention", old)
+    x = torch.zeros(2, 1, 4, 64)
+    with pytest.raises(BadConfig, match="needs sageattention 2 or newer"):
+        KERNELS["sage"].run(x, x, x)

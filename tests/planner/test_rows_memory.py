@@ -15,6 +15,7 @@ from imax_dist.models.blueprint import find_blueprint
 from imax_dist.models.load import load_model
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.parallel.row_store import Scratch, Tier
+from imax_dist.parallel.vae_rows import BAND_BYTES
 from imax_dist.pipeline.request import Request
 from imax_dist.planner.autoencoder import autoencoder_of
 from imax_dist.planner.choose import choose
@@ -66,7 +67,13 @@ def really_used(codec: RowCodec, half: str, limit: int) -> int:
 @pytest.mark.parametrize("kib", [10_000, 2_500, 1_300, 900, 400, 1])
 def test_the_walk_uses_what_the_code_uses(codec: RowCodec, half: str, kib: int) -> None:
     vae = autoencoder_of(find_blueprint("embedded").configs["vae"])
-    room = walk(vae, half, Picture(HEIGHT * WIDTH, WIDTH, 1, 4), limit=1024 * kib, pixels_here=False)
+    room = walk(
+        vae,
+        half,
+        Picture(HEIGHT * WIDTH, WIDTH, 1, 4, BAND_BYTES["cpu"]),
+        limit=1024 * kib,
+        pixels_here=False,
+    )
     assert room.most_used == really_used(codec, half, 1024 * kib)
 
 
