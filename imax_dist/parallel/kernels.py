@@ -41,7 +41,11 @@ class Kernel(NamedTuple):
 
     @property
     def installed(self) -> bool:
-        return self.module is None or find_spec(self.module) is not None
+        """Whether that package is there, and the part of it that is meant."""
+        try:
+            return self.module is None or find_spec(self.module) is not None
+        except ModuleNotFoundError:  # not even what the module is a part of
+            return False
 
 
 def cpu_flash(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,6 +85,13 @@ def flash3(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return output.transpose(1, 2), log_sum_exp
 
 
+def flash4(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """FlashAttention-4 (package flash-attn-4), Hopper and Blackwell; compiled when first called."""
+    attend = importlib.import_module("flash_attn.cute").flash_attn_func
+    output, log_sum_exp = attend(*(x.transpose(1, 2) for x in (q, k, v)), return_lse=True)
+    return output.transpose(1, 2), log_sum_exp
+
+
 def flash3_fp8(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """FlashAttention-3 on eight-bit floats, one scale a tensor and head."""
     attend = importlib.import_module("flash_attn_interface").flash_attn_func
@@ -112,6 +123,7 @@ KERNELS = {
     for kernel in (
         Kernel("cpu", cpu_flash, "cpu", EVERY),
         Kernel("flash3", flash3, "cuda", HALVES, module="flash_attn_interface"),
+        Kernel("flash4", flash4, "cuda", HALVES, module="flash_attn.cute"),
         Kernel("cudnn", cudnn, "cuda", HALVES),
         Kernel("flash", flash, "cuda", HALVES),
         Kernel("efficient", efficient, "cuda", (torch.float32,)),

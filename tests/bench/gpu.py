@@ -257,22 +257,13 @@ def parity(rank: int, port: int, device: str, degrees: tuple[int, int], answers:
 
 
 def vae(bench: Bench) -> Iterator[str]:
-    """Decode of whole pictures, as the VAE does it and in fewer bytes."""
-    yield "| size | decode, s | peak, GiB |\n|---|---|---|"
+    """Decodes of the two largest sizes: as diffusers does it, and by rows."""
+    yield gpu_detail.DECODE_HEADING
     for size in bench.sizes[-2:]:
-        if time.monotonic() > bench.deadline - 60:
-            yield f"| {size} | {NOT_MEASURED} | |"
+        if time.monotonic() > bench.deadline - 30:
+            yield f"| {size} | {NOT_MEASURED} | | | |"
             continue
-        side = int(size.split("x")[0]) // 8
-        latents = torch.randn(1, 16, side, side, device=bench.device, dtype=bench.dtype)
-        if bench.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        try:
-            took = seconds(lambda x=latents: bench.model.decode_image(x), runs=1, warm_up=0)  # type: ignore[misc]
-        except (ImaxError, RuntimeError) as error:
-            yield f"| {size} | failed: {str(error).splitlines()[0][:90]} | |"
-            continue
-        yield f"| {size} | {took:.2f} | {peak_of(bench)} |"
+        yield from gpu_detail.decodes(bench.model, int(size.split("x")[0]) // 8)
 
 
 def whole_job(bench: Bench) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,8 +11,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from imax_dist.models.autoencoder.codec import row_codec
 from imax_dist.parallel.kernels import KERNELS
+from imax_dist.parallel.mesh import single_rank
+from imax_dist.parallel.topology import Topology
 from imax_dist.parallel.wide_heads import PRODUCTS
+from imax_dist.pipeline.decode import in_rank_order
+from imax_dist.pipeline.picture_coder import scratch
 from tests.bench.flux_shape import seconds, wait
 
 CLASSES = {
@@ -81,3 +87,45 @@ def wide_head(device: torch.device, dtype: torch.dtype) -> Iterator[str]:
             error_ = ((own - part).norm() / part.norm()).item()
             rate = 4.0 * tokens**2 * 512 / took / 1e12
             yield f"| {tokens} | {name} | {1e3 * took:.1f} | {rate:.1f} | {error_:.1e} |"
+
+
+DECODE_HEADING = "| size | way | s | peak, GiB | difference to diffusers, rms |\n|---|---|---|---|---|"
+
+
+@torch.no_grad()
+def decodes(model: Any, side: int) -> Iterator[str]:
+    """A decode of ``side`` x ``side`` random latents, whole and by rows; pixels go to the host."""
+    latents = torch.randn(1, 16, side, side, device=model.device, dtype=model.dtype)
+    whole: torch.Tensor | None = None
+    for name, way in (("whole (diffusers)", _whole), ("rows", _by_rows), ("rows, 8 GiB of maps", _in_eight)):
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        started = time.perf_counter()
+        try:
+            found = way(model, latents)
+        except RuntimeError as error:
+            yield f"| {8 * side}x{8 * side} | {name} | failed: {str(error).splitlines()[0][:80]} | | |"
+            continue
+        took = time.perf_counter() - started
+        apart = "-" if whole is None else f"{(found - whole).square().mean().sqrt().item():.1e}"
+        whole = found if name.startswith("whole") else whole
+        peak = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if model.device.type == "cuda" else "-"
+        yield f"| {8 * side}x{8 * side} | {name} | {took:.2f} | {peak} | {apart} |"
+
+
+def _whole(model: Any, latents: torch.Tensor) -> torch.Tensor:
+    return model.decode_image(latents)[0].permute(1, 2, 0).float().cpu()  # type: ignore[no-any-return]
+
+
+def _by_rows(model: Any, latents: torch.Tensor, gib: float | None = None) -> torch.Tensor:
+    codec = row_codec(model)
+    assert codec is not None
+    rows = codec.decode(latents, single_rank(), scratch(Topology(0, 1, 0, "bench", model.device), gib))
+    bands = [band.float().cpu() for _, band in in_rank_order(rows, 0)]
+    rows.close()
+    return torch.cat(bands)
+
+
+def _in_eight(model: Any, latents: torch.Tensor) -> torch.Tensor:
+    return _by_rows(model, latents, 8.0)
