@@ -35,6 +35,8 @@ class Rows(ABC):
     share: RowShare
     like: Tensor
     moments: Moments | None = None
+    widest: int = 0
+    """Bytes of a row of the map this one is made of, where that is wider: it decides how high a band is."""
 
     @abstractmethod
     def read(self, top: int, bottom: int) -> Tensor:
@@ -60,8 +62,9 @@ class LazyRows(Rows):
         *,
         forgets: Callable[[int], None] | None = None,
         closes: tuple[Rows, ...] = (),
+        widest: int = 0,
     ) -> None:
-        self.share, self.like = share, like
+        self.share, self.like, self.widest = share, like, widest
         self._make, self._forgets, self._closes = make, forgets, closes
 
     def read(self, top: int, bottom: int) -> Tensor:
@@ -109,9 +112,10 @@ class StoredRows(Rows):
         return self._store.read(top - self.share.top, bottom - self.share.top)
 
 
-def bands(share: RowShare, like: Tensor) -> Iterator[tuple[int, int]]:
-    """This rank's rows, a few at a time."""
-    step = max(FEWEST_ROWS, BAND_BYTES[like.device.type] // row_bytes(like))
+def bands(rows: Rows, share: RowShare | None = None) -> Iterator[tuple[int, int]]:
+    """This rank's rows, or those of another rank's ``share``, a few at a time."""
+    share = rows.share if share is None else share
+    step = max(FEWEST_ROWS, BAND_BYTES[rows.like.device.type] // max(row_bytes(rows.like), rows.widest))
     for top in range(share.top, share.bottom, step):
         yield top, min(top + step, share.bottom)
 
@@ -123,7 +127,7 @@ def keep(rows: Rows, scratch: Scratch) -> StoredRows:
     moments = Moments.none(rows.like.shape[2], rows.like.device)
     failure: ImaxError | None = None
     try:
-        for top, bottom in bands(share, rows.like):
+        for top, bottom in bands(rows):
             band = rows.read(top, bottom)
             store.append(band)
             moments = moments.merged(Moments.of(band))
@@ -144,7 +148,7 @@ def settle(rows: Rows, scratch: Scratch, *, reserve: int = 0) -> Rows:
     if scratch.tier_for(share.most * row_bytes(rows.like) + reserve) is not None:
         return keep(rows, scratch)
     moments = Moments.none(rows.like.shape[2], rows.like.device)
-    for top, bottom in bands(share, rows.like):
+    for top, bottom in bands(rows):
         band = rows.read(top, bottom)
         moments = moments.merged(Moments.of(band))
         scratch.computed(band)

@@ -109,7 +109,7 @@ def in_rank_order(rows: Rows, rank: int) -> Iterator[tuple[int, Tensor]]:
     """On rank 0 (top, band) of all ranks from the top down; on others of their own, as they send them."""
     for sender in range(rows.share.ranks):
         share: RowShare = replace(rows.share, rank=sender)
-        for top, bottom in bands(share, rows.like):
+        for top, bottom in bands(rows, share):
             if rank == sender:
                 band = rows.read(top, bottom)
                 rows.forget(bottom)

@@ -7,7 +7,7 @@ from math import sqrt
 from imax_dist.geometry import ImageSize
 from imax_dist.models.autoencoder.codec import HELD_AT_ONCE
 from imax_dist.parallel.vae_rows import BAND_BYTES
-from imax_dist.pipeline.picture_coder import CPU_GIB, GPU_SHARE
+from imax_dist.pipeline.picture_coder import CPU_GIB, GPU_SHARE, WHOLE_BYTES
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.hardware import Hardware
 from imax_dist.planner.rows import Picture, rows_bytes
@@ -33,11 +33,11 @@ def map_room(work: Workload, device: Hardware) -> float:
 
 
 def goes_whole(work: Workload, latents: float, split: Split, device: Hardware) -> bool:
-    """The rule of pipeline/picture_coder: one rank, and three maps of the widest layer fit."""
+    """The rule of pipeline/picture_coder: one rank, and three maps of the widest layer are small."""
     vae = work.network.autoencoder
     widest = max(vae.channels[:2])
     needed = HELD_AT_ONCE * vae.factor**2 * latents * widest * work.element
-    return split.ranks == 1 and needed <= map_room(work, device)
+    return split.ranks == 1 and needed <= min(WHOLE_BYTES, map_room(work, device))
 
 
 def vae_bytes(work: Workload, split: Split, cluster: Cluster) -> float:

@@ -8,11 +8,12 @@ shape, which shows that the script works and measures nothing worth keeping.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -64,11 +65,14 @@ class Bench:
     sizes: tuple[str, ...]
     deadline: float
     model: RandomFlux = field(init=False)
+    part: RandomFlux = field(init=False)
+    """One double- and two single-stream blocks, a nineteenth of FLUX.1's network: for steps that take long."""
     rates: dict[str, float] = field(default_factory=dict)
     """Measured FLOP/s of a matrix product and of the attention kernel."""
 
     def __post_init__(self) -> None:
         self.model = make_model(self.shape, self.device, self.dtype)
+        self.part = make_model(replace(self.shape, double=1, single=2), self.device, self.dtype)
 
     @property
     def topology(self) -> Topology:
@@ -115,30 +119,32 @@ def steps(bench: Bench) -> Iterator[str]:
     choice = choose_kernel("auto", "exact", bench.topology, work)
     yield f"{choice.sentence()}\n"
     yield STEP_HEADING
-    for size in bench.sizes[:-1]:
+    for size in bench.sizes[:2]:
         for copies, odd in (("none", False), ("none", True), ("grid", False), ("shared", False)):
             yield step_row(bench, Step.at(bench.model, size, copies=copies, odd=odd), choice.kernel)
 
 
-def largest_step(bench: Bench) -> Iterator[str]:
-    """One step at the largest size, without a warm-up: on an H100 it takes more than a minute."""
-    size = bench.sizes[-1]
-    if time.monotonic() > bench.deadline - 120 and bench.device.type == "cuda":
-        yield f"{size}: {NOT_MEASURED}"
-        return
+def large_steps(bench: Bench) -> Iterator[str]:
+    """Steps of the larger sizes through a few blocks only, times as many as there are."""
     work = Workload(bench.shape.heads, bench.shape.head_dim, bench.dtype)
     choice = choose_kernel("auto", "exact", bench.topology, work)
+    parts = bench.shape.blocks // 3
+    yield f"3 of {bench.shape.blocks} blocks were run; seconds are {parts} times theirs, the peak is theirs\n"
     yield STEP_HEADING
-    yield step_row(bench, Step.at(bench.model, size), choice.kernel)
+    for size in bench.sizes[2:]:
+        kinds = (("none", False), ("none", True), ("grid", False), ("shared", False))
+        for copies, odd in kinds[: 1 if size == bench.sizes[-1] else None]:
+            step = Step.at(bench.part, size, copies=copies, odd=odd)
+            yield step_row(bench, step, choice.kernel, parts=parts)
 
 
-def step_row(bench: Bench, step: Step, kernel: Any) -> str:
+def step_row(bench: Bench, step: Step, kernel: Any, *, parts: int = 1) -> str:
     if bench.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     mesh = SequenceMesh(ulysses=1, ring=1, rank=0)
-    once = step.plan.render_size.height >= 4096
-    runs, warm_up = (1, 0) if once else (bench.runs, 1)
+    runs, warm_up = (1, 1) if parts > 1 else (bench.runs, 1)
     took = seconds(step.ours(ENGINES["torch"](mesh, kernel=kernel), mesh), runs=runs, warm_up=warm_up)
+    took *= parts
     linear, attention = step_flops(bench.shape, sum(step.tokens))
     ideal = linear / bench.rates["linear"] + attention / bench.rates["attention"]
     odd = step.x.shape[2] != step.plan.grid.height
@@ -202,10 +208,13 @@ def profile_of_a_step(bench: Bench) -> Iterator[str]:
     work = Workload(bench.shape.heads, bench.shape.head_dim, bench.dtype)
     choice = choose_kernel("auto", "exact", bench.topology, work)
     mesh = SequenceMesh(ulysses=1, ring=1, rank=0)
-    step = Step.at(bench.model, bench.sizes[1])
-    yield f"one step at {bench.sizes[1]}, attention kernel {choice.name}\n"
-    call = step.ours(ENGINES["torch"](mesh, kernel=choice.kernel), mesh)
-    yield from gpu_detail.profiled(call, bench.device)
+    for odd in (False, True):
+        step = Step.at(bench.model, bench.sizes[1], odd=odd)
+        grid = "odd" if odd else "even"
+        yield f"one step at {bench.sizes[1]}, {grid} grid, attention kernel {choice.name}\n"
+        call = step.ours(ENGINES["torch"](mesh, kernel=choice.kernel), mesh)
+        yield from gpu_detail.profiled(call, bench.device)
+        yield ""
 
 
 def wide_head(bench: Bench) -> Iterator[str]:
@@ -271,8 +280,13 @@ def whole_job(bench: Bench) -> Iterator[str]:
     size = bench.sizes[-2]
     count = 30 if bench.device.type == "cuda" else 2
     stages: dict[str, float] = {}
+    ends: list[float] = []
 
     def listen(name: str, fields: dict[str, Any]) -> None:
+        if name == "step":
+            wait()
+            ends.append(time.perf_counter())
+            print(f"{len(ends)}: {ends[-1] - started:.2f} s", file=sys.stderr, flush=True)
         if name == "stage.done":
             stages[fields["stage"]] = fields["seconds"]
 
@@ -286,6 +300,9 @@ def whole_job(bench: Bench) -> Iterator[str]:
     yield "| stage | s |\n|---|---|"
     for stage, took in stages.items():
         yield f"| {stage} | {took:.2f} |"
+    steps_ = [after - before for before, after in itertools.pairwise(ends[-count:])]
+    yield f"| a step of the target size, even and odd grids | {min(steps_):.3f} to {max(steps_):.3f} |"
+    yield f"| peak, GiB | {peak_of(bench)} |"
     yield f"| whole job | {time.perf_counter() - started:.2f} |"
 
 
@@ -297,9 +314,9 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[str]]] = {
     "A head of 512 channels": wide_head,
     "Engines on one rank": engines_alone,
     "Two ranks on one device": shared_gpu,
-    "Whole job": whole_job,
-    "Largest step": largest_step,
+    "Steps of larger pictures": large_steps,
     "VAE decode": vae,
+    "Whole job": whole_job,
 }
 
 

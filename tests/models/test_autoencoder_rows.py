@@ -147,6 +147,19 @@ def test_a_plain_forward_of_a_poster_is_known_not_to_fit() -> None:
     assert codec.whole_bytes(ImageSize(1000, 500)) == 3 * 500_000 * 16 * 4
 
 
+def test_a_band_of_three_channels_is_no_higher_than_the_map_it_is_made_of_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the last convolution would read the whole of the widest map at once."""
+    monkeypatch.setattr(vae_rows, "BAND_BYTES", {"cpu": 40 * 8 * 36 * 10})
+    codec = RowCodec(make_tiny_vae(attention=False, dtype=torch.float64), SHIFT, SCALE)
+    rows = codec.decode(random_picture(20, 9, 4, torch.float64), single_rank(), scratch(1 << 30))
+    heights = [bottom - top for top, bottom in vae_rows.bands(rows)]
+    rows.close()
+    assert rows.like.shape[1:] == (36, 3)
+    assert max(heights) == 50  # of 8 channels: 40 x 10 / 8
+
+
 def told(topology: Topology, size: tuple[int, int], limit: int) -> list[list[dict[str, int]]]:
     """The events of progress of a decode and of an encode on this rank."""
     small_bands()

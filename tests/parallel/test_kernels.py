@@ -173,6 +173,13 @@ def test_the_fastest_right_kernel_is_taken_and_every_result_listed(monkeypatch: 
     assert measured["zeros"].startswith("refused: parallel: kernel zeros returns a wrong log-sum-exp")
 
 
+def test_a_kernel_must_be_faster_by_more_than_noise_to_be_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    for other, expected in ((0.00096, KERNELS["cpu"]), (0.0009, PLAIN)):
+        seconds = {"cpu": 0.001, "plain_cpu": other}
+        monkeypatch.setattr(choosing, "_time", lambda kernel, *_, seconds=seconds: seconds[kernel.name])
+        assert choosing._fastest([KERNELS["cpu"], PLAIN], ALONE, WORK, {}) is expected
+
+
 def test_a_cpu_measures_nothing_and_a_kernel_can_be_timed() -> None:
     assert choose_kernel("auto", "exact", ALONE, WORK).sentence() == "attention kernel cpu"
     assert choosing._time(KERNELS["cpu"], CPU, Workload(1, 8, torch.float32)) > 0

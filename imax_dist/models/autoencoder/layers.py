@@ -66,7 +66,8 @@ def convolution(rows: Rows, conv: nn.Conv2d, before: Change = unchanged, *, last
 
     like = rows.like.new_empty((0, rows.like.shape[1], weight.shape[0]))
     forgets = (lambda row: rows.forget(row - 1)) if last else None
-    return LazyRows(rows.share, like, make, forgets=forgets, closes=(rows,) if last else ())
+    closes, widest = (rows,) if last else (), row_bytes(rows.like)
+    return LazyRows(rows.share, like, make, forgets=forgets, closes=closes, widest=widest)
 
 
 def resnet(rows: Rows, block: Any, scratch: Scratch) -> StoredRows:
