@@ -66,7 +66,7 @@ class Bench:
     deadline: float
     model: RandomFlux = field(init=False)
     part: RandomFlux = field(init=False)
-    """One double- and two single-stream blocks, a nineteenth of FLUX.1's network: for steps that take long."""
+    """One double- and two single-stream blocks, a nineteenth of FLUX.1: for steps that take long."""
     rates: dict[str, float] = field(default_factory=dict)
     """Measured FLOP/s of a matrix product and of the attention kernel."""
 
