@@ -17,37 +17,30 @@ from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.shapes import Heads, KeyHeads
 
 
-def scatter_heads(x: Heads, lengths: Sequence[int], mesh: SequenceMesh) -> Heads:
-    """(B, own tokens, H, D) -> (B, the group's tokens, H / ulysses, D), tokens in rank order.
+def scatter_qkv(
+    qkv: tuple[Tensor, Tensor, Tensor], lengths: Sequence[int], mesh: SequenceMesh
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, own tokens, H, D) each -> (B, the group's tokens, H / ulysses, D) each, tokens in rank order.
 
-    ``lengths`` are the token counts of the ranks of this Ulysses group.
+    ``lengths`` are the token counts of the ranks of this Ulysses group; the degree divides the heads of each.
+    All three go in one exchange, each written once, where it leaves from.
     """
     if mesh.ulysses == 1:
-        return x
-    batch, own, heads, head_dim = x.shape
-    by_rank = x.reshape(batch, own, mesh.ulysses, heads // mesh.ulysses, head_dim)
-    outgoing = by_rank.permute(2, 1, 0, 3, 4).flatten(0, 1).contiguous()
-    incoming = outgoing.new_empty((sum(lengths), *outgoing.shape[1:]))
+        return qkv
+    batch, own, _, head_dim = qkv[0].shape
+    shares = [x.shape[2] // mesh.ulysses for x in qkv]
+    outgoing = qkv[0].new_empty((mesh.ulysses, own, batch, sum(shares), head_dim))
+    for place, x in zip(outgoing.split(shares, dim=3), qkv, strict=True):
+        place.copy_(x.unflatten(2, (mesh.ulysses, -1)).permute(2, 1, 0, 3, 4))
+    incoming = outgoing.new_empty((sum(lengths), *outgoing.shape[2:]))
     dist.all_to_all_single(
         incoming,
-        outgoing,
+        outgoing.flatten(0, 1),
         output_split_sizes=list(lengths),
         input_split_sizes=[own] * mesh.ulysses,
         group=mesh.ulysses_group,
     )
-    return incoming.transpose(0, 1)
-
-
-def scatter_qkv(
-    qkv: tuple[Tensor, Tensor, Tensor], lengths: Sequence[int], mesh: SequenceMesh
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``scatter_heads`` of query, key and value in one exchange; the degree divides the heads of each."""
-    if mesh.ulysses == 1:
-        return qkv
-    shares = [x.shape[2] // mesh.ulysses for x in qkv]
-    by_rank = [x.unflatten(2, (mesh.ulysses, -1)) for x in qkv]
-    scattered = scatter_heads(torch.cat(by_rank, dim=3).flatten(2, 3), lengths, mesh)
-    q, k, v = scattered.split(shares, dim=2)
+    q, k, v = incoming.transpose(0, 1).split(shares, dim=2)
     return q, k, v
 
 
@@ -61,7 +54,7 @@ def divisible_heads(x: KeyHeads, mesh: SequenceMesh) -> Tensor:
 
 
 def gather_heads(x: Heads, lengths: Sequence[int], mesh: SequenceMesh) -> Heads:
-    """The inverse: (B, the group's tokens, H / ulysses, D) -> (B, own tokens, H, D)."""
+    """The way back of an output: (B, the group's tokens, H / ulysses, D) -> (B, own tokens, H, D)."""
     if mesh.ulysses == 1:
         return x
     own = lengths[mesh.ulysses_index]
