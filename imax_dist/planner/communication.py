@@ -15,6 +15,8 @@ from imax_dist.planner.split import Split
 from imax_dist.planner.transformer import Transformer
 from imax_dist.planner.workload import Pass
 
+AGREEMENTS = 1
+"""A step: whether any rank was asked to stop."""
 ULYSSES_CALLS = 2
 """All-to-alls a layer: queries, keys and values out in one, the output back."""
 
@@ -55,7 +57,7 @@ def seconds(
         return 0.0
     moved = sent(net, tokens, split, element=element)
     near, far = cluster.link(split.ulysses), cluster.link(split.ranks)
-    total = far.seconds(moved.gather)
+    total = far.seconds(moved.gather, 1 + AGREEMENTS)
     if split.ulysses > 1:
         total += near.seconds(moved.ulysses, ULYSSES_CALLS * net.blocks)
     if split.ring > 1:

@@ -6,7 +6,6 @@ seconds, the median of several runs: a render pays what is usual, not what is be
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 import platform
@@ -22,15 +21,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 
-from imax_dist.models.blueprint import find_blueprint
-from imax_dist.models.load import load_model
-from imax_dist.models.tiny import make_tiny
-from imax_dist.parallel.topology import Topology
-from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
-from imax_dist.pipeline.render import render_with
-from imax_dist.pipeline.request import Request
-from imax_dist.planner.workload import network_of
+from imax_dist.models.joint_attention import rotate_pairs
+from imax_dist.planner.hardware import Curve
+from imax_dist.planner.measure_starting import measure_starting
+from imax_dist.planner.transformer import Transformer
+from imax_dist.shapes import RopeTable
 
+Clock = Callable[[], float]
 TOKENS = {"cpu": 528, "cuda": 16384}
 SETS = 4
 """Different inputs and weights in turn: in a network no layer finds its own in a cache."""
@@ -45,9 +42,10 @@ COLD_BYTES, COLD_TOKENS, COLD_WIDTH = 64 << 20, 24, 512
 PAIRS = 15
 SECONDS = 0.6
 """Spent on each measurement, at least four runs."""
-CHAIN_PASSES = 68
-"""Reads and writes of an (N, D) tensor in ``_chain``."""
-TINY_SIZE, TINY_STEPS = "64x64", 60
+CHAIN_HEAD = 64
+CHAIN_PASSES = (52.7, 93.4)
+"""Reads and writes of an (N, D) tensor in ``_chain``: in full precision, and in half, where much converts.
+A network's own are planner/transformer's TRAFFIC, about as many: the mixture is the same."""
 LINK_BYTES, LINK_RUNS = 8 << 20, 12
 
 
@@ -70,21 +68,35 @@ def measure(device: torch.device) -> dict[str, Any]:
     }
 
 
+@torch.no_grad()
 def measure_kernels(device: torch.device) -> dict[str, Any]:
     """The part of a hardware file that one rank alone can tell."""
     kind = device.type
     dtype = torch.float32 if kind == "cpu" else torch.bfloat16
-    dispatch, step = _begun(device)
     rates = {
         "linear": {width: _linear(width, device, dtype) for width in WIDTHS[kind]},
         "attention": {size: _attention(size, device, dtype) for size in HEAD_DIMS[kind]},
         "convolution": {width: _convolution(width, device, dtype) for width in CHANNELS[kind]},
     }
+    bandwidth = {size: _elementwise(size, device, dtype) for size in TENSORS[kind]}
+    weights = _weights(device, dtype)
+
+    def kernels(net: Transformer, image: int, text: int) -> float:
+        if kind == "cuda":
+            return 0.0  # they run while others are started
+        linear, attention = (Curve(tuple(rates[name].items())) for name in ("linear", "attention"))
+        moved = net.traffic["float32"] * (image + text) * net.blocks * net.width
+        return (
+            net.linear_flops(image, text) / linear.at(net.width)
+            + dtype.itemsize * net.parameters / weights
+            + net.attention_flops(image + text, image + text) / attention.at(net.head_dim)
+            + moved / Curve(tuple(bandwidth.items())).at(0.0)
+        )
+
+    dispatch, step = measure_starting(device, kernels)
     return {
-        "memory_bandwidth": {
-            size: f"{_elementwise(size, device, dtype) / 1e9:.4g} GB/s" for size in TENSORS[kind]
-        },
-        "weight_bandwidth": f"{_weights(device, dtype) / 1e9:.4g} GB/s",
+        "memory_bandwidth": {size: f"{rate / 1e9:.4g} GB/s" for size, rate in bandwidth.items()},
+        "weight_bandwidth": f"{weights / 1e9:.4g} GB/s",
         "rates": {
             str(dtype).removeprefix("torch."): {
                 name: {width: f"{rate / 1e9:.4g} GFLOP/s" for width, rate in curve.items()}
@@ -164,44 +176,25 @@ def _elementwise(size: int, device: torch.device, dtype: torch.dtype) -> float:
     tokens = (size << 20) // (width * dtype.itemsize)
     x = torch.rand(1, tokens, width, device=device, dtype=dtype)
     wide = torch.rand(1, tokens, 4 * width, device=device, dtype=dtype)
-    return CHAIN_PASSES * x.numel() * x.element_size() / _usual(lambda: _chain(x, wide), device)
+    angles = torch.rand(tokens, CHAIN_HEAD, device=device, dtype=torch.promote_types(dtype, torch.float32))
+    table = RopeTable(angles.cos(), angles.sin())
+    passes = CHAIN_PASSES[dtype.itemsize < 4]
+    return passes * x.numel() * x.element_size() / _usual(lambda: _chain(x, wide, table), device)
 
 
-def _chain(x: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
-    """About the mixture of a transformer block: a norm, an activation, products, sums, joined halves."""
-    y = F.layer_norm(x, x.shape[-1:])
+def _chain(x: torch.Tensor, wide: torch.Tensor, table: RopeTable) -> torch.Tensor:
+    """What a transformer's block does besides its products: norms, rotation, joined streams, gates."""
+    tokens, width = x.shape[1:]
+    scale = x[:, :1]
+    y = F.layer_norm(x, (width,)) * scale + scale
+    heads = y.unflatten(2, (-1, CHAIN_HEAD))
+    turned = [rotate_pairs(F.rms_norm(heads, (CHAIN_HEAD,)), table) for _ in range(2)]
+    joined = [
+        torch.cat(each.split((tokens // 8, tokens - tokens // 8), dim=1), 1) for each in (*turned, heads)
+    ]
+    x = x + scale * joined[0].flatten(2)
     F.gelu(wide, approximate="tanh")
-    for _ in range(2):
-        y = x * y + x * x
-        y = x * y + y * y + x
-        left, right = y.chunk(2, dim=-1)
-        y = torch.cat([right, left], dim=-1)
-        y = torch.cat([y[..., 1::2], y[..., ::2]], dim=-1) + x
-    return y
-
-
-def _begun(device: torch.device) -> tuple[float, float]:
-    """Seconds to start a kernel, and a step's outside the network, where next to nothing is computed."""
-    clock = time.perf_counter if device.type == "cuda" else time.thread_time
-    steps: list[float] = []
-    passes: list[float] = []
-
-    def listen(name: str, _fields: dict[str, Any]) -> None:
-        if name == "step":
-            steps.append(clock())
-
-    with tempfile.TemporaryDirectory() as folder:
-        made = make_tiny("flux-dev", Path(folder) / "tiny")
-        model: Any = load_model(str(made), device=device)
-        model.transformer.register_forward_pre_hook(lambda *_: passes.append(-clock()))
-        model.transformer.register_forward_hook(lambda *_: passes.append(passes.pop() + clock()))
-        ranks = join_ranks(ParallelSettings(), Topology(0, 1, 0, "single", device), heads=model.spec.heads)
-        request = Request("-", size=TINY_SIZE, model=str(made), preset="direct", steps=TINY_STEPS)
-        render_with(model, ranks, request, listen=listen)
-        operations = network_of(find_blueprint(str(made))).transformer.operations
-    network = statistics.median(passes)
-    whole = statistics.median(after - before for before, after in itertools.pairwise(steps))
-    return network / operations, max(whole - network, 0.0)
+    return x + scale * (F.layer_norm(x, (width,)) * scale + scale)
 
 
 def _memory(device: torch.device) -> float:
@@ -211,11 +204,14 @@ def _memory(device: torch.device) -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / 1e9
 
 
-def measure_link(backend: str) -> tuple[float, float]:
-    """Bytes a second and seconds a message of an all-to-all between two processes of this machine."""
+def measure_link(backend: str, *, clock: Clock = time.perf_counter) -> tuple[float, float]:
+    """Bytes a second and seconds a message of an all-to-all between two processes of this machine.
+
+    ``clock`` time.process_time: what one of them spends on it itself, its threads included.
+    """
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        ranks = [context.Process(target=_link_rank, args=(rank, folder, backend)) for rank in (0, 1)]
+        ranks = [context.Process(target=_link_rank, args=(rank, folder, backend, clock)) for rank in (0, 1)]
         for rank in ranks:
             rank.start()
         for rank in ranks:
@@ -225,23 +221,25 @@ def measure_link(backend: str) -> tuple[float, float]:
     return LINK_BYTES / 2 / max(large - small, 1e-9), small
 
 
-def _link_rank(rank: int, folder: str, backend: str) -> None:
+def _link_rank(rank: int, folder: str, backend: str, clock: Clock) -> None:
     torch.set_num_threads(1)
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
     store = dist.FileStore(f"{folder}/store", 2)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=2)
+    cold = torch.zeros(COLD_BYTES // 16)
     found = []
     for size in (LINK_BYTES, 2048):
         sent = torch.zeros(size, dtype=torch.uint8, device=device)
         received = torch.empty_like(sent)
         seconds = []
         for _ in range(LINK_RUNS):
+            cold.add_(1.0)  # a step's kernels leave nothing of the library in the caches
             dist.barrier()
-            started = time.perf_counter()
+            started = clock()
             dist.all_to_all_single(received, sent)
             if backend == "nccl":
                 torch.cuda.synchronize(device)
-            seconds.append(time.perf_counter() - started)
+            seconds.append(clock() - started)
         found.append(sorted(seconds)[LINK_RUNS // 4])
     if rank == 0:
         (Path(folder) / "found").write_text(" ".join(map(str, found)))

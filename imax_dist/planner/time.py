@@ -14,6 +14,9 @@ GUIDANCE_PASSES = 20
 """Times that filter and Euler step read or write the float32 latents."""
 MERGE_PASSES = 6
 """Times that merging a ring block's attention reads or writes the float32 output."""
+PACKING_PASSES = {"ulysses": 10, "ring": 4}
+"""Times that queries, keys, values and output are read or written to be sent: each once on its way out, the
+output once more when it is back; keys and values laid together."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
     linear = linear + reading if device.kind == "cpu" else max(linear, reading)
     attention = net.attention_flops(own, tokens.tokens) / rates.attention.at(net.head_dim)
     merging = 4.0 * MERGE_PASSES * (split.ring if split.ring > 1 else 0)
-    moved = own * net.blocks * net.width * (net.traffic[work.dtype] + merging)
+    packing = PACKING_PASSES["ulysses"] * (split.ulysses > 1) + PACKING_PASSES["ring"] * (split.ring > 1)
+    moved = own * net.blocks * net.width * (net.traffic[work.dtype] + merging + packing * work.element)
     elementwise = moved / device.memory_bandwidth.at(work.element * own * net.width / MIB)
     begun = starting(device, net.operations, linear + attention + elementwise)
     talking = communication.seconds(net, tokens, split, cluster, element=work.element, attention=attention)
