@@ -63,15 +63,13 @@ def measure_starting(device: torch.device, kernels: Kernels) -> tuple[float, flo
 
 def _widened(model: Any) -> tuple[Any, Transformer]:
     """The tiny pipeline around a network of width 256, which is no model's, with random weights."""
-    from diffusers import FluxTransformer2DModel
-
     heads, head_dim = 4, 64
     axes = (16, 24, 24)
     config = dict(model.transformer.config) | dict(
         num_layers=BLOCKS, num_single_layers=BLOCKS, num_attention_heads=heads, attention_head_dim=head_dim,
         axes_dims_rope=axes,
     )  # fmt: skip
-    transformer = FluxTransformer2DModel.from_config(config).to(model.device, model.dtype).eval()
+    transformer = type(model.transformer).from_config(config).to(model.device, model.dtype).eval()
     transformer.pos_embed = TableAsIds()
     transformer.set_attn_processor(JointProcessor())
     spec = dataclasses.replace(model.spec, heads=heads, kv_heads=heads, head_dim=head_dim, rope_axes=axes)
