@@ -69,6 +69,7 @@ def measure_machine(file: str) -> int:
     import torch
     import yaml
 
+    from imax_dist.models.quiet import quiet_libraries
     from imax_dist.output.atomic import write_bytes
     from imax_dist.parallel.topology import pick_device
     from imax_dist.planner.hardware import read_hardware
@@ -78,6 +79,7 @@ def measure_machine(file: str) -> int:
         raise BadValue(f"--measure {file}: the file's name must end in .yaml")
     print("measuring; leave the machine alone for about 20 s", file=sys.stderr)
     torch.set_num_threads(1)
+    quiet_libraries()
     found = measure(pick_device("auto"))
     read_hardware(found, where="measured")
     note = (

@@ -52,7 +52,11 @@ LINK_BYTES, LINK_RUNS = 8 << 20, 12
 def measure(device: torch.device) -> dict[str, Any]:
     """A hardware file's content for this machine, one rank with one torch thread (CPU) or one GPU."""
     kind = device.type
-    bandwidth, latency = measure_link("gloo" if kind == "cpu" or torch.cuda.device_count() < 2 else "nccl")
+    backend = "gloo" if kind == "cpu" or torch.cuda.device_count() < 2 else "nccl"
+    bandwidth, latency = measure_link(backend)
+    between = f"{backend} between two processes here"
+    if kind == "cuda" and backend == "gloo":
+        between = f"not measured, there is one GPU: {between}"
     link = {"bandwidth": f"{bandwidth / 1e9:.4g} GB/s", "latency": f"{latency * 1e6:.4g} us"}
     return {
         "name": f"{'cpu' if kind == 'cpu' else 'gpu'}-{platform.node() or 'here'}",
@@ -62,8 +66,8 @@ def measure(device: torch.device) -> dict[str, Any]:
         "reserve": "500 MiB" if kind == "cpu" else "2 GiB",
         "measured": True,
         "per_node": 1024 if kind == "cpu" else max(1, torch.cuda.device_count()),
-        "link": {"kind": "measured between two ranks here", **link},
-        "network": {"kind": "not measured: as between two ranks here", **link},
+        "link": {"kind": between, **link},
+        "network": {"kind": f"not measured: {between.removeprefix('not measured, ')}", **link},
         "source": f"imax doctor --measure, {datetime.now(UTC):%Y-%m-%d}, torch {torch.__version__}",
     }
 
