@@ -37,7 +37,7 @@ def add_parser(verbs: Any) -> None:
     add(
         "--parallel",
         metavar="NAME",
-        help="a file of configs/parallel: vae_memory_gib, text_encoders, degrees",
+        help="a file of configs/parallel: vae_memory_gib, text_encoders, compile, degrees",
     )
     add_request_options(parser)
     add("--all", action="store_true", help="every rejected plan, not the best of each gang size")

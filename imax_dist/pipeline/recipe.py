@@ -18,6 +18,8 @@ from imax_dist.pipeline.ranks import Ranks
 from imax_dist.pipeline.request import Request
 
 FORMAT = "imax-recipe/1"
+BEFORE = {"compile": "none"}
+"""What was so when recipes did not say it yet."""
 
 
 def make_recipe(plan: RenderPlan, model: FlowModel, ranks: Ranks) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def differences(recipe: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """``key: then -> now`` for everything around the render that could change its last bits."""
     then, model = _section(recipe, "surroundings"), _section(recipe, "model")
     guide = _section(recipe, "plan").get("guide_sha256")
-    flat_then = {**then, "weights": model.get("weights_sha256"), "guide": guide}
+    flat_then = {**BEFORE, **then, "weights": model.get("weights_sha256"), "guide": guide}
     weights, guide = now["model"]["weights_sha256"], _section(now, "plan").get("guide_sha256")
     flat_now = {**now["surroundings"], "weights": weights, "guide": guide}
     return [

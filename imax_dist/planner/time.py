@@ -14,6 +14,9 @@ GUIDANCE_PASSES = 20
 """Times that filter and Euler step read or write the float32 latents."""
 MERGE_PASSES = 6
 """Times that merging a ring block's attention reads or writes the float32 output."""
+FUSED_SHARE = 0.6
+"""Of the bytes of a block's element-wise kernels, what is left once they are compiled: a step of FLUX.1's shape
+on an H100, 1024 and 2048 px, eager and compiled (BENCHMARKS.md, "One GPU")."""
 PACKING_PASSES = {"ulysses": 10, "ring": 4}
 """Times that queries, keys, values and output are read or written to be sent: each once on its way out, the
 output once more when it is back; keys and values laid together."""
@@ -53,9 +56,12 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
     reading = work.element * float(net.parameters) / device.weight_bandwidth
     linear = linear + reading if device.kind == "cpu" else max(linear, reading)
     attention = net.attention_flops(own, tokens.tokens) / rates.attention.at(net.head_dim)
+    fused = FUSED_SHARE if work.compiled else 1.0
     merging = 4.0 * MERGE_PASSES * (split.ring if split.ring > 1 else 0)
     packing = PACKING_PASSES["ulysses"] * (split.ulysses > 1) + PACKING_PASSES["ring"] * (split.ring > 1)
-    moved = own * net.blocks * net.width * (net.traffic[work.dtype] + merging + packing * work.element)
+    moved = (
+        own * net.blocks * net.width * (fused * net.traffic[work.dtype] + merging + packing * work.element)
+    )
     elementwise = moved / device.memory_bandwidth.at(work.element * own * net.width / MIB)
     begun = starting(device, net.operations, linear + attention + elementwise)
     talking = communication.seconds(net, tokens, split, cluster, element=work.element, attention=attention)

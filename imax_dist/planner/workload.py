@@ -70,6 +70,8 @@ class Workload:
     """As ``vae_memory_gib`` of the parallel settings: a rank's memory for the VAE's maps."""
     encoders_away: bool = False
     """Text encoders in the host's memory, as ``text_encoders: cpu`` of the parallel settings asks."""
+    compiled: bool = False
+    """Blocks compiled on a GPU, as ``compile: regional`` asks; compiling itself is not counted."""
 
     @property
     def element(self) -> int:
@@ -134,9 +136,10 @@ def workloads(requests: Sequence[Request], *, device: Literal["gpu", "cpu"]) -> 
 
 
 def under(work: Workload, parallel: ParallelSettings, *, device: Literal["gpu", "cpu"]) -> Workload:
-    """The same poster with the memory that these parallel settings give the VAE and the text encoders."""
+    """The same poster as these parallel settings render it: memory of VAE and text encoders, compilation."""
     away = device == "gpu" and parallel.text_encoders == "cpu"
-    return replace(work, vae_gib=parallel.vae_memory_gib, encoders_away=away)
+    compiled = device == "gpu" and parallel.compile == "regional"
+    return replace(work, vae_gib=parallel.vae_memory_gib, encoders_away=away, compiled=compiled)
 
 
 def network_of(blueprint: Blueprint) -> Network:

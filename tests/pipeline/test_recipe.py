@@ -56,6 +56,12 @@ def test_the_same_surroundings_have_no_differences(recipe: dict[str, Any]) -> No
     assert differences(recipe, copy.deepcopy(recipe)) == []
 
 
+def test_a_recipe_from_before_compilation_was_made_without_it(recipe: dict[str, Any]) -> None:
+    old = copy.deepcopy(recipe)
+    del old["surroundings"]["compile"]
+    assert differences(old, recipe) == []
+
+
 def test_differences_say_then_and_now(recipe: dict[str, Any]) -> None:
     now = copy.deepcopy(recipe)
     now["surroundings"]["ulysses"] = 2
