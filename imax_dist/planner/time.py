@@ -15,8 +15,8 @@ GUIDANCE_PASSES = 20
 MERGE_PASSES = 6
 """Times that merging a ring block's attention reads or writes the float32 output."""
 FUSED_SHARE = 0.6
-"""Of the bytes of a block's element-wise kernels, what is left once they are compiled: from a step of FLUX.1's
-shape on an H100, 1024 and 2048 px, eager and compiled (BENCHMARKS.md, "One GPU")."""
+"""Of the bytes of a block's element-wise kernels, what is left once they are compiled: a step of
+FLUX.1's shape on an H100, 1024 and 2048 px, eager and compiled (BENCHMARKS.md, "One GPU")."""
 PACKING_PASSES = {"ulysses": 10, "ring": 4}
 """Times that queries, keys, values and output are read or written to be sent: each once on its way out, the
 output once more when it is back; keys and values laid together."""

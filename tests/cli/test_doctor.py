@@ -37,7 +37,9 @@ def test_a_whole_installation_is_all_right(imax: Imax) -> None:
 def test_json_is_a_list_of_findings_and_nothing_else(imax: Imax) -> None:
     outcome = imax("doctor", "--json", "--no-render")
     findings = {each["name"]: each for each in json.loads(outcome.out)}
-    assert findings["torch"] == {"name": "torch", "value": torch.__version__, "ok": True}
+    value = findings["torch"].pop("value")
+    assert findings["torch"] == {"name": "torch", "ok": True}
+    assert torch.__version__.startswith(value)  # a build of one version may add +cu130
     assert findings["torch threads"]["value"] == str(torch.get_num_threads())
     assert "test render" not in findings
     assert outcome.err == ""
