@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar, Union, cast
 
 import yaml
 
-from imax_dist.errors import BadConfig
+from imax_dist.errors import BadConfig, MissingInput
 
 Settings = TypeVar("Settings")
 
@@ -48,6 +48,18 @@ def load_named(kind: str, name: str) -> dict[str, Any]:
         singular = kind.rstrip("s")
         raise BadConfig(f"{singular} {name!r} is not known; {suggestion(name, list(known))}")
     return load_yaml(known[name])
+
+
+def load_config(kind: str, name: str) -> tuple[dict[str, Any], str]:
+    """A file of ``configs/<kind>`` by name, or a YAML file by its path; its mapping and where it came from.
+
+    Raises BadConfig for an unknown name, MissingInput for a path without a file.
+    """
+    if not name.endswith((".yaml", ".yml")):
+        return load_named(kind, name), f"configs/{kind}/{name}.yaml"
+    if not Path(name).is_file():
+        raise MissingInput(f"{kind.rstrip('s')} settings {name} do not exist")
+    return load_yaml(Path(name)), name
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

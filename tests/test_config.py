@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from imax_dist import config
-from imax_dist.errors import BadConfig
+from imax_dist.errors import BadConfig, MissingInput
 
 
 @dataclass(frozen=True)
@@ -197,3 +197,14 @@ def test_fingerprint_ignores_the_order_of_keys_and_nothing_else() -> None:
 def test_fingerprint_of_settings_changes_with_any_field() -> None:
     assert config.fingerprint(load()) == config.fingerprint(Outer(steps=4))
     assert config.fingerprint(load()) != config.fingerprint(load(inner={"ratio": 1.5}))
+
+
+def test_settings_are_a_name_or_a_path(tmp_path: Path) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text("compile: regional\n", encoding="utf-8")
+    assert config.load_config("parallel", str(own)) == ({"compile": "regional"}, str(own))
+    assert config.load_config("parallel", "ring")[1] == "configs/parallel/ring.yaml"
+    with pytest.raises(BadConfig, match="parallel 'mine' is not known; known: auto"):
+        config.load_config("parallel", "mine")
+    with pytest.raises(MissingInput, match=r"parallel settings no\.yaml do not exist"):
+        config.load_config("parallel", "no.yaml")

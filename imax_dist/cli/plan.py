@@ -37,7 +37,7 @@ def add_parser(verbs: Any) -> None:
     add(
         "--parallel",
         metavar="NAME",
-        help="a file of configs/parallel: vae_memory_gib, text_encoders, compile, degrees",
+        help="a file of configs/parallel, or a path: vae_memory_gib, text_encoders, compile, degrees",
     )
     add_request_options(parser)
     add("--all", action="store_true", help="every rejected plan, not the best of each gang size")
@@ -91,14 +91,14 @@ def _requests(options: argparse.Namespace) -> list[Request]:
 
 def _parallel(options: argparse.Namespace) -> ParallelSettings:
     """The named parallel settings, with the degrees of the command line."""
-    from imax_dist.config import from_mapping, load_named
+    from imax_dist.config import from_mapping, load_config
     from imax_dist.pipeline.ranks import ParallelSettings
 
     given = {
         name: getattr(options, name) for name in ("ulysses", "ring") if getattr(options, name) is not None
     }
-    mapping = {**load_named("parallel", options.parallel or "auto"), **given}
-    return from_mapping(ParallelSettings, mapping, where="parallel")
+    mapping, where = load_config("parallel", options.parallel or "auto")
+    return from_mapping(ParallelSettings, {**mapping, **given}, where=where)
 
 
 def _works(requests: list[Request], device: Any, parallel: ParallelSettings) -> list[Workload]:

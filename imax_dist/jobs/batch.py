@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imax_dist.config import from_mapping as settings_from
-from imax_dist.config import load_named, load_yaml
-from imax_dist.errors import MissingInput
+from imax_dist.config import load_config
 from imax_dist.events import Listener, append_to, both, ignore
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.cluster import ray_cluster
@@ -46,11 +45,7 @@ class Batch:
 
 def load_pool_settings(name: str, changes: dict[str, Any]) -> PoolSettings:
     """A file of configs/jobs, or a YAML file by its path, with ``changes`` laid over it."""
-    by_path = name.endswith((".yaml", ".yml"))
-    if by_path and not Path(name).is_file():
-        raise MissingInput(f"pool settings {name} do not exist")
-    mapping = load_yaml(Path(name)) if by_path else load_named("jobs", name)
-    where = name if by_path else f"configs/jobs/{name}.yaml"
+    mapping, where = load_config("jobs", name)
     given = {**mapping, **changes}
     left = [key for key in ("gangs", "ranks") if key not in given]
     return settings_from(PoolSettings, {"open": left, **given}, where=where)

@@ -15,7 +15,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from imax_dist.config import from_mapping, load_named
+from imax_dist.config import from_mapping, load_config
 from imax_dist.errors import ClusterUnavailable
 from imax_dist.jobs.cluster import draining_nodes, has_gpus
 from imax_dist.jobs.rank import Rank
@@ -213,11 +213,11 @@ class RayGang:
 
 
 def load_parallel(settings: PoolSettings) -> ParallelSettings:
-    """The named file of configs/parallel. Raises BadConfig."""
-    mapping = load_named("parallel", settings.parallel)
+    """The pool's file of configs/parallel, or its own by path. Raises BadConfig or MissingInput."""
+    mapping, where = load_config("parallel", settings.parallel)
     if settings.ulysses is not None and mapping.get("ulysses") is None and mapping.get("ring") is None:
         mapping["ulysses"] = settings.ulysses
-    return from_mapping(ParallelSettings, mapping, where=f"configs/parallel/{settings.parallel}.yaml")
+    return from_mapping(ParallelSettings, mapping, where=where)
 
 
 def _join(actors: list[Any], parallel: ParallelSettings, deadline: float) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ class PoolSettings:
     threads: int | None = None
     """torch threads of a rank; None: as Ray sets it."""
     parallel: str = "auto"
-    """A file of configs/parallel."""
+    """A file of configs/parallel, or a YAML file by its path."""
     placement: Literal["STRICT_PACK", "PACK", "SPREAD", "STRICT_SPREAD"] = "STRICT_PACK"
     checkpoint_every: int = 5
     proofs_first: bool = False

@@ -192,3 +192,12 @@ def test_the_shipped_pool_files_load() -> None:
         assert load_pool_settings(name, {}).ranks >= 1
     assert load_pool_settings("default", {}) == PoolSettings(open=("gangs", "ranks"))
     assert load_pool_settings("strangers", {}).limits.models == ("embedded", "flux-dev", "flux-schnell")
+
+
+def test_a_pool_may_bring_parallel_settings_of_its_own(tmp_path: Path) -> None:
+    from imax_dist.jobs.gang import load_parallel
+
+    own = tmp_path / "compiled.yaml"
+    own.write_text("compile: regional\n", encoding="utf-8")
+    assert load_parallel(PoolSettings(parallel=str(own), ulysses=2)).compile == "regional"
+    assert load_parallel(PoolSettings(parallel=str(own), ulysses=2)).ulysses == 2
