@@ -204,7 +204,7 @@ def test_settings_are_a_name_or_a_path(tmp_path: Path) -> None:
     own.write_text("compile: regional\n", encoding="utf-8")
     assert config.load_config("parallel", str(own)) == ({"compile": "regional"}, str(own))
     assert config.load_config("parallel", "ring")[1] == "configs/parallel/ring.yaml"
-    with pytest.raises(BadConfig, match="parallel 'mine' is not known; known: auto"):
-        config.load_config("parallel", "mine")
+    with pytest.raises(BadConfig, match="parallel 'xyz' is not known; known: auto"):
+        config.load_config("parallel", "xyz")
     with pytest.raises(MissingInput, match=r"parallel settings no\.yaml do not exist"):
         config.load_config("parallel", "no.yaml")
