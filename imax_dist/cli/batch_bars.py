@@ -10,6 +10,7 @@ REDRAW_S = 0.2
 MOST_BARS = 16
 """Gangs with a bar of their own; a terminal has no room for more."""
 FORMAT = "{desc} |{bar:20}| {n_fmt}/{total_fmt}{postfix}"
+IN_PERCENT = "{desc} |{bar:20}| {percentage:.0f} %"
 
 
 class GangBars:
@@ -33,11 +34,22 @@ class GangBars:
         if now - self._drawn.get(gang, 0.0) < REDRAW_S and not last:
             return
         self._drawn[gang] = now
+        place = fields["index"], fields["steps"]
+        self._draw(gang, job, stage, place, form=FORMAT, text=f"{fields['seconds']:.2f} s a step")
+
+    def progress(self, gang: str, job: str, stage: str, percent: int) -> None:
+        """A stage without steps has come so far."""
+        self._draw(gang, job, stage, (percent, 100), form=IN_PERCENT)
+
+    def _draw(
+        self, gang: str, job: str, stage: str, place: tuple[int, int], *, form: str, text: str = ""
+    ) -> None:
         bar = self._bar(gang)
         if bar is not None:
-            bar.total, bar.n = fields["steps"], fields["index"]
+            bar.n, bar.total = place
+            bar.bar_format = form
             bar.set_description_str(f"{gang}  {job[:24]:<24} {stage:>16}", refresh=False)
-            bar.set_postfix_str(f"{fields['seconds']:.2f} s a step", refresh=True)
+            bar.set_postfix_str(text, refresh=True)
 
     def whole(self, ended: int, text: str) -> None:
         """So many posters are over."""

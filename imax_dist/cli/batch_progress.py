@@ -32,6 +32,7 @@ class BatchProgress:
         self._to_do = 0
         self._under_way: dict[str, float] = {}
         self._printed: dict[str, float] = {}
+        self._stages: dict[str, str] = {}
 
     def __enter__(self) -> BatchProgress:
         return self
@@ -68,7 +69,9 @@ class BatchProgress:
             "gang.lost": self._lost,
             "gang.draining": lambda f: f"{f['gang']}: its host goes away",
             "job.started": lambda _: self._first_job(),
+            "stage.started": lambda f: self._stages.update({f["job"]: f["stage"]}),
             "step": self._step,
+            "progress": self._progress,
             "note": lambda f: f"{f['job']}: {f['text']}",
             "job.queued": self._queued,
             "job.done": lambda f: self._over(f, f"{f['job']} done in {f['seconds']:.1f} s"),
@@ -96,7 +99,8 @@ class BatchProgress:
 
     def _start(self, fields: dict[str, Any]) -> str:
         self._to_do = fields["waiting"]
-        return f"{fields['posters']} posters, {fields['waiting']} to do"
+        posters = "1 poster" if fields["posters"] == 1 else f"{fields['posters']} posters"
+        return f"{posters}, {fields['waiting']} to do"
 
     def _first_job(self) -> None:
         self._began = self._began or time.monotonic()
@@ -116,11 +120,25 @@ class BatchProgress:
             self._bars.step(gang, job, stage, fields)
             self._bars.whole(self._ended, self._left())
             return None
+        place = f"{stage} {fields['index']}/{fields['steps']}, {fields['seconds']:.2f} s a step"
+        return self._now_and_then(job, gang, place)
+
+    def _progress(self, fields: dict[str, Any]) -> str | None:
+        """Of a stage without steps that takes long: a decode by rows."""
+        job, gang = fields["job"], fields["gang"]
+        stage = LABELS[self._stages.get(job, "decode")]
+        percent = round(100 * fields["done"] / fields["total"])
+        if self._bars is not None:
+            self._bars.progress(gang, job, stage, percent)
+            return None
+        return self._now_and_then(job, gang, f"{stage} {percent} %")
+
+    def _now_and_then(self, job: str, gang: str, place: str) -> str | None:
+        """A line of a poster, every few seconds."""
         now = time.monotonic()
         if now - self._printed.setdefault(job, now) < EVERY_S:
             return None
         self._printed[job] = now
-        place = f"{stage} {fields['index']}/{fields['steps']}, {fields['seconds']:.2f} s a step"
         return f"{job} on {gang}: {place}; {self._ended} of {self._to_do} posters{self._left()}"
 
     def _queued(self, fields: dict[str, Any]) -> str | None:

@@ -108,3 +108,33 @@ def test_quiet_says_nothing(board: Board, clock: Clock, capsys: pytest.CaptureFi
         clock.now += 100
         hear("step", step("sun", 2))
     assert capsys.readouterr().err == ""
+
+
+def decode(progress: BatchProgress, board: Board, clock: Clock) -> None:
+    """A decode by rows tells how far it is."""
+    hear = progress.watch(board)
+    hear("batch.started", {"posters": 1, "waiting": 1})
+    hear("job.started", {"job": "sun", "gang": "gang-0"})
+    hear("stage.started", {"job": "sun", "gang": "gang-0", "stage": "decode", "steps": 0})
+    for done in (0, 100, 400):
+        clock.now += 3.0
+        hear("progress", {"job": "sun", "gang": "gang-0", "done": done, "total": 1000})
+
+
+def test_a_long_decode_is_told_in_a_log(
+    board: Board, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with BatchProgress() as progress:
+        decode(progress, board, clock)
+    assert capsys.readouterr().err.splitlines()[1:] == ["sun on gang-0: decode 40 %; 0 of 1 posters"]
+
+
+def test_a_long_decode_is_told_by_the_gangs_bar(
+    board: Board, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with BatchProgress() as progress:
+        decode(progress, board, clock)
+    drawn = [line for line in terminal.getvalue().split("\r") if "decode" in line]
+    assert any("| 40 %" in line for line in drawn)
