@@ -215,9 +215,10 @@ def predict_gpus() -> None:
     )
     for size in ("4096x4096", "8192x8192"):
         work = work_of("flux-dev", size, "imax")
-        alone = step_time(work, work.extrapolated[-1], Split(), parse_cluster("8xH200")).total
-        for text in ("1xH200", "8xH200", "2x8xH200", "8x8xH200"):
-            cluster = parse_cluster(text)
+        measured = load_hardware("H100-measured")
+        alone = step_time(work, work.extrapolated[-1], Split(), parse_cluster("8xH100", measured)).total
+        for text in ("1xH100", "8xH100", "2x8xH100", "8x8xH100"):
+            cluster = parse_cluster(text, measured)
             split = best_split(work, cluster.devices, cluster)
             if split is None:
                 print(f"| {size} | {text} | - | does not fit | - | - |")
