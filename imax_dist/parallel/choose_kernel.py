@@ -17,6 +17,8 @@ from imax_dist.parallel.topology import Topology
 TIMED_TOKENS = 16384
 """Of a poster, not of a thumbnail: below, what it costs to call a kernel decides."""
 TIMED_RUNS = 5
+FAILURES = (BadConfig, RuntimeError, ImportError, TypeError, AttributeError, ValueError, AssertionError)
+"""What kernels' packages raise on a GPU, a head size or a dtype that they do not take."""
 MARGIN = 1.05
 """A kernel further down the list must be faster by this, so that noise does not change the choice."""
 
@@ -82,7 +84,12 @@ def _named(name: str, quality: Quality, device: torch.device, work: Workload) ->
         raise BadConfig(f"parallel: kernel {name} does not take {kind} on {device.type}; here: {fitting}")
     if not kernel.installed:
         raise BadConfig(f"parallel: kernel {name} needs the package {kernel.module}; or set kernel: auto")
-    verify(kernel, device, work.dtype, head_dim=work.head_dim)
+    try:
+        verify(kernel, device, work.dtype, head_dim=work.head_dim)
+    except FAILURES as error:
+        if isinstance(error, BadConfig):
+            raise
+        raise BadConfig(f"parallel: kernel {name} does not work here: {_first_line(error)}") from error
     return kernel
 
 
@@ -96,12 +103,17 @@ def _fastest(kernels: list[Kernel], topology: Topology, work: Workload, measured
             verify(kernel, topology.device, work.dtype, head_dim=work.head_dim)
             seconds[kernel.name] = _time(kernel, topology.device, work)
             measured[kernel.name] = f"{1e3 * seconds[kernel.name]:.2f} ms"
-        except (BadConfig, RuntimeError, ImportError, TypeError, AttributeError, ValueError) as error:
-            measured[kernel.name] = f"refused: {str(error).splitlines()[0][:120]}"
+        except FAILURES as error:
+            measured[kernel.name] = f"refused: {_first_line(error)}"
     if not seconds:
         raise BadConfig(f"parallel: no attention kernel works here: {measured}")
     enough = MARGIN * min(seconds.values())
     return next(kernel for kernel in kernels if seconds.get(kernel.name, math.inf) <= enough)
+
+
+def _first_line(error: BaseException) -> str:
+    """Of what a library says, at most so much."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
 def _time(kernel: Kernel, device: torch.device, work: Workload) -> float:

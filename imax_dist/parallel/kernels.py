@@ -44,7 +44,7 @@ class Kernel(NamedTuple):
         """Whether that package is there, and the part of it that is meant."""
         try:
             return self.module is None or find_spec(self.module) is not None
-        except ModuleNotFoundError:  # not even what the module is a part of
+        except ImportError:  # what the module is a part of is not there, or does not import here
             return False
 
 

@@ -1,8 +1,8 @@
 """How a poster goes through the VAE: whole, by rows (the same numbers to rounding), or in blended tiles.
 
-One rank computes a small picture whole. Anything larger, and any picture on several ranks, goes by rows,
-which need no more memory than they are given and on a GPU less time (BENCHMARKS.md, "One GPU"). Tiles change
-the picture and are used only if asked for.
+One rank computes whole what fits the memory for it. Anything larger, and any picture on several ranks, goes
+by rows, which need no more memory than they are given, and on a GPU less time once a picture is large
+(BENCHMARKS.md, "One GPU"). Tiles change the picture and are used only if asked for.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from imax_dist.shapes import Latents, Pixels
 GIB = 1 << 30
 CPU_GIB = 2.0
 """Memory for feature maps on a CPU, and on the host of a GPU, unless ``vae_memory_gib`` says otherwise."""
-WHOLE_BYTES = 2 * GIB
-"""A picture is small up to here, whatever the device: about 900 px a side in float32 with 256 channels."""
+WHOLE_ON_GPU = 2 * GIB
+"""Three maps of a picture that a GPU decodes whole: up to about 1180 px a side in half precision."""
 GPU_SHARE = 0.5
 """Of a GPU's whole memory, not of what is free now, so that the same GPU always decides alike."""
 
@@ -67,8 +67,9 @@ class PictureCoder:
         elif codec is None:
             way = "whole on rank 0"
         elif ranks.topology.world_size == 1:
-            room = min(WHOLE_BYTES, scratch(ranks.topology, memory).tiers[0].limit)
-            way = "whole" if codec.whole_bytes(plan.render_size) <= room else "rows"
+            room = scratch(ranks.topology, memory).tiers[0].limit
+            fits = codec.whole_bytes(plan.render_size) <= whole_limit(room, ranks.topology.device.type)
+            way = "whole" if fits else "rows"
         return cls(model, ranks.topology, plan.render_size, way, codec, memory)
 
     def at(self, size: ImageSize) -> PictureCoder:
@@ -122,6 +123,11 @@ class PictureCoder:
             yield
         finally:
             vae.disable_tiling()
+
+
+def whole_limit(room: float, kind: str) -> float:
+    """Bytes up to which a device of this kind (cpu, cuda) with ``room`` for maps takes a picture whole."""
+    return min(room, WHOLE_ON_GPU) if kind == "cuda" else room
 
 
 def scratch(topology: Topology, memory_gib: float | None) -> Scratch:

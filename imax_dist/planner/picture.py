@@ -7,7 +7,8 @@ from math import sqrt
 from imax_dist.geometry import ImageSize
 from imax_dist.models.autoencoder.codec import HELD_AT_ONCE
 from imax_dist.parallel.vae_rows import BAND_BYTES
-from imax_dist.pipeline.picture_coder import CPU_GIB, GPU_SHARE, WHOLE_BYTES
+from imax_dist.parallel.wide_heads import WIDEST_FLASH
+from imax_dist.pipeline.picture_coder import CPU_GIB, GPU_SHARE, whole_limit
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.hardware import Hardware
 from imax_dist.planner.rows import Picture, rows_bytes
@@ -21,8 +22,8 @@ WRITES = 3
 kernel; laid out, as they were, added."""
 JOINED_TAPS = 4 / 9
 """By rows, a doubled map's convolution takes four taps of the source instead of nine (DECISIONS 30)."""
-WIDEST_FLASH_HEAD, WIDE_HEAD_SHARE = 256, 0.3
-"""The VAE's one head of 512 channels has no flash kernel: a share of the usual rate, an assumption."""
+WIDE_HEAD_SHARE = 0.28
+"""The VAE's one head of 512 channels has no flash kernel: a share of the usual rate, measured on an H100."""
 
 
 def map_room(work: Workload, device: Hardware) -> float:
@@ -33,11 +34,11 @@ def map_room(work: Workload, device: Hardware) -> float:
 
 
 def goes_whole(work: Workload, latents: float, split: Split, device: Hardware) -> bool:
-    """The rule of pipeline/picture_coder: one rank, and three maps of the widest layer are small."""
+    """The rule of pipeline/picture_coder: one rank, and three maps of the widest layer fit."""
     vae = work.network.autoencoder
     widest = max(vae.channels[:2])
     needed = HELD_AT_ONCE * vae.factor**2 * latents * widest * work.element
-    return split.ranks == 1 and needed <= min(WHOLE_BYTES, map_room(work, device))
+    return split.ranks == 1 and needed <= whole_limit(map_room(work, device), kind_of(device))
 
 
 def vae_bytes(work: Workload, split: Split, cluster: Cluster) -> float:
@@ -59,7 +60,12 @@ def half_bytes(work: Workload, half: str, split: Split, cluster: Cluster) -> flo
 
 def band_of(device: Hardware) -> int:
     """Bytes of a map that a rank works on at a time."""
-    return BAND_BYTES["cuda" if device.kind == "gpu" else "cpu"]
+    return BAND_BYTES[kind_of(device)]
+
+
+def kind_of(device: Hardware) -> str:
+    """As torch calls it."""
+    return "cuda" if device.kind == "gpu" else "cpu"
 
 
 def columns(work: Workload) -> float:
@@ -90,7 +96,7 @@ def vae_time(work: Workload, half: str, latents: float, *, split: Split, cluster
 def _attention_time(work: Workload, latents: float, device: Hardware) -> float:
     vae = work.network.autoencoder
     width = vae.attention_width
-    wide = WIDE_HEAD_SHARE if width > WIDEST_FLASH_HEAD else 1.0
+    wide = WIDE_HEAD_SHARE if width > WIDEST_FLASH else 1.0
     rate = device.rates_of(work.dtype).attention.at(width or 1.0)
     return vae.attention_flops(latents) / (wide * rate)
 

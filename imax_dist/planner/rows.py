@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from imax_dist.parallel.frame_attention import KEY_ELEMENTS, QUERY_ELEMENTS
 from imax_dist.parallel.row_store import SEGMENT_BYTES
 from imax_dist.parallel.vae_rows import FEWEST_ROWS
+from imax_dist.parallel.wide_heads import LOGITS, WIDEST_FLASH
 from imax_dist.planner.autoencoder import Autoencoder
 
 WORKING = 3.0
@@ -125,4 +126,7 @@ def _attention_bytes(vae: Autoencoder, picture: Picture) -> float:
     own = vae.attention_width * picture.latents / picture.ranks
     query = min(own, QUERY_ELEMENTS) * (picture.element + MERGED_BYTES)
     keys = min(2 * own, KEY_ELEMENTS) * picture.element
-    return query + keys * (2 if picture.ranks > 1 else 1)
+    logits = 0.0
+    if picture.element == 2 and vae.attention_width > WIDEST_FLASH:  # float32, and the weights beside them
+        logits = min(LOGITS, picture.latents**2 / picture.ranks) * (4.0 + picture.element)
+    return query + keys * (2 if picture.ranks > 1 else 1) + logits

@@ -14,7 +14,7 @@ GUIDANCE_PASSES = 20
 """Times that filter and Euler step read or write the float32 latents."""
 MERGE_PASSES = 6
 """Times that merging a ring block's attention reads or writes the float32 output."""
-FUSED_SHARE = 0.6
+FUSED_SHARE = 0.7
 """Of the bytes of a block's element-wise kernels, what is left once they are compiled: a step of
 FLUX.1's shape on an H100, 1024 and 2048 px, eager and compiled (BENCHMARKS.md, "One GPU")."""
 PACKING_PASSES = {"ulysses": 10, "ring": 4}

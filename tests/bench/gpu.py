@@ -65,14 +65,11 @@ class Bench:
     sizes: tuple[str, ...]
     deadline: float
     model: RandomFlux = field(init=False)
-    part: RandomFlux = field(init=False)
-    """One double- and two single-stream blocks, a nineteenth of FLUX.1: for steps that take long."""
     rates: dict[str, float] = field(default_factory=dict)
     """Measured FLOP/s of a matrix product and of the attention kernel."""
 
     def __post_init__(self) -> None:
         self.model = make_model(self.shape, self.device, self.dtype)
-        self.part = make_model(replace(self.shape, double=1, single=2), self.device, self.dtype)
 
     @property
     def topology(self) -> Topology:
@@ -129,12 +126,13 @@ def large_steps(bench: Bench) -> Iterator[str]:
     work = Workload(bench.shape.heads, bench.shape.head_dim, bench.dtype)
     choice = choose_kernel("auto", "exact", bench.topology, work)
     parts = bench.shape.blocks // 3
-    yield f"3 of {bench.shape.blocks} blocks were run; seconds are {parts} times theirs, the peak is theirs\n"
+    few = make_model(replace(bench.shape, double=1, single=2), bench.device, bench.dtype)
+    yield f"3 of {bench.shape.blocks} blocks were run: {parts} times their seconds; peaks hold both models\n"
     yield STEP_HEADING
     for size in bench.sizes[2:]:
         kinds = (("none", False), ("none", True), ("grid", False), ("shared", False))
         for copies, odd in kinds[: 1 if size == bench.sizes[-1] else None]:
-            step = Step.at(bench.part, size, copies=copies, odd=odd)
+            step = Step.at(few, size, copies=copies, odd=odd)
             yield step_row(bench, step, choice.kernel, parts=parts)
 
 
@@ -292,6 +290,9 @@ def whole_job(bench: Bench) -> Iterator[str]:
 
     ranks = join_for(bench.model, ParallelSettings(), bench.topology)
     request = Request("a poster", size=size, steps=count, native_steps=count)
+    if bench.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     wait()
     started = time.perf_counter()
     render_with(bench.model, ranks, request, listen=listen)

@@ -13,6 +13,7 @@ from tiny_vae import make_tiny_vae
 
 from imax_dist.models.autoencoder.codec import RowCodec
 from imax_dist.models.compiled import compile_blocks
+from imax_dist.models.joint_attention import _rotated_by_parts, rotate_pairs
 from imax_dist.models.load import load_model
 from imax_dist.parallel.choose_kernel import Workload, choose_kernel
 from imax_dist.parallel.kernels import HALVES, KERNELS, candidates, verify
@@ -24,6 +25,7 @@ from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.ranks import ParallelSettings, join_for
 from imax_dist.pipeline.render import Rendering, render, render_with
 from imax_dist.pipeline.request import Request
+from imax_dist.shapes import RopeTable
 
 pytestmark = [
     pytest.mark.gpu,
@@ -61,6 +63,16 @@ def test_the_kernel_is_chosen_by_time_among_those_that_are_right() -> None:
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_a_wide_head_attends_by_products(dtype: torch.dtype) -> None:
     verify(PRODUCTS, CUDA, dtype, head_dim=512)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_rotation_is_that_of_the_parts_to_the_last_bits(dtype: torch.dtype) -> None:
+    """A GPU's complex product may fuse a multiplication and an addition."""
+    x, angles = torch.randn(1, 65, 4, 64, device=CUDA, dtype=dtype), torch.randn(65, 32, device=CUDA)
+    turned = angles.to(dtype).repeat_interleave(2, dim=1)
+    table = RopeTable(turned.cos(), turned.sin())
+    apart = (rotate_pairs(x, table) - _rotated_by_parts(x, table)).abs().max()
+    assert apart < 8 * torch.finfo(dtype).eps
 
 
 def test_a_wide_head_in_float32_has_a_kernel_of_torch() -> None:

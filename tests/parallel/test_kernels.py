@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -206,3 +207,30 @@ def test_a_sage_without_a_log_sum_exp_is_refused(monkeypatch: pytest.MonkeyPatch
     x = torch.zeros(2, 1, 4, 64)
     with pytest.raises(BadConfig, match="needs sageattention 2 or newer"):
         KERNELS["sage"].run(x, x, x)
+
+
+def test_a_package_that_does_not_import_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A FlashAttention-2 that was built for another torch, where FlashAttention-4 is looked for."""
+    package = tmp_path / "broken_attention"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('undefined symbol')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not ABSENT._replace(module="broken_attention.cute").installed
+    assert not ABSENT._replace(module="no_such_package.cute").installed
+
+
+def asserting(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """How FlashAttention-4 says that it does not take a GPU or a head size."""
+    raise AssertionError("Unsupported compute capability")
+
+
+def test_a_kernel_that_asserts_is_refused_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel("asserting", asserting, "cpu", EVERY)
+    measured: dict[str, str] = {}
+    assert choosing._fastest([kernel, PLAIN], ALONE, WORK, measured) is PLAIN
+    assert measured["asserting"] == "refused: Unsupported compute capability"
+    monkeypatch.setitem(KERNELS, "asserting", kernel)
+    with pytest.raises(BadConfig, match="asserting does not work here: Unsupported compute capability"):
+        choose_kernel("asserting", "exact", ALONE, WORK)

@@ -18,7 +18,7 @@ from imax_dist.models.load import load_model
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.decode import decode
 from imax_dist.pipeline.enlarge import enlarged_rows
-from imax_dist.pipeline.picture_coder import PictureCoder
+from imax_dist.pipeline.picture_coder import PictureCoder, whole_limit
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
 from imax_dist.pipeline.render import render
@@ -145,3 +145,9 @@ def test_no_feature_file_is_left_in_the_temp_folder(
     picture = decode(plan, coder, random_latents(plan))
     assert picture is not None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gpu_has_a_limit_of_its_own_for_whole_pictures() -> None:
+    gib = 1 << 30
+    assert [whole_limit(room, "cuda") for room in (gib, 40 * gib)] == [gib, 2 * gib]
+    assert [whole_limit(room, "cpu") for room in (gib, 40 * gib)] == [gib, 40 * gib]

@@ -207,15 +207,14 @@ def test_degrees_that_are_fixed_are_kept_or_refused_with_those_that_divide() -> 
         choose([flux()], cluster("8xH100"), ulysses=16)
 
 
-def test_compiled_blocks_move_less_on_a_gpu_and_are_asked_for_by_name() -> None:
-    """0.159 and 0.802 s a step became 0.141 and 0.732 s on an H100."""
-    compiled = under(flux("2048x2048"), ParallelSettings(compile="regional"), device="gpu")
-    assert not under(flux("2048x2048"), ParallelSettings(compile="regional"), device="cpu").compiled
-    one, here = Split(), cluster("1xH100")
-    eager, less = (
-        step_time(work, work.extrapolated[0], one, here).total for work in (flux("2048x2048"), compiled)
-    )
-    assert less / eager == pytest.approx(0.732 / 0.802, abs=0.03)
+@pytest.mark.parametrize(("size", "measured"), [("1024x1024", 0.141 / 0.159), ("2048x2048", 0.732 / 0.798)])
+def test_compiled_blocks_move_less_on_a_gpu_and_are_asked_for_by_name(size: str, measured: float) -> None:
+    """As on an H100 (BENCHMARKS.md)."""
+    settings = ParallelSettings(compile="regional")
+    assert not under(flux(size), settings, device="cpu").compiled
+    compiled, one, here = under(flux(size), settings, device="gpu"), Split(), cluster("1xH100")
+    eager, less = (step_time(work, work.passes[-1], one, here).total for work in (flux(size), compiled))
+    assert less / eager == pytest.approx(measured, abs=0.02)
 
 
 def test_text_encoders_on_the_host_do_not_count_against_a_gpu() -> None:

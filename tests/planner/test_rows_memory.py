@@ -87,6 +87,14 @@ def test_whole_or_rows_is_decided_as_a_render_decides_it(codec: RowCodec) -> Non
         assert not goes_whole(work, work.latents, Split(2, 1), cpu)
 
 
+@pytest.mark.parametrize(("size", "gib", "whole"), [("1024x1024", None, True), ("1280x1280", 8.0, False)])
+def test_a_gpu_takes_only_small_pictures_whole(size: str, gib: float | None, whole: bool) -> None:
+    """Rows take less time there, whatever the memory."""
+    work, gpu = replace(flux(size), vae_gib=gib), cluster("1xH100").hardware
+    assert goes_whole(work, work.latents, Split(), gpu) == whole
+    assert goes_whole(work, work.latents, Split(), replace(gpu, kind="cpu")) == (whole or gib == 8.0)
+
+
 def test_a_picture_of_any_height_streams_in_the_memory_it_is_given() -> None:
     here = parse_cluster("1xcpu")
     work = workload_of(Request("-", size="8192x8192", steps=1), find_blueprint("embedded"), device="cpu")

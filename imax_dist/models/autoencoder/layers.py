@@ -87,7 +87,9 @@ def resnet(rows: Rows, block: Any, scratch: Scratch) -> StoredRows:
         hidden.forget(row - 1)
         rows.forget(row - 2)
 
-    return keep(LazyRows(rows.share, inner.like, make, forgets=forgets, closes=(hidden, rows)), scratch)
+    widest = max(row_bytes(rows.like), row_bytes(hidden.like))
+    whole = LazyRows(rows.share, inner.like, make, forgets=forgets, closes=(hidden, rows), widest=widest)
+    return keep(whole, scratch)
 
 
 def upsampled(rows: Rows, conv: nn.Conv2d, scratch: Scratch) -> Rows:
@@ -110,7 +112,12 @@ def downsampled(rows: Rows, conv: nn.Conv2d, scratch: Scratch) -> StoredRows:
 
     like = rows.like.new_empty((0, rows.like.shape[1] // 2, conv.out_channels))
     halved = LazyRows(
-        rows.share.halved(), like, make, forgets=lambda row: rows.forget(2 * row), closes=(rows,)
+        rows.share.halved(),
+        like,
+        make,
+        forgets=lambda row: rows.forget(2 * row),
+        closes=(rows,),
+        widest=2 * row_bytes(rows.like),  # two of its rows make one
     )
     return keep(halved, scratch)
 
