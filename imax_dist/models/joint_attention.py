@@ -98,7 +98,7 @@ def _normed(norm: Any, states: Heads) -> Heads:
 def rotate_pairs(x: Tensor, table: RopeTable) -> Tensor:
     """Rotate neighbouring channels of (B, S, H, D) by the table's (S, D) angles.
 
-    As one product of complex numbers: on a CPU the bits of ``_rotated_by_parts``, with a third of its traffic.
+    One product of complex numbers: on a CPU the bits of ``_rotated_by_parts``, with a third of its traffic.
     """
     if torch.compiler.is_compiling():  # which fuses the parts and cannot fuse complex numbers
         return _rotated_by_parts(x, table)

@@ -29,8 +29,8 @@ def wide_kernel(query: Heads) -> Kernel | None:
 def products(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Query, key, value (B, H, S, D) -> output (B, H, S, D), natural log-sum-exp (B, H, S).
 
-    Logits and sums are float32 or better; the weights are rounded to the tensors' dtype, and it is the rounded
-    ones that are summed. The output has the tensors' dtype.
+    Logits and sums are float32 or better; the weights are rounded to the tensors' dtype, and it is those that
+    are summed. The output has the tensors' dtype.
     """
     batch, heads, queries, _ = q.shape
     rows = max(1, LOGITS // (batch * heads * k.shape[2]))
