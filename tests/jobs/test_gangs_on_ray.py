@@ -356,8 +356,8 @@ def test_a_gang_of_two_makes_the_pictures_of_one_process(small_ray: None, tmp_pa
     states = run()
     work = [(fields["work"], fields["gang"]) for fields in run.heard("job.started")]
     assert work == [("proof", "gang-0")] * 2 + [("poster", "gang-0")] * 2
-    loads = run.heard("stage.started", stage="load")
-    assert [fields["job"] for fields in loads] == ["sea", "hill", "sea"], "once a rank, then once a gang"
+    loads = [fields["job"] for fields in run.heard("stage.started", stage="load")]
+    assert (sorted(loads[:2]), loads[2:]) == (["hill", "sea"], ["sea"]), "once a rank, then once a gang"
     topology = Topology(0, 1, 0, "single", pick_device("cpu"))
     for name, request in requests.items():
         pixels = render(request, topology=topology).pixels
