@@ -126,12 +126,12 @@ class BatchProgress:
     def _progress(self, fields: dict[str, Any]) -> str | None:
         """Of a stage without steps that takes long: a decode by rows."""
         job, gang = fields["job"], fields["gang"]
-        stage = LABELS[self._stages.get(job, "decode")]
+        stage = self._stages.get(job, "decode")
         percent = round(100 * fields["done"] / fields["total"])
         if self._bars is not None:
-            self._bars.progress(gang, job, stage, percent)
+            self._bars.progress(gang, job, LABELS.get(stage, stage), percent)
             return None
-        return self._now_and_then(job, gang, f"{stage} {percent} %")
+        return self._now_and_then(job, gang, f"{LABELS.get(stage, stage)} {percent} %")
 
     def _now_and_then(self, job: str, gang: str, place: str) -> str | None:
         """A line of a poster, every few seconds."""
