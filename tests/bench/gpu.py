@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ import torch.distributed as dist
 from imax_dist.errors import ImaxError
 from imax_dist.models.compiled import compile_blocks
 from imax_dist.parallel.attention import attend
-from imax_dist.parallel.choose_kernel import Workload, choose_kernel
+from imax_dist.parallel.choose_kernel import KernelChoice, Workload, choose_kernel
 from imax_dist.parallel.engines.registry import ENGINES
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.kernels import KERNELS, candidates, verify
@@ -75,6 +76,12 @@ class Bench:
     def topology(self) -> Topology:
         return Topology(0, 1, 0, "bench", self.device)
 
+    @cached_property
+    def choice(self) -> KernelChoice:
+        """The kernel a render would take here; measured once."""
+        work = Workload(self.shape.heads, self.shape.head_dim, self.dtype)
+        return choose_kernel("auto", "exact", self.topology, work)
+
     @property
     def runs(self) -> int:
         return 3 if self.device.type == "cuda" else 1
@@ -112,8 +119,7 @@ def roofline(bench: Bench) -> Iterator[str]:
 
 def steps(bench: Bench) -> Iterator[str]:
     """One step at every size, even and odd grid, grid and shared text copies."""
-    work = Workload(bench.shape.heads, bench.shape.head_dim, bench.dtype)
-    choice = choose_kernel("auto", "exact", bench.topology, work)
+    choice = bench.choice
     yield f"{choice.sentence()}\n"
     yield STEP_HEADING
     for size in bench.sizes[:2]:
@@ -123,8 +129,7 @@ def steps(bench: Bench) -> Iterator[str]:
 
 def large_steps(bench: Bench) -> Iterator[str]:
     """Steps of the larger sizes through a few blocks only, times as many as there are."""
-    work = Workload(bench.shape.heads, bench.shape.head_dim, bench.dtype)
-    choice = choose_kernel("auto", "exact", bench.topology, work)
+    choice = bench.choice
     parts = bench.shape.blocks // 3
     few = make_model(replace(bench.shape, double=1, single=2), bench.device, bench.dtype)
     yield f"3 of {bench.shape.blocks} blocks were run: {parts} times their seconds; peaks hold both models\n"
@@ -203,8 +208,7 @@ def engines_alone(bench: Bench) -> Iterator[str]:
 
 def profile_of_a_step(bench: Bench) -> Iterator[str]:
     """The second size, with the kernel that was chosen."""
-    work = Workload(bench.shape.heads, bench.shape.head_dim, bench.dtype)
-    choice = choose_kernel("auto", "exact", bench.topology, work)
+    choice = bench.choice
     mesh = SequenceMesh(ulysses=1, ring=1, rank=0)
     for odd in (False, True):
         step = Step.at(bench.model, bench.sizes[1], odd=odd)
