@@ -78,7 +78,7 @@ def rows_bytes(vae: Autoencoder, half: str, picture: Picture, *, limit: float, p
         picture.band_bytes(each.inputs, each.scale) + picture.band_bytes(each.outputs, each.scale)
         for each in layers
     )
-    return room.peak + max(WORKING * working, _attention_bytes(vae, picture))
+    return room.peak + max(WORKING * working, _attention_bytes(vae, picture, on_gpu=not pixels_here))
 
 
 def walk(vae: Autoencoder, half: str, picture: Picture, *, limit: float, pixels_here: bool) -> Room:
@@ -121,12 +121,14 @@ def _parts(vae: Autoencoder, half: str) -> Iterator[tuple[str, int, int]]:
     yield from ((kind, last, 1) for kind in middle)
 
 
-def _attention_bytes(vae: Autoencoder, picture: Picture) -> float:
+def _attention_bytes(vae: Autoencoder, picture: Picture, *, on_gpu: bool) -> float:
     """Queries in groups, keys and values in chunks, each twice where they travel a ring."""
     own = vae.attention_width * picture.latents / picture.ranks
     query = min(own, QUERY_ELEMENTS) * (picture.element + MERGED_BYTES)
     keys = min(2 * own, KEY_ELEMENTS) * picture.element
     logits = 0.0
-    if picture.element == 2 and vae.attention_width > WIDEST_FLASH:  # float32, and the weights beside them
+    if (
+        on_gpu and picture.element == 2 and vae.attention_width > WIDEST_FLASH
+    ):  # float32, and the weights beside them
         logits = min(LOGITS, picture.latents**2 / picture.ranks) * (4.0 + picture.element)
     return query + keys * (2 if picture.ranks > 1 else 1) + logits

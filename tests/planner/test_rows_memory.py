@@ -16,12 +16,13 @@ from imax_dist.models.load import load_model
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.parallel.row_store import Scratch, Tier
 from imax_dist.parallel.vae_rows import BAND_BYTES
+from imax_dist.parallel.wide_heads import LOGITS
 from imax_dist.pipeline.request import Request
 from imax_dist.planner.autoencoder import autoencoder_of
 from imax_dist.planner.choose import choose
 from imax_dist.planner.cluster import parse_cluster
 from imax_dist.planner.picture import goes_whole, map_room, vae_bytes
-from imax_dist.planner.rows import Picture, walk
+from imax_dist.planner.rows import Picture, rows_bytes, walk
 from imax_dist.planner.split import Split
 from imax_dist.planner.workload import workload_of
 
@@ -106,3 +107,10 @@ def test_a_picture_of_any_height_streams_in_the_memory_it_is_given() -> None:
 def test_flux_at_8192_px_goes_by_rows_on_a_small_gpu() -> None:
     work, here = flux("8192x8192"), cluster("1xL40S")
     assert vae_bytes(work, Split(), here) > vae_bytes(replace(work, vae_gib=4.0), Split(), here)
+
+
+def test_a_wide_head_in_half_precision_has_logits_on_a_gpu_only() -> None:
+    vae = flux().network.autoencoder
+    picture = Picture(512 * 512, 512, 1, 2, BAND_BYTES["cpu"])
+    gpu, cpu = (rows_bytes(vae, "decoder", picture, limit=0.0, pixels_here=host) for host in (False, True))
+    assert gpu - cpu == 6 * LOGITS
