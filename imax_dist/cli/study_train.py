@@ -26,6 +26,18 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def _parse_share(text: str) -> tuple[tuple[int, int], float]:
+    """``WIDTHxHEIGHT=WEIGHT``. Raises BadValue if it is not of that form or the weight is not above 0."""
+    size, _, weight = text.partition("=")
+    try:
+        value = float(weight)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise BadValue(f"share {text!r} is not WIDTHxHEIGHT=WEIGHT; write for example 512x512=0.16")
+    return parse_size(size), value
+
+
 def _training_arguments(parser: Parser, *, steps: int) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and loss curve")
     length = parser.add_mutually_exclusive_group()
@@ -88,35 +100,61 @@ def _encode(args: argparse.Namespace) -> int:
     return 0
 
 
-def _train_flow_arguments(parser: Parser) -> None:
-    _training_arguments(parser, steps=6000)
+def _flow_arguments(parser: Parser, *, steps: int) -> None:
+    _training_arguments(parser, steps=steps)
     parser.add_argument("--data", type=Path, required=True, help="folder of encode-scenes")
+    parser.add_argument("--hold", type=float, help="progress until which the rate stays at its peak")
+    parser.add_argument("--native", default="128x128", help="WIDTHxHEIGHT the model is made for (128x128)")
+    parser.add_argument("--mixed", type=float, help="part of the updates that takes other sizes (0.4)")
+    parser.add_argument(
+        "--share", action="append", default=[], metavar="SIZE=WEIGHT", help="weight of a size"
+    )
+    parser.add_argument(
+        "--level-shift", type=float, help="(side / native)^this shifts larger sizes' noise (0)"
+    )
     parser.add_argument("--single-size", action="store_true", help="native size only, for failure figures")
+
+
+def _flow_settings(args: argparse.Namespace, **defaults: float) -> FlowSettings:
+    """The settings of the options given, over ``defaults``."""
+    from imax_dist.study.train.flow import FlowSettings
+
+    given = _given(args, "seed", "batch", "rate", "mixed", "level_shift", "hold")
+    values: dict[str, Any] = defaults | given | ({"mixed": 0.0} if args.single_size else {})
+    shares = tuple(_parse_share(share) for share in args.share)
+    return FlowSettings(native=parse_size(args.native), shares=shares, **values)
+
+
+def _train_flow_arguments(parser: Parser) -> None:
+    _flow_arguments(parser, steps=6000)
+    parser.add_argument("--from", dest="source", help="start from the weights of a model or a checkpoint")
+    parser.add_argument("--mixed-from", type=float, help="progress from which other sizes join (0.55)")
 
 
 def _train_flow(args: argparse.Namespace) -> int:
     import torch
 
     from imax_dist.study.train.budget import Budget
-    from imax_dist.study.train.flow import FlowSettings, train_flow
+    from imax_dist.study.train.flow import train_flow
     from imax_dist.study.train.latents import load_buckets
+    from imax_dist.study.train.parts import flow_of, tokenizers_of
     from imax_dist.study.train.text import build_tokenizers
 
     torch.set_num_threads(args.threads)
-    tokenizers = build_tokenizers()
-    values = _given(args, "seed", "batch", "rate") | ({"mixed": 0.0} if args.single_size else {})
-    settings = FlowSettings(**values)  # type: ignore[arg-type]
+    tokenizers = tokenizers_of(args.source) if args.source else build_tokenizers()
+    settings = _flow_settings(args, **_given(args, "mixed_from"))
     budget = Budget(steps=args.steps, seconds=60 * args.minutes)
     buckets = load_buckets(args.data, tokenizers)
-    train_flow(args.out, buckets, tokenizers, settings=settings, budget=budget, device=args.device)
+    teacher = flow_of(args.source, tokenizers) if args.source else None
+    train_flow(
+        args.out, buckets, tokenizers, settings=settings, budget=budget, device=args.device, teacher=teacher
+    )
     return _told(args.out / "flow.jsonl")
 
 
 def _student_arguments(parser: Parser, *, steps: int) -> None:
-    _training_arguments(parser, steps=steps)
-    parser.add_argument("--data", type=Path, required=True, help="folder of encode-scenes")
+    _flow_arguments(parser, steps=steps)
     parser.add_argument("--flow", required=True, help="the teacher: flow.safetensors, or a model")
-    parser.add_argument("--single-size", action="store_true", help="native size only, for failure figures")
 
 
 def _distil_arguments(parser: Parser) -> None:
@@ -132,10 +170,7 @@ def _distil_steps_arguments(parser: Parser) -> None:
 
 def _student_settings(args: argparse.Namespace) -> FlowSettings:
     """Settings of a short run from good weights."""
-    from imax_dist.study.train.flow import FlowSettings
-
-    short = {"rate": 1e-3, "hold": 0.3, "ema": 0.99, "mixed": 0.0 if args.single_size else 0.3}
-    return FlowSettings(**(short | _given(args, "seed", "batch", "rate")))  # type: ignore[arg-type]
+    return _flow_settings(args, rate=1e-3, hold=0.3, ema=0.99, mixed=0.3)
 
 
 def _distil(args: argparse.Namespace) -> int:
@@ -175,6 +210,7 @@ def _save_arguments(parser: Parser) -> None:
     parser.add_argument("--vae", required=True, help="vae.safetensors of train-vae, or a model")
     parser.add_argument("--flow", required=True, help="a checkpoint of train-flow, distil or distil-steps")
     parser.add_argument("--tokenizers", help="the teacher's name, if it was a model")
+    parser.add_argument("--native", default="128x128", help="WIDTHxHEIGHT the model is made for (128x128)")
     parser.add_argument("--out", type=Path, required=True, help="FluxPipeline folder to write")
 
 
@@ -183,7 +219,10 @@ def _save(args: argparse.Namespace) -> int:
     from imax_dist.study.train.pipeline import assemble, save_pipeline
 
     tokenizers = tokenizers_of(args.tokenizers or args.flow)
-    pipeline = assemble(flow_of(args.flow, tokenizers), vae_of(args.vae), tokenizers)
+    height, width = parse_size(args.native)
+    pipeline = assemble(
+        flow_of(args.flow, tokenizers), vae_of(args.vae), tokenizers, native_tokens=height * width // 256
+    )
     print(json.dumps({"folder": str(args.out), "bytes": save_pipeline(pipeline, args.out)}))
     return 0
 

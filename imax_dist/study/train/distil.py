@@ -25,6 +25,7 @@ from imax_dist.study.train.flow import (
     noise_levels,
     resume,
     save,
+    shift_levels,
     start,
     update,
 )
@@ -57,7 +58,7 @@ def distil_guidance(
     for network in (run.network, run.average):  # all but the guidance embedder comes from the teacher
         network.load_state_dict(teacher.state_dict(), strict=False)
     path = folder / "distil.safetensors"
-    resume(path, run, budget)
+    resume(path, run, budget, settings)
     empty = Text(*tokenizers.ids([""])).to(device)
     journal = Journal(folder / "distil.jsonl", every=settings.log_every)
     saved = budget.elapsed()
@@ -82,7 +83,7 @@ def _step(
     device = empty.clip.device
     generator, count = batch.generator, len(batch.tokens)
     noise = torch.randn(batch.tokens.shape, generator=generator).to(device)
-    sigma = noise_levels(count, settings, generator).to(device)
+    sigma = shift_levels(noise_levels(count, settings, generator), batch.grid, settings).to(device)
     scale = scales.draw(count, generator).to(device)
     noisy = torch.lerp(batch.tokens.to(device), noise, sigma[:, None, None])
     dropped = torch.rand(count, generator=generator) < settings.drop_caption

@@ -64,7 +64,7 @@ def distil_steps(
         network.load_state_dict(without_guidance(teacher, windows.scale))
     teacher = teacher.to(device)
     path = folder / "few-steps.safetensors"
-    resume(path, run, budget)
+    resume(path, run, budget, settings)
     journal = Journal(folder / "few-steps.jsonl", every=settings.log_every)
     saved = budget.elapsed()
     while (progress := budget.progress(run.step)) < 1:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 
+from imax_dist.errors import BadManifest
 from imax_dist.study.train.budget import Budget, set_rate, warm_then_cosine
 from imax_dist.study.train.checkpoint import (
     load_checkpoint,
@@ -26,14 +29,19 @@ from imax_dist.study.train.network import FlowNetwork, FlowShape, Text
 from imax_dist.study.train.optimizer import Muon, split_parameters
 from imax_dist.study.train.text import Tokenizers
 
-NATIVE = (128, 128)
 _PLAIN = ("embed", "shared", "proj_out.", "norm_out", "token", "position", "relative")
 
 
 @dataclass(frozen=True)
 class FlowSettings:
-    """Settings of a run. Other sizes than the native one join from ``mixed_from`` on, with ``mixed``
-    of the steps; sigma is logit-normal with ``centre`` and ``spread``."""
+    """Settings of a run.
+
+    ``batch`` samples of the ``native`` size (height, width) an update; other sizes get as many tokens. They
+    join from ``mixed_from`` on and take ``mixed`` of the updates, each in proportion to its weight in
+    ``shares`` (1 where it has none). Sigma is logit-normal with ``centre`` and ``spread``, then shifted by
+    (side / native side) ** ``level_shift`` for larger pictures, as FLUX shifts by resolution
+    (Esser et al., arXiv 2403.03206, Sec. 5.3.2).
+    """
 
     shape: FlowShape = field(default_factory=FlowShape)
     rate: float = 2e-3
@@ -41,6 +49,9 @@ class FlowSettings:
     batch: int = 32
     hold: float = 0.5
     drop_caption: float = 0.1
+    native: tuple[int, int] = (128, 128)
+    shares: tuple[tuple[tuple[int, int], float], ...] = ()
+    level_shift: float = 0.0
     spread: float = 1.0
     centre: float = 0.1
     ema: float = 0.998
@@ -53,12 +64,13 @@ class FlowSettings:
 
 @dataclass
 class FlowRun:
-    """A training run in flight: the network, its running average, the optimiser, the step."""
+    """A training run in flight: the network, its running average, the optimiser, updates and samples."""
 
     network: FlowNetwork
     average: FlowNetwork
     optimizer: Muon
     step: int = 0
+    samples: int = 0
 
 
 Buckets = dict[tuple[int, int], Bucket]
@@ -77,15 +89,19 @@ def start(settings: FlowSettings, tokenizers: Tokenizers, *, device: str = "cpu"
 
 def train_flow(
     folder: Path, buckets: Buckets, tokenizers: Tokenizers, *, settings: FlowSettings, budget: Budget,
-    device: str = "cpu",
+    device: str = "cpu", teacher: FlowNetwork | None = None,
 ) -> FlowNetwork:  # fmt: skip
-    """Train in ``folder`` (flow.safetensors, flow.jsonl), going on from a checkpoint that is there.
+    """Train in ``folder`` (flow.safetensors, flow.jsonl), resuming from a checkpoint that is there.
 
-    Keeps flow-native.safetensors, the weights before other sizes joined. Returns the running average.
+    A fresh run starts from the weights of ``teacher`` where one is given. Keeps flow-native.safetensors, the
+    weights before other sizes joined. Returns the running average.
     """
     run = start(settings, tokenizers, device=device)
+    if teacher is not None:
+        for network in (run.network, run.average):
+            network.load_state_dict(teacher.state_dict())
     path = folder / "flow.safetensors"
-    resume(path, run, budget)
+    resume(path, run, budget, settings)
     empty = Text(*tokenizers.ids([""])).to(device)
     journal = Journal(folder / "flow.jsonl", every=settings.log_every)
     saved = budget.elapsed()
@@ -95,10 +111,11 @@ def train_flow(
         if progress >= settings.mixed_from and not single.exists():
             save(single, run, budget, settings)
         batch = draw_batch(buckets, settings, run.step, progress=progress)
-        journal.note(loss=_step(run, batch, empty, settings))
+        loss = _step(run, batch, empty, settings)
+        journal.note(**{"loss": loss, f"loss_{16 * batch.grid[1]}x{16 * batch.grid[0]}": loss})
+        run.samples += len(batch.tokens)
         if journal.due(budget.elapsed()):
-            samples = run.step * settings.batch
-            journal.write(step=run.step, samples=samples, seconds=round(budget.elapsed(), 1))
+            journal.write(step=run.step, samples=run.samples, seconds=round(budget.elapsed(), 1))
         if budget.elapsed() - saved > settings.save_every:
             saved = budget.elapsed()
             save(path, run, budget, settings)
@@ -119,13 +136,31 @@ class Batch:
 def draw_batch(buckets: Buckets, settings: FlowSettings, step: int, *, progress: float) -> Batch:
     """The step's data: a function of seed and step alone, so that a resumed run goes on the same."""
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-    others = [size for size in buckets if size != NATIVE]
-    draw = torch.rand(2, generator=generator)
-    mixed = progress >= settings.mixed_from and others and float(draw[0]) < settings.mixed
-    bucket = buckets[others[int(float(draw[1]) * len(others))] if mixed else NATIVE]
-    count = max(1, settings.batch * 64 // max(64, bucket.grid[0] * bucket.grid[1]))
+    others = [size for size in buckets if size != settings.native]
+    mixed = progress >= settings.mixed_from and others
+    mixed = mixed and float(torch.rand((), generator=generator)) < settings.mixed
+    size = _draw_size(others, settings, generator) if mixed else settings.native
+    bucket, native = buckets[size], buckets[settings.native].grid
+    tokens_an_update = settings.batch * native[0] * native[1]
+    count = max(1, min(settings.batch, tokens_an_update // (bucket.grid[0] * bucket.grid[1])))
     tokens, text = bucket.draw(count, generator)
     return Batch(tokens, text, bucket.grid, generator)
+
+
+def _draw_size(
+    sizes: list[tuple[int, int]], settings: FlowSettings, generator: torch.Generator
+) -> tuple[int, int]:
+    """One of ``sizes``, by the weights of the settings."""
+    shares = dict(settings.shares)
+    weights = torch.tensor([shares.get(size, 1.0) for size in sizes])
+    return sizes[int(torch.multinomial(weights, 1, generator=generator))]
+
+
+def shift_levels(sigma: torch.Tensor, grid: tuple[int, int], settings: FlowSettings) -> torch.Tensor:
+    """Noise levels moved up for pictures above the native area: s sigma / (1 + (s - 1) sigma)."""
+    native = settings.native[0] * settings.native[1] / 256  # 16 pixels a token
+    scale = max(1.0, (grid[0] * grid[1] / native) ** (settings.level_shift / 2))
+    return scale * sigma / (1 + (scale - 1) * sigma)
 
 
 def noise_levels(count: int, settings: FlowSettings, generator: torch.Generator) -> torch.Tensor:
@@ -145,7 +180,7 @@ def _step(run: FlowRun, batch: Batch, empty: Text, settings: FlowSettings) -> fl
     device = empty.clip.device
     generator, count = batch.generator, len(batch.tokens)
     noise = torch.randn(batch.tokens.shape, generator=generator).to(device)
-    sigma = noise_levels(count, settings, generator).to(device)
+    sigma = shift_levels(noise_levels(count, settings, generator), batch.grid, settings).to(device)
     dropped = torch.rand(count, generator=generator) < settings.drop_caption
     text = drop_captions(batch.text.to(device), empty, dropped.to(device))
     clean = batch.tokens.to(device)
@@ -182,20 +217,37 @@ def save(path: Path, run: FlowRun, budget: Budget, settings: FlowSettings) -> No
     tensors = prefixed("network", run.network.state_dict())
     tensors |= prefixed("average", run.average.state_dict())
     tensors |= prefixed("optimizer", optimizer_tensors(run.optimizer))
-    facts = {"step": run.step, "seconds": budget.elapsed(), "settings": asdict(settings)}
+    facts = {
+        "step": run.step,
+        "samples": run.samples,
+        "seconds": budget.elapsed(),
+        "settings": asdict(settings),
+    }
     save_checkpoint(path, tensors, facts)
 
 
-def resume(path: Path, run: FlowRun, budget: Budget) -> None:
-    """Go on from ``path`` if it is there."""
+def resume(path: Path, run: FlowRun, budget: Budget, settings: FlowSettings) -> None:
+    """Resume from ``path`` if it is there. Raises BadManifest if it is of a run with other settings."""
     if not path.exists():
         return
     tensors, facts = load_checkpoint(path)
+    _check_same_run(path, facts["settings"], json.loads(json.dumps(asdict(settings))))
     run.network.load_state_dict(under("network", tensors))
     run.average.load_state_dict(under("average", tensors))
     restore_optimizer(run.optimizer, under("optimizer", tensors))
-    run.step = int(facts["step"])
+    run.step, run.samples = int(facts["step"]), int(facts.get("samples", 0))
     budget.spent += float(facts["seconds"])
+
+
+def _check_same_run(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to mix two runs: only how often a run saves and logs may change."""
+    changed = [
+        f"{name} {before.get(name)} there, {value} here"
+        for name, value in now.items()
+        if before.get(name) != value and name not in ("save_every", "log_every")
+    ]
+    if changed:
+        raise BadManifest(f"{path} is of a run with other settings ({'; '.join(changed)}); use another --out")
 
 
 def load_flow(path: Path, tokenizers: Tokenizers) -> FlowNetwork:

@@ -15,14 +15,12 @@ class Journal:
         self._path = path
         self._every = every
         self._next = 0.0
-        self._sums: dict[str, float] = {}
-        self._count = 0
+        self._values: dict[str, list[float]] = {}
 
     def note(self, **values: float) -> None:
-        """Add one step's numbers to the running averages."""
+        """Add one step's numbers to the averages of the next line."""
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count += 1
+            self._values.setdefault(name, []).append(value)
 
     def due(self, seconds: float) -> bool:
         """True once ``every`` seconds have gone by since the last line."""
@@ -30,8 +28,8 @@ class Journal:
 
     def write(self, *, seconds: float, **facts: Any) -> None:
         """Append one line: the facts and the averages since the last one."""
-        means = {name: round(value / self._count, 5) for name, value in self._sums.items()}
+        means = {name: round(sum(values) / len(values), 5) for name, values in self._values.items()}
         line = json.dumps({**facts, "seconds": seconds, **means})
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-        self._sums, self._count, self._next = {}, 0, seconds + self._every
+        self._values, self._next = {}, seconds + self._every

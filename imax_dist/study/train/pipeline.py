@@ -12,15 +12,15 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from imax_dist.study.train.network import FlowNetwork
 from imax_dist.study.train.text import Tokenizers
 
-NATIVE_TOKENS = 64  # 128 x 128 pixels
 
-
-def assemble(network: FlowNetwork, vae: AutoencoderKL, tokenizers: Tokenizers) -> FluxPipeline:
+def assemble(
+    network: FlowNetwork, vae: AutoencoderKL, tokenizers: Tokenizers, *, native_tokens: int = 64
+) -> FluxPipeline:
     """A FluxPipeline of the trained parts. Always call it with ``max_sequence_length=24``."""
     scheduler = FlowMatchEulerDiscreteScheduler(
         use_dynamic_shifting=True,
-        base_image_seq_len=NATIVE_TOKENS,
-        max_image_seq_len=16 * NATIVE_TOKENS,
+        base_image_seq_len=native_tokens,
+        max_image_seq_len=16 * native_tokens,
         base_shift=0.5,
         max_shift=1.15,
         shift=3.0,

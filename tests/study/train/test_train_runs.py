@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from imax_dist.errors import BadManifest
 from imax_dist.study.train.autoencoder import build_autoencoder, scale_error
 from imax_dist.study.train.budget import Budget
 from imax_dist.study.train.crops import CropBank, fill_bank, held_out, to_unit
 from imax_dist.study.train.distil import distil_guidance, guided
-from imax_dist.study.train.flow import FlowSettings, load_flow, train_flow
+from imax_dist.study.train.flow import FlowSettings, draw_batch, load_flow, shift_levels, train_flow
 from imax_dist.study.train.latents import encode_scenes, load_buckets
 from imax_dist.study.train.measure import measure_pipeline
 from imax_dist.study.train.network import FlowNetwork, FlowShape, Text
@@ -83,6 +84,49 @@ def test_a_resumed_flow_run_is_the_uninterrupted_one(
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
     assert (tmp_path / "a" / "flow-native.safetensors").exists()
+
+
+def test_a_folder_of_another_run_is_refused_not_mixed(
+    tmp_path: Path, data: Path, tokenizers: Tokenizers
+) -> None:
+    buckets = load_buckets(data, tokenizers)
+    train_flow(tmp_path, buckets, tokenizers, settings=TINY, budget=Budget(steps=1))
+    other = replace(TINY, rate=1e-4)
+    with pytest.raises(BadManifest, match=r"other settings \(rate 0.002 there, 0.0001 here\)"):
+        train_flow(tmp_path, buckets, tokenizers, settings=other, budget=Budget(steps=2))
+
+
+def test_a_run_starts_from_the_weights_of_another(tmp_path: Path, data: Path, tokenizers: Tokenizers) -> None:
+    buckets = load_buckets(data, tokenizers)
+    first = train_flow(tmp_path / "a", buckets, tokenizers, settings=TINY, budget=Budget(steps=3))
+    second = train_flow(
+        tmp_path / "b", buckets, tokenizers, settings=TINY, budget=Budget(steps=0), teacher=first
+    )
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_other_sizes_are_drawn_by_their_weights_with_as_many_tokens(
+    data: Path, tokenizers: Tokenizers
+) -> None:
+    buckets = load_buckets(data, tokenizers)
+    buckets[(256, 256)] = replace(buckets[(128, 128)], grid=(16, 16))
+    settings = replace(TINY, batch=8, mixed=0.5, shares=(((256, 256), 3.0),))
+    drawn = [draw_batch(buckets, settings, step, progress=1.0) for step in range(400)]
+    share = {grid: sum(batch.grid == grid for batch in drawn) / 400 for grid in ((8, 8), (6, 10), (16, 16))}
+    assert share == pytest.approx({(8, 8): 0.5, (6, 10): 0.125, (16, 16): 0.375}, abs=0.07)
+    assert {len(batch.tokens) for batch in drawn if batch.grid == (16, 16)} == {2}
+    early = [draw_batch(buckets, settings, step, progress=0.5).grid for step in range(50)]
+    assert set(early) == {(8, 8)}
+
+
+def test_larger_pictures_are_trained_at_noisier_levels() -> None:
+    settings = replace(TINY, level_shift=0.5)
+    sigma = torch.tensor([0.0, 0.2, 0.5, 1.0])
+    assert torch.equal(shift_levels(sigma, (4, 8), settings), sigma)
+    shift = 16 ** (0.5 / 2)  # 4 times the side
+    want = shift * sigma / (1 + (shift - 1) * sigma)
+    assert torch.allclose(shift_levels(sigma, (32, 32), settings), want)
 
 
 def test_the_flow_learns_a_few_scenes(tmp_path: Path, data: Path, tokenizers: Tokenizers) -> None:
