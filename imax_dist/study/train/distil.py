@@ -88,7 +88,7 @@ def _step(
     noisy = torch.lerp(batch.tokens.to(device), noise, sigma[:, None, None])
     dropped = torch.rand(count, generator=generator) < settings.drop_caption
     text = drop_captions(batch.text.to(device), empty, dropped.to(device))
-    with torch.autocast(device.type, torch.bfloat16), attention_for(device):
+    with torch.autocast(device.type, torch.bfloat16), attention_for(device, batch.tokens.shape[1]):
         with torch.no_grad():
             if teacher.shape.guidance:
                 target = velocity_at(teacher, noisy, sigma, text=text, grid=batch.grid, scale=scale)

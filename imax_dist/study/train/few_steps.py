@@ -102,7 +102,7 @@ def _step(run: FlowRun, batch: Batch, guide: tuple[FlowNetwork, Windows], settin
     first, last, sigma = (level.to(device) for level in windows.draw(count, generator))
     text = batch.text.to(device)
     begin = torch.lerp(batch.tokens.to(device), noise, first[:, None, None])
-    with torch.autocast(device.type, torch.bfloat16), attention_for(device):
+    with torch.autocast(device.type, torch.bfloat16), attention_for(device, batch.tokens.shape[1]):
         with torch.no_grad():
             end = follow(teacher, begin, (first, last), text=text, grid=batch.grid, windows=windows)
         share = ((first - sigma) / (first - last))[:, None, None]
