@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imax_dist.output.bands import Band, bands_of_array
-from imax_dist.output.png import write_png
-from imax_dist.output.profile import Profile, parse_profile
-from imax_dist.output.source import Picture
+from imax_dist.output.image.bands import Band, bands_of_array
+from imax_dist.output.image.png import write_png
+from imax_dist.output.image.profile import Profile, parse_profile
+from imax_dist.output.image.source import Picture
 
 PROMPT = "été <am> Meer & 海 \x07 sun"
 RECIPE: dict[str, Any] = {

@@ -69,11 +69,11 @@ def measure_machine(file: str) -> int:
     import torch
     import yaml
 
+    from imax_dist.calibrate.measure import measure
     from imax_dist.models.quiet import quiet_libraries
     from imax_dist.output.atomic import write_bytes
     from imax_dist.parallel.topology import pick_device
     from imax_dist.planner.hardware import read_hardware
-    from imax_dist.planner.measure import measure
 
     if not file.endswith((".yaml", ".yml")):
         raise BadValue(f"--measure {file}: the file's name must end in .yaml")

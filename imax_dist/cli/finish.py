@@ -63,9 +63,9 @@ def _add_page_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Finish one file and say what was done."""
-    from imax_dist.output.finish import check, finish, inherit
-    from imax_dist.output.settings import FinishSettings
-    from imax_dist.output.source import open_picture
+    from imax_dist.output.image.finish import check, finish, inherit
+    from imax_dist.output.image.settings import FinishSettings
+    from imax_dist.output.image.source import open_picture
 
     given = {name: getattr(options, name) for name in CHOICES if getattr(options, name) is not None}
     settings = from_mapping(FinishSettings, given, where="command line")
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     picture = open_picture(options.poster)
     finished = finish(picture, out, inherit(settings, picture.recipe))
     if options.sign is not None:
-        from imax_dist.output.sign import sign
+        from imax_dist.output.image.sign import sign
 
         sign(out, options.sign, options.key)
     notes = [
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _target(options: argparse.Namespace) -> Path:
     """The file to write. Raises BadValue where --to and --out contradict each other."""
-    from imax_dist.output.settings import kind_of
+    from imax_dist.output.image.settings import kind_of
 
     poster: Path = options.poster
     named = poster.with_name(f"{poster.stem}-print.{(options.to or 'pdf').lower()}")
@@ -104,7 +104,7 @@ def _target(options: argparse.Namespace) -> Path:
 
 
 def _check_signing(options: argparse.Namespace, out: Path) -> None:
-    from imax_dist.output.sign import require_signable
+    from imax_dist.output.image.sign import require_signable
 
     if options.sign is None or options.key is None:
         raise BadValue("--sign CERT and --key FILE belong together")

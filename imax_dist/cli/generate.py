@@ -52,8 +52,8 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Render and write; all ranks come here, rank 0 writes."""
+    from imax_dist.launcher.rank_failure import lost_ranks_told
     from imax_dist.models.quiet import quiet_libraries
-    from imax_dist.parallel.lost import lost_ranks_told
     from imax_dist.parallel.topology import detect, process_group
 
     recipe = _read_recipe(options.recipe)
@@ -99,7 +99,7 @@ def _render(
 
 def native_writer(out: Path) -> Callable[[Tensor], None]:
     """Writes the native picture beside the poster: ``sea.png`` has ``sea.native.png``."""
-    from imax_dist.output.poster import write_native
+    from imax_dist.output.image.poster import write_native
 
     return lambda pixels: write_native(out.with_suffix(".native.png"), pixels)
 
@@ -112,7 +112,7 @@ def checkpoint_folder(out: Path) -> Path:
 def _finish(
     options: argparse.Namespace, rendering: Rendering, recipe: dict[str, Any] | None, bars: ProgressBars
 ) -> None:
-    from imax_dist.output.poster import write_poster
+    from imax_dist.output.image.poster import write_poster
     from imax_dist.pipeline.checkpoint import CheckpointFolder
 
     assert rendering.picture is not None
@@ -169,7 +169,7 @@ def _print_sigmas(plan: RenderPlan) -> None:
 
 
 def _read_recipe(path: Path | None) -> dict[str, Any] | None:
-    from imax_dist.output.provenance import read_recipe
+    from imax_dist.output.image.provenance import read_recipe
 
     return None if path is None else read_recipe(path)
 
@@ -193,7 +193,7 @@ def requested(options: argparse.Namespace, recipe: dict[str, Any] | None = None)
 def _check_output(out: Path, request: Request) -> dict[str, Tensor]:
     """Refuse before any work what could not be written at the end; there is nothing to tell other ranks."""
     from imax_dist.output.atomic import require_writable
-    from imax_dist.output.poster import require_printable
+    from imax_dist.output.image.poster import require_printable
 
     require_printable(out, to_mapping(request))
     if out.is_dir():

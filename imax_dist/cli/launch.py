@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from imax_dist.errors import BadValue
 
 if TYPE_CHECKING:
-    from imax_dist.parallel.elastic import Nodes
+    from imax_dist.launcher.elastic import Nodes
 
 EXAMPLE = """example, the same line on each of two machines but for the last number:
   imax launch --ranks 8 --nodes 2 --rendezvous node0:29500 --node-rank 0 generate "a red sun" --out sea.png"""
@@ -47,7 +47,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Start the ranks; a lost one makes this program begin anew, with one restart less."""
-    from imax_dist.parallel.elastic import run_ranks, worth_another_try
+    from imax_dist.launcher.elastic import run_ranks, worth_another_try
 
     _check(options)
     nodes = _nodes(options)
@@ -92,7 +92,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _nodes(options: argparse.Namespace) -> Nodes:
-    from imax_dist.parallel.elastic import Nodes
+    from imax_dist.launcher.elastic import Nodes
 
     index = options.node_rank
     if index is None:

@@ -34,7 +34,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the report and say the numbers."""
-    from imax_dist.output.report import duration, write_report
+    from imax_dist.output.web.report import duration, write_report
 
     target = options.to or options.out / "report.html"
     if target.suffix.lower() == ".pdf":

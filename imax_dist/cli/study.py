@@ -58,7 +58,7 @@ def _scenes_arguments(parser: Parser) -> None:
 
 
 def _scenes(args: argparse.Namespace) -> int:
-    from imax_dist.output.sheet import write_sheet
+    from imax_dist.output.image.sheet import write_sheet
     from imax_dist.study.scenes import caption, render, sample_scene
 
     height, width = parse_size(args.size)

@@ -103,7 +103,7 @@ def _asked(name: str, args: argparse.Namespace) -> Study:
     if args.n is not None and args.n < 1:
         raise BadValue(f"--n {args.n} is too few scenes; ask for 1 or more")
     if args.upscaler:
-        from imax_dist.output.super_resolution import require_model
+        from imax_dist.output.image.super_resolution import require_model
 
         require_model(Path(args.upscaler))
         study = study.with_upscaler(args.upscaler)

@@ -241,7 +241,7 @@ def _measure(args: argparse.Namespace) -> int:
     import torch
 
     from imax_dist.output.atomic import write_json
-    from imax_dist.output.sheet import write_sheet
+    from imax_dist.output.image.sheet import write_sheet
     from imax_dist.study.train.measure import measure_pipeline
     from imax_dist.study.train.sample import load_pipeline
 

@@ -29,7 +29,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """One line a file."""
-    from imax_dist.output.verify import verify
+    from imax_dist.output.image.verify import verify
 
     code = MATCH
     for path in options.files:

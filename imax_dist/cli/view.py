@@ -35,7 +35,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the page; with --serve stay until interrupted."""
-    from imax_dist.output.page import write_page
+    from imax_dist.output.web.page import write_page
 
     made = write_page(options.out, tell=lambda name: print(f"tiles of {name}", file=sys.stderr))
     for problem in made.problems:

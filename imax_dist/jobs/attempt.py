@@ -16,7 +16,7 @@ from imax_dist.jobs.slot import Slot, Watch, Working
 from imax_dist.jobs.state import Queued, Running, State, done_state, interrupted, name_of, to_record
 from imax_dist.jobs.surroundings import Surroundings
 from imax_dist.jobs.task import Gang, Lost, Outcome, Task, Work
-from imax_dist.output.poster import require_printable
+from imax_dist.output.image.poster import require_printable
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 
 

@@ -19,8 +19,8 @@ from imax_dist.geometry import ImageSize
 from imax_dist.jobs.job import Job, make_job, method_of
 from imax_dist.jobs.manifest_files import READERS, Entry, Mistake
 from imax_dist.jobs.settings import Limits
-from imax_dist.output.poster import SHEET_FIELDS, require_printable
-from imax_dist.output.settings import read_outputs
+from imax_dist.output.image.poster import SHEET_FIELDS, require_printable
+from imax_dist.output.image.settings import read_outputs
 from imax_dist.pipeline.request import LARGEST_SEED, Request
 
 MOST_SHOWN = 20

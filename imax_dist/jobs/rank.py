@@ -25,7 +25,7 @@ from imax_dist.events import Listener, append_to, ignore, stage
 from imax_dist.jobs.cluster import this_process
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.task import LossKind, Task
-from imax_dist.output.poster import write_native, write_poster
+from imax_dist.output.image.poster import write_native, write_poster
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.memory import peak_bytes
 from imax_dist.pipeline.ranks import ParallelSettings

@@ -17,7 +17,7 @@ from torch import Tensor
 from imax_dist.errors import ImaxError
 from imax_dist.geometry import ImageSize
 from imax_dist.models.base import FlowModel
-from imax_dist.output.bands import ROWS, Band, Bands
+from imax_dist.output.image.bands import ROWS, Band, Bands
 from imax_dist.parallel.broadcast import from_first_rank, on_every_rank
 from imax_dist.parallel.row_share import RowShare
 from imax_dist.parallel.row_store import RowStore

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imax_dist.output.guide import guide_hash, read_guide
+from imax_dist.output.image.guide import guide_hash, read_guide
 from imax_dist.parallel.broadcast import from_first_rank
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.plan import RenderPlan

@@ -8,7 +8,7 @@ from typing import Any
 from imax_dist.config import fingerprint, to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize
-from imax_dist.output.settings import FinishSettings, read_outputs
+from imax_dist.output.image.settings import FinishSettings, read_outputs
 
 LONGEST_PROMPT = 8_000
 LARGEST_SEED = 2**63 - 1

@@ -16,8 +16,8 @@ from imax_dist.parallel.engines.registry import ENGINES
 from imax_dist.parallel.mesh import build_mesh
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.parallel.topology import Topology
-from imax_dist.parallel.traffic import Traffic
 from tests.ranks import run_ranks
+from tests.traffic import Traffic
 from tests.xfuser_on_cpu import answer_for_cpu, xfuser_is_installed
 
 HEADS, HEAD_DIM, TEXT = 8, 64, 512

@@ -41,13 +41,13 @@ def worker(model_name: str, size: str, preset: str) -> None:
     """One rank; rank 0 prints its median step of the last pass and the whole render, in CPU seconds."""
     import torch
 
+    from imax_dist.calibrate.measure import measure_kernels
     from imax_dist.models.load import load_model
     from imax_dist.models.quiet import quiet_libraries
     from imax_dist.parallel.topology import detect, process_group
     from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
     from imax_dist.pipeline.render import render_with
     from imax_dist.pipeline.request import Request
-    from imax_dist.planner.measure import measure_kernels
 
     torch.set_num_threads(1)
     quiet_libraries()
@@ -125,7 +125,7 @@ def compare(repeat: int, only: str) -> None:
     """Measure the machine, run, predict from what each run measured, print."""
     import torch
 
-    from imax_dist.planner.measure import measure_link
+    from imax_dist.calibrate.measure import measure_link
 
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from tiny_flux import make_tiny_flux

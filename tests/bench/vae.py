@@ -101,8 +101,8 @@ def poster(side: int, out: Path, gib: float) -> None:
     import torch
 
     from imax_dist.models.load import load_model
-    from imax_dist.output.poster import write_poster
-    from imax_dist.output.verify import verify
+    from imax_dist.output.image.poster import write_poster
+    from imax_dist.output.image.verify import verify
     from imax_dist.parallel.topology import detect
     from imax_dist.pipeline.memory import peak_memory
 

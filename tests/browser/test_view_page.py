@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from batch_folders import done_job, failed_job, job, native
 
-from imax_dist.output.page import write_page
+from imax_dist.output.web.page import write_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: dev)")
 CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)

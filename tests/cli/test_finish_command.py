@@ -50,8 +50,8 @@ def test_a_request_may_ask_for_print_files(tmp_path: Path) -> None:
     import torch
 
     from imax_dist.config import to_mapping
-    from imax_dist.output.poster import write_poster
-    from imax_dist.output.verify import verify
+    from imax_dist.output.image.poster import write_poster
+    from imax_dist.output.image.verify import verify
     from imax_dist.pipeline.request import Request
 
     request = Request(
@@ -70,7 +70,7 @@ def test_a_request_may_ask_for_print_files(tmp_path: Path) -> None:
 def test_a_proof_has_no_print_files(tmp_path: Path) -> None:
     import torch
 
-    from imax_dist.output.poster import write_poster
+    from imax_dist.output.image.poster import write_poster
 
     request = {"prompt": "sea", "paper": "A2", "dpi": 200, "output": {"pdf": {}}}
     write_poster(tmp_path / "proof.png", torch.rand(20, 20, 3), {"request": request, "proof": True})
@@ -81,7 +81,7 @@ def test_a_print_file_that_cannot_be_made_leaves_no_poster(tmp_path: Path) -> No
     import torch
 
     from imax_dist.errors import BadValue
-    from imax_dist.output.poster import write_poster
+    from imax_dist.output.image.poster import write_poster
 
     recipe = {"request": {"prompt": "sea", "paper": "A2", "dpi": 200, "output": {"pdf": {}}}}
     with pytest.raises(BadValue, match="20x20 px on A2 are less than 1 dpi"):
@@ -144,7 +144,7 @@ def test_generate_refuses_an_unknown_ending_before_any_work(imax: Imax, tmp_path
 
 
 def test_the_native_picture_is_kept_for_the_slider(imax: Imax, tmp_path: Path) -> None:
-    from imax_dist.output.batch_folder import read_folder
+    from imax_dist.output.web.batch_folder import read_folder
 
     steps = ("--steps", 1, "--native-steps", 1)
     poster = tmp_path / "sea.png"

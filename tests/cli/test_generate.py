@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imax_dist.output.png import read_pixels, read_recipe
+from imax_dist.output.image.png import read_pixels, read_recipe
 
 PROMPT = "a red sun over the sea with two white boats"
 Imax = Callable[..., Any]
@@ -31,7 +31,7 @@ def generate(imax: Imax, tiny: Path) -> Imax:
 def rendered(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     """One poster of 128 x 96, made once for the module."""
     from imax_dist import Request, render
-    from imax_dist.output.poster import write_poster
+    from imax_dist.output.image.poster import write_poster
 
     path = tmp_path_factory.mktemp("rendered") / "sea.png"
     rendering = render(Request(PROMPT, size="128x96", model=str(tiny), seed=5))

@@ -166,8 +166,8 @@ def test_compiled_blocks_make_the_eager_poster() -> None:
 
 
 def test_a_gpu_is_measured_as_a_hardware_file_is_written() -> None:
+    from imax_dist.calibrate.measure import measure
     from imax_dist.planner.hardware import read_hardware
-    from imax_dist.planner.measure import measure
 
     found = measure(CUDA)
     assert read_hardware(found, where="measured")

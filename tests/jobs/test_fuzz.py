@@ -25,11 +25,11 @@ from imax_dist.config import config_folder, to_mapping
 from imax_dist.errors import BadConfig, BadManifest, ImaxError
 from imax_dist.jobs.batch import load_pool_settings
 from imax_dist.jobs.settings import PoolSettings
-from imax_dist.output.poster import write_poster
-from imax_dist.output.provenance import read_recipe
-from imax_dist.output.verify import verify
-from imax_dist.output.xmp import BEGIN as XMP_BEGIN
-from imax_dist.output.xmp import END as XMP_END
+from imax_dist.output.image.poster import write_poster
+from imax_dist.output.image.provenance import read_recipe
+from imax_dist.output.image.verify import verify
+from imax_dist.output.image.xmp import BEGIN as XMP_BEGIN
+from imax_dist.output.image.xmp import END as XMP_END
 from imax_dist.pipeline.checkpoint import FORMAT, Checkpoint, CheckpointFolder, read_checkpoint
 from imax_dist.pipeline.recipe import FORMAT as RECIPE
 from imax_dist.pipeline.recipe import differences, request_of

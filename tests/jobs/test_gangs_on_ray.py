@@ -35,9 +35,9 @@ from imax_dist.jobs.state import Done, Failed, Proofed, Queued
 from imax_dist.jobs.store import Store
 from imax_dist.jobs.surroundings import Surroundings
 from imax_dist.jobs.wishes import approve
-from imax_dist.output.pixels import pixels_hash, to_eight_bit
-from imax_dist.output.png import read_pixels
-from imax_dist.output.verify import verify
+from imax_dist.output.image.pixels import pixels_hash, to_eight_bit
+from imax_dist.output.image.png import read_pixels
+from imax_dist.output.image.verify import verify
 from imax_dist.parallel.topology import Topology, pick_device
 from imax_dist.pipeline.render import render
 from imax_dist.pipeline.request import Request

@@ -10,12 +10,12 @@ import torch
 from ranks import run_ranks
 from test_engines import Case, layout_of, own_shards
 from tiny_flux import make_tiny_flux
+from traffic import COMPUTE, Traffic
 from xfuser_on_cpu import answer_for_cpu, xfuser_is_installed
 
 from imax_dist.parallel.engines.registry import ENGINES
 from imax_dist.parallel.mesh import build_mesh
 from imax_dist.parallel.topology import Topology
-from imax_dist.parallel.traffic import COMPUTE, Traffic
 from imax_dist.pipeline.ranks import ParallelSettings, join_for, join_ranks
 
 MESHES = [(4, 1), (1, 4), (2, 2)]

@@ -16,7 +16,7 @@ from tiny_flux import make_tiny_flux
 from imax_dist.errors import BadManifest, BadValue, ImaxError, MissingInput
 from imax_dist.geometry import ImageSize
 from imax_dist.models.load import load_model
-from imax_dist.output.guide import guide_hash, read_guide
+from imax_dist.output.image.guide import guide_hash, read_guide
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.plan import make_plan

@@ -11,7 +11,7 @@ from PIL import Image
 from imax_dist.cli import study
 from imax_dist.cli.study_train import parse_size
 from imax_dist.errors import BadValue
-from imax_dist.output.sheet import tile, write_sheet
+from imax_dist.output.image.sheet import tile, write_sheet
 from imax_dist.study.scenes.caption import vocabulary
 
 

@@ -17,11 +17,11 @@ from imax_dist.geometry import ImageSize
 from imax_dist.models.base import ModelSpec
 from imax_dist.models.load import describe_model
 from imax_dist.output.atomic import write_json
-from imax_dist.output.bands import bands_of_array
-from imax_dist.output.pixels import to_eight_bit
-from imax_dist.output.png import read_pixels, write_plain_png
-from imax_dist.output.resample import scaled
-from imax_dist.output.super_resolution import enlarged
+from imax_dist.output.image.bands import bands_of_array
+from imax_dist.output.image.pixels import to_eight_bit
+from imax_dist.output.image.png import read_pixels, write_plain_png
+from imax_dist.output.image.resample import scaled
+from imax_dist.output.image.super_resolution import enlarged
 from imax_dist.parallel.topology import Topology, pick_device
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.renderer import Renderer

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from imax_dist.geometry import ImageSize
 from imax_dist.output.atomic import write_bytes, write_json
-from imax_dist.output.png import read_pixels
-from imax_dist.output.sheet import write_sheet
+from imax_dist.output.image.png import read_pixels
+from imax_dist.output.image.sheet import write_sheet
 from imax_dist.study.experiments.artist import Shelf
 from imax_dist.study.experiments.plots import write_plots
 from imax_dist.study.experiments.table import legend, shown_measures, table

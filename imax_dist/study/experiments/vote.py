@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imax_dist.errors import ImaxError
-from imax_dist.output.png import png_bytes, read_pixels
+from imax_dist.output.image.png import png_bytes, read_pixels
 from imax_dist.study.experiments.artist import Shelf
 from imax_dist.study.experiments.bradley_terry import Vote
 from imax_dist.study.experiments.endpoint import Endpoint, EndpointFailed

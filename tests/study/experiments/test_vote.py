@@ -18,7 +18,7 @@ from PIL import Image
 
 from imax_dist.cli.main import main
 from imax_dist.errors import BadConfig, NoPermission
-from imax_dist.output.png import write_plain_png
+from imax_dist.output.image.png import write_plain_png
 from imax_dist.study.experiments.artist import Shelf
 from imax_dist.study.experiments.bradley_terry import Vote, strengths, win_rate
 from imax_dist.study.experiments.endpoint import Endpoint, EndpointFailed

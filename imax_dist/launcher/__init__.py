@@ -1,0 +1,1 @@
+"""Ranks on one or many machines: starting them, losing them, their exit codes."""

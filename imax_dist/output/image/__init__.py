@@ -1,0 +1,1 @@
+"""Pixels to files: print files, their recipe, and whether they match."""

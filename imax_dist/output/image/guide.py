@@ -1,0 +1,49 @@
+"""A picture of the user's as the native picture: read, checked and brought to the native size."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from imax_dist.errors import BadValue
+from imax_dist.geometry import ImageSize
+from imax_dist.output.image.bands import to_unit
+from imax_dist.output.image.resample import scaled
+from imax_dist.output.image.source import open_picture
+
+WIDEST_DIFFERENCE = 1.05
+"""Two shapes are the same if their aspect ratios differ by at most this factor."""
+
+Picture = npt.NDArray[np.float32]
+"""(height, width, 3) in [0, 1]."""
+
+
+def read_guide(path: Path, native: ImageSize, poster: ImageSize) -> Picture:
+    """The picture at ``native``: as it is if it has that size, else resized to it (Lanczos).
+
+    Raises MissingInput or BadManifest for a file that is not there or no picture, BadValue if it is not RGB
+    or its shape differs from the ``poster``'s by more than 5 %. A colour profile is not applied.
+    """
+    bands = open_picture(path).bands
+    if bands.channels != 3:
+        raise BadValue(f"guide {path} has {bands.channels} channels; give an RGB picture")
+    own, wanted = bands.size.width / bands.size.height, poster.width / poster.height
+    if abs(math.log(own / wanted)) > math.log(WIDEST_DIFFERENCE):
+        raise BadValue(
+            f"guide {path} is {bands.size}, but the poster is {poster}: the shapes differ by more than 5 %; "
+            "crop the guide, or ask for a size of its shape"
+        )
+    sized = bands if bands.size == native else scaled(bands, native)
+    return np.concatenate([to_unit(band) for band in sized.read()]).astype(np.float32)
+
+
+def guide_hash(picture: Picture) -> str:
+    """SHA-256 (hex) of the size and the floats, row by row: what enters the poster."""
+    height, width, _ = picture.shape
+    digest = hashlib.sha256(f"{height}x{width}x3 float32\n".encode())
+    digest.update(np.ascontiguousarray(picture, dtype="<f4").data)
+    return digest.hexdigest()

@@ -1,0 +1,103 @@
+"""A picture on a sheet: what is cut away, what is scaled, and how many pixels an inch come out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imax_dist.errors import BadValue
+from imax_dist.geometry import ImageSize
+from imax_dist.output.image.bands import Bands, cropped
+from imax_dist.output.image.paper import MM_PER_INCH, Paper, Sheet
+from imax_dist.output.image.resample import scaled
+from imax_dist.output.image.settings import PLAIN_DPI, FinishSettings
+
+MOST_CUT = 0.02
+"""Share of a side that may be cut away without being asked for."""
+
+
+class Placed(NamedTuple):
+    """Bands of the print's own pixels, their sheet, and what was done, for the recipe."""
+
+    bands: Bands
+    sheet: Sheet
+    record: dict[str, Any]
+
+
+def place(bands: Bands, settings: FinishSettings) -> Placed:
+    """Cut and scale a picture to its sheet. Raises BadValue where it does not fit as it is."""
+    sheet = settings.sheet()
+    if sheet is None:
+        return _placed(bands, _own_sheet(bands.size, settings.dpi or PLAIN_DPI), bands.size)
+    if settings.dpi is None:
+        sheet = replace(sheet, dpi=_dpi_of(bands.size, sheet))
+    target = sheet.pixels
+    if settings.scale == "none":
+        _require_pixels(bands.size, sheet)
+        window = target
+    else:
+        factor = max(target.width / bands.size.width, target.height / bands.size.height)
+        window = ImageSize(
+            min(bands.size.width, round(target.width / factor)),
+            min(bands.size.height, round(target.height / factor)),
+        )
+    _require_shape(bands.size, window, sheet, cut=settings.cut)
+    return _placed(bands, sheet, window, by=settings.scale)
+
+
+def _placed(bands: Bands, sheet: Sheet, window: ImageSize, *, by: str = "none") -> Placed:
+    left, top = (bands.size.width - window.width) // 2, (bands.size.height - window.height) // 2
+    record: dict[str, Any] = {
+        "paper": sheet.paper.name,
+        "trim_mm": [round(sheet.paper.width_mm, 3), round(sheet.paper.height_mm, 3)],
+        "bleed_mm": round(sheet.bleed_mm, 3),
+        "dpi": round(sheet.dpi, 3),
+        "generated": str(bands.size),
+        "window": {"left": left, "top": top, "size": str(window)},
+        "scaled": None,
+    }
+    result = cropped(bands, left=left, top=top, size=window)
+    if by != "none" and window != sheet.pixels:
+        record["scaled"] = {"from": str(window), "to": str(sheet.pixels), "by": "lanczos"}
+        if by != "lanczos":
+            from imax_dist.output.image.super_resolution import enlarged
+
+            result, record["scaled"]["by"] = enlarged(result, Path(by))
+        result = scaled(result, sheet.pixels)
+    return Placed(result, sheet, record)
+
+
+def _own_sheet(size: ImageSize, dpi: float) -> Sheet:
+    width, height = (side / dpi * MM_PER_INCH for side in (size.width, size.height))
+    return Sheet(Paper("as rendered", width, height), dpi)
+
+
+def _dpi_of(size: ImageSize, sheet: Sheet) -> float:
+    """The highest dpi at which the picture still covers the sheet."""
+    dpi = min(size.width / sheet.width_mm, size.height / sheet.height_mm) * MM_PER_INCH
+    if dpi < 1:
+        raise BadValue(f"{size} px on {sheet.paper.name} are less than 1 dpi; take a smaller paper")
+    return dpi
+
+
+def _require_pixels(size: ImageSize, sheet: Sheet) -> None:
+    target = sheet.pixels
+    if size.width < target.width or size.height < target.height:
+        raise BadValue(
+            f"{sheet.paper.name} with {sheet.bleed_mm:g} mm bleed at {sheet.dpi:g} dpi has {target} px, "
+            f"the picture {size} ({_dpi_of(size, sheet):.0f} dpi); leave dpi away to take it as it is, "
+            "or scale it (lanczos)"
+        )
+
+
+def _require_shape(size: ImageSize, window: ImageSize, sheet: Sheet, *, cut: bool) -> None:
+    share = max(1 - window.width / size.width, 1 - window.height / size.height)
+    if share <= MOST_CUT or cut:
+        return
+    turned = (size.width > size.height) != (window.width > window.height)
+    hint = "turn the sheet (landscape)" if turned else "allow it with cut, or scale the picture (lanczos)"
+    raise BadValue(
+        f"the picture has {size} px, {sheet.paper.name} at {sheet.dpi:.4g} dpi takes {window}: "
+        f"{share:.0%} of a side would be cut away; {hint}"
+    )

@@ -1,0 +1,92 @@
+"""What a print file is to be: one value for each choice, the same on the command line and in a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from imax_dist.config import from_mapping, suggestion
+from imax_dist.errors import BadValue
+from imax_dist.output.image.paper import Sheet, check_dpi, make_sheet
+
+Intent = Literal["relative", "perceptual", "saturation", "absolute"]
+
+PLAIN_DPI = 200.0
+"""Tagged when neither paper nor dpi was named."""
+
+
+@dataclass(frozen=True)
+class FinishSettings:
+    """One print file. ``None`` means: as the recipe's request says, else the usual.
+
+    ``icc`` and ``output_intent`` name ICC files; ``scale`` is none, lanczos or a super-resolution model
+    (.safetensors). Raises BadValue for numbers that cannot be.
+    """
+
+    paper: str | None = None
+    dpi: float | None = None
+    bleed: str | None = None
+    landscape: bool = False
+    bits: int | None = None
+    icc: str | None = None
+    intent: Intent = "relative"
+    black_point_compensation: bool = True
+    output_intent: str | None = None
+    scale: str = "none"
+    cut: bool = False
+    """Allow more than a fiftieth of a side to be cut away where picture and sheet differ in shape."""
+    crop_marks: bool = False
+    quality: int = 95
+    lossless: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dpi is not None:
+            check_dpi(self.dpi)
+        if self.bits not in (None, 8, 16):
+            raise BadValue(f"bits {self.bits}: print files have 8 or 16 bits a channel")
+        if not 1 <= self.quality <= 100:
+            raise BadValue(f"quality {self.quality} is outside 1 to 100; prints want 90 or more")
+        if self.paper is not None:
+            make_sheet(self.paper, dpi=self.dpi, bleed=self.bleed, landscape=self.landscape)
+        elif self.bleed is not None or self.landscape:
+            raise BadValue("bleed and landscape belong to a paper; name one, for example --paper A2")
+
+    def sheet(self) -> Sheet | None:
+        """The sheet, at the usual dpi where none was named; None without a paper."""
+        if self.paper is None:
+            return None
+        return make_sheet(self.paper, dpi=self.dpi, bleed=self.bleed, landscape=self.landscape)
+
+
+FILE_KINDS = {
+    "tif": "tiff", "tiff": "tiff", "png": "png", "jpg": "jpeg", "jpeg": "jpeg", "pdf": "pdf",
+}  # fmt: skip
+"""File ending -> kind of file."""
+
+
+def kind_of(path: Path) -> str:
+    """The kind of print file a name asks for. Raises BadValue for an unknown ending."""
+    ending = path.suffix.lower().removeprefix(".")
+    if ending not in FILE_KINDS:
+        raise BadValue(f"{path.name}: posters are written as {', '.join(FILE_KINDS)}; give it such an ending")
+    return FILE_KINDS[ending]
+
+
+def read_outputs(output: Mapping[str, Any], sheet: Mapping[str, Any]) -> dict[str, FinishSettings]:
+    """``{"pdf": {"icc": "x.icc"}, "tif": {}}`` as settings by file ending.
+
+    ``sheet`` (paper, dpi, bleed, landscape of the request) is where each starts from. Raises BadValue or
+    BadConfig, naming the ending and the key.
+    """
+    settings = {}
+    for ending, own in output.items():
+        if ending not in FILE_KINDS:
+            known = suggestion(ending, list(FILE_KINDS))
+            raise BadValue(f"output: {ending!r} is no kind of print file; {known}")
+        if own is not None and not isinstance(own, Mapping):
+            raise BadValue(f"output: {ending}: must hold keys, like {{bits: 16}}, or nothing")
+        given = {name: value for name, value in sheet.items() if value not in (None, False)}
+        settings[ending] = from_mapping(FinishSettings, {**given, **(own or {})}, where=f"output: {ending}")
+    return settings

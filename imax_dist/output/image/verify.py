@@ -1,0 +1,101 @@
+"""Does a file still hold the pixels its recipe speaks of?"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imax_dist.errors import BadManifest, MissingInput
+from imax_dist.output.image.bands import Bands
+from imax_dist.output.image.deflate import PIECE, unpacked
+from imax_dist.output.image.dither import with_bits
+from imax_dist.output.image.jpeg import coded_hash
+from imax_dist.output.image.labels import hash_of
+from imax_dist.output.image.provenance import read_recipe
+from imax_dist.output.image.source import open_picture
+
+IMAGE = re.compile(rb"/Subtype /Image /Width (\d+) /Height (\d+) /BitsPerComponent (\d+)[^\n]*\n?stream\n")
+COLOURS = re.compile(rb"/Predictor 15 /Colors (\d)")
+
+
+class Verdict(NamedTuple):
+    """What the recipe states, what the file holds, and the recipe itself."""
+
+    stated: str
+    found: str
+    recipe: dict[str, Any]
+
+    @property
+    def matches(self) -> bool:
+        return self.stated == self.found
+
+
+def verify(path: Path, *, recipe_file: Path | None = None) -> Verdict:
+    """Compare ``path`` with its own recipe, or with the one in ``recipe_file``.
+
+    Raises MissingInput, or BadManifest for a torn file, one without a recipe, or a recipe without a hash.
+    """
+    if not path.is_file():
+        raise MissingInput(f"{path} does not exist")
+    recipe = read_recipe(recipe_file or path)
+    file = recipe.get("file")
+    own = file.get("pixels_sha256") if isinstance(file, dict) else None
+    stated = own or recipe.get("pixels_sha256")
+    if not isinstance(stated, str):
+        raise BadManifest(f"the recipe of {path} states no hash of its pixels; it cannot be checked")
+    return Verdict(stated, HASHES[_start(path)](path), recipe)
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        start = file.read(4)
+    return next((mark for mark in HASHES if mark and start.startswith(mark)), b"")
+
+
+def hash_of_samples(path: Path) -> str:
+    """The hash of a picture's samples, as PNG and TIFF hold them."""
+    bands = open_picture(path).bands
+    return hash_of(bands if bands.bits <= 16 else with_bits(bands, 16))
+
+
+def hash_of_jpeg(path: Path) -> str:
+    """The hash of a JPEG without its labels."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return coded_hash(content, 0)
+
+
+def hash_of_pdf(path: Path) -> str:
+    """The hash of the picture in a PDF that this program wrote."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        head = IMAGE.search(content[:4096])
+        if head is None:
+            raise BadManifest(f"{path} was re-saved by another program; its picture cannot be checked")
+        colours = COLOURS.search(head[0])
+        if colours is None:
+            return coded_hash(content, head.end())
+        width, height, bits = (int(number) for number in head.groups())
+        layout = {"width": width, "height": height, "channels": int(colours[1]), "bits": bits}
+        pieces = lambda: unpacked(_pieces(content, head.end()), **layout)  # noqa: E731
+        return hash_of(_bands(layout, pieces))
+
+
+def _bands(layout: dict[str, int], read: Callable[[], Iterator[Any]]) -> Bands:
+    from imax_dist.geometry import ImageSize
+
+    return Bands(ImageSize(layout["width"], layout["height"]), layout["channels"], layout["bits"], read)
+
+
+def _pieces(content: mmap.mmap, start: int) -> Iterator[bytes]:
+    for at in range(start, len(content), PIECE):
+        yield content[at : at + PIECE]
+
+
+HASHES: dict[bytes, Callable[[Path], str]] = {
+    b"%PDF": hash_of_pdf,
+    b"\xff\xd8": hash_of_jpeg,
+    b"": hash_of_samples,
+}
+"""How a file is hashed, by its first bytes."""

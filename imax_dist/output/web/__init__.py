@@ -1,0 +1,1 @@
+"""A batch as pages: the viewer and the report."""

@@ -1,0 +1,204 @@
+"""What lies in a folder of posters, read from its files alone: a batch's job folders, or loose posters.
+
+``<out>/<id>/{request.json, events.jsonl, poster.*, proof.png, poster.recipe.json, DONE}``; a loose poster is
+a ``<name>.recipe.json`` with its picture beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from imax_dist.errors import MissingInput
+from imax_dist.output.image.settings import FILE_KINDS
+
+LARGEST_JSON = 16 << 20
+SHOWN = ("png", "tif", "tiff", "jpg", "jpeg")
+ENDED = ("job.done", "job.failed", "job.queued", "job.cancelled", "job.proofed")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of a gang: seconds and the ranks it held, and why it ended if not well."""
+
+    seconds: float
+    ranks: int
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Poster:
+    """One poster of a folder. Paths are absolute; ``picture`` is None until there is one."""
+
+    id: str
+    state: str
+    request: Mapping[str, Any]
+    recipe: Mapping[str, Any] | None = None
+    picture: Path | None = None
+    native: Path | None = None
+    files: tuple[Path, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    step_seconds: Mapping[str, list[float]] = field(default_factory=dict)
+    """Seconds of every step, by stage, over all attempts."""
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+    """Of the attempt that made the poster."""
+    finished: str = ""
+    message: str = ""
+
+    @property
+    def size(self) -> str:
+        plan = (self.recipe or {}).get("plan", {})
+        return str(plan.get("size") or self.request.get("size") or "")
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the recipe names a GPU; False for a CPU, or where no recipe is."""
+        device = str(((self.recipe or {}).get("surroundings") or {}).get("device", "cpu"))
+        return not device.startswith("cpu")
+
+    @property
+    def rank_seconds(self) -> float:
+        """Seconds times ranks of all attempts: what the poster cost."""
+        return sum(attempt.seconds * attempt.ranks for attempt in self.attempts)
+
+
+def read_folder(out: Path) -> list[Poster]:
+    """The posters of ``out`` in the order of their names. Raises MissingInput if there is none."""
+    if not out.is_dir():
+        raise MissingInput(f"{out} is not a folder of posters")
+    ranks = dict(_gang_sizes(out / "events.jsonl"))
+    jobs = [_job(path.parent, ranks) for path in sorted(out.glob("*/request.json"))]
+    loose = [_loose(path) for path in sorted(out.glob("*.recipe.json"))]
+    if not jobs and not loose:
+        raise MissingInput(
+            f"{out} holds no posters: neither job folders of `imax batch` nor *.recipe.json files"
+        )
+    return [*jobs, *loose]
+
+
+def _job(folder: Path, ranks: Mapping[str, int]) -> Poster:
+    record = _read_json(folder / "request.json")
+    request = record.get("request", record)
+    events = list(read_events(folder / "events.jsonl"))
+    done, recipe = _read_json(folder / "DONE"), _read_json(folder / "poster.recipe.json") or None
+    own = [event for event in events if event["event"].startswith("job.")]
+    last: dict[str, Any] = own[-1] if own else {}
+    attempts = tuple(_attempts(events, ranks))
+    return Poster(
+        id=folder.name,
+        state="done" if done else _state(str(last.get("event", ""))),
+        request=request if isinstance(request, dict) else {},
+        recipe=recipe,
+        picture=_picture(folder, "poster") if done or recipe else None,
+        native=next((path for path in (folder / "native.png", folder / "proof.png") if path.is_file()), None),
+        files=_files(folder, "poster"),
+        attempts=attempts,
+        step_seconds=_steps(events),
+        stage_seconds=_stages(events),
+        seconds=done.get("seconds"),
+        finished=str(last.get("ts", "")) if done else "",
+        message="" if done else str(last.get("message") or last.get("after") or ""),
+    )
+
+
+def _loose(recipe_file: Path) -> Poster:
+    name = recipe_file.name.removesuffix(".recipe.json")
+    recipe = _read_json(recipe_file)
+    picture = _picture(recipe_file.parent, name)
+    native = recipe_file.with_name(f"{name}.native.png")
+    request = recipe.get("request", {})
+    return Poster(
+        id=name,
+        state="done" if picture else "missing",
+        request=request if isinstance(request, dict) else {},
+        recipe=recipe,
+        picture=picture,
+        native=native if native.is_file() else None,
+        files=_files(recipe_file.parent, name),
+    )
+
+
+def _state(event: str) -> str:
+    return {"job.started": "running", "": "queued"}.get(event, event.removeprefix("job."))
+
+
+def _picture(folder: Path, stem: str) -> Path | None:
+    candidates = (folder / f"{stem}.{ending}" for ending in SHOWN)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _files(folder: Path, stem: str) -> tuple[Path, ...]:
+    names = [f"{stem}{middle}.{ending}" for ending in FILE_KINDS for middle in ("", "-print")]
+    return tuple(folder / name for name in names if (folder / name).is_file())
+
+
+def _attempts(events: list[dict[str, Any]], ranks: Mapping[str, int]) -> Iterator[Attempt]:
+    begun: dict[str, Any] | None = None
+    for event in events:
+        if event["event"] == "job.started":
+            begun = event
+        elif event["event"] in ENDED and begun is not None:
+            seconds = _moment(event) - _moment(begun)
+            failure = str(event.get("after") or event.get("message") or "")
+            yield Attempt(max(seconds, 0.0), ranks.get(str(begun.get("gang")), 1), failure)
+            begun = None
+
+
+def _moment(event: Mapping[str, Any]) -> float:
+    try:
+        return datetime.fromisoformat(str(event.get("ts"))).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _steps(events: list[dict[str, Any]]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for event in events:
+        if event["event"] == "step" and isinstance(event.get("seconds"), int | float):
+            found.setdefault(str(event.get("stage")), []).append(float(event["seconds"]))
+    return found
+
+
+def _stages(events: list[dict[str, Any]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for event in events:
+        if event["event"] == "stage.done" and isinstance(event.get("seconds"), int | float):
+            stage = str(event.get("stage"))
+            found[stage] = found.get(stage, 0.0) + float(event["seconds"])
+    return found
+
+
+def _gang_sizes(path: Path) -> Iterator[tuple[str, int]]:
+    for event in read_events(path):
+        if event["event"] == "gang.ready" and isinstance(event.get("ranks"), int):
+            yield str(event.get("gang")), event["ranks"]
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a JSON Lines file; a torn line (the writer was killed) is passed over."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and isinstance(event.get("event"), str):
+                yield event
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty if the file is missing or torn."""
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            return {}
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,229 @@
+"""A page to look at posters: a contact sheet and a deep-zoom viewer, static files only.
+
+``<out>/index.html`` and ``<out>/_view/`` (assets, thumbnails, pyramids). A job's id begins with a letter or
+digit, so ``_view`` is never one. What was made for an unchanged picture is kept.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import shlex
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from PIL import Image
+
+from imax_dist.errors import ImaxError
+from imax_dist.geometry import ImageSize
+from imax_dist.output.atomic import write_bytes, write_file, write_json
+from imax_dist.output.image.pyramid import write_pyramid
+from imax_dist.output.image.source import open_picture
+from imax_dist.output.web.batch_folder import Poster, read_folder
+from imax_dist.output.web.report import duration
+
+VIEW = "_view"
+ASSETS = ("page.css", "page.js", "openseadragon.min.js", "openseadragon.LICENSE.txt")
+PLAIN_SIDE = 1_600
+"""Pictures up to this side are shown as they are; larger ones as tiles."""
+THUMB = 480
+FORMAT = "imax-view/1"
+
+
+@dataclass(frozen=True)
+class Made:
+    """The page, how many posters it shows, and a sentence for each picture that could not be read."""
+
+    page: Path
+    posters: int
+    problems: tuple[str, ...]
+
+
+def quietly(text: str) -> None:
+    """The listener that does nothing."""
+
+
+def write_page(out: Path, *, tell: Callable[[str], None] = quietly) -> Made:
+    """Write the page of the folder ``out``. Raises MissingInput, CannotWrite or NoPermission.
+
+    ``tell`` gets the id of each poster whose tiles are being made.
+    """
+    posters = read_folder(out)
+    for name in ASSETS:
+        write_bytes(out / VIEW / name, _asset(name))
+    looks: dict[str, dict[str, Any]] = {}
+    problems = []
+    for poster in posters:
+        if poster.picture is None:
+            continue
+        try:
+            looks[poster.id] = _look(out, poster, tell)
+        except ImaxError as error:
+            problems.append(str(error))
+    title = out.resolve().name
+    content = {"title": title, "posters": [_entry(out, p, posters, looks) for p in posters]}
+    text = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
+    page = _asset("index.html").decode().replace("/*DATA*/", text)
+    page = page.replace("<title>Posters</title>", f"<title>{html.escape(title)}</title>")
+    write_bytes(out / "index.html", page.encode())
+    return Made(out / "index.html", len(posters), tuple(problems))
+
+
+def _asset(name: str) -> bytes:
+    return files("imax_dist.output.web").joinpath("viewer", name).read_bytes()
+
+
+def _look(out: Path, poster: Poster, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Thumbnail and layer of a picture, made now unless those of the very same file are there."""
+    assert poster.picture is not None
+    folder = out / VIEW / poster.id
+    status = poster.picture.stat()
+    source = {
+        "format": FORMAT,
+        "name": poster.picture.name,
+        "bytes": status.st_size,
+        "time": status.st_mtime_ns,
+    }
+    kept = folder / "look.json"
+    try:
+        look: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        if look.get("source") == source:
+            return look
+    except (OSError, ValueError):
+        pass
+    tell(poster.id)
+    shutil.rmtree(folder, ignore_errors=True)
+    look = {"source": source, **_draw(out, poster.picture, folder)}
+    write_json(kept, look)
+    return look
+
+
+def _draw(out: Path, picture: Path, folder: Path) -> dict[str, Any]:
+    bands = open_picture(picture).bands
+    size = bands.size
+    thumb = folder / "thumb.jpg"
+    if max(size.width, size.height) <= PLAIN_SIDE and picture.suffix.lower() in (".png", ".jpg", ".jpeg"):
+        with Image.open(picture) as image:
+            small = image.convert("RGB")
+            small.thumbnail((THUMB, THUMB))
+            write_file(thumb, lambda temporary: small.save(temporary, format="JPEG", quality=85))
+        return {"url": href(out, picture), "thumb": href(out, thumb), "size": str(size)}
+    tiles = write_pyramid(folder / "tiles", bands)
+    return {
+        "url": href(out, folder / "tiles") + "/",
+        "tiles": tiles,
+        "thumb": href(out, _single_tile(folder / "tiles")),
+        "size": str(size),
+    }
+
+
+def _single_tile(tiles: Path) -> Path:
+    """The largest level that is one tile."""
+    levels = sorted(tiles.iterdir(), key=lambda path: int(path.name), reverse=True)
+    return next(level for level in levels if len(list(level.iterdir())) == 1) / "0_0.jpg"
+
+
+def _entry(
+    out: Path, poster: Poster, posters: Sequence[Poster], looks: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    request = poster.request
+    look = looks.get(poster.id)
+    return {
+        "id": poster.id,
+        "state": poster.state,
+        "prompt": str(request.get("prompt", "")),
+        "size": poster.size or (look["size"] if look else ""),
+        "seed": request.get("seed", 0),
+        "model": str(request.get("model", "")),
+        "preset": str(request.get("preset", "")),
+        "paper": _paper(request),
+        "time": "" if poster.seconds is None else duration(poster.seconds),
+        "finished": poster.finished[:16].replace("T", " "),
+        "message": poster.message,
+        "thumb": look["thumb"] if look else None,
+        "layers": _layers(out, poster, posters, looks),
+        "files": [{"name": p.name, "href": href(out, p), "size": _bytes(p)} for p in poster.files],
+        "recipe": poster.recipe,
+        "command": _command(poster),
+    }
+
+
+def _layers(
+    out: Path, poster: Poster, posters: Sequence[Poster], looks: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The poster, its native picture, and the same prompt, seed and size by other presets."""
+    if poster.id not in looks:
+        return []
+    layers = [_layer(looks[poster.id], _label(poster))]
+    if poster.native is not None:
+        layers.append(
+            {"label": "native (up-sampled)", "url": href(out, poster.native), **_native_place(poster)}
+        )
+    for other in posters:
+        if other.id != poster.id and other.id in looks and _same_scene(poster, other):
+            layers.append(_layer(looks[other.id], _label(other)))
+    return layers
+
+
+def _layer(look: Mapping[str, Any], label: str) -> dict[str, Any]:
+    kept = {name: look[name] for name in ("url", "tiles") if name in look}
+    return {"label": label, **kept, "x": 0, "y": 0, "width": 1}
+
+
+def _label(poster: Poster) -> str:
+    preset = str(poster.request.get("preset", ""))
+    return "direct" if preset == "direct" else f"extrapolated ({preset or 'imax'})"
+
+
+def _same_scene(one: Poster, other: Poster) -> bool:
+    scene = lambda poster: (poster.request.get("prompt"), poster.request.get("seed"), poster.size)  # noqa: E731
+    return bool(scene(one) == scene(other) and one.request.get("preset") != other.request.get("preset"))
+
+
+def _native_place(poster: Poster) -> dict[str, float]:
+    """Where the native picture lies in units of the poster's width: it covers the uncropped render."""
+    plan = (poster.recipe or {}).get("plan", {})
+    try:
+        size, render = ImageSize.parse(str(plan["size"])), ImageSize.parse(str(plan["render_size"]))
+    except (KeyError, ImaxError):
+        return {"x": 0.0, "y": 0.0, "width": 1.0}
+    across, down = render.width - size.width, render.height - size.height
+    return {
+        "x": -(across // 2) / size.width,
+        "y": -(down // 2) / size.width,
+        "width": render.width / size.width,
+    }
+
+
+def _paper(request: Mapping[str, Any]) -> str:
+    if not request.get("paper"):
+        return ""
+    bleed = f", bleed {request['bleed']}" if request.get("bleed") else ""
+    return f"{request['paper']}{bleed}, {request.get('dpi') or 200:g} dpi"
+
+
+def _command(poster: Poster) -> str:
+    if poster.recipe is None or poster.picture is None:
+        return ""
+    folder = poster.picture.parent
+    recipe = folder / f"{poster.picture.stem}.recipe.json"
+    return f"imax generate --recipe {shlex.quote(str(recipe))} --out {shlex.quote(f'{poster.id}.png')}"
+
+
+def _bytes(path: Path) -> str:
+    amount = float(path.stat().st_size)
+    for unit in ("B", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:.3g} GB"
+
+
+def href(out: Path, path: Path) -> str:
+    """``path`` as a link from the page."""
+    return quote(path.relative_to(out).as_posix())

@@ -1,0 +1,102 @@
+"""Pictures in bands: cut, scaled, dithered and packed as if they were whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pictures import gradient
+from PIL import Image
+
+from imax_dist.errors import BadManifest
+from imax_dist.geometry import ImageSize
+from imax_dist.output.image.bands import Band, Bands, bands_of_array, cropped, rebanded, to_unit
+from imax_dist.output.image.deflate import packed, unpacked
+from imax_dist.output.image.dither import quantised, with_bits
+from imax_dist.output.image.resample import scaled
+
+
+def whole(bands: Bands) -> Band:
+    return np.concatenate(list(bands.read()))
+
+
+def floats(array: Band) -> Bands:
+    return bands_of_array(array).changed(to_unit, bits=32)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 128, 200, 500])
+def test_other_bands_hold_the_same_picture(rows: int) -> None:
+    picture = gradient(300, 40)
+    bands = list(rebanded(bands_of_array(picture), rows))
+    assert (np.concatenate(bands) == picture).all()
+    assert all(len(band) == rows for band in bands[:-1])
+
+
+def test_a_window_is_a_slice() -> None:
+    picture = gradient(300, 90)
+    window = cropped(bands_of_array(picture), left=11, top=130, size=ImageSize(40, 150))
+    assert (whole(window) == picture[130:280, 11:51]).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_a_file_can_hold_is_not_dithered(bits: int) -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 2**bits, (300, 270, 3), dtype=f"u{bits // 8}")
+    assert (whole(with_bits(floats(picture), bits)) == picture).all()
+
+
+@pytest.mark.parametrize("level", [0.0, 100.25, 254.9, 255.0])
+def test_what_lies_between_two_steps_becomes_both_in_proportion(level: float) -> None:
+    flat = np.full((512, 512, 3), level / 255, np.float32)
+    result = quantised(flat, 8)
+    assert result.mean() == pytest.approx(level, abs=0.02)
+    assert set(np.unique(result)) <= {int(level), min(int(level) + 1, 255)}
+
+
+def test_a_slow_ramp_has_no_bands() -> None:
+    """Rounding gives runs of one value; dithered columns keep the ramp's own means."""
+    ramp = np.broadcast_to(np.linspace(0.5, 0.51, 600, dtype=np.float32)[None, :, None], (400, 600, 3))
+    error = quantised(ramp, 8).mean(axis=0) - ramp[0] * 255
+    assert abs(error).max() < 0.12
+    assert abs(np.rint(ramp[0] * 255) - ramp[0] * 255).max() > 0.45
+
+
+def test_the_dither_does_not_depend_on_the_bands() -> None:
+    rng = np.random.default_rng(1)
+    picture = rng.random((700, 300, 3), dtype=np.float32)
+    pieces = [quantised(picture[top : top + 37], 8, first_row=top) for top in range(0, 700, 37)]
+    assert (np.concatenate(pieces) == quantised(picture, 8)).all()
+
+
+@pytest.mark.parametrize("size", [(500, 1001), (90, 130), (333, 40), (997, 701)])
+def test_lanczos_in_bands_equals_pillow_on_the_whole(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(2)
+    picture = (0.4 + 0.2 * rng.random((701, 333, 1))).astype(np.float32)
+    ours = whole(scaled(bands_of_array(picture), ImageSize(*size)))[..., 0]
+    theirs = np.asarray(Image.fromarray(picture[..., 0]).resize(size, Image.Resampling.LANCZOS))
+    assert abs(ours - theirs).max() < 2e-6
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_packed_rows_unpack_to_themselves(bits: int, channels: int) -> None:
+    rng = np.random.default_rng(3)
+    smooth = gradient(260, 33, bits)
+    picture = np.concatenate(
+        [smooth, rng.integers(0, 2**bits, (260, 33, channels - 3), smooth.dtype)], axis=2
+    )
+    stream = packed(bands_of_array(picture))
+    rows = list(unpacked(stream, width=33, height=260, channels=channels, bits=bits))
+    assert (np.concatenate(rows) == picture).all()
+
+
+def test_a_stream_that_ends_early_or_is_torn_is_refused() -> None:
+    stream = b"".join(packed(bands_of_array(gradient(300, 50))))
+    layout = {"width": 50, "height": 300, "channels": 3, "bits": 8}
+    with pytest.raises(BadManifest, match="end too early"):
+        list(unpacked(iter([stream[:-900]]), **layout))
+    with pytest.raises(BadManifest, match="torn"):
+        list(unpacked(iter([b"no zlib stream"]), **layout))
+    import zlib
+
+    with pytest.raises(BadManifest, match="packed by filter 4"):
+        list(unpacked(iter([zlib.compress(b"\4" + bytes(150))]), width=50, height=1, channels=3, bits=8))
