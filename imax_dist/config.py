@@ -41,12 +41,24 @@ def named_configs(kind: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((config_folder() / kind).glob("*.yaml"))}
 
 
+KINDS = {
+    "architectures": "architecture",
+    "hardware": "hardware",
+    "jobs": "pool",
+    "models": "model",
+    "papers": "paper table",
+    "parallel": "parallel",
+    "presets": "preset",
+    "studies": "study",
+}
+"""The folders of ``configs``, and what one file of each is called in a sentence."""
+
+
 def load_named(kind: str, name: str) -> dict[str, Any]:
     """The mapping of ``configs/<kind>/<name>.yaml``. Raises BadConfig for an unknown name."""
     known = named_configs(kind)
     if name not in known:
-        singular = kind.rstrip("s")
-        raise BadConfig(f"{singular} {name!r} is not known; {suggestion(name, list(known))}")
+        raise BadConfig(f"{KINDS[kind]} {name!r} is not known; {suggestion(name, list(known))}")
     return load_yaml(known[name])
 
 
@@ -58,7 +70,7 @@ def load_config(kind: str, name: str) -> tuple[dict[str, Any], str]:
     if not name.endswith((".yaml", ".yml")):
         return load_named(kind, name), f"configs/{kind}/{name}.yaml"
     if not Path(name).is_file():
-        raise MissingInput(f"{kind.rstrip('s')} settings {name} do not exist")
+        raise MissingInput(f"{KINDS[kind]} file {name} does not exist")
     return load_yaml(Path(name)), name
 
 

@@ -146,6 +146,13 @@ def test_named_settings_are_found_by_kind_and_name() -> None:
     assert config.load_named("presets", "imax")["attention"] == "one_text"
 
 
+def test_every_kind_of_file_has_a_name_of_its_own_in_sentences() -> None:
+    folders = {path.name for path in config.config_folder().iterdir() if path.is_dir()}
+    assert set(config.KINDS) == folders
+    with pytest.raises(BadConfig, match="study 'foo' is not known"):
+        config.load_named("studies", "foo")
+
+
 def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
     with pytest.raises(BadConfig, match=r"preset 'offical' is not known; did you mean 'official'\?"):
         config.load_named("presets", "offical")
@@ -206,5 +213,5 @@ def test_settings_are_a_name_or_a_path(tmp_path: Path) -> None:
     assert config.load_config("parallel", "ring")[1] == "configs/parallel/ring.yaml"
     with pytest.raises(BadConfig, match="parallel 'xyz' is not known; known: auto"):
         config.load_config("parallel", "xyz")
-    with pytest.raises(MissingInput, match=r"parallel settings no\.yaml do not exist"):
+    with pytest.raises(MissingInput, match=r"parallel file no\.yaml does not exist"):
         config.load_config("parallel", "no.yaml")

@@ -14,7 +14,7 @@ from imax_dist.cli.request_options import (
     add_parallel_options,
     add_request_options,
     given_fields,
-    parallel_mapping,
+    parallel_settings,
 )
 from imax_dist.cli.stop_signal import StopSignal
 from imax_dist.config import from_mapping, to_mapping
@@ -78,11 +78,10 @@ def _render(
 ) -> Rendering:
     from imax_dist.parallel.broadcast import from_first_rank
     from imax_dist.pipeline.checkpoint import CheckpointFolder
-    from imax_dist.pipeline.ranks import ParallelSettings
     from imax_dist.pipeline.render import render
 
     from_first_rank(lambda: _check_output(options.out, request), topology)
-    parallel = from_mapping(ParallelSettings, parallel_mapping(options), where="parallel")
+    parallel = parallel_settings(options)
     folder = checkpoint_folder(options.out)
     checkpoints = CheckpointFolder(folder, every=options.checkpoint_every, resume=options.resume)
     listen = bars if topology.is_first else ignore

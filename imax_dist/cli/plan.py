@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imax_dist.cli.request_options import add_request_options, given_fields
+from imax_dist.cli.request_options import add_request_options, given_fields, parallel_settings
 from imax_dist.errors import BadValue
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     from imax_dist.planner.describe import as_json, lines
     from imax_dist.planner.hardware import load_hardware
 
-    parallel = _parallel(options)
+    parallel = parallel_settings(options)
     decided = {name: getattr(options, name) for name in ("gangs", "ranks")}
     decided |= {name: getattr(parallel, name) for name in ("ulysses", "ring")}
     for name, count in decided.items():
@@ -87,18 +87,6 @@ def _requests(options: argparse.Namespace) -> list[Request]:
 
     jobs = read_manifest(options.manifest, Limits()).require_sound(options.manifest)
     return [job.request for job in jobs]
-
-
-def _parallel(options: argparse.Namespace) -> ParallelSettings:
-    """The named parallel settings, with the degrees of the command line."""
-    from imax_dist.config import from_mapping, load_config
-    from imax_dist.pipeline.ranks import ParallelSettings
-
-    given = {
-        name: getattr(options, name) for name in ("ulysses", "ring") if getattr(options, name) is not None
-    }
-    mapping, where = load_config("parallel", options.parallel or "auto")
-    return from_mapping(ParallelSettings, {**mapping, **given}, where=where)
 
 
 def _works(requests: list[Request], device: Any, parallel: ParallelSettings) -> list[Workload]:

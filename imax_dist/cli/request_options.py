@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imax_dist.config import set_key
+
+if TYPE_CHECKING:
+    from imax_dist.pipeline.ranks import ParallelSettings
 
 REQUEST_FIELDS = (
     "size", "paper", "dpi", "bleed", "landscape",
@@ -23,9 +26,7 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lora", action="append", metavar="PATH[:WEIGHT]", help="a LoRA file; may be repeated"
     )
-    parser.add_argument(
-        "--preset", help="imax (default), paper, official, direct, ...: a file of configs/presets"
-    )
+    parser.add_argument("--preset", help="imax (default), paper, official, direct, ..., or a YAML file")
     parser.add_argument("--guide", metavar="FILE", help="a picture to guide by instead of the native pass")
     parser.add_argument("--steps", type=int, help="steps of the extrapolated pass")
     parser.add_argument("--native-steps", type=int, help="steps of the native pass")
@@ -64,7 +65,7 @@ def given_fields(options: argparse.Namespace) -> dict[str, Any]:
 
 def add_parallel_options(parser: argparse.ArgumentParser) -> None:
     """How ranks share a poster; with one rank none of it matters."""
-    parser.add_argument("--parallel", metavar="NAME", help="a file of configs/parallel (default: auto)")
+    parser.add_argument("--parallel", metavar="NAME", help="auto (default), ring, draft, or a YAML file")
     parser.add_argument("--ulysses", type=int, help="Ulysses degree (default: as many as the heads allow)")
     parser.add_argument("--ring", type=int, help="ring degree (default: the other ranks)")
     parser.add_argument(
@@ -85,10 +86,9 @@ def add_parallel_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parallel_mapping(options: argparse.Namespace) -> dict[str, Any]:
-    """The named parallel settings with what the command line says laid over them."""
-    from imax_dist.config import load_named
+def parallel_settings(options: argparse.Namespace) -> ParallelSettings:
+    """The parallel settings named by the command line, with its own options laid over them."""
+    from imax_dist.pipeline.ranks import load_parallel
 
-    mapping = load_named("parallel", options.parallel or "auto")
-    given = {name: getattr(options, name) for name in PARALLEL_FIELDS}
-    return {**mapping, **{name: value for name, value in given.items() if value is not None}}
+    given = {name: getattr(options, name, None) for name in PARALLEL_FIELDS}
+    return load_parallel(options.parallel, {key: value for key, value in given.items() if value is not None})

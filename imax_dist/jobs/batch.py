@@ -15,7 +15,7 @@ from imax_dist.events import Listener, append_to, both, ignore
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.cluster import ray_cluster
 from imax_dist.jobs.enlist import enlist
-from imax_dist.jobs.gang import RayGangs, load_parallel
+from imax_dist.jobs.gang import RayGangs, pool_parallel
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.lock import hold, lock_path
 from imax_dist.jobs.metrics import PoolMetrics
@@ -75,7 +75,7 @@ def run_batch(
     Raises FolderBusy, ClusterUnavailable, CannotWrite, Preempted.
     """
     arm()
-    load_parallel(batch.settings)
+    pool_parallel(batch.settings)
     if batch.ray == "local" and batch.jobs is not None:
         settle(batch.settings, [job.request for job in batch.jobs], [this_host()])
     require_writable(batch.out)

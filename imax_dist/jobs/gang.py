@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -15,14 +15,13 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from imax_dist.config import from_mapping, load_config
 from imax_dist.errors import ClusterUnavailable
 from imax_dist.jobs.cluster import draining_nodes, has_gpus
 from imax_dist.jobs.rank import Rank
 from imax_dist.jobs.settings import Deadlines, PoolSettings
 from imax_dist.jobs.task import Finished, Lost, Outcome, Report, Task
 from imax_dist.jobs.verdict import first_line, loss_of, most_telling, outcome_of
-from imax_dist.pipeline.ranks import ParallelSettings
+from imax_dist.pipeline.ranks import ParallelSettings, load_parallel
 
 POLL_S = 1.0
 """How long a rank holds a question for news before it answers that there is none."""
@@ -52,7 +51,7 @@ class RayGangs:
                     f"{self.settings.deadlines.build:g} s; the cluster has {_resources()}"
                 )
             actors += [self._actor(group, rank, ranks) for rank in range(ranks)]
-            facts = _join(actors, load_parallel(self.settings), deadline)
+            facts = _join(actors, pool_parallel(self.settings), deadline)
         except (RayError, GetTimeoutError) as error:
             _destroy(actors, group)
             raise ClusterUnavailable(f"{name}: its ranks did not start: {first_line(error)}") from error
@@ -212,12 +211,15 @@ class RayGang:
         return {job: outcome for job, outcome in said.items() if not isinstance(outcome, Finished)}
 
 
-def load_parallel(settings: PoolSettings) -> ParallelSettings:
-    """The pool's file of configs/parallel, or its own by path. Raises BadConfig or MissingInput."""
-    mapping, where = load_config("parallel", settings.parallel)
-    if settings.ulysses is not None and mapping.get("ulysses") is None and mapping.get("ring") is None:
-        mapping["ulysses"] = settings.ulysses
-    return from_mapping(ParallelSettings, mapping, where=where)
+def pool_parallel(settings: PoolSettings) -> ParallelSettings:
+    """The pool's parallel settings, with its Ulysses degree where they name none of their own.
+
+    Raises BadConfig or MissingInput.
+    """
+    found = load_parallel(settings.parallel)
+    if settings.ulysses is not None and found.ulysses is None and found.ring is None:
+        return replace(found, ulysses=settings.ulysses)
+    return found
 
 
 def _join(actors: list[Any], parallel: ParallelSettings, deadline: float) -> list[dict[str, Any]]:

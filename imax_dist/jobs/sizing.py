@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imax_dist.config import from_mapping, load_config, named_configs
+from imax_dist.config import named_configs
 from imax_dist.jobs.settings import PoolSettings
-from imax_dist.pipeline.ranks import ParallelSettings
+from imax_dist.pipeline.ranks import load_parallel
 from imax_dist.pipeline.request import Request
 from imax_dist.planner.choose import choose
 from imax_dist.planner.cluster import Cluster
@@ -73,8 +73,7 @@ def settle(
 
 def _works(requests: Sequence[Request], hardware: Hardware, settings: PoolSettings) -> list[Workload]:
     """With the memory that the pool's parallel settings give the VAE."""
-    mapping, where = load_config("parallel", settings.parallel)
-    parallel = from_mapping(ParallelSettings, mapping, where=where)
+    parallel = load_parallel(settings.parallel)
     made = workloads(requests, device=hardware.kind)
     once = {work: under(work, parallel, device=hardware.kind) for work in dict.fromkeys(made)}
     return [once[work] for work in made]

@@ -41,7 +41,7 @@ class StartSettings:
     """Where the extrapolated pass starts: SDEdit, and HiFlow's initialisation."""
 
     sigma: float | tuple[float, ...] | None = None
-    """Noise level of the enlarged reference it starts from; none: pure noise. A list: one a stage."""
+    """Noise level of the enlarged reference it starts from; none: pure noise. A list: one a pass."""
 
 
 @dataclass(frozen=True)

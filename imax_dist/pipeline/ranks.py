@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from imax_dist.config import choice
+from imax_dist.config import choice, from_mapping, load_config
 from imax_dist.errors import BadConfig
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.base import FlowModel, TokenSequence
@@ -50,6 +51,15 @@ class ParallelSettings:
     def __post_init__(self) -> None:
         if self.vae_memory_gib is not None and not self.vae_memory_gib > 0.0:
             raise BadConfig(f"parallel: vae_memory_gib must be above 0, got {self.vae_memory_gib}")
+
+
+def load_parallel(name: str | None, given: Mapping[str, Any] | None = None) -> ParallelSettings:
+    """A file of configs/parallel by its name, or a YAML file by its path, with ``given`` laid over it.
+
+    None is ``auto``. Raises BadConfig for an unknown name, key or value, MissingInput for a missing file.
+    """
+    mapping, where = load_config("parallel", name or "auto")
+    return from_mapping(ParallelSettings, {**mapping, **(given or {})}, where=where)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from imax_dist.config import choice, from_mapping, load_named
+from imax_dist.config import choice, from_mapping, load_config
 from imax_dist.errors import BadConfig
 from imax_dist.events import MOST_PASSES
 from imax_dist.method.cascade import CascadeRule
@@ -22,7 +22,8 @@ from imax_dist.pipeline.request import Request
 
 def load_method(request: Request) -> Method:
     """The request's preset with its own switches laid over it. Raises BadConfig for a wrong one."""
-    mapping = _overlay(load_named("presets", request.preset), request.method)
+    preset, _ = load_config("presets", request.preset)
+    mapping = _overlay(preset, request.method)
     method = from_mapping(Method, mapping, where=f"preset {request.preset}")
     choice("guidance.schedule", method.guidance.schedule, SCHEDULES)
     choice("guidance.projection", method.guidance.projection, PROJECTIONS)

@@ -243,3 +243,17 @@ def test_an_older_poster_stays_when_the_new_one_fails(generate: Imax, rendered: 
     shutil.copy(rendered, tmp_path / "sea.png")
     assert generate("--out", tmp_path / "sea.png", "--set", "rope.factor=-1").code == 78
     assert (tmp_path / "sea.png").read_bytes() == rendered.read_bytes()
+
+
+def test_settings_of_your_own_are_taken_by_path(generate: Imax, tmp_path: Path) -> None:
+    """As ``imax plan`` and a pool's settings take them."""
+    preset, parallel = tmp_path / "mine.yaml", tmp_path / "ranks.yaml"
+    preset.write_text("rope: {rule: none}\n", encoding="utf-8")
+    parallel.write_text("engine: torch\nkernel: cpu\n", encoding="utf-8")
+    out = tmp_path / "sea.png"
+    outcome = generate("--size", "64x48", "--preset", preset, "--parallel", parallel, "--out", out)
+    assert outcome.code == 0, outcome.err
+    recipe = read_recipe(out)
+    assert recipe["request"]["preset"] == str(preset)
+    assert recipe["plan"]["method"]["rope"]["rule"] == "none"
+    assert recipe["surroundings"]["kernel"] == "cpu"

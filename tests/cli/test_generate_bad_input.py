@@ -64,6 +64,8 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["--parallel", "rng"], 78, "parallel 'rng' is not known; did you mean 'ring'?"),
     (["--device", "tpu"], 78, "device 'tpu' is not known; choose auto, cpu or cuda"),
     (["--resume", "must"], 66, "--resume must: there is no checkpoint in"),
+    (["--parallel", "no.yaml"], 66, "parallel file no.yaml does not exist"),
+    (["--preset", "no.yaml"], 66, "preset file no.yaml does not exist"),
     (["--recipe", "some.json"], 66, "recipe some.json does not exist"),
 ]
 

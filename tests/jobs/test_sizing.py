@@ -10,7 +10,7 @@ from imax_dist.cli.main import main
 from imax_dist.errors import BadValue
 from imax_dist.jobs import sizing
 from imax_dist.jobs.batch import load_pool_settings
-from imax_dist.jobs.gang import load_parallel
+from imax_dist.jobs.gang import pool_parallel
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.sizing import Host, settle
 from imax_dist.pipeline.request import Request
@@ -38,7 +38,7 @@ def test_gpus_of_every_node_are_used_and_gangs_over_nodes_may_spread() -> None:
     flux = posters(1, "4096x4096", "flux-dev")
     chosen, _ = settle(OPEN, flux, [H100._replace(gpu="H100")] * 2)
     assert (chosen.gangs, chosen.ranks, chosen.placement) == (1, 16, "PACK")
-    assert load_parallel(chosen).ulysses == chosen.ulysses
+    assert pool_parallel(chosen).ulysses == chosen.ulysses
     many, _ = settle(OPEN, flux * 64, [H100, H100])
     assert (many.gangs, many.ranks, many.placement) == (16, 1, "STRICT_PACK")
 

@@ -195,9 +195,9 @@ def test_the_shipped_pool_files_load() -> None:
 
 
 def test_a_pool_may_bring_parallel_settings_of_its_own(tmp_path: Path) -> None:
-    from imax_dist.jobs.gang import load_parallel
+    from imax_dist.jobs.gang import pool_parallel
 
     own = tmp_path / "compiled.yaml"
     own.write_text("compile: regional\n", encoding="utf-8")
-    assert load_parallel(PoolSettings(parallel=str(own), ulysses=2)).compile == "regional"
-    assert load_parallel(PoolSettings(parallel=str(own), ulysses=2)).ulysses == 2
+    assert pool_parallel(PoolSettings(parallel=str(own), ulysses=2)).compile == "regional"
+    assert pool_parallel(PoolSettings(parallel=str(own), ulysses=2)).ulysses == 2
