@@ -1,0 +1,41 @@
+"""The documents hold together: decisions are dated and indexed, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DECISIONS = (ROOT / "DECISIONS.md").read_text(encoding="utf-8")
+ENTRIES = re.findall(r"^## (\d+)\. (.+)\n+(.+)", DECISIONS, re.MULTILINE)
+DOCUMENTS = sorted(path.name for path in ROOT.glob("*.md"))
+
+
+def anchor(heading: str) -> str:
+    """What GitHub makes of a heading: lower case, spaces as hyphens, no other marks."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def test_decisions_are_numbered_without_a_gap() -> None:
+    assert [int(number) for number, _, _ in ENTRIES] == list(range(1, len(ENTRIES) + 1))
+
+
+@pytest.mark.parametrize(("number", "title", "line"), ENTRIES)
+def test_a_decision_says_its_date_and_status(number: str, title: str, line: str) -> None:
+    assert re.search(r"20\d\d-\d\d-\d\d", line), f"{number}. {title}: no date"
+    assert re.search(r"accepted|superseded|amended|note", line), f"{number}. {title}: no status"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_link_to_a_section_finds_its_heading(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([\w.]*)#([^)]+)\)", text)
+    missing = []
+    for target, section in links:
+        there = (ROOT / (target or name)).read_text(encoding="utf-8")
+        headings = {anchor(line.lstrip("#").strip()) for line in there.splitlines() if line.startswith("#")}
+        if section not in headings:
+            missing.append(f"{target}#{section}")
+    assert missing == []
