@@ -8,8 +8,6 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-PREEMPTED = 75
-
 
 class StopSignal:
     """Callable: has someone asked this process to stop?

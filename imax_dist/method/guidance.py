@@ -66,15 +66,6 @@ def guided_velocity(
     return guided + weights.full * difference if weights.full else guided
 
 
-def guided_endpoint(
-    x0: Latents, reference: Latents, *, project: Projection, weights: GuidanceWeights
-) -> Latents:
-    """The same operator on endpoints: x0 + low P(reference - x0) + full (reference - x0)."""
-    difference = reference - x0
-    guided = x0 + weights.low * project(difference)
-    return guided + weights.full * difference if weights.full else guided
-
-
 def paper(step: Step) -> GuidanceWeights:
     """alpha = 1 + 0.5 cos(pi t), t = 1 - sigma: 1.5 at noise, 0.5 at the image. Sec. 2.2."""
     return GuidanceWeights(low=1.0 + 0.5 * math.cos(math.pi * (1.0 - step.sigma)))

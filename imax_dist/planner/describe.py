@@ -6,8 +6,9 @@ import textwrap
 from dataclasses import asdict
 from typing import Any
 
-from imax_dist.planner.choose import GIB, Choice, Outlook, Rejected, room
+from imax_dist.planner.choose import Choice
 from imax_dist.planner.communication import sent
+from imax_dist.planner.estimate import GIB, Estimate, Rejected, usable_bytes
 from imax_dist.planner.hardware import Hardware
 from imax_dist.planner.workload import Workload
 
@@ -28,6 +29,7 @@ def people_time(seconds: float) -> str:
 def lines(choice: Choice, works: list[Workload], *, every: bool = False) -> list[str]:
     """The plan for people; with ``every`` rejected layout, or the best of each gang size."""
     best, device = choice.chosen, choice.cluster.hardware
+    usable = usable_bytes(best.layout, choice.cluster)
     largest = max(works, key=lambda work: work.latents)
     sizes = sorted({work.size for work in works})
     found = [
@@ -38,7 +40,7 @@ def lines(choice: Choice, works: list[Workload], *, every: bool = False) -> list
         f"  who runs what   {best.layout}",
         f"  a step          {people_time(best.longest.step.total)}  ({_shares(best)})",
         f"  a poster        {people_time(best.longest.total)}  ({_stages(best)})",
-        f"  memory a rank   {_memory(best)}, {room(best.layout, choice.cluster) / GIB:.1f} GiB usable",
+        f"  memory a rank   {_memory(best)}, {usable / GIB:.1f} GiB usable",
         f"  sent            {_sent(best, largest)}",
         f"  all done in     {people_time(best.span.seconds)}, {best.gpu_hours:.3g} {_hours(choice)}",
     ]
@@ -79,7 +81,7 @@ def as_json(choice: Choice, works: list[Workload]) -> dict[str, Any]:
         },
         "posters": len(works),
         "transformer_flops": sum(work.flops for work in works),
-        "chosen": _outlook(choice.chosen),
+        "chosen": _estimate(choice.chosen),
         "rejected": [
             {
                 "gangs": each.layout.gangs,
@@ -87,7 +89,7 @@ def as_json(choice: Choice, works: list[Workload]) -> dict[str, Any]:
                 "ring": each.layout.split.ring,
                 "legal": each.legal,
                 "reason": each.reason,
-                **({"makespan": each.outlook.span.seconds} if each.outlook else {}),
+                **({"makespan": each.estimate.span.seconds} if each.estimate else {}),
             }
             for each in choice.rejected
         ],
@@ -104,24 +106,24 @@ def one_line(choice: Choice) -> str:
     )
 
 
-def _outlook(outlook: Outlook) -> dict[str, Any]:
-    split = outlook.layout.split
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    split = estimate.layout.split
     return {
-        "gangs": outlook.layout.gangs,
+        "gangs": estimate.layout.gangs,
         "ranks": split.ranks,
         "ulysses": split.ulysses,
         "ring": split.ring,
-        "step": {**asdict(outlook.longest.step), "total": outlook.longest.step.total},
+        "step": {**asdict(estimate.longest.step), "total": estimate.longest.step.total},
         "poster": {
             **{
-                name: getattr(outlook.longest, name)
+                name: getattr(estimate.longest, name)
                 for name in ("prompt", "native", "enlarge", "extrapolated", "decode", "total")
             }
         },
-        "memory": {**asdict(outlook.memory), "total": outlook.memory.total},
-        "makespan": outlook.span.seconds,
-        "tail_idle": outlook.span.idle,
-        "gpu_hours": outlook.gpu_hours,
+        "memory": {**asdict(estimate.memory), "total": estimate.memory.total},
+        "makespan": estimate.span.seconds,
+        "tail_idle": estimate.span.idle,
+        "gpu_hours": estimate.gpu_hours,
     }
 
 
@@ -133,7 +135,7 @@ def _hours(choice: Choice) -> str:
     return "GPU-hours" if choice.cluster.hardware.kind == "gpu" else "core-hours"
 
 
-def _shares(best: Outlook) -> str:
+def _shares(best: Estimate) -> str:
     step = best.longest.step
     parts = {
         "attention": step.attention,
@@ -150,7 +152,7 @@ def _shares(best: Outlook) -> str:
     return ", ".join(shown)
 
 
-def _stages(best: Outlook) -> str:
+def _stages(best: Estimate) -> str:
     poster = best.longest
     stages = {
         "native pass": poster.native,
@@ -160,7 +162,7 @@ def _stages(best: Outlook) -> str:
     return ", ".join(f"{name} {people_time(seconds)}" for name, seconds in stages.items() if seconds)
 
 
-def _memory(best: Outlook) -> str:
+def _memory(best: Estimate) -> str:
     memory = best.memory
     return (
         f"{memory.total / GIB:.1f} GiB: weights {memory.weights / GIB:.1f}, text encoders "
@@ -168,7 +170,7 @@ def _memory(best: Outlook) -> str:
     )
 
 
-def _sent(best: Outlook, work: Workload) -> str:
+def _sent(best: Estimate, work: Workload) -> str:
     last = max(work.extrapolated or work.native, key=lambda each: each.tokens)
     if best.layout.split.ranks == 1:
         return "nothing, no rank waits for another"

@@ -8,8 +8,8 @@ from math import sqrt
 
 from imax_dist.config import named_configs
 from imax_dist.geometry import ImageSize
-from imax_dist.planner.choose import GIB, Rejected, best_split, room
 from imax_dist.planner.cluster import Cluster
+from imax_dist.planner.estimate import GIB, Rejected, best_split, usable_bytes
 from imax_dist.planner.hardware import load_hardware
 from imax_dist.planner.memory import rank_memory
 from imax_dist.planner.split import Layout, Split, splits
@@ -74,7 +74,7 @@ def _less_for_vae(work: Workload, cluster: Cluster) -> str | None:
     """A bound on the VAE's feature maps, where all else fits: what is over goes to host memory or disk."""
     for ranks in sorted({cluster.per_node, cluster.devices}):
         for split in splits(ranks):
-            need, have = rank_memory(work, split, cluster), room(Layout(1, split), cluster)
+            need, have = rank_memory(work, split, cluster), usable_bytes(Layout(1, split), cluster)
             left = have - (need.total - need.stages) - LEAST_BANDS
             if need.step <= left + LEAST_BANDS and left >= LEAST_BANDS and need.vae > need.step:
                 return f"{_ranks(ranks)} with vae_memory_gib: {int(left / GIB)} in the parallel settings"

@@ -191,8 +191,8 @@ def predict_gpus() -> None:
     """Published points beside predictions, then strong scaling."""
     from imax_dist.models.blueprint import find_blueprint
     from imax_dist.pipeline.request import Request
-    from imax_dist.planner.choose import best_split
     from imax_dist.planner.cluster import Cluster, parse_cluster
+    from imax_dist.planner.estimate import best_split
     from imax_dist.planner.hardware import load_hardware
     from imax_dist.planner.split import Split
     from imax_dist.planner.time import poster_time, step_time

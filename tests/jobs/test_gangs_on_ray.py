@@ -35,7 +35,9 @@ from imax_dist.jobs.state import Done, Failed, Proofed, Queued
 from imax_dist.jobs.store import Store
 from imax_dist.jobs.surroundings import Surroundings
 from imax_dist.jobs.wishes import approve
-from imax_dist.output.image.pixels import pixels_hash, to_eight_bit
+from imax_dist.output.image.bands import bands_of_array
+from imax_dist.output.image.labels import hash_of
+from imax_dist.output.image.pixels import to_eight_bit
 from imax_dist.output.image.png import read_pixels
 from imax_dist.output.image.verify import verify
 from imax_dist.parallel.topology import Topology, pick_device
@@ -362,7 +364,7 @@ def test_a_gang_of_two_makes_the_pictures_of_one_process(small_ray: None, tmp_pa
     for name, request in requests.items():
         pixels = render(request, topology=topology).pixels
         assert pixels is not None
-        assert run.done(name)["pixels_sha256"] == pixels_hash(to_eight_bit(pixels))
+        assert run.done(name)["pixels_sha256"] == hash_of(bands_of_array(to_eight_bit(pixels)))
         assert isinstance(states[name], Done)
         assert not (tmp_path / name / "checkpoints").exists()
         native = run.heard("step", job=name, stage="native")

@@ -15,9 +15,9 @@ from imax_dist.parallel.sequence import JointLayout
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.request import Request
 from imax_dist.planner import communication
-from imax_dist.planner.choose import GIB, choose, room
+from imax_dist.planner.choose import choose
 from imax_dist.planner.describe import as_json, lines, one_line, people_time
-from imax_dist.planner.makespan import makespan
+from imax_dist.planner.estimate import GIB, makespan, usable_bytes
 from imax_dist.planner.memory import rank_memory, step_bytes
 from imax_dist.planner.split import Fixed, Layout, Split, gangs_that_fit, layouts, splits, why_illegal
 from imax_dist.planner.time import poster_time, step_time
@@ -133,7 +133,9 @@ def test_nothing_legal_that_fits_is_faster_than_the_choice() -> None:
     here = cluster("4xH100")
     choice = choose(works, here)
     for layout in layouts(here):
-        fits = all(rank_memory(work, layout.split, here).total <= room(layout, here) for work in set(works))
+        fits = all(
+            rank_memory(work, layout.split, here).total <= usable_bytes(layout, here) for work in set(works)
+        )
         if why_illegal(layout.split, works[0].network.transformer, image_tokens=9999) is None and fits:
             times = [poster_time(work, layout.split, here).total for work in works]
             assert makespan(times, layout.gangs).seconds >= choice.chosen.span.seconds / 1.011

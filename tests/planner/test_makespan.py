@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imax_dist.planner.makespan import makespan
+from imax_dist.planner.estimate import makespan
 
 POSTERS = st.lists(st.integers(1, 9), min_size=1, max_size=7)
 

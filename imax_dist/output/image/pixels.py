@@ -1,8 +1,7 @@
-"""From the decoder's floats to the integers of a file, and their hash."""
+"""From the decoder's floats to the integers of a file."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,11 +28,3 @@ def eight_bit(band: Band) -> EightBit:
 def rounded(bands: Bands) -> Bands:
     """The same for floats in bands, without dither: what a plain PNG holds and ``pixels_sha256`` is of."""
     return bands.changed(eight_bit, bits=8)
-
-
-def pixels_hash(image: EightBit) -> str:
-    """SHA-256 of height, width and the bytes row by row: equal pictures give equal text."""
-    height, width, channels = image.shape
-    digest = hashlib.sha256(f"{height}x{width}x{channels} uint8\n".encode())
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import warnings
 import zlib
@@ -165,15 +164,6 @@ def require_rgb(picture: Picture, where: str) -> None:
     """Raises BadValue for a picture that is CMYK already."""
     if picture.bands.channels != 3:
         raise BadValue(f"{where} is CMYK already; finish the RGB original")
-
-
-def thumbnail(path: Path, side: int) -> tuple[bytes, ImageSize]:
-    """A JPEG no longer than ``side`` px, and the picture's own size, in bounded memory."""
-    bands = open_picture(path).bands
-    small = shrunk(bands, side)
-    memory = io.BytesIO()
-    Image.fromarray(small).save(memory, format="JPEG", quality=85)
-    return memory.getvalue(), bands.size
 
 
 def shrunk(bands: Bands, side: int) -> Band:

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from imax_dist.errors import CannotWrite
-from imax_dist.output.image.pixels import pixels_hash, to_eight_bit
+from imax_dist.output.image.bands import bands_of_array
+from imax_dist.output.image.labels import hash_of
+from imax_dist.output.image.pixels import to_eight_bit
 from imax_dist.output.image.png import read_pixels, read_recipe
 from imax_dist.output.image.poster import recipe_path, write_poster
 
@@ -34,7 +36,7 @@ def test_picture_and_recipe_lie_side_by_side(tmp_path: Path, rng: torch.Generato
     assert np.array_equal(read_pixels(tmp_path / "sea.png"), to_eight_bit(given))
     assert read_recipe(tmp_path / "sea.png") == complete
     assert json.loads((tmp_path / "sea.recipe.json").read_text(encoding="utf-8")) == complete
-    assert complete == {**RECIPE, "pixels_sha256": pixels_hash(to_eight_bit(given))}
+    assert complete == {**RECIPE, "pixels_sha256": hash_of(bands_of_array(to_eight_bit(given)))}
 
 
 def test_the_recipe_is_named_after_the_picture() -> None:
@@ -54,15 +56,17 @@ def test_floats_are_rounded_to_the_nearest_byte_and_clipped() -> None:
 
 
 def test_the_hash_of_pixels_is_that_of_size_and_bytes() -> None:
-    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    expected = hashlib.sha256(b"2x4x3 uint8\n" + bytes(range(24))).hexdigest()
-    assert pixels_hash(image) == expected
+    image = (np.arange(16 * 20 * 3) % 251).astype(np.uint8).reshape(16, 20, 3)
+    expected = hashlib.sha256(b"16x20x3 uint8\n" + image.tobytes()).hexdigest()
+    assert hash_of(bands_of_array(image)) == expected
 
 
 def test_the_hash_sees_shape_order_and_a_single_bit() -> None:
-    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    image = (np.arange(16 * 20 * 3) % 251).astype(np.uint8).reshape(16, 20, 3)
     changed = image.copy()
     changed[1, 2, 0] ^= 1
-    others = [changed, image.reshape(4, 2, 3), image[::-1], image[:, ::-1]]
-    assert pixels_hash(image) not in {pixels_hash(other) for other in others}
-    assert pixels_hash(image[:, ::-1]) == pixels_hash(np.ascontiguousarray(image[:, ::-1]))
+    others = [changed, image.reshape(20, 16, 3), image[::-1], image[:, ::-1]]
+    assert hash_of(bands_of_array(image)) not in {hash_of(bands_of_array(other)) for other in others}
+    assert hash_of(bands_of_array(image[:, ::-1])) == hash_of(
+        bands_of_array(np.ascontiguousarray(image[:, ::-1]))
+    )

@@ -1,0 +1,114 @@
+"""What a layout gives a batch: seconds, bytes a rank, and whether it can be at all."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imax_dist.planner.cluster import Cluster
+from imax_dist.planner.memory import RankMemory, rank_memory
+from imax_dist.planner.split import Layout, Split, splits, why_illegal
+from imax_dist.planner.time import PosterTime, poster_time
+from imax_dist.planner.workload import Workload
+
+GIB = 2.0**30
+USABLE = 0.96
+"""Of a device's memory: the allocator's fragments and other processes take the rest."""
+
+
+@dataclass(frozen=True)
+class Makespan:
+    """Seconds until the last poster is done, and how long gangs stand idle before that, added up."""
+
+    seconds: float
+    idle: float
+    """Gang-seconds without work at the end: the tail."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one layout would give."""
+
+    layout: Layout
+    memory: RankMemory
+    """Of the poster that needs most."""
+    longest: PosterTime
+    """The poster that takes longest."""
+    span: Makespan
+    posters: int
+
+    @property
+    def gpu_hours(self) -> float:
+        """Device-hours that the layout's ranks are held."""
+        return self.layout.devices * self.span.seconds / 3600
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A layout and why it was not taken."""
+
+    layout: Layout
+    reason: str
+    legal: bool = True
+    estimate: Estimate | None = None
+
+
+def makespan(posters: Sequence[float], gangs: int) -> Makespan:
+    """Of posters that take so many seconds each, in the order they are begun."""
+    free_at = [0.0] * gangs
+    for seconds in posters:
+        heapq.heapreplace(free_at, free_at[0] + seconds)
+    last = max(free_at)
+    return Makespan(last, sum(last - each for each in free_at))
+
+
+def estimate(works: Sequence[Workload], layout: Layout, cluster: Cluster) -> Estimate:
+    """Times and memory of a batch on ``layout``; no gang more than there are posters."""
+    kinds = dict.fromkeys(works)
+    times = {work: poster_time(work, layout.split, cluster) for work in kinds}
+    used = Layout(min(layout.gangs, len(works)), layout.split)
+    memories = [rank_memory(work, layout.split, cluster) for work in kinds]
+    return Estimate(
+        layout=used,
+        memory=max(memories, key=lambda each: each.total),
+        longest=max(times.values(), key=lambda each: each.total),
+        span=makespan([times[work].total for work in works], used.gangs),
+        posters=len(works),
+    )
+
+
+def usable_bytes(layout: Layout, cluster: Cluster) -> float:
+    """Bytes a rank may use: its GPU's, or its share of the host's where ranks share one."""
+    on_node = min(cluster.per_node, -(-layout.devices // cluster.nodes))
+    return USABLE * cluster.memory_a_rank(on_node)
+
+
+def not_legal(kinds: Sequence[Workload], split: Split) -> str | None:
+    """Why a degree of the split cannot be used for one of the posters; None if all can."""
+    for work in kinds:
+        image = min((each.image for each in work.extrapolated), default=split.ranks)
+        reason = why_illegal(split, work.network.transformer, image_tokens=image)
+        if reason is not None:
+            return reason
+    return None
+
+
+def too_large(kinds: Sequence[Workload], layout: Layout, cluster: Cluster) -> str | None:
+    """Which poster does not fit a rank's memory, with the numbers; None if all do."""
+    for work in kinds:
+        need, have = rank_memory(work, layout.split, cluster), usable_bytes(layout, cluster)
+        if need.total > have:
+            return (
+                f"{work.size} needs {need.total / GIB:.1f} GiB a rank ({need.fullest} "
+                f"{need.stages / GIB:.1f}, weights {(need.weights + need.encoders) / GIB:.1f}), "
+                f"{have / GIB:.1f} can be used"
+            )
+    return None
+
+
+def best_split(work: Workload, ranks: int, cluster: Cluster) -> Split | None:
+    """The fastest legal split of ``ranks`` ranks that fits in memory."""
+    legal = [s for s in splits(ranks) if not_legal([work], s) is None]
+    fitting = [s for s in legal if too_large([work], Layout(1, s), cluster) is None]
+    return min(fitting, key=lambda s: poster_time(work, s, cluster).total, default=None)
