@@ -10,7 +10,7 @@ from imax_dist.cli.study_run import (
     all_arguments,
     list_studies,
     run_all,
-    run_study,
+    run_named,
     study_arguments,
 )
 from imax_dist.cli.study_train import TRAINING_VERBS, parse_size
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if args.study_verb is None:
         raise BadValue("say which study; imax study --list shows them, imax study --help all else")
     if args.study_verb not in VERBS:
-        return run_study(args.study_verb, args)
+        return run_named(args.study_verb, args)
     verb: Verb = VERBS[args.study_verb][2]
     return verb(args)
 
@@ -75,13 +75,13 @@ def _file_arguments(parser: Parser) -> None:
 
 
 def _file(args: argparse.Namespace) -> int:
-    return run_study(args.file, args)
+    return run_named(args.file, args)
 
 
 VERBS: dict[str, tuple[str, Callable[[Parser], None], Verb]] = {
     "scenes": ("draw a sheet of scenes and print their captions", _scenes_arguments, _scenes),
-    "run": ("conduct a study of your own", _file_arguments, _file),
-    "all": ("conduct every study and write RESULTS.md", all_arguments, run_all),
+    "run": ("run a study of your own", _file_arguments, _file),
+    "all": ("run every study and write RESULTS.md", all_arguments, run_all),
     "vote": ("pairwise preference over a study's pictures", vote_arguments, run_vote),
     **TRAINING_VERBS,
 }

@@ -1,4 +1,4 @@
-"""`imax study NAME`, `run FILE`, `all`, `vote`: conduct studies and write what they found."""
+"""`imax study NAME`, `run FILE`, `all`, `vote`: run studies and write what they found."""
 
 from __future__ import annotations
 
@@ -36,21 +36,22 @@ def list_studies() -> int:
 
     for name in study_names():
         study = load_study(name)
-        print(f"{name:22} {study.title} ({study.paper}); {len(study.variants)} variants")
+        paper = f" ({study.paper})" if study.paper else ""
+        print(f"{name:22} {study.title}{paper}; {len(study.variants)} variants")
     return 0
 
 
-def run_study(name: str, args: argparse.Namespace) -> int:
-    """Conduct one study and write its report; stdout names the files."""
+def run_named(name: str, args: argparse.Namespace) -> int:
+    """Run one study and write its report; stdout names the files."""
     from imax_dist.models.quiet import quiet_libraries
     from imax_dist.study.experiments.report import write_report
 
     quiet_libraries()
     study = _asked(name, args)
     title = Path(name).stem
-    out, shelf = args.out, _shelf(args)
-    found = _conduct(title, study, args)
-    write_report(out, found, shelf)
+    out, cache = args.out, _cache(args)
+    found = _run(title, study, args)
+    write_report(out, found, cache)
     print((out / "table.md").read_text(encoding="utf-8"))
     if found["refused"]:
         text = f"not measured, since {args.model} does not draw scenes: {', '.join(found['refused'])}"
@@ -60,7 +61,7 @@ def run_study(name: str, args: argparse.Namespace) -> int:
 
 
 def run_all(args: argparse.Namespace) -> int:
-    """Conduct every study that ships, or only gather, and write the page."""
+    """Run every study that ships, or only gather, and write the page."""
     from imax_dist.study.experiments.results import write_results
     from imax_dist.study.experiments.settings import study_names
 
@@ -68,11 +69,11 @@ def run_all(args: argparse.Namespace) -> int:
     args.cache = args.cache or root / "cache"
     for name in [] if args.gather else args.only or study_names():
         args.out = root / name
-        run_study(name, args)
-    missing = write_results(root, args.page, args.pictures, _shelf(args))
+        run_named(name, args)
+    missing = write_results(root, args.page, args.pictures, _cache(args))
     print(f"{args.page} and its pictures in {args.pictures}", file=sys.stderr)
     if missing:
-        print(f"not conducted yet: {', '.join(missing)}", file=sys.stderr)
+        print(f"not run yet: {', '.join(missing)}", file=sys.stderr)
     return 0
 
 
@@ -87,10 +88,10 @@ def all_arguments(parser: Parser) -> None:
     parser.add_argument("--pictures", type=Path, default=Path(".github/images/results"), help="its pictures")
 
 
-def _shelf(args: argparse.Namespace) -> Any:
-    from imax_dist.study.experiments.artist import Shelf
+def _cache(args: argparse.Namespace) -> Any:
+    from imax_dist.study.experiments.draw import ResultCache
 
-    return Shelf(args.cache or args.out.parent / "cache")
+    return ResultCache(args.cache or args.out.parent / "cache")
 
 
 def _asked(name: str, args: argparse.Namespace) -> Study:
@@ -112,18 +113,18 @@ def _asked(name: str, args: argparse.Namespace) -> Study:
     return replace(study, guide=args.guide) if args.guide else study
 
 
-def _conduct(title: str, study: Study, args: argparse.Namespace) -> dict[str, Any]:
+def _run(title: str, study: Study, args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from imax_dist.output.atomic import require_writable
-    from imax_dist.study.experiments.conduct import Conditions, conduct
+    from imax_dist.study.experiments.run import Conditions, run_study
 
     require_writable(args.out)
     torch.set_num_threads(1)
-    under = Conditions(args.model, args.processes, args.device)
-    tell, close = progress_bar(title, quiet=args.quiet)
+    conditions = Conditions(args.model, args.processes, args.device)
+    on_progress, close = progress_bar(title, quiet=args.quiet)
     try:
-        return conduct(title, study, _shelf(args), under, tell=tell)
+        return run_study(title, study, _cache(args), conditions, on_progress=on_progress)
     finally:
         close()
 
@@ -134,8 +135,8 @@ def progress_bar(title: str, *, quiet: bool) -> tuple[Callable[[int, int], None]
 
     bar = tqdm(desc=title, unit="picture", file=sys.stderr, disable=quiet, mininterval=1.0)
 
-    def tell(done: int, total: int) -> None:
+    def on_progress(done: int, total: int) -> None:
         bar.total = total
         bar.update(done - bar.n)
 
-    return tell, bar.close
+    return on_progress, bar.close

@@ -35,9 +35,9 @@ def run_vote(args: argparse.Namespace) -> int:
         raise BadValue(
             f"budget {args.budget}, crops {args.crops}: ask for 1 or more questions, 0 to 16 crops"
         )
-    told, stopped = _testbed(found) if args.judge == "testbed" else _endpoint(found, args)
-    write_json(args.folder / "vote.json", told)
-    print(json.dumps(told, indent=2, ensure_ascii=False))
+    result, stopped = _testbed(found) if args.judge == "testbed" else _endpoint(found, args)
+    write_json(args.folder / "vote.json", result)
+    print(json.dumps(result, indent=2, ensure_ascii=False))
     if stopped:
         raise Preempted(f"the vote stopped: {stopped}; {args.folder}/vote.json holds what there is, "
                         "and the same command goes on")  # fmt: skip
@@ -47,7 +47,7 @@ def run_vote(args: argparse.Namespace) -> int:
 def _results(folder: Path) -> dict[str, Any]:
     path = folder / "results.json"
     if not path.is_file():
-        raise MissingInput(f"{folder} has no results.json; conduct a study there first")
+        raise MissingInput(f"{folder} has no results.json; run a study there first")
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if found["settings"]["kind"] != "pictures":
@@ -58,8 +58,8 @@ def _results(folder: Path) -> dict[str, Any]:
 
 
 def _testbed(found: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    from imax_dist.study.experiments.conduct import preference
     from imax_dist.study.experiments.judge import NAME, votes_of
+    from imax_dist.study.experiments.run import preference
 
     by_size = votes_of(found)
     sizes = {size: preference(votes, found["baseline"], NAME) for size, votes in by_size.items()}
@@ -67,20 +67,20 @@ def _testbed(found: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def _endpoint(found: dict[str, Any], args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from imax_dist.study.experiments.artist import Shelf
-    from imax_dist.study.experiments.conduct import preference
+    from imax_dist.study.experiments.draw import ResultCache
     from imax_dist.study.experiments.endpoint import Endpoint
+    from imax_dist.study.experiments.run import preference
     from imax_dist.study.experiments.vote import Ballot, pairs_of
 
     endpoint = Endpoint.from_environment(os.environ)
-    shelf = Shelf(args.cache or args.folder.parent / "cache")
-    ballot = Ballot(endpoint, shelf, args.folder / "votes.jsonl", args.budget, args.crops)
+    cache = ResultCache(args.cache or args.folder.parent / "cache")
+    ballot = Ballot(endpoint, cache, args.folder / "votes.jsonl", args.budget, args.crops)
     pairs = pairs_of(found, only_baseline=args.baseline_only)
     name = f"{endpoint.model} at {endpoint.url}"
-    tell, close = progress_bar("vote", quiet=not sys.stderr.isatty())
+    on_progress, close = progress_bar("vote", quiet=not sys.stderr.isatty())
     sizes, stopped = {}, ""
     for size in dict.fromkeys(pair.size for pair in pairs):
-        votes, stopped = ballot.run([pair for pair in pairs if pair.size == size], tell=tell)
+        votes, stopped = ballot.run([pair for pair in pairs if pair.size == size], on_progress=on_progress)
         if votes:
             sizes[size] = preference(votes, found["baseline"], name)
         if stopped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,13 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from imax_dist.models.weights import find_model
 from imax_dist.study.metrics.artefacts import grid_strength, seam_strength, speckle
-from imax_dist.study.metrics.bands import high_band
+from imax_dist.study.metrics.bands import high_band, layout_agreement
 from imax_dist.study.metrics.edges import detail_correlation, match_edges
-from imax_dist.study.metrics.layout import layout_agreement
 from imax_dist.study.metrics.repetition import repetitions
 from imax_dist.study.metrics.spectrum import detail_against_truth
 from imax_dist.study.scenes import Scene, parse
+from imax_dist.study.scenes.caption import vocabulary
 from imax_dist.study.scenes.parse import matches
 
 Pixels = npt.NDArray[np.uint8]
@@ -24,7 +26,7 @@ Better = Literal["high", "low", "zero"]
 
 
 @dataclass(frozen=True)
-class Sight:
+class Sample:
     """A drawn picture and what it is held against. ``scene`` and ``truth`` are None for a model that
     does not draw scenes; ``guided_by_truth`` says that the picture should be ``truth`` itself."""
 
@@ -57,40 +59,40 @@ class Measure:
     text: str
     better: Better
     needs: Literal["nothing", "scenes", "true guide"]
-    read: Callable[[Sight], float]
+    read: Callable[[Sample], float]
 
 
-def _facts(sight: Sight) -> float:
-    assert sight.scene is not None
-    return float(np.mean(list(matches(sight.found, sight.scene.facts()).values())))
+def _facts(sample: Sample) -> float:
+    assert sample.scene is not None
+    return float(np.mean(list(matches(sample.found, sample.scene.facts()).values())))
 
 
-def _spectrum(sight: Sight) -> float:
-    assert sight.truth is not None
-    return detail_against_truth(sight.picture, sight.truth, factor=sight.factor)
+def _spectrum(sample: Sample) -> float:
+    assert sample.truth is not None
+    return detail_against_truth(sample.picture, sample.truth, factor=sample.factor)
 
 
-def _energy(sight: Sight) -> float:
-    return float(np.sqrt(np.square(high_band(sight.picture, sight.factor)).mean()))
+def _energy(sample: Sample) -> float:
+    return float(np.sqrt(np.square(high_band(sample.picture, sample.factor)).mean()))
 
 
-def _seam(sight: Sight) -> float:
+def _seam(sample: Sample) -> float:
     """At the borders of native-sized cells, where text copies may show; rows and columns."""
-    height, width = sight.picture.shape[:2]
-    rows, columns = sight.native.shape[:2]
-    down = seam_strength(sight.picture, range(rows, height - 3, rows))
-    across = seam_strength(sight.picture.transpose(1, 0, 2), range(columns, width - 3, columns))
+    height, width = sample.picture.shape[:2]
+    rows, columns = sample.native.shape[:2]
+    down = seam_strength(sample.picture, range(rows, height - 3, rows))
+    across = seam_strength(sample.picture.transpose(1, 0, 2), range(columns, width - 3, columns))
     return max(down, across)
 
 
-def _edges(sight: Sight) -> float:
-    assert sight.truth is not None
-    return match_edges(sight.picture, sight.truth).f1
+def _edges(sample: Sample) -> float:
+    assert sample.truth is not None
+    return match_edges(sample.picture, sample.truth).f1
 
 
-def _placed(sight: Sight) -> float:
-    assert sight.truth is not None
-    return detail_correlation(sight.picture, sight.truth, factor=sight.factor)
+def _placed(sample: Sample) -> float:
+    assert sample.truth is not None
+    return detail_correlation(sample.picture, sample.truth, factor=sample.factor)
 
 
 MEASURES: dict[str, Measure] = {
@@ -129,6 +131,17 @@ def measurable(*, testbed: bool, guide: str) -> tuple[list[str], list[str]]:
     return held, refused
 
 
-def read_all(sight: Sight, names: list[str]) -> dict[str, float]:
+def read_all(sample: Sample, names: list[str]) -> dict[str, float]:
     """The per-picture measures of ``names``."""
-    return {name: MEASURES[name].read(sight) for name in names if name in MEASURES}
+    return {name: MEASURES[name].read(sample) for name in names if name in MEASURES}
+
+
+def of_testbed(model: str) -> bool:
+    """True if the model's second tokenizer holds exactly the words of the captions as whole pieces."""
+    _, folder = find_model(model)
+    try:
+        text = (folder / "tokenizer_2" / "tokenizer.json").read_text(encoding="utf-8")
+        pieces = {piece for piece, _ in json.loads(text)["model"]["vocab"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return {f"\u2581{word}" for word in vocabulary()} <= pieces and len(pieces) < 10 * len(vocabulary())

@@ -60,8 +60,8 @@ def _bars(found: Found) -> Any:
     for row, (label, size) in enumerate(found["sizes"].items()):
         for column, measure in enumerate(measures):
             axis = axes[row][column]
-            told = [size["variants"][name].get(measure) for name in names]
-            for place, value in enumerate(told):
+            stats = [size["variants"][name].get(measure) for name in names]
+            for place, value in enumerate(stats):
                 if value is not None:
                     _bar(axis, place, value, strong=names[place] == found["baseline"])
             axis.set_yticks(range(len(names)), names if column == 0 else [""] * len(names), fontsize=8)
@@ -72,9 +72,9 @@ def _bars(found: Found) -> Any:
     return figure
 
 
-def _bar(axis: Any, place: int, told: Mapping[str, float], *, strong: bool) -> None:
-    axis.barh(place, told["mean"], color=_COLOURS[0] if strong else "#a9bcd8", height=0.7)
-    axis.plot([told["low"], told["high"]], [place, place], color="#333333", linewidth=1.2)
+def _bar(axis: Any, place: int, stats: Mapping[str, float], *, strong: bool) -> None:
+    axis.barh(place, stats["mean"], color=_COLOURS[0] if strong else "#a9bcd8", height=0.7)
+    axis.plot([stats["low"], stats["high"]], [place, place], color="#333333", linewidth=1.2)
 
 
 def _lines(found: Found) -> Any:
@@ -87,13 +87,13 @@ def _lines(found: Found) -> Any:
         for colour, (label, size) in zip(_COLOURS, found["sizes"].items(), strict=False):
             held = {n: size["variants"][n][measure] for n in ways if measure in size["variants"][n]}
             points = sorted(
-                (ways[n]["at"], told) for n, told in held.items() if ways[n].get("at") is not None
+                (ways[n]["at"], stats) for n, stats in held.items() if ways[n].get("at") is not None
             )
             _curve(axis, points, colour, f"{label}, n = {size['n']}")
-            for name, told in held.items():
+            for name, stats in held.items():
                 if ways[name].get("at") is None:
                     axis.axhline(
-                        told["mean"], color=colour, linewidth=0.8, linestyle=":", label=f"{label} {name}"
+                        stats["mean"], color=colour, linewidth=0.8, linestyle=":", label=f"{label} {name}"
                     )
         axis.set_xlabel(found["settings"]["axis"], fontsize=8)
         _dress(axis, f"{measure} ({_way(measure)})")
@@ -108,10 +108,10 @@ def _sizes(found: Found) -> Any:
     for column, measure in enumerate(measures):
         axis = axes[0][column]
         for colour, name in zip(_COLOURS, found["settings"]["variants"], strict=False):
-            told = {
+            stats = {
                 float(label.split("x")[0]): size["variants"][name] for label, size in found["sizes"].items()
             }
-            points = sorted((x, values[measure]) for x, values in told.items() if measure in values)
+            points = sorted((x, values[measure]) for x, values in stats.items() if measure in values)
             _curve(axis, points, colour, name)
         axis.set_xlabel(found["settings"]["axis"], fontsize=8)
         _dress(axis, f"{measure} ({_way(measure)})")
@@ -125,9 +125,9 @@ def _losses(found: Found) -> Any:
     figure, axes = _figure(2, len(names), height=2.4)
     for column, name in enumerate(names):
         for colour, (label, size) in zip(_COLOURS, found["sizes"].items(), strict=False):
-            told = {float(t[2:]): v for t, v in size["variants"][name].items() if t.startswith("t=")}
-            _curve(axes[0][column], sorted(told.items()), colour, f"{label}, n = {size['n']}")
-            ratios = [(time, value["ratio"]) for time, value in sorted(told.items()) if "ratio" in value]
+            stats = {float(t[2:]): v for t, v in size["variants"][name].items() if t.startswith("t=")}
+            _curve(axes[0][column], sorted(stats.items()), colour, f"{label}, n = {size['n']}")
+            ratios = [(time, value["ratio"]) for time, value in sorted(stats.items()) if "ratio" in value]
             axes[1][column].plot(*zip(*ratios, strict=True), color=colour) if ratios else None
         axes[1][column].set_xlabel(found["settings"]["axis"], fontsize=8)
         _dress(axes[0][column], name, where="velocity loss" if not column else "")
@@ -140,8 +140,8 @@ def _curve(axis: Any, points: list[tuple[float, Any]], colour: str, label: str) 
     if not points:
         return
     xs = [x for x, _ in points]
-    axis.plot(xs, [told["mean"] for _, told in points], color=colour, label=label, marker=".", markersize=4)
-    low, high = ([told[end] for _, told in points] for end in ("low", "high"))
+    axis.plot(xs, [stats["mean"] for _, stats in points], color=colour, label=label, marker=".", markersize=4)
+    low, high = ([stats[end] for _, stats in points] for end in ("low", "high"))
     axis.fill_between(xs, low, high, color=colour, alpha=0.18, linewidth=0)
 
 

@@ -13,7 +13,7 @@ from imax_dist.geometry import ImageSize
 from imax_dist.output.atomic import write_bytes, write_json
 from imax_dist.output.image.png import read_pixels
 from imax_dist.output.image.sheet import write_sheet
-from imax_dist.study.experiments.artist import Shelf
+from imax_dist.study.experiments.draw import ResultCache
 from imax_dist.study.experiments.plots import write_plots
 from imax_dist.study.experiments.table import legend, shown_measures, table
 from imax_dist.study.scenes import render, sample_scene
@@ -24,16 +24,16 @@ Pixels = npt.NDArray[np.uint8]
 SHEET_ROWS = 3
 
 
-def write_report(folder: Path, found: Found, shelf: Shelf) -> None:
+def write_report(folder: Path, found: Found, cache: ResultCache) -> None:
     """Everything of one study into its folder."""
     write_json(folder / "results.json", dict(found))
     write_bytes(folder / "table.md", _page(found).encode())
     write_plots(folder, found)
     if found["settings"]["kind"] == "pictures":
-        write_sheets(folder, found, shelf)
+        write_sheets(folder, found, cache)
 
 
-def write_sheets(folder: Path, found: Found, shelf: Shelf, *, widest: int | None = None) -> None:
+def write_sheets(folder: Path, found: Found, cache: ResultCache, *, widest: int | None = None) -> None:
     """``sheet-2x-256x256.png`` and so on: a row a scene, true render, then every variant.
 
     With ``widest``, a JPEG of at most so many pixels across.
@@ -47,7 +47,7 @@ def write_sheets(folder: Path, found: Found, shelf: Shelf, *, widest: int | None
         for scene in scenes:
             keys = {cell["variant"]: cell["key"] for cell in cells if cell["scene"] == scene}
             pictures.append(render(sample_scene(HELD_OUT + scene), size.height, size.width))
-            pictures += [read_pixels(shelf.picture(keys[name])) for name in names]
+            pictures += [read_pixels(cache.picture(keys[name])) for name in names]
         ending = "jpg" if widest else "png"
         path = folder / f"sheet-{label.replace(' ', '-')}.{ending}"
         write_sheet(path, pictures, columns=len(names) + 1, heads=["true render", *names], widest=widest)
@@ -58,7 +58,10 @@ def _label(cell: Mapping[str, Any]) -> str:
 
 
 def _page(found: Found) -> str:
-    head = f"# {found['title']} ({found['paper']})\n\nModel: {found['model']}. "
+    settings = found["settings"]
+    paper = f" ({found['paper']})" if found["paper"] else ""
+    trial = f"**{settings['trial'].capitalize()}.** " if settings["trial"] else ""
+    head = f"# {found['title']}{paper}\n\n{trial}Model: {found['model']}. "
     how = (
         "Means with 95 % bootstrap intervals over scenes; every variant has the same scenes and noise. "
         f"▲ better, ▼ worse than **{found['baseline']}**: the interval of the paired difference leaves out 0."

@@ -1,4 +1,4 @@
-"""RESULTS.md: every study that was conducted, with its finding, table, plot and sheet."""
+"""RESULTS.md: every study that was run, with its finding, table, plot and sheet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imax_dist.output.atomic import write_bytes
-from imax_dist.study.experiments.artist import Shelf
+from imax_dist.study.experiments.draw import ResultCache
 from imax_dist.study.experiments.measures import ALL
 from imax_dist.study.experiments.plots import draw, png_of
 from imax_dist.study.experiments.report import vote_line, write_sheets
@@ -40,16 +40,16 @@ machine.
 """
 
 
-def write_results(folder: Path, page: Path, pictures: Path, shelf: Shelf) -> list[str]:
-    """Write ``page`` from the studies conducted in ``folder``, its pictures beside ``pictures``.
+def write_results(folder: Path, page: Path, pictures: Path, cache: ResultCache) -> list[str]:
+    """Write ``page`` from the studies run in ``folder``, its pictures beside ``pictures``.
 
     Returns the names of the studies that are missing.
     """
     held = {name: _found(folder / name) for name in study_names()}
-    told = {name: found for name, found in held.items() if found is not None}
-    weights = next((found["weights"][:12] for found in told.values()), "no weights")
+    done = {name: found for name, found in held.items() if found is not None}
+    weights = next((found["weights"][:12] for found in done.values()), "no weights")
     head = HEAD.format(weights=f"weights {weights}", legend=legend(list(ALL)))
-    parts = [head, *(_section(name, found, page, pictures, shelf=shelf) for name, found in told.items())]
+    parts = [head, *(_section(name, found, page, pictures, cache=cache) for name, found in done.items())]
     write_bytes(page, "\n".join(parts).encode())
     return [name for name, found in held.items() if found is None]
 
@@ -62,13 +62,14 @@ def _found(folder: Path) -> Mapping[str, Any] | None:
     return found
 
 
-def _section(name: str, found: Mapping[str, Any], page: Path, pictures: Path, *, shelf: Shelf) -> str:
+def _section(name: str, found: Mapping[str, Any], page: Path, pictures: Path, *, cache: ResultCache) -> str:
     write_bytes(pictures / f"{name}.png", png_of(draw(found), dpi=75))
     shown = [pictures / f"{name}.png"]
     if name in SHEETS_OF:
-        write_sheets(pictures / name, found, shelf, widest=WIDEST)
+        write_sheets(pictures / name, found, cache, widest=WIDEST)
         shown += sorted((pictures / name).glob("*.jpg"))
     images = "\n\n".join(f"![{name}]({path.relative_to(page.parent)})" for path in shown)
     finding = load_study(name).finding.strip()
     numbers = f"{table(found)}\n{vote_line(found)}\n{images}\n"
-    return f"## {found['title']} ({found['paper']})\n\n{finding}\n\n{numbers}"
+    paper = f" ({found['paper']})" if found["paper"] else ""
+    return f"## {found['title']}{paper}\n\n{finding}\n\n{numbers}"

@@ -45,10 +45,13 @@ class Study:
     """One study. ``scenes`` says how many at which scale; ``small`` is the short form used in tests."""
 
     title: str
-    paper: str
     variants: dict[str, Any]
     baseline: str
     """The variant that all others are compared with, scene by scene."""
+    paper: str = ""
+    """The figure or section it reproduces, if any."""
+    trial: str = ""
+    """What a shortened study leaves out, in words; none: it is whole."""
     scenes: dict[str, Any] = field(default_factory=lambda: {"2": 24, "4": 12})
     aspects: tuple[str, ...] = ("1:1",)
     kind: Kind = "pictures"
@@ -87,8 +90,10 @@ class Study:
         """Two scenes at 2x and at most four variants: seconds, not a result."""
         kept = list(self.variants)[:4]
         kept = kept if self.baseline in kept else [self.baseline, *kept[:3]]
+        trial = f"a trial: {SMALL_SCENES} scenes, {len(kept)} of {len(self.variants)} variants"
         return replace(
             self,
+            trial=f"{trial}; it shows that the study runs, its intervals say nothing",
             scenes=_small_scenes(self),
             variants={name: self.variants[name] for name in kept},
             aspects=self.aspects[:1],

@@ -48,23 +48,23 @@ def _size_table(found: Found, label: str, *, ratio: bool) -> str:
 
 def _judged(values: Mapping[str, Any], measure: str) -> Mapping[str, Any] | None:
     """A signed measure is right at 0: its verdict is that of its distance from 0."""
-    told: Mapping[str, Any] | None = values.get(measure)
-    if told is None or f"{measure} gap" not in values:
-        return told
-    return {**told, "verdict": values[f"{measure} gap"]["verdict"]}
+    stats: Mapping[str, Any] | None = values.get(measure)
+    if stats is None or f"{measure} gap" not in values:
+        return stats
+    return {**stats, "verdict": values[f"{measure} gap"]["verdict"]}
 
 
-def _cell(told: Mapping[str, Any] | None, *, ratio: bool) -> str:
-    if told is None:
+def _cell(stats: Mapping[str, Any] | None, *, ratio: bool) -> str:
+    if stats is None:
         return "-"
     if ratio:
-        return short(told["mean"]) + (f" ({told['ratio']:.2f}x)" if "ratio" in told else "")
-    return interval(told) + (MARKS[told["verdict"]] if told["n"] >= FEWEST_FOR_VERDICT else "")
+        return short(stats["mean"]) + (f" ({stats['ratio']:.2f}x)" if "ratio" in stats else "")
+    return interval(stats) + (MARKS[stats["verdict"]] if stats["n"] >= FEWEST_FOR_VERDICT else "")
 
 
-def interval(told: Mapping[str, Any]) -> str:
+def interval(stats: Mapping[str, Any]) -> str:
     """``0.91 [0.83, 0.97]``."""
-    return f"{short(told['mean'])} [{short(told['low'])}, {short(told['high'])}]"
+    return f"{short(stats['mean'])} [{short(stats['low'])}, {short(stats['high'])}]"
 
 
 def short(value: float) -> str:

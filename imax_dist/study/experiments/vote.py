@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from imax_dist.errors import ImaxError
 from imax_dist.output.image.png import png_bytes, read_pixels
-from imax_dist.study.experiments.artist import Shelf
 from imax_dist.study.experiments.bradley_terry import Vote
+from imax_dist.study.experiments.draw import ResultCache
 from imax_dist.study.experiments.endpoint import Endpoint, EndpointFailed
 from imax_dist.study.metrics.frechet import cut_patches
 from imax_dist.study.scenes import caption, sample_scene
@@ -70,14 +70,16 @@ class Ballot:
     """Asks and remembers. ``budget`` limits the questions of this start, answers kept do not count."""
 
     endpoint: Endpoint
-    shelf: Shelf
+    cache: ResultCache
     path: Path
     budget: int
     crops: int = 3
     asked: int = 0
     nonsense: int = 0
 
-    def run(self, pairs: Sequence[Pair], *, tell: Callable[[int, int], None]) -> tuple[list[Vote], str]:
+    def run(
+        self, pairs: Sequence[Pair], *, on_progress: Callable[[int, int], None]
+    ) -> tuple[list[Vote], str]:
         """The votes by pair, and why it stopped before the end (or nothing)."""
         kept = self._kept()
         votes: list[Vote] = []
@@ -86,10 +88,10 @@ class Ballot:
                 shares = [self._share(pair, kept, swapped=swapped) for swapped in (False, True)]
             except ImaxError as error:
                 return votes, str(error)
-            told = [share for share in shares if share is not None]
-            if len(told) == 2:
-                votes.append(Vote(pair.one[0], pair.other[0], pair.scene, sum(told) / 2))
-            tell(done + 1, len(pairs))
+            record = [share for share in shares if share is not None]
+            if len(record) == 2:
+                votes.append(Vote(pair.one[0], pair.other[0], pair.scene, sum(record) / 2))
+            on_progress(done + 1, len(pairs))
         return votes, ""
 
     def _share(self, pair: Pair, kept: dict[str, str], *, swapped: bool) -> float | None:
@@ -111,11 +113,11 @@ class Ballot:
         return 1 - share if swapped else share
 
     def _name(self, pair: Pair, *, swapped: bool) -> str:
-        told = [VERSION, self.endpoint.model, pair.scene, pair.one[1], pair.other[1], swapped, self.crops]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        record = [VERSION, self.endpoint.model, pair.scene, pair.one[1], pair.other[1], swapped, self.crops]
+        return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
     def _question(self, pair: Pair, *, swapped: bool) -> tuple[str, list[bytes]]:
-        pictures = [read_pixels(self.shelf.picture(key)) for _, key in (pair.one, pair.other)]
+        pictures = [read_pixels(self.cache.picture(key)) for _, key in (pair.one, pair.other)]
         pictures = pictures[::-1] if swapped else pictures
         text = QUESTION.format(caption=caption(sample_scene(HELD_OUT + pair.scene)), crops=self.crops)
         shown = [*pictures, *(crop for p in pictures for crop in crops_of(p, self.crops, pair.scene))]
@@ -126,21 +128,21 @@ class Ballot:
         found = {}
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []:
             try:
-                told = json.loads(line)
-                found[told["name"]] = str(told["answer"])
+                record = json.loads(line)
+                found[record["name"]] = str(record["answer"])
             except (ValueError, KeyError, TypeError):
                 continue
         return {name: answer for name, answer in found.items() if answer in SHARES}
 
     def _keep(self, name: str, pair: Pair, *, answer: str, reason: str, swapped: bool) -> None:
-        told = {
+        record = {
             "name": name, "size": pair.size, "scene": pair.scene, "one": pair.one[0],
             "other": pair.other[0], "swapped": swapped, "answer": answer, "reason": reason,
             "model": self.endpoint.model,
         }  # fmt: skip
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(told, ensure_ascii=False) + "\n")
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -156,10 +158,10 @@ def read_answer(text: str) -> tuple[str, str]:
     """``winner`` and ``reason`` of an answer; no winner and the text itself if it says none."""
     for candidate in re.findall(r"\{[^{}]*\}", text, flags=re.DOTALL):
         try:
-            told = json.loads(candidate)
+            record = json.loads(candidate)
         except ValueError:
             continue
-        winner = str(told.get("winner", "")).strip().lower()
+        winner = str(record.get("winner", "")).strip().lower()
         if winner in SHARES:
-            return winner, str(told.get("reason", ""))
+            return winner, str(record.get("reason", ""))
     return "", text[:200]

@@ -2,107 +2,93 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
-import queue
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing.util import Finalize
 
 import torch
 
-from imax_dist.errors import BadValue, GangLost, ImaxError
+from imax_dist.errors import BadValue, GangLost
 from imax_dist.models.quiet import quiet_libraries
-from imax_dist.study.experiments.artist import Artist, Shelf
 from imax_dist.study.experiments.cell import Cell
+from imax_dist.study.experiments.draw import CellRenderer, ResultCache
 
-Tell = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with the number of cells done and of all."""
-_PATIENCE = 5.0  # seconds between looks at whether the workers live
 
 
-def draw_all(
-    cells: list[Cell], shelf: Shelf, names: list[str], *, processes: int, testbed: bool, device: str,
-    tell: Tell,
-) -> list[str]:  # fmt: skip
-    """The cells' keys, in order; every cell's picture and measures are then in ``shelf``.
+@dataclass(frozen=True)
+class Drawing:
+    """What a process needs to draw and measure cells."""
 
-    Raises the first error of any process; what was drawn stays, and the next start goes on from there.
+    cache: ResultCache
+    measures: tuple[str, ...]
+    testbed: bool
+    device: str
+
+    def renderer(self) -> CellRenderer:
+        """A renderer, to be closed."""
+        return CellRenderer(self.cache, list(self.measures), testbed=self.testbed, device=self.device)
+
+
+def draw_all(cells: list[Cell], drawing: Drawing, *, processes: int, on_progress: OnProgress) -> list[str]:
+    """The cells' keys, in order; every cell's picture and measures are then in the cache.
+
+    Raises the first error of any process; what was drawn stays, and the next run resumes from there.
     """
     if processes < 1:
         raise BadValue(f"processes: {processes} is too few; ask for 1 or more")
-    start = (shelf, names, testbed, device)
     if processes == 1 or len(cells) < 2:
-        return _alone(cells, start, tell)
-    return _together(cells, start, min(processes, len(cells)), tell)
+        return _draw_here(cells, drawing, on_progress)
+    return _draw_in_processes(cells, drawing, min(processes, len(cells)), on_progress)
 
 
-def _alone(cells: list[Cell], start: tuple[Shelf, list[str], bool, str], tell: Tell) -> list[str]:
+def _draw_here(cells: list[Cell], drawing: Drawing, on_progress: OnProgress) -> list[str]:
     keys = []
-    with closing(_artist(start)) as artist:
+    with closing(drawing.renderer()) as renderer:
         for cell in cells:
-            keys.append(artist.make(cell))
-            tell(len(keys), len(cells))
+            keys.append(renderer.make(cell))
+            on_progress(len(keys), len(cells))
     return keys
 
 
-def _together(
-    cells: list[Cell], start: tuple[Shelf, list[str], bool, str], processes: int, tell: Tell
+def _draw_in_processes(
+    cells: list[Cell], drawing: Drawing, processes: int, on_progress: OnProgress
 ) -> list[str]:
-    context = multiprocessing.get_context("spawn")
-    todo, done = context.Queue(), context.Queue()
-    for numbered in enumerate(cells):
-        todo.put(numbered)
-    for _ in range(processes):
-        todo.put(None)
-    workers = [context.Process(target=_work, args=(start, todo, done), daemon=True) for _ in range(processes)]
-    keys: dict[int, str] = {}
-    with _running(workers):
-        while len(keys) < len(cells):
-            index, outcome = _next(done, workers)
-            if isinstance(outcome, ImaxError):
-                raise outcome
-            keys[index] = outcome
-            tell(len(keys), len(cells))
-    return [keys[index] for index in range(len(cells))]
-
-
-@contextmanager
-def _running(workers: list[Any]) -> Iterator[None]:
-    for worker in workers:
-        worker.start()
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_quiet)
     try:
-        yield
+        futures = [pool.submit(_draw_one, drawing, cell) for cell in cells]
+        for done, future in enumerate(as_completed(futures), start=1):
+            future.result()
+            on_progress(done, len(cells))
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise GangLost(
+            f"one of the study's {processes} processes was killed (most often for want of memory); "
+            "run the same command again to resume, with fewer --processes"
+        ) from error
     finally:
-        for worker in workers:
-            worker.terminate()
-            worker.join()
+        pool.shutdown(cancel_futures=True)
 
 
-def _next(done: Any, workers: list[Any]) -> tuple[int, Any]:
-    while True:
-        try:
-            result: tuple[int, Any] = done.get(timeout=_PATIENCE)
-            return result
-        except queue.Empty:
-            codes = [worker.exitcode for worker in workers if worker.exitcode not in (None, 0)]
-            if codes:
-                raise GangLost(f"a process of the study ended with code {codes[0]}; run it again") from None
-
-
-def _work(start: tuple[Shelf, list[str], bool, str], todo: Any, done: Any) -> None:
-    """One worker: cells in, keys or an error out."""
+def _quiet() -> None:
     quiet_libraries()
     torch.set_num_threads(1)
-    with closing(_artist(start)) as artist:
-        while (item := todo.get()) is not None:
-            index, cell = item
-            try:
-                done.put((index, artist.make(cell)))
-            except ImaxError as error:
-                done.put((index, error))
-                return
 
 
-def _artist(start: tuple[Shelf, list[str], bool, str]) -> Artist:
-    shelf, names, testbed, device = start
-    return Artist(shelf, names, testbed=testbed, device=device)
+def _draw_one(drawing: Drawing, cell: Cell) -> str:
+    return _renderer_of(drawing).make(cell)
+
+
+@functools.cache
+def _renderer_of(drawing: Drawing) -> CellRenderer:
+    """This process's renderer: models are loaded once and freed when the process ends."""
+    renderer = drawing.renderer()
+    Finalize(renderer, renderer.close, exitpriority=10)
+    return renderer

@@ -41,3 +41,15 @@ def enlarge(picture: Floats, factor: int) -> Floats:
         near, far = picture.take(first, axis), picture.take(np.minimum(first + 1, size - 1), axis)
         picture = near + share * (far - near)
     return picture
+
+
+def layout_agreement(picture: npt.NDArray[Any], native: npt.NDArray[Any]) -> float:
+    """PSNR in dB (peak 255) of the area-averaged picture against the native one; inf if equal.
+
+    Raises BadValue if the sides are not the same whole multiple of the native ones.
+    """
+    factor = picture.shape[0] // native.shape[0]
+    if picture.shape[:2] != (native.shape[0] * factor, native.shape[1] * factor) or factor < 1:
+        raise BadValue(f"layout: {picture.shape[:2]} is no whole multiple of the native {native.shape[:2]}")
+    error = float(np.square(low_band(picture, factor) - native).mean())
+    return float(np.inf) if error == 0 else float(10 * np.log10(255.0**2 / error))

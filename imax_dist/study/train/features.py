@@ -9,7 +9,6 @@ import torch
 from diffusers import AutoencoderKL
 
 from imax_dist.study.metrics.bands import high_band
-from imax_dist.study.metrics.frechet import cut_patches, frechet_distance
 
 Pixels = npt.NDArray[np.uint8]
 GAIN = 4.0
@@ -33,15 +32,3 @@ def patch_features(vae: AutoencoderKL, patches: Pixels) -> npt.NDArray[np.float6
         parts.append((seen.std((2, 3)) + QUIET).log())
     features: npt.NDArray[np.float64] = torch.cat(parts).double().numpy()
     return features
-
-
-def patch_distance(
-    vae: AutoencoderKL, pictures: list[Pixels], truth: list[Pixels], *, patch: int = 32
-) -> float:
-    """Frechet distance of patch features between pictures and true renders of the same sizes, as they
-    are: nothing is downsized. 16 patches a picture, at the same places in both sets."""
-    ours, theirs = (
-        np.concatenate([cut_patches(picture, size=patch, seed=k) for k, picture in enumerate(group)])
-        for group in (pictures, truth)
-    )
-    return frechet_distance(patch_features(vae, ours), patch_features(vae, theirs))

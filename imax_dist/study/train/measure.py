@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL, FluxPipeline
 
-from imax_dist.study.metrics.facts import facts_recovered
-from imax_dist.study.metrics.interval import bootstrap
-from imax_dist.study.scenes import caption, render, sample_scene
+from imax_dist.study.metrics.interval import Interval, bootstrap
+from imax_dist.study.scenes import Scene, caption, parse, render, sample_scene
+from imax_dist.study.scenes.parse import FACTS, matches
 from imax_dist.study.train.autoencoder import decode, encode_mean, round_trip_psnr, scale_error
 from imax_dist.study.train.crops import HELD_OUT, to_bytes, to_unit
 from imax_dist.study.train.sample import draw
@@ -51,3 +52,13 @@ def measure_autoencoder(vae: AutoencoderKL, truth: Pixels) -> tuple[Pixels, dict
         "scale_error": scale_error(vae, images[:16]),
     }
     return to_bytes(rebuilt), quality
+
+
+def facts_recovered(pictures: Sequence[Pixels], scenes: Sequence[Scene]) -> dict[str, Interval]:
+    """Share of pictures whose parse agrees with the scene, for each of FACTS, their ``mean`` and
+    ``all`` of them at once. Pictures are (height, width, 3) bytes."""
+    right = [matches(parse(picture), scene.facts()) for picture, scene in zip(pictures, scenes, strict=True)]
+    shares = {name: [float(row[name]) for row in right] for name in FACTS}
+    shares["mean"] = [float(np.mean(list(row.values()))) for row in right]
+    shares["all"] = [float(all(row.values())) for row in right]
+    return {name: bootstrap(values) for name, values in shares.items()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +14,21 @@ from PIL import Image
 
 from imax_dist.cli.main import main
 from imax_dist.config import config_folder, from_mapping
-from imax_dist.errors import BadConfig, BadValue
+from imax_dist.errors import BadConfig, BadValue, GangLost
 from imax_dist.models.load import describe_model
 from imax_dist.models.weights import EMBEDDED
 from imax_dist.study.experiments.cell import Cell, cells_of, native_for
+from imax_dist.study.experiments.draw import CellRenderer, ResultCache
 from imax_dist.study.experiments.judge import judge
-from imax_dist.study.experiments.measures import ALL, MEASURES, Sight, measurable, read_all
+from imax_dist.study.experiments.measures import ALL, MEASURES, Sample, measurable, of_testbed, read_all
 from imax_dist.study.experiments.settings import Study, load_study, study_names
 from imax_dist.study.experiments.statistics import compare, compare_sets, verdict
-from imax_dist.study.experiments.testbed import of_testbed
+from imax_dist.study.experiments.workers import Drawing, draw_all
 from imax_dist.study.metrics.interval import Interval
 from imax_dist.study.scenes import render, sample_scene
 
 TINY = """# A study of two steps
 title: Tiny
-paper: none
 baseline: imax
 vote: true
 scenes: {2: 2}
@@ -84,6 +86,31 @@ def test_the_list_names_every_study(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study"]) == 64
 
 
+def test_a_shortened_study_says_what_it_leaves_out() -> None:
+    study = load_study("presets")
+    assert study.shortened().trial.startswith("a trial: 2 scenes, 4 of 8 variants")
+    assert not study.trial
+
+
+def test_a_killed_process_of_a_study_is_named_with_a_remedy(tmp_path: Path) -> None:
+    spec = describe_model("embedded")
+    cells = cells_of(load_study("presets").with_scenes(1), "embedded", spec)[:2]
+    with pytest.raises(GangLost, match="one of the study's 2 processes was killed"):
+        draw_all(cells, Suicidal(ResultCache(tmp_path), (), True, "cpu"), processes=2, on_progress=silent)
+
+
+class Suicidal(Drawing):
+    """A process that ends as the kernel ends one that takes too much memory."""
+
+    def renderer(self) -> CellRenderer:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().renderer()
+
+
+def silent(done: int, total: int) -> None:
+    pass
+
+
 def test_variants_share_native_pictures_and_scenes_but_not_targets() -> None:
     spec = describe_model("embedded")
     cells = cells_of(load_study("presets").with_scenes(2), "embedded", spec)
@@ -134,7 +161,7 @@ def test_models_that_draw_no_scenes_keep_the_measures_that_need_none(tmp_path: P
 def test_the_true_render_is_perfect_by_every_measure() -> None:
     scene = sample_scene(3)
     truth, native = render(scene, 256, 256), render(scene, 128, 128)
-    values = read_all(Sight(truth, native, 2.0, scene, truth, True), list(MEASURES))
+    values = read_all(Sample(truth, native, 2.0, scene, truth, True), list(MEASURES))
     assert values["facts"] == values["edges"] == 1.0
     assert values["placed"] == pytest.approx(1.0)
     assert values["spectrum"] == values["repeats"] == 0.0
@@ -200,7 +227,7 @@ def test_a_model_with_other_words_is_not_of_the_testbed(tmp_path: Path) -> None:
 def test_a_model_that_draws_no_scenes_is_measured_without_them_and_told_which_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("imax_dist.study.experiments.conduct.of_testbed", lambda _: False)
+    monkeypatch.setattr("imax_dist.study.experiments.run.of_testbed", lambda _: False)
     text = TINY.replace("steps: 2", "steps: 1").replace("vote: true", "vote: false")
     (tmp_path / "tiny.yaml").write_text(text)
     command = ["study", "run", str(tmp_path / "tiny.yaml"), "--n", "1", "-q", "--out"]

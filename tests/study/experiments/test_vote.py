@@ -19,8 +19,8 @@ from PIL import Image
 from imax_dist.cli.main import main
 from imax_dist.errors import BadConfig, NoPermission
 from imax_dist.output.image.png import write_plain_png
-from imax_dist.study.experiments.artist import Shelf
 from imax_dist.study.experiments.bradley_terry import Vote, strengths, win_rate
+from imax_dist.study.experiments.draw import ResultCache
 from imax_dist.study.experiments.endpoint import Endpoint, EndpointFailed
 from imax_dist.study.experiments.vote import Ballot, Pair, read_answer
 
@@ -72,11 +72,11 @@ def brighter(body: dict[str, Any]) -> tuple[int, dict[str, str], str]:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    shelf = Shelf(tmp_path / "cache")
+def cache(tmp_path: Path) -> ResultCache:
+    cache = ResultCache(tmp_path / "cache")
     for key, grey in (("dark", 40), ("grey", 90), ("light", 200)):
-        write_plain_png(shelf.picture(key), np.full((64, 64, 3), grey, np.uint8))
-    return shelf
+        write_plain_png(cache.picture(key), np.full((64, 64, 3), grey, np.uint8))
+    return cache
 
 
 def pairs(count: int = 2) -> list[Pair]:
@@ -88,9 +88,9 @@ def pairs(count: int = 2) -> list[Pair]:
     ]
 
 
-def ballot(url: str, shelf: Shelf, tmp_path: Path, *, budget: int = 100) -> Ballot:
+def ballot(url: str, cache: ResultCache, tmp_path: Path, *, budget: int = 100) -> Ballot:
     asked = Endpoint(url, "eye", "secret", pause=lambda _: None)
-    return Ballot(asked, shelf, tmp_path / "votes.jsonl", budget, crops=2)
+    return Ballot(asked, cache, tmp_path / "votes.jsonl", budget, crops=2)
 
 
 def silent(done: int, total: int) -> None:
@@ -98,11 +98,11 @@ def silent(done: int, total: int) -> None:
 
 
 def test_the_brighter_picture_wins_in_both_orders_and_is_not_asked_again(
-    tmp_path: Path, shelf: Shelf
+    tmp_path: Path, cache: ResultCache
 ) -> None:
     with endpoint(brighter) as (url, seen):
-        votes, stopped = ballot(url, shelf, tmp_path).run(pairs(), tell=silent)
-        again, _ = ballot(url, shelf, tmp_path).run(pairs(), tell=silent)
+        votes, stopped = ballot(url, cache, tmp_path).run(pairs(), on_progress=silent)
+        again, _ = ballot(url, cache, tmp_path).run(pairs(), on_progress=silent)
     assert (stopped, len(votes), len(seen)) == ("", 6, 12)
     assert again == votes
     table = strengths(votes)
@@ -115,18 +115,18 @@ def test_the_brighter_picture_wins_in_both_orders_and_is_not_asked_again(
     assert {line["reason"] for line in kept} == {"it is brighter"}
 
 
-def test_a_judge_that_follows_the_order_makes_ties(tmp_path: Path, shelf: Shelf) -> None:
+def test_a_judge_that_follows_the_order_makes_ties(tmp_path: Path, cache: ResultCache) -> None:
     with endpoint(lambda _: (200, {}, '{"winner": "first", "reason": "."}')) as (url, _):
-        votes, _ = ballot(url, shelf, tmp_path).run(pairs(), tell=silent)
+        votes, _ = ballot(url, cache, tmp_path).run(pairs(), on_progress=silent)
     assert {vote.share for vote in votes} == {0.5}
 
 
-def test_a_vote_over_budget_stops_with_what_it_has_and_goes_on(tmp_path: Path, shelf: Shelf) -> None:
+def test_a_vote_over_budget_stops_with_what_it_has_and_goes_on(tmp_path: Path, cache: ResultCache) -> None:
     with endpoint(brighter) as (url, seen):
-        votes, stopped = ballot(url, shelf, tmp_path, budget=5).run(pairs(), tell=silent)
+        votes, stopped = ballot(url, cache, tmp_path, budget=5).run(pairs(), on_progress=silent)
         assert (len(votes), len(seen)) == (2, 5)
         assert "budget of 5" in stopped
-        votes, stopped = ballot(url, shelf, tmp_path, budget=7).run(pairs(), tell=silent)
+        votes, stopped = ballot(url, cache, tmp_path, budget=7).run(pairs(), on_progress=silent)
     assert (len(votes), len(seen), stopped) == (6, 12, "")
 
 
@@ -148,10 +148,10 @@ def test_a_busy_endpoint_is_asked_again_at_its_own_pace() -> None:
     ],
 )
 def test_an_endpoint_that_fails_or_talks_nonsense_stops_the_vote(
-    tmp_path: Path, shelf: Shelf, answer: tuple[int, dict[str, str], str], message: str
+    tmp_path: Path, cache: ResultCache, answer: tuple[int, dict[str, str], str], message: str
 ) -> None:
     with endpoint(lambda _: answer) as (url, _):
-        votes, stopped = ballot(url, shelf, tmp_path).run(pairs(), tell=silent)
+        votes, stopped = ballot(url, cache, tmp_path).run(pairs(), on_progress=silent)
     assert votes == []
     assert message in stopped
 
@@ -197,7 +197,7 @@ def test_strengths_follow_the_votes_and_even_votes_make_even_strengths() -> None
 
 
 def test_the_command_votes_on_a_study_and_says_who_judged(
-    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, cache: ResultCache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "study"
     cells = [

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from imax_dist.errors import BadValue
-from imax_dist.study.metrics.facts import facts_recovered
 from imax_dist.study.metrics.interval import bootstrap
 from imax_dist.study.scenes import render, sample_scene
+from imax_dist.study.train.measure import facts_recovered
 
 
 def test_an_interval_holds_its_mean_and_narrows_with_n() -> None:

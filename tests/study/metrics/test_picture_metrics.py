@@ -8,10 +8,9 @@ import pytest
 
 from imax_dist.errors import BadValue
 from imax_dist.study.metrics.artefacts import grid_strength, seam_strength, speckle
-from imax_dist.study.metrics.bands import enlarge, high_band, low_band
+from imax_dist.study.metrics.bands import enlarge, high_band, layout_agreement, low_band
 from imax_dist.study.metrics.edges import detail_correlation, match_edges
 from imax_dist.study.metrics.frechet import cut_patches, frechet_distance
-from imax_dist.study.metrics.layout import layout_agreement
 from imax_dist.study.metrics.repetition import horizons, repetitions
 from imax_dist.study.metrics.spectrum import detail_against_truth, radial_power
 from imax_dist.study.scenes import render, sample_scene

@@ -1,14 +1,28 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from imax_dist.study.metrics.frechet import cut_patches, frechet_distance
 from imax_dist.study.scenes import render, sample_scene
-from imax_dist.study.train.features import patch_distance, patch_features
+from imax_dist.study.train.features import patch_features
 from imax_dist.study.train.parts import vae_of
 
 SIDE = 192
+Pixels = npt.NDArray[np.uint8]
+
+
+def patch_distance(vae: Any, pictures: list[Pixels], truth: list[Pixels], *, patch: int = 32) -> float:
+    """Frechet distance of patch features between pictures and true renders of the same sizes, as they
+    are: nothing is downsized. 16 patches a picture, at the same places in both sets."""
+    ours, theirs = (
+        np.concatenate([cut_patches(picture, size=patch, seed=k) for k, picture in enumerate(group)])
+        for group in (pictures, truth)
+    )
+    return frechet_distance(patch_features(vae, ours), patch_features(vae, theirs))
 
 
 def enlarged(picture: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:

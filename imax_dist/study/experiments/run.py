@@ -1,4 +1,4 @@
-"""Conduct a study: draw and measure its cells, compare the variants, gather all in one mapping."""
+"""Run a study: draw and measure its cells, compare the variants, gather all in one mapping."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ import imax_dist
 from imax_dist.config import to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.models.load import describe_model
-from imax_dist.study.experiments.artist import Shelf, true_features
 from imax_dist.study.experiments.bradley_terry import Vote, strengths, win_rate
 from imax_dist.study.experiments.cell import Cell, cells_of
+from imax_dist.study.experiments.draw import ResultCache, true_features
 from imax_dist.study.experiments.judge import NAME, votes_of
-from imax_dist.study.experiments.measures import measurable
+from imax_dist.study.experiments.measures import measurable, of_testbed
 from imax_dist.study.experiments.settings import Study
 from imax_dist.study.experiments.statistics import compare, compare_sets, verdict
-from imax_dist.study.experiments.testbed import of_testbed
 from imax_dist.study.experiments.velocity_loss import TIMES
-from imax_dist.study.experiments.workers import Tell, draw_all
+from imax_dist.study.experiments.workers import Drawing, OnProgress, draw_all
 from imax_dist.study.metrics.interval import bootstrap
 
 Records = list[tuple[Cell, str, dict[str, Any]]]
@@ -31,7 +30,7 @@ FEWEST_FOR_FRECHET = 3
 
 @dataclass(frozen=True)
 class Conditions:
-    """With what a study runs, none of which is part of the study itself."""
+    """How a study is run; none of it is part of the study itself."""
 
     model: str = "embedded"
     processes: int = 1
@@ -39,36 +38,36 @@ class Conditions:
     first: int = 0
 
 
-def conduct(name: str, study: Study, shelf: Shelf, under: Conditions, *, tell: Tell) -> dict[str, Any]:
+def run_study(
+    name: str, study: Study, cache: ResultCache, conditions: Conditions, *, on_progress: OnProgress
+) -> dict[str, Any]:
     """Everything a study found, as JSON values; see RESULTS.md for what is made of it.
 
     Raises BadValue for a study that only makes sense on scenes with a model that does not draw them.
     """
-    spec = describe_model(under.model)
-    testbed = of_testbed(under.model)
+    spec = describe_model(conditions.model)
+    testbed = of_testbed(conditions.model)
     names, refused = measurable(testbed=testbed, guide=study.guide)
     if not testbed and (study.guide == "truth" or study.kind == "velocity_loss"):
         raise BadValue(
-            f"study {name} compares with true scenes, which {under.model} was not trained to draw; "
+            f"study {name} compares with true scenes, which {conditions.model} was not trained to draw; "
             "use the embedded model, or a study without a true guide"
         )
-    cells = cells_of(study, under.model, spec, first=under.first)
+    cells = cells_of(study, conditions.model, spec, first=conditions.first)
     wanted = [f"t={time}" for time in TIMES] if study.kind == "velocity_loss" else names
-    keys = draw_all(
-        cells, shelf, wanted,
-        processes=under.processes, testbed=testbed, device=under.device, tell=tell,
-    )  # fmt: skip
-    records = [(cell, key, shelf.read(key)) for cell, key in zip(cells, keys, strict=True)]
+    drawing = Drawing(cache, tuple(wanted), testbed, conditions.device)
+    keys = draw_all(cells, drawing, processes=conditions.processes, on_progress=on_progress)
+    records = [(cell, key, cache.read(key)) for cell, key in zip(cells, keys, strict=True)]
     shown = {
-        "study": name, "title": study.title, "paper": study.paper, "model": under.model,
+        "study": name, "title": study.title, "paper": study.paper, "model": conditions.model,
         "weights": spec.weights, "version": imax_dist.__version__, "baseline": study.baseline,
         "settings": to_mapping(study), "refused": refused,
     }  # fmt: skip
     groups = grouped(records)
-    sizes = {label: _size(study, group, names, shelf) for label, group in groups.items()}
+    sizes = {label: _size(study, group, names, cache) for label, group in groups.items()}
     if study.kind == "velocity_loss":
         _ratios(sizes)
-    found = {**shown, "sizes": sizes, "cells": [_told(cell, key, record) for cell, key, record in records]}
+    found = {**shown, "sizes": sizes, "cells": [_cell_record(*record) for record in records]}
     for label, votes in votes_of(found).items() if study.vote else ():
         sizes[label]["preference"] = preference(votes, study.baseline, NAME)
     return found
@@ -82,13 +81,13 @@ def grouped(records: Records) -> dict[str, Records]:
     return groups
 
 
-def _told(cell: Cell, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
+def _cell_record(cell: Cell, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: value for name, value in record["values"].items() if name != "frechet"}
-    told = {"scene": cell.number, "variant": cell.name, "size": str(cell.size), "scale": cell.scale}
-    return {**told, "key": key, "seconds": record["seconds"], "values": values}
+    facts = {"scene": cell.number, "variant": cell.name, "size": str(cell.size), "scale": cell.scale}
+    return {**facts, "key": key, "seconds": record["seconds"], "values": values}
 
 
-def _size(study: Study, group: Records, names: list[str], shelf: Shelf) -> dict[str, Any]:
+def _size(study: Study, group: Records, names: list[str], cache: ResultCache) -> dict[str, Any]:
     """Means, differences, verdicts and votes of one size."""
     variants = list(study.variants)
     of = {name: [record for record in group if record[0].name == name] for name in variants}
@@ -101,7 +100,7 @@ def _size(study: Study, group: Records, names: list[str], shelf: Shelf) -> dict[
             found[name][measure] = result.to_json() | {"verdict": _verdict(measure, result)}
     if "frechet" in names and "frechet" in group[0][2]["values"] and count >= FEWEST_FOR_FRECHET:
         features = {n: np.array([record["values"]["frechet"] for _, _, record in of[n]]) for n in variants}
-        truth = np.array([true_features(shelf, cell) for cell, _, _ in of[study.baseline]])
+        truth = np.array([true_features(cache, cell) for cell, _, _ in of[study.baseline]])
         for name, result in compare_sets(features, truth, study.baseline).items():
             found[name]["frechet"] = result.to_json() | {"verdict": _verdict("frechet", result)}
     return {"n": count, "variants": found}
@@ -138,6 +137,6 @@ def _ratios(sizes: dict[str, Any]) -> None:
         return
     for size in sizes.values():
         for name, measures in size["variants"].items():
-            for time, told in measures.items():
+            for time, facts in measures.items():
                 if time.startswith("t="):
-                    told["ratio"] = told["mean"] / native["variants"][name][time]["mean"]
+                    facts["ratio"] = facts["mean"] / native["variants"][name][time]["mean"]

@@ -27,7 +27,7 @@ from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.renderer import Renderer
 from imax_dist.pipeline.request import Request
 from imax_dist.study.experiments.cell import Cell
-from imax_dist.study.experiments.measures import Sight, read_all
+from imax_dist.study.experiments.measures import Sample, read_all
 from imax_dist.study.experiments.velocity_loss import velocity_losses
 from imax_dist.study.metrics.frechet import cut_patches
 from imax_dist.study.scenes import render
@@ -39,12 +39,12 @@ from imax_dist.study.train.parts import vae_of
 Pixels = npt.NDArray[np.uint8]
 MEASURE_VERSION = 2
 """Raise it when a measure changes: pictures stay, numbers are read again."""
-EYE = "embedded"
+FEATURE_MODEL = "embedded"
 """The model whose encoder is the fixed feature space of the Frechet distance."""
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ResultCache:
     """The cache: ``<key>.png`` and ``<key>.json`` in sub-folders of 256."""
 
     folder: Path
@@ -73,17 +73,17 @@ def measured(record: dict[str, Any], names: list[str]) -> bool:
 
 
 @dataclass
-class Artist:
+class CellRenderer:
     """One process's models. ``names`` are the measures to read, Frechet features among them."""
 
-    shelf: Shelf
+    cache: ResultCache
     names: list[str]
     testbed: bool = True
     device: str = "auto"
     _specs: dict[str, ModelSpec] = field(default_factory=dict)
     _open: ExitStack = field(default_factory=ExitStack)
     _renderer: Renderer | None = None
-    _eye: Any = None
+    _vae: Any = None
 
     def close(self) -> None:
         """Leave the world of one rank."""
@@ -100,19 +100,19 @@ class Artist:
         """Draw and measure the cell unless the cache has it; returns its key."""
         spec = self.spec(cell)
         key = cell.key(spec)
-        record = self.shelf.read(key)
-        if measured(record, self.names) and (record.get("loss") or self.shelf.picture(key).is_file()):
+        record = self.cache.read(key)
+        if measured(record, self.names) and (record.get("loss") or self.cache.picture(key).is_file()):
             return key
         if cell.kind == "velocity_loss":
             return self._losses(cell, key)
         native = self._native(cell)
         picture, seconds = self._picture(cell, key, record)
-        sight = self._sight(cell, picture, native)
-        values: dict[str, Any] = read_all(sight, self.names)
+        sample = self._sample(cell, picture, native)
+        values: dict[str, Any] = read_all(sample, self.names)
         if "frechet" in self.names:
             values["frechet"] = self._features(picture, cell.number)
-            self._true_features(cell, sight)
-        write_json(self.shelf.record(key), {"version": MEASURE_VERSION, "seconds": seconds, "values": values})
+            self._true_features(cell, sample)
+        write_json(self.cache.record(key), {"version": MEASURE_VERSION, "seconds": seconds, "values": values})
         return key
 
     def _losses(self, cell: Cell, key: str) -> str:
@@ -120,20 +120,20 @@ class Artist:
         values = velocity_losses(self._rendering().model(cell.request(), text=True), cell)
         seconds = time.process_time() - started
         write_json(
-            self.shelf.record(key),
+            self.cache.record(key),
             {"version": MEASURE_VERSION, "loss": True, "seconds": seconds, "values": values},
         )
         return key
 
     def _picture(self, cell: Cell, key: str, record: dict[str, Any]) -> tuple[Pixels, float]:
-        path = self.shelf.picture(key)
+        path = self.cache.picture(key)
         if path.is_file() and "seconds" in record:
             return read_pixels(path), float(record["seconds"])
         started = time.process_time()
         picture = self._enlarged(cell) if cell.variant.enlarge else self._render(self._guided(cell))
         seconds = time.process_time() - started
         write_plain_png(path, picture)
-        write_json(self.shelf.record(key), {"seconds": seconds})
+        write_json(self.cache.record(key), {"seconds": seconds})
         return picture, seconds
 
     def _guided(self, cell: Cell) -> Request:
@@ -141,11 +141,11 @@ class Artist:
         if cell.guide == "native":
             return cell.request()
         self._native(cell)
-        guide = str(self.shelf.picture(cell.native_key(self.spec(cell))))
+        guide = str(self.cache.picture(cell.native_key(self.spec(cell))))
         return replace(cell.request(), guide=guide)
 
     def _native(self, cell: Cell) -> Pixels:
-        path = self.shelf.picture(cell.native_key(self.spec(cell)))
+        path = self.cache.picture(cell.native_key(self.spec(cell)))
         if path.is_file():
             return read_pixels(path)
         if cell.guide == "truth":
@@ -178,37 +178,39 @@ class Artist:
 
     @torch.no_grad()
     def _rebuilt(self, picture: Pixels) -> Pixels:
-        rebuilt = to_bytes(decode(self._sees(), encode_mean(self._sees(), to_unit(picture[None]))))
+        rebuilt = to_bytes(
+            decode(self._feature_vae(), encode_mean(self._feature_vae(), to_unit(picture[None])))
+        )
         one: Pixels = rebuilt[0]
         return one
 
-    def _sees(self) -> Any:
-        if self._eye is None:
-            self._eye = vae_of(EYE)
-        return self._eye
+    def _feature_vae(self) -> Any:
+        if self._vae is None:
+            self._vae = vae_of(FEATURE_MODEL)
+        return self._vae
 
-    def _sight(self, cell: Cell, picture: Pixels, native: Pixels) -> Sight:
+    def _sample(self, cell: Cell, picture: Pixels, native: Pixels) -> Sample:
         scene = cell.scene if self.testbed else None
         truth = render(cell.scene, cell.size.height, cell.size.width) if self.testbed else None
-        return Sight(picture, native, cell.scale, scene, truth, cell.guide == "truth")
+        return Sample(picture, native, cell.scale, scene, truth, cell.guide == "truth")
 
     def _features(self, picture: Pixels, number: int) -> list[list[float]]:
         """Features of patches of a picture, at places that depend on the scene's number only."""
-        features = patch_features(self._sees(), cut_patches(picture, seed=number))
+        features = patch_features(self._feature_vae(), cut_patches(picture, seed=number))
         return [[round(value, 5) for value in row] for row in features.tolist()]
 
-    def _true_features(self, cell: Cell, sight: Sight) -> None:
+    def _true_features(self, cell: Cell, sample: Sample) -> None:
         """The truth's features, once for each scene and size."""
-        path = _truth(self.shelf, cell)
-        if not path.is_file() and sight.truth is not None:
-            write_json(path, self._features(sight.truth, cell.number))
+        path = _truth(self.cache, cell)
+        if not path.is_file() and sample.truth is not None:
+            write_json(path, self._features(sample.truth, cell.number))
 
 
-def true_features(shelf: Shelf, cell: Cell) -> list[list[float]]:
-    """What ``Artist`` kept of the truth."""
-    found: list[list[float]] = json.loads(_truth(shelf, cell).read_text(encoding="utf-8"))
+def true_features(cache: ResultCache, cell: Cell) -> list[list[float]]:
+    """What ``CellRenderer`` kept of the truth."""
+    found: list[list[float]] = json.loads(_truth(cache, cell).read_text(encoding="utf-8"))
     return found
 
 
-def _truth(shelf: Shelf, cell: Cell) -> Path:
-    return shelf.folder / f"truth-{MEASURE_VERSION}" / f"{cell.number}-{cell.size}.json"
+def _truth(cache: ResultCache, cell: Cell) -> Path:
+    return cache.folder / f"truth-{MEASURE_VERSION}" / f"{cell.number}-{cell.size}.json"
