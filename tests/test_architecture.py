@@ -30,7 +30,7 @@ SIBLINGS: dict[str, set[str]] = {
     "output": set(),
     "models": {"method", "parallel"},
     "pipeline": {"method", "parallel", "models", "output"},
-    "study": {"method", "parallel", "models", "output", "pipeline"},
+    "study": {"method", "parallel", "models", "output", "pipeline", "planner"},
     "launcher": set(),
     "planner": {"method", "parallel", "models", "pipeline"},
     "calibrate": {"parallel", "models", "pipeline", "planner"},

@@ -82,7 +82,7 @@ def plan_key(request: Request, spec: ModelSpec) -> str:
 
 def cells_of(study: Study, model: str, spec: ModelSpec, *, first: int = 0) -> list[Cell]:
     """All cells, scene by scene, so that a study that is stopped has whole scenes."""
-    ways = study.ways
+    variants = study.parsed_variants
     found = []
     for scale, count in study.counts.items():
         for aspect in study.aspects:
@@ -90,8 +90,8 @@ def cells_of(study: Study, model: str, spec: ModelSpec, *, first: int = 0) -> li
             size = ImageSize(round(native.width * scale), round(native.height * scale))
             for number in range(first, first + count):
                 found += [
-                    Cell(number, name, way, model, size, native, scale, study.guide, study.kind)
-                    for name, way in ways.items()
+                    Cell(number, name, variant, model, size, native, scale, study.guide, study.kind)
+                    for name, variant in variants.items()
                 ]
     return sorted(found, key=lambda cell: (cell.scale, cell.number))
 

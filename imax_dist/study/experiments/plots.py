@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,12 @@ def png_of(figure: Any, *, dpi: int) -> bytes:
 
 
 def draw(found: Found) -> Any:
-    """The figure: bars a variant, lines over the variants' ``at``, or losses over time."""
+    """The figure: bars a variant, lines over the variants' ``at``, quality over cost, or losses over time."""
     settings = found["settings"]
     if settings["kind"] == "velocity_loss":
         return _losses(found)
-    return {"bars": _bars, "lines": _lines, "sizes": _sizes}[settings["plot"]](found)
+    kinds = {"bars": _bars, "lines": _lines, "sizes": _sizes, "pareto": _pareto}
+    return kinds[settings["plot"]](found)
 
 
 def _figure(rows: int, columns: int, *, height: float) -> tuple[Any, Any]:
@@ -117,6 +119,51 @@ def _sizes(found: Found) -> Any:
         _dress(axis, f"{measure} ({_way(measure)})")
     axes[0][0].legend(fontsize=6)
     return figure
+
+
+def _pareto(found: Found) -> Any:
+    """A row of panels a size, a panel a measure: quality over planned seconds, the front as a line."""
+    measures = [name for name in shown_measures(found) if name != "planned"][:_MOST]
+    names = list(found["settings"]["variants"])
+    figure, axes = _figure(len(found["sizes"]), len(measures), height=2.6)
+    for row, (label, size) in enumerate(found["sizes"].items()):
+        costed = {k: size["variants"][n] for k, n in enumerate(names, 1) if "planned" in size["variants"][n]}
+        for column, measure in enumerate(measures):
+            axis = axes[row][column]
+            points = {
+                k: (stats["planned"]["mean"], stats[measure]["mean"])
+                for k, stats in costed.items()
+                if measure in stats
+            }
+            for number, point in points.items():
+                axis.plot(*point, ".", color=_COLOURS[0], markersize=4)
+                axis.annotate(str(number), point, fontsize=6, xytext=(2, 2), textcoords="offset points")
+            front = pareto_front(list(points.values()), measure)
+            axis.plot(
+                *zip(*front, strict=True), color=_COLOURS[1], linewidth=0.8, zorder=0
+            ) if front else None
+            axis.set_xscale("log")
+            title = f"{measure} ({_way(measure)})"
+            _dress(axis, title, where=f"{label}, n = {size['n']}" if not column else "")
+    legend = "   ".join(f"{k} {name}" for k, name in enumerate(names, 1))
+    figure.supxlabel(
+        textwrap.fill(f"seconds a poster, predicted: FLUX.1-dev, one H100.   {legend}", 44 * len(measures)),
+        fontsize=7,
+    )
+    return figure
+
+
+def pareto_front(points: list[tuple[float, float]], measure: str) -> list[tuple[float, float]]:
+    """The (cost, value) points that no cheaper point is as good as, by cost."""
+    sign = {"high": 1.0, "low": -1.0, "zero": -1.0}[ALL[measure].better]
+    front: list[tuple[float, float]] = []
+    best = float("-inf")
+    for cost, value in sorted(points):
+        merit = sign * (abs(value) if ALL[measure].better == "zero" else value)
+        if merit > best:
+            front.append((cost, value))
+            best = merit
+    return front
 
 
 def _losses(found: Found) -> Any:

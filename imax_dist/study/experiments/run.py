@@ -14,14 +14,15 @@ from imax_dist.errors import BadValue
 from imax_dist.models.load import describe_model
 from imax_dist.study.experiments.bradley_terry import Vote, strengths, win_rate
 from imax_dist.study.experiments.cell import Cell, cells_of
+from imax_dist.study.experiments.cost import planned_seconds
 from imax_dist.study.experiments.draw import ResultCache, true_features
 from imax_dist.study.experiments.judge import NAME, votes_of
 from imax_dist.study.experiments.measures import measurable, of_testbed
 from imax_dist.study.experiments.settings import Study
-from imax_dist.study.experiments.statistics import compare, compare_sets, verdict
+from imax_dist.study.experiments.statistics import Result, compare, compare_sets, verdict
 from imax_dist.study.experiments.velocity_loss import TIMES
 from imax_dist.study.experiments.workers import Drawing, OnProgress, draw_all
-from imax_dist.study.metrics.interval import bootstrap
+from imax_dist.study.metrics.interval import Interval, bootstrap
 
 Records = list[tuple[Cell, str, dict[str, Any]]]
 FEWEST_FOR_FRECHET = 3
@@ -98,6 +99,11 @@ def _size(study: Study, group: Records, names: list[str], cache: ResultCache) ->
         values = {n: [_value(record, measure) for _, _, record in of[n]] for n in variants}
         for name, result in compare(values, study.baseline).items():
             found[name][measure] = result.to_json() | {"verdict": _verdict(measure, result)}
+    for name in variants if "planned" in study.shown else ():
+        seconds = planned_seconds(study.parsed_variants[name], group[0][0].scale)
+        if seconds is not None:
+            found[name]["planned"] = Result(Interval(seconds, seconds, seconds, count), None).to_json()
+            found[name]["planned"]["verdict"] = "even"
     if "frechet" in names and "frechet" in group[0][2]["values"] and count >= FEWEST_FOR_FRECHET:
         features = {n: np.array([record["values"]["frechet"] for _, _, record in of[n]]) for n in variants}
         truth = np.array([true_features(cache, cell) for cell, _, _ in of[study.baseline]])

@@ -58,7 +58,7 @@ class Study:
     guide: Guide = "native"
     vote: bool = False
     """Also a pairwise preference between all variants, by the testbed's own judge."""
-    plot: Literal["bars", "lines", "sizes"] = "bars"
+    plot: Literal["bars", "lines", "sizes", "pareto"] = "bars"
     axis: str = ""
     """Label of the x axis of a line plot."""
     shown: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class Study:
             raise BadConfig(f"baseline {self.baseline!r} is no variant; choose {', '.join(self.variants)}")
 
     @property
-    def ways(self) -> dict[str, Variant]:
+    def parsed_variants(self) -> dict[str, Variant]:
         """The variants by name."""
         return {
             name: from_mapping(Variant, mapping or {}, where=f"variants: {name}")
@@ -128,7 +128,7 @@ def _study(mapping: Mapping[str, Any], *, where: str) -> Study:
     if isinstance(texts.get("variants"), dict):
         texts["variants"] = {str(name): way for name, way in texts["variants"].items()}
     study = from_mapping(Study, texts, where=where)
-    for way in study.ways.values():
+    for way in study.parsed_variants.values():
         way.method()
     return study
 

@@ -18,9 +18,11 @@ from imax_dist.errors import BadConfig, BadValue, GangLost
 from imax_dist.models.load import describe_model
 from imax_dist.models.weights import EMBEDDED
 from imax_dist.study.experiments.cell import Cell, cells_of, native_for
+from imax_dist.study.experiments.cost import planned_seconds
 from imax_dist.study.experiments.draw import CellRenderer, ResultCache
 from imax_dist.study.experiments.judge import judge
 from imax_dist.study.experiments.measures import ALL, MEASURES, Sample, measurable, of_testbed, read_all
+from imax_dist.study.experiments.plots import pareto_front
 from imax_dist.study.experiments.settings import Study, load_study, study_names
 from imax_dist.study.experiments.statistics import compare, compare_sets, verdict
 from imax_dist.study.experiments.workers import Drawing, draw_all
@@ -111,6 +113,34 @@ def silent(done: int, total: int) -> None:
     pass
 
 
+def test_the_front_keeps_what_no_cheaper_recipe_is_as_good_as() -> None:
+    points = [(3.0, 0.9), (1.0, 0.5), (2.0, 0.4), (4.0, 0.9)]
+    assert pareto_front(points, "facts") == [(1.0, 0.5), (3.0, 0.9)]
+    assert pareto_front(points, "frechet") == [(1.0, 0.5), (2.0, 0.4)]
+    assert pareto_front([(1.0, -0.5), (2.0, 0.4), (3.0, -0.6)], "spectrum") == [(1.0, -0.5), (2.0, 0.4)]
+
+
+def test_what_a_recipe_would_cost_on_a_gpu_follows_its_steps_and_sizes() -> None:
+    recipes = load_study("recipes").parsed_variants
+    jump, doubling, quick, enlarged, ceiling = (
+        planned_seconds(recipes[name], 4.0)
+        for name in (
+            "one jump from noise",
+            "doubling from 0.6",
+            "doubling from 0.3",
+            "enlarged (Lanczos)",
+            "autoencoder ceiling",
+        )
+    )
+    assert ceiling is None
+    assert jump is not None
+    assert doubling is not None
+    assert quick is not None
+    assert enlarged is not None
+    assert 200 < jump < 240  # one H100 took 220 s (BENCHMARKS.md)
+    assert enlarged < quick < doubling < 75
+
+
 def test_variants_share_native_pictures_and_scenes_but_not_targets() -> None:
     spec = describe_model("embedded")
     cells = cells_of(load_study("presets").with_scenes(2), "embedded", spec)
@@ -146,7 +176,7 @@ def test_aspect_ratios_are_whole_tokens_of_about_the_native_area() -> None:
 def test_a_study_that_makes_no_sense_is_refused(change: dict[str, object], message: str) -> None:
     whole = {"title": "t", "paper": "p", "baseline": "imax", "variants": {"imax": {}}, **change}
     with pytest.raises(BadConfig, match=message):
-        _ = from_mapping(Study, whole, where="study").ways
+        _ = from_mapping(Study, whole, where="study").parsed_variants
 
 
 def test_models_that_draw_no_scenes_keep_the_measures_that_need_none(tmp_path: Path) -> None:
