@@ -10,6 +10,7 @@ of a poster: load, prompt, native, endpoint, extrapolated and decode; in a casca
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,13 +67,18 @@ def both(first: Listener, second: Listener) -> Listener:
     return listen
 
 
+def _without_links(path: str, flags: int) -> int:
+    """Opens no link: the folder may be a stranger's, and its links lead anywhere."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def append_to(path: Path) -> Listener:
     """Append every event to a JSON Lines file, one line each, time first (RFC 3339, UTC)."""
 
     def listen(name: str, fields: dict[str, Any]) -> None:
         moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = json.dumps({"ts": moment, "v": 1, "event": name, **fields}, ensure_ascii=False)
-        with path.open("a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8", opener=_without_links) as file:
             file.write(line + "\n")
 
     return listen

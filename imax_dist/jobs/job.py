@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imax_dist.config import fingerprint, from_mapping, to_mapping
-from imax_dist.errors import BadValue
 from imax_dist.output.atomic import write_json
+from imax_dist.output.own_files import check_name, require_real_folder
 from imax_dist.pipeline.named_files import named_files
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.switches import load_method
 
-ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-OWN_FILES = r"events\.jsonl|index\.html|report\.(html|pdf)|batch.*\.(sqlite.*|lock)"
-"""What lies beside the posters' folders."""
 HASH_LENGTH = 16
 LARGEST_DONE = 1 << 16
 
@@ -48,7 +44,7 @@ def make_job(
     ``method`` is ``method_of(request)``, where the caller has it already.
     """
     if name is not None:
-        check_id(name)
+        check_name(name)
     made_of = {"request": to_mapping(request), "method": method or method_of(request)} | {
         "files": named_files(request)
     }
@@ -66,17 +62,6 @@ def method_of(request: Request) -> Any:
     return to_mapping(load_method(request))
 
 
-def check_id(name: str) -> None:
-    """Raise BadValue unless ``name`` is safe as a folder's name."""
-    if re.fullmatch(ID_PATTERN, name) is None:
-        raise BadValue(
-            f"id {name[:120]!r} cannot name a folder; use up to 100 letters, digits, dots, dashes and "
-            "underscores, beginning with a letter or digit"
-        )
-    if re.fullmatch(OWN_FILES, name, flags=re.IGNORECASE):
-        raise BadValue(f"id {name!r} is a file of the batch itself; choose another")
-
-
 def request_of(mapping: dict[str, Any], *, where: str) -> Request:
     """A request from its stored JSON."""
     return from_mapping(Request, mapping, where=where)
@@ -90,12 +75,9 @@ class JobFolder:
 
     @classmethod
     def of(cls, out: Path, job_id: str) -> JobFolder:
-        """Raises BadValue if the folder would lie outside ``out`` (a bad id, a planted link)."""
-        check_id(job_id)
-        path = out / job_id
-        if path.resolve().parent != out.resolve():
-            raise BadValue(f"{path} is a link that leads out of {out}; remove it")
-        return cls(path)
+        """Raises BadValue for an id that names no folder, and for a link in its place."""
+        check_name(job_id)
+        return cls(require_real_folder(out / job_id))
 
     @property
     def request(self) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imax_dist.config import to_mapping
-from imax_dist.errors import BadManifest, CannotWrite, MissingInput
+from imax_dist.errors import BadManifest, BadValue, CannotWrite, MissingInput
 from imax_dist.jobs.job import Job, request_of
 from imax_dist.jobs.state import (
     Done,
@@ -117,6 +117,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.is_symlink():
+            raise BadValue(f"{path} is a link, and a batch writes through no link; remove it")
         with _clear_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)

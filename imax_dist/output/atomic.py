@@ -56,8 +56,9 @@ def write_error(path: Path, error: OSError) -> ImaxError:
 
 def require_writable(folder: Path) -> None:
     """Make ``folder`` and check that a file can be written there, before any work is done."""
-    write_bytes(folder / ".imax-write-test", b"")
-    (folder / ".imax-write-test").unlink(missing_ok=True)
+    test = folder / f".imax-write-test-{secrets.token_hex(6)}"
+    write_bytes(test, b"")
+    test.unlink(missing_ok=True)
 
 
 def _write_all(path: Path, content: bytes) -> None:

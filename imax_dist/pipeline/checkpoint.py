@@ -22,8 +22,10 @@ from torch import Tensor
 
 from imax_dist.errors import BadManifest, MissingInput
 from imax_dist.output.atomic import write_bytes
+from imax_dist.output.own_files import own_files, remove_files, require_real_folder
 
 FORMAT = "imax-checkpoint/3"
+FILES = r"step-\d+\.safetensors"
 KEPT = 2
 LARGEST_BYTES = 8 << 30
 """Latents and reference of the largest picture in float64 take half of it; more is never read."""
@@ -72,15 +74,16 @@ class CheckpointFolder:
         }
         tensors = {name: tensor.contiguous().cpu() for name, tensor in checkpoint.tensors.items()}
         metadata["sha256"] = content_hash(metadata, tensors)
+        require_real_folder(self.folder)
         write_bytes(path, save(tensors, metadata=metadata))  # save_file has its own temp file and mode
-        for old in self.files()[KEPT:]:
+        for old in own_files(self.folder, FILES)[:-KEPT]:
             old.unlink(missing_ok=True)
         return path
 
     def files(self) -> list[Path]:
         """Checkpoint files, newest step first."""
-        found = (p for p in self.folder.glob("step-*.safetensors") if re.search(r"step-\d+$", p.stem))
-        return sorted(found, reverse=True)
+        found = require_real_folder(self.folder).glob("step-*.safetensors")
+        return sorted((path for path in found if re.fullmatch(FILES, path.name)), reverse=True)
 
     def find(self, fingerprint: str) -> tuple[Checkpoint | None, list[str]]:
         """The newest usable checkpoint of this plan, and a sentence for each file passed over.
@@ -104,10 +107,7 @@ class CheckpointFolder:
 
     def remove(self) -> None:
         """The poster is done: its checkpoints and their folder go."""
-        for path in self.files():
-            path.unlink(missing_ok=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        remove_files(require_real_folder(self.folder), FILES)
 
 
 def content_hash(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:

@@ -11,8 +11,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from imax_dist.geometry import ImageSize
+from imax_dist.output.atomic import write_error
 from imax_dist.output.image.bands import Band, Bands
 from imax_dist.output.image.dither import with_bits
+from imax_dist.output.own_files import require_real_folder
 
 TILE = 510
 OVERLAP = 1
@@ -45,7 +47,7 @@ class _Level:
     """One size of the picture: keeps the rows that a row of tiles still needs, hands pairs down halved."""
 
     def __init__(self, folder: Path, size: tuple[int, int], *, below: _Level | None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        require_real_folder(folder).mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.width, self.height = size
         self.below = below
@@ -85,7 +87,12 @@ class _Level:
         for column, start in enumerate(range(0, self.width, TILE)):
             left, right = max(start - OVERLAP, 0), min(start + TILE + OVERLAP, self.width)
             picture = Image.fromarray(np.ascontiguousarray(rows[:, left:right]))
-            picture.save(self.folder / f"{column}_{self._tile_row}.jpg", quality=QUALITY)
+            tile = self.folder / f"{column}_{self._tile_row}.jpg"
+            try:
+                with tile.open("xb") as file:  # never through a link
+                    picture.save(file, format="JPEG", quality=QUALITY)
+            except OSError as error:
+                raise write_error(tile, error) from error
 
     def _hand_down(self, band: Band, *, last: bool) -> None:
         if self.below is None:

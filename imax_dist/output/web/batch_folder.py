@@ -15,6 +15,7 @@ from typing import Any
 
 from imax_dist.errors import MissingInput
 from imax_dist.output.image.settings import FILE_KINDS
+from imax_dist.output.own_files import is_file, is_name
 
 LARGEST_JSON = 16 << 20
 SHOWN = ("png", "tif", "tiff", "jpg", "jpeg")
@@ -72,13 +73,28 @@ def read_folder(out: Path) -> list[Poster]:
     if not out.is_dir():
         raise MissingInput(f"{out} is not a folder of posters")
     ranks = dict(_gang_sizes(out / "events.jsonl"))
-    jobs = [_job(path.parent, ranks) for path in sorted(out.glob("*/request.json"))]
-    loose = [_loose(path) for path in sorted(out.glob("*.recipe.json"))]
+    jobs = [_job(folder, ranks) for folder in _job_folders(out) if not _foreign(folder)]
+    loose = [_loose(path) for path in sorted(out.glob("*.recipe.json")) if is_file(path)]
     if not jobs and not loose:
         raise MissingInput(
             f"{out} holds no posters: neither job folders of `imax batch` nor *.recipe.json files"
         )
     return [*jobs, *loose]
+
+
+def foreign_folders(out: Path) -> list[str]:
+    """A sentence for each folder that looks like a job's and is not read: a link, or a name no job has."""
+    return [text for folder in _job_folders(out) if (text := _foreign(folder))]
+
+
+def _job_folders(out: Path) -> list[Path]:
+    return [path.parent for path in sorted(out.glob("*/request.json"))]
+
+
+def _foreign(folder: Path) -> str:
+    if folder.is_symlink():
+        return f"{folder} is a link; links are not followed"
+    return "" if is_name(folder.name) else f"{folder} has a name that no poster of a batch can have"
 
 
 def _job(folder: Path, ranks: Mapping[str, int]) -> Poster:
@@ -95,7 +111,7 @@ def _job(folder: Path, ranks: Mapping[str, int]) -> Poster:
         request=request if isinstance(request, dict) else {},
         recipe=recipe,
         picture=_picture(folder, "poster") if done or recipe else None,
-        native=next((path for path in (folder / "native.png", folder / "proof.png") if path.is_file()), None),
+        native=next((path for path in (folder / "native.png", folder / "proof.png") if is_file(path)), None),
         files=_files(folder, "poster"),
         attempts=attempts,
         step_seconds=_steps(events),
@@ -118,7 +134,7 @@ def _loose(recipe_file: Path) -> Poster:
         request=request if isinstance(request, dict) else {},
         recipe=recipe,
         picture=picture,
-        native=native if native.is_file() else None,
+        native=native if is_file(native) else None,
         files=_files(recipe_file.parent, name),
     )
 
@@ -129,12 +145,12 @@ def _state(event: str) -> str:
 
 def _picture(folder: Path, stem: str) -> Path | None:
     candidates = (folder / f"{stem}.{ending}" for ending in SHOWN)
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if is_file(path)), None)
 
 
 def _files(folder: Path, stem: str) -> tuple[Path, ...]:
     names = [f"{stem}{middle}.{ending}" for ending in FILE_KINDS for middle in ("", "-print")]
-    return tuple(folder / name for name in names if (folder / name).is_file())
+    return tuple(folder / name for name in names if is_file(folder / name))
 
 
 def _attempts(events: list[dict[str, Any]], ranks: Mapping[str, int]) -> Iterator[Attempt]:
@@ -181,7 +197,7 @@ def _gang_sizes(path: Path) -> Iterator[tuple[str, int]]:
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """The events of a JSON Lines file; a torn line (the writer was killed) is passed over."""
-    if not path.is_file():
+    if not is_file(path):
         return
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
@@ -196,7 +212,7 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object, empty if the file is missing or torn."""
     try:
-        if path.stat().st_size > LARGEST_JSON:
+        if not is_file(path) or path.stat().st_size > LARGEST_JSON:
             return {}
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,15 +1,16 @@
 """A page to look at posters: a contact sheet and a deep-zoom viewer, static files only.
 
 ``<out>/index.html`` and ``<out>/_view/`` (assets, thumbnails, pyramids). A job's id begins with a letter or
-digit, so ``_view`` is never one. What was made for an unchanged picture is kept.
+digit, so ``_view`` is never one. What was made for an unchanged picture is kept. Nothing in the folder is
+trusted: names are checked, no link is followed, and only files of this program's own names are removed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import shlex
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,7 +25,8 @@ from imax_dist.geometry import ImageSize
 from imax_dist.output.atomic import write_bytes, write_file, write_json
 from imax_dist.output.image.pyramid import write_pyramid
 from imax_dist.output.image.source import open_picture
-from imax_dist.output.web.batch_folder import Poster, read_folder
+from imax_dist.output.own_files import is_file, is_name, remove_files, require_real_folder, write_page_file
+from imax_dist.output.web.batch_folder import Poster, foreign_folders, read_folder
 from imax_dist.output.web.report import duration
 
 VIEW = "_view"
@@ -33,6 +35,10 @@ PLAIN_SIDE = 1_600
 """Pictures up to this side are shown as they are; larger ones as tiles."""
 THUMB = 480
 FORMAT = "imax-view/1"
+MARK = b'"_view/page.css"'
+"""What every page of this program holds."""
+LOOK_FILES = r"thumb\.jpg|look\.json"
+TILE_FILES = r"\d{1,4}_\d{1,4}\.jpg"
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,11 @@ def write_page(out: Path, *, tell: Callable[[str], None] = quietly) -> Made:
     ``tell`` gets the id of each poster whose tiles are being made.
     """
     posters = read_folder(out)
+    view = require_real_folder(out / VIEW)
     for name in ASSETS:
-        write_bytes(out / VIEW / name, _asset(name))
+        write_bytes(view / name, _asset(name))
     looks: dict[str, dict[str, Any]] = {}
-    problems = []
+    problems = foreign_folders(out)
     for poster in posters:
         if poster.picture is None:
             continue
@@ -70,7 +77,7 @@ def write_page(out: Path, *, tell: Callable[[str], None] = quietly) -> Made:
     text = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
     page = _asset("index.html").decode().replace("/*DATA*/", text)
     page = page.replace("<title>Posters</title>", f"<title>{html.escape(title)}</title>")
-    write_bytes(out / "index.html", page.encode())
+    write_page_file(out / "index.html", page.encode(), mark=MARK)
     return Made(out / "index.html", len(posters), tuple(problems))
 
 
@@ -81,7 +88,7 @@ def _asset(name: str) -> bytes:
 def _look(out: Path, poster: Poster, tell: Callable[[str], None]) -> dict[str, Any]:
     """Thumbnail and layer of a picture, made now unless those of the very same file are there."""
     assert poster.picture is not None
-    folder = out / VIEW / poster.id
+    folder = require_real_folder(out / VIEW / _folder_name(poster.id))
     status = poster.picture.stat()
     source = {
         "format": FORMAT,
@@ -90,17 +97,38 @@ def _look(out: Path, poster: Poster, tell: Callable[[str], None]) -> dict[str, A
         "time": status.st_mtime_ns,
     }
     kept = folder / "look.json"
-    try:
-        look: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        if look.get("source") == source:
-            return look
-    except (OSError, ValueError):
-        pass
+    look = _read_look(kept)
+    if look.get("source") == source:
+        return look
     tell(poster.id)
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove_look(folder)
     look = {"source": source, **_draw(out, poster.picture, folder)}
     write_json(kept, look)
     return look
+
+
+def _read_look(path: Path) -> dict[str, Any]:
+    """What was drawn before; empty if nothing was, or the file is not one of ours."""
+    try:
+        look = json.loads(path.read_text(encoding="utf-8")) if is_file(path) else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return look if isinstance(look, dict) else {}
+
+
+def _folder_name(poster_id: str) -> str:
+    """A job's id as it is; the name of a loose poster, which may be anything, by its hash."""
+    return poster_id if is_name(poster_id) else f"x-{hashlib.sha256(poster_id.encode()).hexdigest()[:16]}"
+
+
+def _remove_look(folder: Path) -> None:
+    """Remove what ``_draw`` made, file by file; what else lies there is kept."""
+    tiles = require_real_folder(folder / "tiles")
+    for level in sorted(tiles.iterdir()) if tiles.is_dir() else ():
+        if level.name.isdecimal() and not level.is_symlink():
+            remove_files(level, TILE_FILES)
+    remove_files(tiles, r"(?!)")
+    remove_files(folder, LOOK_FILES)
 
 
 def _draw(out: Path, picture: Path, folder: Path) -> dict[str, Any]:
@@ -124,7 +152,8 @@ def _draw(out: Path, picture: Path, folder: Path) -> dict[str, Any]:
 
 def _single_tile(tiles: Path) -> Path:
     """The largest level that is one tile."""
-    levels = sorted(tiles.iterdir(), key=lambda path: int(path.name), reverse=True)
+    found = (path for path in tiles.iterdir() if path.name.isdecimal())
+    levels = sorted(found, key=lambda path: int(path.name), reverse=True)
     return next(level for level in levels if len(list(level.iterdir())) == 1) / "0_0.jpg"
 
 

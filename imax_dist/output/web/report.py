@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from imax_dist.events import CASCADE
-from imax_dist.output.atomic import write_bytes
+from imax_dist.output.own_files import write_page_file
 from imax_dist.output.web.batch_folder import Poster, read_events, read_folder
 from imax_dist.output.web.plot import bars, histogram
 
+MARK = b"(ranks x time)"
+"""What every report of this program holds."""
 STAGES = ("load", "prompt", "native", "endpoint", *CASCADE, "extrapolated", "decode", "write")
 
 
@@ -60,7 +62,8 @@ def write_report(out: Path, target: Path) -> Summary:
     """Write the page for the folder ``out``. Raises MissingInput, CannotWrite or NoPermission."""
     posters = read_folder(out)
     summary = summarise(posters, wall_seconds=_wall(out / "events.jsonl"))
-    write_bytes(target, _page(out.resolve().name, posters, summary).encode())
+    page = _page(out.resolve().name, posters, summary).encode()
+    write_page_file(target, page, mark=MARK)
     return summary
 
 

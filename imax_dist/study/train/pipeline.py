@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
 
+from imax_dist.errors import CannotWrite
 from imax_dist.study.train.network import FlowNetwork
 from imax_dist.study.train.text import Tokenizers
 
@@ -37,14 +37,17 @@ def assemble(
 
 
 def save_pipeline(pipeline: FluxPipeline, folder: Path, *, dtype: torch.dtype = torch.float16) -> int:
-    """Write the pipeline in ``dtype`` and return its size in bytes; the folder appears whole."""
+    """Write the pipeline in ``dtype`` and return its size in bytes; the folder appears whole.
+
+    Raises CannotWrite if ``folder`` holds anything: nothing is removed to make room.
+    """
+    if folder.is_symlink() or folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise CannotWrite(f"{folder} is there already; name another folder, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pipeline-") as temporary:
         fresh = Path(temporary) / folder.name
         pipeline.to(dtype).save_pretrained(fresh, safe_serialization=True)
         for file in fresh.rglob("*.safetensors"):
             file.chmod(0o644)  # safetensors writes for the owner only; weights are to be shared
-        if folder.exists():
-            shutil.rmtree(folder)
         fresh.rename(folder)
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
