@@ -76,8 +76,13 @@ def require_text(folder: Path, *, encoders: Iterable[str], tokenizers: Iterable[
 
 
 def whole(network: Any, folder: Path, **options: Any) -> Any:
-    """``network.from_pretrained(folder)``, but MissingInput where the libraries fill a gap with noise."""
-    module, report = network.from_pretrained(folder, output_loading_info=True, **options)
+    """``network.from_pretrained(folder)``, but MissingInput where the libraries fill a gap with noise.
+
+    Only safetensors are opened: without ``use_safetensors`` the libraries fall back to pickled files.
+    """
+    module, report = network.from_pretrained(
+        folder, output_loading_info=True, use_safetensors=True, **options
+    )
     missing = sorted(report["missing_keys"])
     if missing:
         raise MissingInput(

@@ -47,6 +47,17 @@ def test_the_embedded_model_is_found_without_a_network() -> None:
     assert settings == named("embedded")
 
 
+@pytest.mark.parametrize(
+    ("part", "pickled"), [("transformer", "diffusion_pytorch_model"), ("text_encoder", "pytorch_model")]
+)
+def test_pickled_weights_are_not_opened_beside_a_decoy(copy: Path, part: str, pickled: str) -> None:
+    (weights,) = (copy / part).glob("*.safetensors")
+    torch.save(load_file(weights), copy / part / f"{pickled}.bin")
+    weights.rename(weights.with_name("decoy.safetensors"))
+    with pytest.raises(MissingInput, match=r"does not load from .*no file named .*\.safetensors"):
+        load_model(str(copy), device=CPU)
+
+
 def test_a_folder_with_its_own_settings_is_found(tiny: Path) -> None:
     settings, folder = find_model(str(tiny))
     assert (folder, settings.source) == (tiny, str(tiny))
