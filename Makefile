@@ -20,7 +20,7 @@ help:
 	@echo "make results     every study of the paper at full size, and RESULTS.md"
 	@echo "make chaos       a batch under random faults"
 
-# Without a GPU the CPU build of torch is taken where pip can find one; see README, "Install".
+# Without a GPU the CPU build of torch is taken where pip can find one; see GUIDE, "Install".
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@command -v nvidia-smi >/dev/null || $(BIN)/pip install --quiet "torch==2.13.0+cpu" 2>/dev/null \

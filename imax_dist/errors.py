@@ -1,6 +1,6 @@
 """What can go wrong, one class for each thing a caller would do differently.
 
-Every class carries the exit code of the command line (see README, "Exit codes") and whether the
+Every class carries the exit code of the command line (see GUIDE, "Output and exit codes") and whether the
 same request is worth trying again unchanged.
 """
 

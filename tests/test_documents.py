@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 DECISIONS = (ROOT / "DECISIONS.md").read_text(encoding="utf-8")
@@ -39,3 +40,10 @@ def test_a_link_to_a_section_finds_its_heading(name: str) -> None:
         if section not in headings:
             missing.append(f"{target}#{section}")
     assert missing == []
+
+
+def test_the_workflow_for_strangers_runs_what_ci_runs() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/check.yaml").read_text(encoding="utf-8"))
+    commands = [step.get("run") for step in workflow["jobs"]["check"]["steps"]]
+    assert ".ci/run" in commands
+    assert "exec make check" in (ROOT / ".ci/run").read_text(encoding="utf-8")

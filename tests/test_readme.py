@@ -1,4 +1,4 @@
-"""Every command line of the README parses with the program's own parser; every file it shows exists."""
+"""Every command of README and GUIDE parses with the program's own parser; every file they show exists."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from imax_dist.cli.main import build_parser, main
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.switches import load_method
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.strip().split("  #")[0].strip()
-    for line in README.splitlines()
-    if re.match(r"^    (imax|torchrun) ", line)
-]
+README, GUIDE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "GUIDE.md"))
+LONGEST_LINE = 130
+
+
+def commands(text: str) -> list[str]:
+    """The indented lines that begin with ``imax`` or ``torchrun``, without their comments."""
+    lines = (line for line in text.splitlines() if re.match(r"^    (imax|torchrun) ", line))
+    return [line.strip().split("  #")[0].strip() for line in lines]
 
 
 def arguments(command: str) -> list[str]:
@@ -28,12 +31,13 @@ def arguments(command: str) -> list[str]:
     return words[words.index("imax_dist") + 1 :] if words[0] == "torchrun" else words[1:]
 
 
-def test_the_readme_shows_commands() -> None:
-    assert len(COMMANDS) >= 12
+def test_readme_and_guide_show_commands() -> None:
+    assert len(commands(README)) >= 8
+    assert len(commands(GUIDE)) >= 40
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_readme_command_parses_and_its_switches_exist(command: str) -> None:
+@pytest.mark.parametrize("command", dict.fromkeys(commands(README) + commands(GUIDE)))
+def test_a_documented_command_parses_and_its_switches_exist(command: str) -> None:
     options = build_parser().parse_args(arguments(command))
     if options.verb == "generate" and not options.recipe:
         from imax_dist.cli.request_options import given_fields
@@ -44,25 +48,47 @@ def test_a_readme_command_parses_and_its_switches_exist(command: str) -> None:
         )
 
 
-def test_every_file_the_readme_links_to_exists() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
+@pytest.mark.parametrize("text", [README, GUIDE], ids=["README", "GUIDE"])
+def test_every_linked_file_exists(text: str) -> None:
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
     local = [target for target in targets if "://" not in target]
     assert [target for target in local if not (ROOT / target).exists()] == []
 
 
-def test_the_readme_names_every_verb() -> None:
+def test_the_guide_names_every_verb() -> None:
     (verbs,) = (action.choices for action in build_parser()._actions if action.dest == "verb")
-    assert [verb for verb in verbs if f"imax {verb}" not in README and f"`{verb}`" not in README] == []
+    assert [verb for verb in verbs if f"imax {verb}" not in GUIDE] == []
+
+
+def test_the_readme_stays_a_readme() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 120
+    assert [line for line in lines if len(line) > LONGEST_LINE] == []
+
+
+def test_the_guide_has_every_exit_code() -> None:
+    import imax_dist.errors as errors
+
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    codes = {kind.exit_code for kind in classes if issubclass(kind, errors.ImaxError)}
+    assert {code for code in codes if f"| {code} |" not in GUIDE} == set()
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
+    assert Image.open("moon.png").size == (256, 192)
 
 
 JOBS = {
     "A1 at 200 dpi": ["--paper", "A1", "--dpi", "200"],
     "100 of 4096x4096": ["--size", "4096x4096", "--count", "100"],
 }
-COSTS = [line for line in README.splitlines() if line.startswith(tuple(f"| {job}" for job in JOBS))]
+COSTS = [line for line in GUIDE.splitlines() if line.startswith(tuple(f"| {job}" for job in JOBS))]
 
 
-def test_the_readme_plans_both_jobs_on_three_clusters() -> None:
+def test_the_guide_plans_both_jobs_on_three_clusters() -> None:
     assert len(COSTS) == 6
 
 

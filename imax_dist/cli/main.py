@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the return value is the exit code (README, "Exit codes")."""
+    """Run one command; the return value is the exit code (GUIDE, "Output and exit codes")."""
     options = build_parser().parse_args(arguments)
     try:
         code: int = options.run(options)

@@ -28,6 +28,8 @@ MOST_MISTAKES = 10_000
 """Then reading stops: the file is something else."""
 OWN_FIELDS = ("id", "priority", "count")
 REQUEST_FIELDS = tuple(field.name for field in dataclasses.fields(Request))
+FILE_FIELDS = ("guide", "lora")
+"""Fields of a request that name files; ``limits.files: false`` refuses them, and files in ``output``."""
 FILE_KEYS = ("icc", "output_intent")
 OWN_SCALES = ("none", "lanczos")
 LARGEST_PRIORITY = 1_000_000
@@ -213,9 +215,12 @@ def _check_print_files(request: Request, limits: Limits) -> None:
 
 
 def _require_no_files(request: Request) -> None:
-    """Raise BadValue if a guide, or a print file's profile or enlarger, is asked for by its path."""
-    if request.guide is not None:
-        raise BadValue("guide names a file of this machine, which this pool does not allow")
+    """Raise BadValue if a field, or a print file's profile or enlarger, names a file of this machine."""
+    for name in FILE_FIELDS:
+        if getattr(request, name):
+            raise BadValue(f"{name} names a file of this machine, which this pool does not allow")
+    if request.preset.endswith((".yaml", ".yml")):
+        raise BadValue("preset names a file of this machine, which this pool does not allow")
     for ending, settings in request.output.items():
         named = settings or {}
         if any(named.get(key) for key in FILE_KEYS) or named.get("scale", "none") not in OWN_SCALES:

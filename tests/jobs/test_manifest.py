@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from imax_dist.errors import BadManifest, BadValue, ImaxError, MissingInput
 from imax_dist.jobs.job import Job, JobFolder, make_job
-from imax_dist.jobs.manifest import Manifest, read_manifest, shard
+from imax_dist.jobs.manifest import FILE_FIELDS, REQUEST_FIELDS, Manifest, read_manifest, shard
 from imax_dist.jobs.settings import Limits
 from imax_dist.pipeline.request import Request
 
@@ -168,13 +169,24 @@ def test_two_lines_with_one_picture_are_a_mistake(tmp_path: Path) -> None:
         ({"count": 2}, {"prompt": "x", "count": 3}, "outside 1 to 2"),
         ({"posters": 2}, {"prompt": "x", "count": 3}, "more than 2 posters"),
         ({"files": False}, {"prompt": "x", "output": {"pdf": {"icc": "/etc/passwd"}}}, "does not allow"),
+        ({"files": False}, {"prompt": "x", "guide": "/etc/passwd"}, "guide names a file.* does not allow"),
+        ({"files": False}, {"prompt": "x", "lora": ["/proc/kmsg"]}, "lora names a file.* does not allow"),
+        ({"files": False}, {"prompt": "x", "preset": "/etc/a.yaml"}, "preset names a file.* does not allow"),
         ({"models": ("embedded",)}, {"prompt": "x", "model": "/tmp/evil"}, "may not be used here"),
     ],
 )
 def test_a_pool_has_its_limits(
     tmp_path: Path, limits: dict[str, Any], line: dict[str, Any], message: str
 ) -> None:
-    assert message in mistakes(tmp_path, json.dumps(line), **limits)[0][1]
+    assert re.search(message, mistakes(tmp_path, json.dumps(line), **limits)[0][1])
+
+
+def test_every_field_of_a_request_is_known_to_name_a_file_or_not() -> None:
+    harmless = {
+        "prompt", "size", "seed", "model", "preset", "steps", "native_steps", "dtype", "method", "paper",
+        "dpi", "bleed", "landscape", "output",
+    }  # fmt: skip
+    assert harmless | set(FILE_FIELDS) == set(REQUEST_FIELDS), "a new field: does it name files?"
 
 
 def test_a_manifest_may_not_be_larger_than_the_limit(tmp_path: Path) -> None:
