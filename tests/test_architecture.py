@@ -28,16 +28,18 @@ SIBLINGS: dict[str, set[str]] = {
     "method": set(),
     "parallel": set(),
     "output": set(),
-    "models": {"method", "parallel"},
-    "pipeline": {"method", "parallel", "models", "output"},
-    "study": {"method", "parallel", "models", "output", "pipeline", "planner"},
+    "vae": {"parallel"},
+    "models": {"method", "parallel", "vae"},
+    "pipeline": {"method", "parallel", "vae", "models", "output"},
+    "study": {"method", "parallel", "vae", "models", "output", "pipeline", "planner"},
     "launcher": set(),
-    "planner": {"method", "parallel", "models", "pipeline"},
+    "planner": {"method", "parallel", "vae", "models", "pipeline"},
     "calibrate": {"parallel", "models", "pipeline", "planner"},
     "jobs": {"pipeline", "output", "planner"},
     "cli": {
         "method",
         "parallel",
+        "vae",
         "models",
         "output",
         "pipeline",
@@ -53,7 +55,7 @@ SIBLINGS: dict[str, set[str]] = {
 }
 """What each part may import besides itself and the top-level modules."""
 
-NETWORK_HOMES = ("models/", "parallel/engines/diffusers.py", "study/train/")
+NETWORK_HOMES = ("models/", "vae/", "parallel/engines/diffusers.py", "study/train/")
 
 LIBRARY_HOMES: dict[str, tuple[str, ...]] = {
     "ray": ("jobs/",),
@@ -212,6 +214,8 @@ def test_functions_and_files_are_small_and_nothing_is_ambient(path: Path) -> Non
         ("output/image/finish.py", "from imax_dist.pipeline import request"),
         ("models/flux/adapter.py", "from imax_dist.pipeline import request"),
         ("models/flux/adapter.py", "from imax_dist.output import atomic"),
+        ("parallel/ring.py", "from imax_dist.vae import rows"),
+        ("vae/codec.py", "from imax_dist.models import base"),
         ("pipeline/render.py", "from imax_dist.jobs import pool"),
         ("pipeline/render.py", "from imax_dist.study import scenes"),
         ("study/ablation.py", "from imax_dist.jobs import pool"),
@@ -249,6 +253,7 @@ def test_a_forbidden_import_is_found(path: str, source: str) -> None:
             "from imax_dist.shapes import Latents\nfrom . import rope\nimport torch",
         ),
         ("parallel/engines/diffusers.py", "import diffusers\nfrom ..ring import attention"),
+        ("vae/codec.py", "import diffusers\nfrom imax_dist.parallel import mesh"),
         ("parallel/engines/xfuser.py", "import xfuser\nfrom imax_dist import errors"),
         (
             "models/flux/adapter.py",

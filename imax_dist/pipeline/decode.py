@@ -19,12 +19,12 @@ from imax_dist.geometry import ImageSize
 from imax_dist.models.base import FlowModel
 from imax_dist.output.image.bands import ROWS, Band, Bands
 from imax_dist.parallel.broadcast import from_first_rank, on_every_rank
-from imax_dist.parallel.row_share import RowShare
-from imax_dist.parallel.row_store import RowStore
-from imax_dist.parallel.vae_rows import Rows, bands
 from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.shapes import Latents
+from imax_dist.vae.rows import Rows, bands
+from imax_dist.vae.share import RowShare
+from imax_dist.vae.store import RowStore
 
 
 class DecodedPicture:

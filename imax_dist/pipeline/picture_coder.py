@@ -19,16 +19,16 @@ import torch.nn.functional as F  # noqa: N812
 from imax_dist.errors import BadConfig
 from imax_dist.events import Listener, ignore
 from imax_dist.geometry import ImageSize
-from imax_dist.models.autoencoder.codec import RowCodec, row_codec
 from imax_dist.models.base import FlowModel
 from imax_dist.parallel.broadcast import from_first_rank
 from imax_dist.parallel.mesh import SequenceMesh, single_rank
-from imax_dist.parallel.row_store import Scratch, Tier
 from imax_dist.parallel.topology import Topology
-from imax_dist.pipeline.enlarge import enlarged_rows
 from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.pipeline.ranks import Ranks
 from imax_dist.shapes import Latents, Pixels
+from imax_dist.vae.codec import RowCodec, row_codec
+from imax_dist.vae.enlarge import enlarged_rows
+from imax_dist.vae.store import Scratch, Tier
 
 GIB = 1 << 30
 CPU_GIB = 2.0

@@ -5,15 +5,15 @@ from __future__ import annotations
 from math import sqrt
 
 from imax_dist.geometry import ImageSize
-from imax_dist.models.autoencoder.codec import HELD_AT_ONCE
-from imax_dist.parallel.vae_rows import BAND_BYTES
-from imax_dist.parallel.wide_heads import WIDEST_FLASH
 from imax_dist.pipeline.picture_coder import CPU_GIB, GPU_SHARE, whole_limit
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.hardware import Hardware
 from imax_dist.planner.rows import Picture, rows_bytes
 from imax_dist.planner.split import Split
 from imax_dist.planner.workload import MIB, Workload
+from imax_dist.vae.codec import HELD_AT_ONCE
+from imax_dist.vae.rows import BAND_BYTES
+from imax_dist.vae.wide_heads import WIDEST_FLASH
 
 WHOLE_MAPS = 2.0
 """Times that input and output of the largest convolution are alive: as they are, and laid out for it."""

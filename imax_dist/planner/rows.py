@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from imax_dist.parallel.frame_attention import KEY_ELEMENTS, QUERY_ELEMENTS
-from imax_dist.parallel.row_store import SEGMENT_BYTES
-from imax_dist.parallel.vae_rows import FEWEST_ROWS
-from imax_dist.parallel.wide_heads import LOGITS, WIDEST_FLASH
 from imax_dist.planner.autoencoder import Autoencoder
+from imax_dist.vae.attention import KEY_ELEMENTS, QUERY_ELEMENTS
+from imax_dist.vae.rows import FEWEST_ROWS
+from imax_dist.vae.store import SEGMENT_BYTES
+from imax_dist.vae.wide_heads import LOGITS, WIDEST_FLASH
 
 WORKING = 3.0
 """Bands of a layer's input and output alive at once: read, normalised, convolved, and the same once more

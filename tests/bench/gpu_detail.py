@@ -11,13 +11,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from imax_dist.models.autoencoder.codec import row_codec
 from imax_dist.parallel.kernels import KERNELS
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.parallel.topology import Topology
-from imax_dist.parallel.wide_heads import PRODUCTS
 from imax_dist.pipeline.decode import in_rank_order
 from imax_dist.pipeline.picture_coder import scratch
+from imax_dist.vae.codec import row_codec
+from imax_dist.vae.wide_heads import PRODUCTS
 from tests.bench.flux_shape import seconds, wait
 
 CLASSES = {

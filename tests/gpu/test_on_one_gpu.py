@@ -11,21 +11,21 @@ import torch
 from diffusers import AutoencoderKL
 from tiny_vae import make_tiny_vae
 
-from imax_dist.models.autoencoder.codec import RowCodec
 from imax_dist.models.compiled import compile_blocks
 from imax_dist.models.joint_attention import _rotated_by_parts, rotate_pairs
 from imax_dist.models.load import load_model
 from imax_dist.parallel.choose_kernel import Workload, choose_kernel
 from imax_dist.parallel.kernels import HALVES, KERNELS, candidates, verify
 from imax_dist.parallel.mesh import single_rank
-from imax_dist.parallel.row_store import Scratch, Tier
 from imax_dist.parallel.topology import Topology
-from imax_dist.parallel.wide_heads import PRODUCTS
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.ranks import ParallelSettings, join_for
 from imax_dist.pipeline.render import Rendering, render, render_with
 from imax_dist.pipeline.request import Request
 from imax_dist.shapes import RopeTable
+from imax_dist.vae.codec import RowCodec
+from imax_dist.vae.store import Scratch, Tier
+from imax_dist.vae.wide_heads import PRODUCTS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -121,7 +121,7 @@ def test_a_render_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> N
 def test_a_decode_that_spills_to_host_and_files_is_the_whole_one(
     dtype: torch.dtype, limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from imax_dist.parallel import vae_rows
+    from imax_dist.vae import rows as vae_rows
 
     monkeypatch.setattr(vae_rows, "BAND_BYTES", {"cuda": 1})
     monkeypatch.setattr(vae_rows, "FEWEST_ROWS", 7)

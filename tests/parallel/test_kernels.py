@@ -15,7 +15,6 @@ from torch import Tensor
 
 from imax_dist.errors import BadConfig
 from imax_dist.parallel import choose_kernel as choosing
-from imax_dist.parallel import wide_heads
 from imax_dist.parallel.choose_kernel import Workload, choose_kernel
 from imax_dist.parallel.engines.padded import BlockAttention, padded
 from imax_dist.parallel.engines.registry import ENGINES
@@ -33,6 +32,7 @@ from imax_dist.parallel.key_parts import KeyPart, attend_parts, key_parts
 from imax_dist.parallel.mesh import build_mesh, single_rank
 from imax_dist.parallel.sequence import gather
 from imax_dist.parallel.topology import Topology
+from imax_dist.vae import wide_heads
 
 CPU = torch.device("cpu")
 ALONE = Topology(0, 1, 0, "test", CPU)

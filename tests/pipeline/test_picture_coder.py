@@ -17,12 +17,12 @@ from imax_dist.geometry import ImageSize
 from imax_dist.models.load import load_model
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.decode import decode
-from imax_dist.pipeline.enlarge import enlarged_rows
 from imax_dist.pipeline.picture_coder import PictureCoder, whole_limit
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
 from imax_dist.pipeline.render import render
 from imax_dist.pipeline.request import Request
+from imax_dist.vae.enlarge import enlarged_rows
 
 ALONE = Topology(0, 1, 0, "test", torch.device("cpu"))
 LITTLE = {"vae_memory_gib": 1e-5}

@@ -10,13 +10,9 @@ import torch
 from planner.works import cluster, flux
 
 from imax_dist.geometry import ImageSize
-from imax_dist.models.autoencoder.codec import RowCodec
 from imax_dist.models.blueprint import find_blueprint
 from imax_dist.models.load import load_model
 from imax_dist.parallel.mesh import single_rank
-from imax_dist.parallel.row_store import Scratch, Tier
-from imax_dist.parallel.vae_rows import BAND_BYTES
-from imax_dist.parallel.wide_heads import LOGITS
 from imax_dist.pipeline.request import Request
 from imax_dist.planner.autoencoder import autoencoder_of
 from imax_dist.planner.choose import choose
@@ -25,6 +21,10 @@ from imax_dist.planner.picture import goes_whole, map_room, vae_bytes
 from imax_dist.planner.rows import Picture, rows_bytes, walk
 from imax_dist.planner.split import Split
 from imax_dist.planner.workload import workload_of
+from imax_dist.vae.codec import RowCodec
+from imax_dist.vae.rows import BAND_BYTES
+from imax_dist.vae.store import Scratch, Tier
+from imax_dist.vae.wide_heads import LOGITS
 
 HEIGHT, WIDTH = 9, 6
 """Of the latents."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imax_dist.parallel.row_share import RowShare
+from imax_dist.vae.share import RowShare
 
 
 def decoded_elements(vae: Any, share: RowShare, width: int) -> int:

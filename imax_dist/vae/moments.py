@@ -13,7 +13,7 @@ from torch import Tensor
 
 from imax_dist.errors import CannotWrite, ImaxError
 from imax_dist.parallel.collectives import all_gather_single
-from imax_dist.parallel.row_share import RowShare
+from imax_dist.vae.share import RowShare
 
 
 class Moments(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imax_dist.models.autoencoder.layers import (
+from imax_dist.vae.layers import (
     attention,
     convolution,
     downsampled,
@@ -12,8 +12,8 @@ from imax_dist.models.autoencoder.layers import (
     resnet,
     upsampled,
 )
-from imax_dist.parallel.row_store import Scratch
-from imax_dist.parallel.vae_rows import LazyRows, Rows, keep
+from imax_dist.vae.rows import LazyRows, Rows, keep
+from imax_dist.vae.store import Scratch
 
 
 def decoded(vae: Any, latents: Rows, scratch: Scratch) -> Rows:

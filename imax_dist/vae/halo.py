@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from imax_dist.parallel.row_share import RowShare
+from imax_dist.vae.share import RowShare
 
 OwnRows = Callable[[int, int], Tensor]
 """Rows [top, bottom) of this rank, in the picture's coordinates, (rows, ...)."""

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from imax_dist.events import Listener, ignore, progress
 from imax_dist.geometry import ImageSize
-from imax_dist.models.autoencoder.elements import decoded_elements, encoded_elements
-from imax_dist.models.autoencoder.walk import decoded, encoded, is_known
 from imax_dist.parallel.mesh import SequenceMesh
-from imax_dist.parallel.row_share import RowShare
-from imax_dist.parallel.row_store import Scratch
 from imax_dist.parallel.sequence import gather
-from imax_dist.parallel.vae_rows import LazyRows, Rows
 from imax_dist.shapes import Latents
+from imax_dist.vae.elements import decoded_elements, encoded_elements
+from imax_dist.vae.rows import LazyRows, Rows
+from imax_dist.vae.share import RowShare
+from imax_dist.vae.store import Scratch
+from imax_dist.vae.walk import decoded, encoded, is_known
 
 HELD_AT_ONCE = 3
 """Maps of the widest layer that a plain forward holds at its peak, about."""

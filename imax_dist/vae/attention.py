@@ -15,10 +15,10 @@ from torch import Tensor
 from imax_dist.parallel.attention import PartialAttention, attend_partially, merge
 from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.parallel.ring import rotate
-from imax_dist.parallel.row_share import RowShare
 from imax_dist.parallel.sequence import split_lengths
-from imax_dist.parallel.wide_heads import wide_kernel
 from imax_dist.shapes import Heads
+from imax_dist.vae.share import RowShare
+from imax_dist.vae.wide_heads import wide_kernel
 
 QUERY_ELEMENTS = 1 << 27
 KEY_ELEMENTS = 1 << 28

@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from imax_dist.parallel.frame_attention import Projections, frame_attention
-from imax_dist.parallel.moments import Moments, group_norm_affine
-from imax_dist.parallel.row_store import Scratch, row_bytes
-from imax_dist.parallel.vae_rows import (
+from imax_dist.vae.attention import Projections, frame_attention
+from imax_dist.vae.moments import Moments, group_norm_affine
+from imax_dist.vae.rows import (
     LazyRows,
     Rows,
     StoredRows,
@@ -27,6 +26,7 @@ from imax_dist.parallel.vae_rows import (
     upsampled3,
     window3,
 )
+from imax_dist.vae.store import Scratch, row_bytes
 
 Change = Callable[[Tensor], Tensor]
 

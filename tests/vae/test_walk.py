@@ -13,11 +13,13 @@ from tiny_vae import make_tiny_vae
 from imax_dist import events
 from imax_dist.geometry import ImageSize
 from imax_dist.models.adapter import LatentScale
-from imax_dist.models.autoencoder.codec import RowCodec, row_codec
-from imax_dist.parallel import frame_attention, row_store, vae_rows
 from imax_dist.parallel.mesh import SequenceMesh, single_rank
-from imax_dist.parallel.row_store import Scratch, Tier
 from imax_dist.parallel.topology import Topology
+from imax_dist.vae import attention as frame_attention
+from imax_dist.vae import rows as vae_rows
+from imax_dist.vae import store as row_store
+from imax_dist.vae.codec import RowCodec, row_codec
+from imax_dist.vae.store import Scratch, Tier
 
 SHIFT, SCALE = 0.3, 1.7
 SIZES = [(13, 9), (5, 17), (2, 5)]
@@ -119,7 +121,7 @@ def test_the_comparison_sees_a_norm_or_an_edge_that_is_local(
     wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What tiles do wrong must fail here: statistics of a band only, and zeros at a band's edge."""
-    from imax_dist.models.autoencoder import layers
+    from imax_dist.vae import layers
 
     if wrong == "moments":
         monkeypatch.setattr(layers.Moments, "merged", lambda _, other: other)

@@ -14,10 +14,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from imax_dist.errors import ImaxError
-from imax_dist.parallel.halo import exchange_rows
-from imax_dist.parallel.moments import Moments, over_ranks
-from imax_dist.parallel.row_share import RowShare
-from imax_dist.parallel.row_store import RowStore, Scratch, row_bytes
+from imax_dist.vae.halo import exchange_rows
+from imax_dist.vae.moments import Moments, over_ranks
+from imax_dist.vae.share import RowShare
+from imax_dist.vae.store import RowStore, Scratch, row_bytes
 
 REACH = 2
 """Rows beyond its own that a rank holds: two 3 x 3 convolutions in a row."""

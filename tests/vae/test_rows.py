@@ -13,16 +13,17 @@ import torch
 from ranks import run_ranks
 
 from imax_dist.errors import CannotWrite
-from imax_dist.parallel import frame_attention as frame
-from imax_dist.parallel import row_store, vae_rows
 from imax_dist.parallel.attention import attend
-from imax_dist.parallel.frame_attention import Projections, frame_attention
-from imax_dist.parallel.halo import exchange_rows
-from imax_dist.parallel.moments import Moments, group_norm_affine, over_ranks
-from imax_dist.parallel.row_share import RowShare
-from imax_dist.parallel.row_store import RowStore, Scratch, Tier
 from imax_dist.parallel.topology import Topology
-from imax_dist.parallel.vae_rows import LazyRows, downsampled3, keep, upsampled3
+from imax_dist.vae import attention as frame
+from imax_dist.vae import rows as vae_rows
+from imax_dist.vae import store as row_store
+from imax_dist.vae.attention import Projections, frame_attention
+from imax_dist.vae.halo import exchange_rows
+from imax_dist.vae.moments import Moments, group_norm_affine, over_ranks
+from imax_dist.vae.rows import LazyRows, downsampled3, keep, upsampled3
+from imax_dist.vae.share import RowShare
+from imax_dist.vae.store import RowStore, Scratch, Tier
 
 HEIGHTS = [2, 3, 5, 11]
 
