@@ -13,13 +13,21 @@ from imax_dist.study.experiments.measures import ALL
 from imax_dist.study.experiments.plots import draw, png_of
 from imax_dist.study.experiments.report import vote_line, write_sheets
 from imax_dist.study.experiments.settings import load_study, study_names
-from imax_dist.study.experiments.table import legend, table
+from imax_dist.study.experiments.table import interval, legend, table
 
 WIDEST = 1100
 """Pixels across of a sheet on the page."""
 SHEETS_OF = ("presets", "guidance", "sequential", "filter", "truth", "cascade", "single-size", "aspect")
+ASKED = (
+    ("share of the caption's facts in the poster", "facts", "direct", "sampled directly"),
+    ("the same", "facts", "official", "the authors' released code"),
+    ("layout kept from the native picture, dB", "layout", "paper", "the paper's text"),
+    ("distance to true renders in the finest octave", "frechet", "enlarged (Lanczos)", "enlarged, no model"),
+)
+"""What a reader asks first: the question, its measure, the variant to compare with and its name in words."""
 HEAD = """# Results
 
+{summary}
 Made by `make results` (`imax study all --out out/results`) with the embedded model, {weights}. Nothing here
 says anything about real FLUX weights: `imax study NAME --model black-forest-labs/FLUX.1-dev --out DIR` runs
 the studies on them (the measures that need true scenes are then refused by name), and their cell reads
@@ -48,10 +56,30 @@ def write_results(folder: Path, page: Path, pictures: Path, cache: ResultCache) 
     held = {name: _found(folder / name) for name in study_names()}
     done = {name: found for name, found in held.items() if found is not None}
     weights = next((found["weights"][:12] for found in done.values()), "no weights")
-    head = HEAD.format(weights=f"weights {weights}", legend=legend(list(ALL)))
+    first = summary(done["presets"]) if "presets" in done else ""
+    head = HEAD.format(summary=first, weights=f"weights {weights}", legend=legend(list(ALL)))
     parts = [head, *(_section(name, found, page, pictures, cache=cache) for name, found in done.items())]
     write_bytes(page, "\n".join(parts).encode())
     return [name for name, found in held.items() if found is None]
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """The five numbers a reader wants, from the study of the presets at its largest scale, as Markdown."""
+    label = list(found["sizes"])[-1]
+    size, ours = found["sizes"][label], found["baseline"]
+    rows = [
+        f"| at {label}, n = {size['n']} scenes, 95 % intervals | `{ours}` | compared with |",
+        "|---|---|---|",
+    ]
+    for question, measure, other, words in ASKED:
+        values, against = (size["variants"].get(name, {}).get(measure) for name in (ours, other))
+        if values and against:
+            rows.append(f"| {question} | **{interval(values)}** | {interval(against)} ({words}) |")
+    votes = size.get("preference")
+    if votes:
+        won = interval(votes["strength"][ours])
+        rows.append(f"| chance to win the testbed's vote | **{won}** | 0.50 is an average variant |")
+    return "\n".join(rows) + "\n"
 
 
 def _found(folder: Path) -> Mapping[str, Any] | None:

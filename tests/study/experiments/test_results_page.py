@@ -1,0 +1,40 @@
+"""RESULTS.md opens with what a reader wants to know, taken from the study of the presets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from imax_dist.study.experiments.results import ASKED, summary
+
+PAGE = Path(__file__).parents[3] / "RESULTS.md"
+
+
+def stats(mean: float) -> dict[str, Any]:
+    return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+
+
+def presets(*names: str) -> dict[str, Any]:
+    """What the study of the presets found, with the variants ``names`` beside ours."""
+    measured = {name: {"facts": stats(0.3), "layout": stats(25.0), "frechet": stats(3.0)} for name in names}
+    ours = {"facts": stats(0.9), "layout": stats(30.0), "frechet": stats(0.5)}
+    size = {"n": 6, "variants": {"ours": ours, **measured}, "preference": {"strength": {"ours": stats(0.6)}}}
+    return {"baseline": "ours", "sizes": {"2x 256x256": {"n": 12, "variants": {}}, "4x 512x512": size}}
+
+
+def test_the_page_opens_with_five_numbers_at_the_largest_scale() -> None:
+    lines = summary(presets("direct", "official", "paper", "enlarged (Lanczos)")).splitlines()
+    assert lines[0].startswith("| at 4x 512x512, n = 6 scenes")
+    assert len(lines) == 2 + len(ASKED) + 1 == 7
+    assert "**0.90 [0.80, 1.00]** | 0.30 [0.20, 0.40] (sampled directly)" in lines[2]
+    assert "**0.60 [0.50, 0.70]**" in lines[-1]
+
+
+def test_a_variant_that_was_not_drawn_leaves_its_row_out() -> None:
+    assert len(summary(presets("paper")).splitlines()) == 2 + 1 + 1
+
+
+def test_the_page_in_the_repository_has_them() -> None:
+    head = PAGE.read_text(encoding="utf-8").splitlines()[:10]
+    assert [line for line in head if line.startswith("| at ")]
+    assert all(any(question in line for line in head) for question, *_ in ASKED)
