@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Say which posters were approved."""
-    from imax_dist.jobs.wishes import approve
+    from imax_dist.jobs.control import approve
 
     ids = approve(options.out, options.ids)
     print(json.dumps(ids) if options.json else f"approved: {', '.join(ids) or 'none'}")

@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Say which posters were cancelled."""
-    from imax_dist.jobs.wishes import cancel
+    from imax_dist.jobs.control import cancel
 
     ids = cancel(options.out, options.ids)
     print(json.dumps(ids) if options.json else f"cancelled: {', '.join(ids) or 'none'}")

@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Say which posters were queued again."""
-    from imax_dist.jobs.wishes import retry
+    from imax_dist.jobs.control import retry
 
     ids = retry(options.out, options.ids)
     print(json.dumps(ids) if options.json else f"queued again: {', '.join(ids) or 'none'}")

@@ -33,13 +33,13 @@ def add_parser(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the table; 76 if a poster failed, or with --verify is not what it was."""
     from imax_dist.errors import PartialBatch
-    from imax_dist.jobs.wishes import all_rows, damaged
+    from imax_dist.jobs.control import all_rows, damaged
 
     rows = all_rows(options.out)
     print_rows(rows, as_json=options.json)
-    broken = damaged(options.out, rows) if options.verify else []
-    for job_id in broken:
-        print(f"{job_id}: not the poster that was rendered; remove {options.out / job_id}, then imax batch")
+    broken = damaged(options.out, rows) if options.verify else {}
+    for job_id, problem in broken.items():
+        print(f"{job_id}: not the poster that was rendered: {problem}; run imax batch to make it again")
     return PartialBatch.exit_code if broken or any(row.failed for row in rows) else 0
 
 

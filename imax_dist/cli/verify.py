@@ -17,7 +17,8 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "verify",
         help="check a poster against its recipe",
-        description="Compare the pixels of a file with the hash in its recipe. Exit code 0 if all match, "
+        description="Compare the pixels of a file with the hash in its recipe, and a file in a batch's "
+        "folder with the request of now. Exit code 0 if all match, "
         f"{NO_MATCH} if one does not.",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="png, tif, jpg or pdf made here")
@@ -29,15 +30,20 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """One line a file."""
+    from imax_dist.output.done import stale_reason
     from imax_dist.output.image.verify import verify
 
     code = MATCH
     for path in options.files:
         verdict = verify(path, recipe_file=options.recipe)
+        stale = "" if options.recipe else stale_reason(path)
+        matches = verdict.matches and not stale
         if options.json:
-            told = {"file": str(path), "matches": verdict.matches, "stated": verdict.stated}
-            print(json.dumps({**told, "found": verdict.found}))
+            found = {"file": str(path), "matches": matches, "stated": verdict.stated}
+            print(json.dumps({**found, "found": verdict.found, **({"stale": stale} if stale else {})}))
+        elif verdict.matches and stale:
+            print(f"{path}  matches its recipe, but is NOT the poster of its folder: {stale}")
         else:
             print(f"{path}  {'matches its recipe' if verdict.matches else 'does NOT match its recipe'}")
-        code = code if verdict.matches else NO_MATCH
+        code = code if matches else NO_MATCH
     return code

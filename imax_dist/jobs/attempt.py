@@ -11,10 +11,10 @@ from imax_dist.events import append_to
 from imax_dist.jobs import policy
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.job import JobFolder
+from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.slot import Slot, Watch, Working
 from imax_dist.jobs.state import Queued, Running, State, done_state, interrupted, name_of, to_record
-from imax_dist.jobs.surroundings import Surroundings
 from imax_dist.jobs.task import Gang, Lost, Outcome, Task, Work
 from imax_dist.output.image.poster import require_printable
 from imax_dist.pipeline.checkpoint import CheckpointFolder
@@ -27,7 +27,7 @@ class Attempts:
         self,
         board: Board,
         settings: PoolSettings,
-        around: Surroundings,
+        around: PoolDeps,
         *,
         out: Path,
         proofs_only: bool = False,

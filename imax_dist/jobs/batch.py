@@ -14,16 +14,16 @@ from imax_dist.config import load_config
 from imax_dist.events import Listener, append_to, both, ignore
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.cluster import ray_cluster
-from imax_dist.jobs.enlist import enlist
 from imax_dist.jobs.gang import RayGangs, pool_parallel
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.lock import hold, lock_path
 from imax_dist.jobs.metrics import PoolMetrics
 from imax_dist.jobs.pool import Pool
+from imax_dist.jobs.pool_deps import PoolDeps
+from imax_dist.jobs.reconcile import add_jobs
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.sizing import Host, ray_hosts, settle, this_host
 from imax_dist.jobs.store import Row, Store, store_path, who
-from imax_dist.jobs.surroundings import Surroundings
 from imax_dist.output.atomic import require_writable
 from imax_dist.pipeline.run import never
 
@@ -85,7 +85,7 @@ def run_batch(
         store = Store(path)
         try:
             if batch.jobs is not None:
-                enlist(store, batch.jobs, batch.out)
+                add_jobs(store, batch.jobs, batch.out)
             ids = None if batch.jobs is None else [job.id for job in batch.jobs]
             board = Board(store, ids)
             _run(batch, board, watch(board), arm)
@@ -105,7 +105,7 @@ def _run(batch: Batch, board: Board, listen: Listener, arm: Callable[[], Callabl
         with ray_cluster(batch.ray, settings):
             settings = _settled(settings, board, ray_hosts(), listen)
             listen = both(listen, PoolMetrics(board))
-            around = Surroundings(listen=listen, stop=arm())
+            around = PoolDeps(listen=listen, stop=arm())
             pool = Pool(
                 board,
                 RayGangs(settings),

@@ -17,10 +17,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from imax_dist.errors import ClusterUnavailable
 from imax_dist.jobs.cluster import draining_nodes, has_gpus
+from imax_dist.jobs.outcomes import first_line, loss_of, most_telling, outcome_of
 from imax_dist.jobs.rank import Rank
 from imax_dist.jobs.settings import Deadlines, PoolSettings
 from imax_dist.jobs.task import Finished, Lost, Outcome, Report, Task
-from imax_dist.jobs.verdict import first_line, loss_of, most_telling, outcome_of
 from imax_dist.pipeline.ranks import ParallelSettings, load_parallel
 
 POLL_S = 1.0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imax_dist.config import fingerprint, from_mapping, to_mapping
+from imax_dist.output import done
 from imax_dist.output.atomic import write_json
 from imax_dist.output.own_files import check_name, require_real_folder
 from imax_dist.pipeline.named_files import named_files
@@ -16,7 +16,6 @@ from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.switches import load_method
 
 HASH_LENGTH = 16
-LARGEST_DONE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -99,52 +98,30 @@ class JobFolder:
     def poster(self) -> Path:
         return self.path / "poster.png"
 
-    @property
-    def done(self) -> Path:
-        return self.path / "DONE"
-
     def open(self, job: Job) -> None:
-        """Make the folder and say in it what is to be made. Raises CannotWrite or NoPermission."""
+        """Make the folder and say in it what is to be made. Raises CannotWrite or NoPermission.
+
+        What a killed process left unfinished goes, and the native pictures of an earlier request.
+        """
+        before = done.read_request(self.path).get("fingerprint", job.fingerprint)
+        done.remove_leavings(self.path, looks=before != job.fingerprint)
         record = {"id": job.id, "fingerprint": job.fingerprint, "request": to_mapping(job.request)}
         write_json(self.request, record)
 
-    def finish(self, fingerprint: str, facts: dict[str, Any]) -> dict[str, Any]:
-        """Write DONE, the last file of a poster; returns what it says."""
-        record = {
-            "fingerprint": fingerprint,
-            "file": self.poster.name,
-            "bytes": self.poster.stat().st_size,
-            "sha256": hash_file(self.poster),
-            **facts,
-        }
-        write_json(self.done, record)
-        return record
+    def finish(
+        self, fingerprint: str, facts: dict[str, Any], *, names: Iterable[str] = (done.PICTURE,)
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Write DONE, the last file of a poster: see ``output.done.write_done``."""
+        return done.write_done(self.path, fingerprint, names, facts)
 
     def finished(self, fingerprint: str, *, read_all: bool = False) -> dict[str, Any] | None:
-        """What DONE says, if it is of this request and the poster is there with the size it had.
+        """What DONE says, if it is of this request and every file is there with the size it had.
 
-        ``read_all`` compares the hash of the whole file too.
+        ``read_all`` compares the hashes too.
         """
-        record = self._read_done()
-        if record is None or record.get("fingerprint") != fingerprint or not self.poster.is_file():
-            return None
-        if record.get("bytes") != self.poster.stat().st_size:
-            return None
-        if read_all and record.get("sha256") != hash_file(self.poster):
-            return None
-        return record
+        record = done.read_done(self.path)
+        return None if done.difference(self.path, record, fingerprint, read_all=read_all) else record
 
-    def _read_done(self) -> dict[str, Any] | None:
-        try:
-            if self.done.stat().st_size > LARGEST_DONE:
-                return None
-            record = json.loads(self.done.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return None
-        return record if isinstance(record, dict) else None
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    def difference(self, fingerprint: str, *, read_all: bool = False) -> str:
+        """Why this is not the finished poster of the request ``fingerprint``; empty if it is."""
+        return done.difference(self.path, done.read_done(self.path), fingerprint, read_all=read_all)

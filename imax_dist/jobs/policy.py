@@ -54,11 +54,11 @@ def refusal(error: ImaxError) -> Refused:
     return Refused(type(error).__name__, str(error), error.retryable)
 
 
-def backoff(retry: Retry, fruitless: int) -> float:
+def backoff(retry: Retry, failures: int) -> float:
     """Seconds to wait after this many attempts in a row without progress; none after progress."""
-    if fruitless == 0:
+    if failures == 0:
         return 0.0
-    return min(retry.longest_backoff, retry.backoff * 2.0 ** min(fruitless - 1, 30))
+    return min(retry.longest_backoff, retry.backoff * 2.0 ** min(failures - 1, 30))
 
 
 def allowed_silence(
@@ -112,7 +112,7 @@ def _after_success(outcome: Finished, begun: Queued, what: Circumstances) -> Sta
     if what.work == "proof":
         if what.proofs_only:
             return Proofed(begun.attempts)
-        return replace(begun, proofed=True, fruitless=0, not_before=0.0, after="")
+        return replace(begun, proofed=True, attempts_without_progress=0, not_before=0.0, after="")
     return done_state(outcome.facts, attempts=begun.attempts)
 
 
@@ -125,7 +125,9 @@ def _after_refusal(outcome: Refused, begun: Queued, retry: Retry, what: Circumst
 def _after_out_of_memory(outcome: Lost, begun: Queued, settings: PoolSettings, what: Circumstances) -> State:
     wanted = 2 * what.ranks
     if settings.most_ranks is not None and wanted <= settings.most_ranks:
-        return replace(begun, ranks=wanted, fruitless=0, not_before=0.0, after=outcome.message)
+        return replace(
+            begun, ranks=wanted, attempts_without_progress=0, not_before=0.0, after=outcome.message
+        )
     message = (
         f"{outcome.message}; it ran on {what.ranks} {'rank' if what.ranks == 1 else 'ranks'}, and "
         f"most_ranks allows no more: set it, or ask for a smaller size"
@@ -135,9 +137,9 @@ def _after_out_of_memory(outcome: Lost, begun: Queued, settings: PoolSettings, w
 
 def _again(outcome: Refused | Lost, begun: Queued, retry: Retry, what: Circumstances) -> State:
     kind = outcome.error if isinstance(outcome, Refused) else outcome.kind
-    fruitless = 0 if what.progressed else begun.fruitless + 1
-    if fruitless >= retry.attempts:
-        message = f"{outcome.message} ({fruitless} attempts without progress)"
+    failures = 0 if what.progressed else begun.attempts_without_progress + 1
+    if failures >= retry.attempts:
+        message = f"{outcome.message} ({failures} attempts without progress)"
         return Failed(kind, message, begun.attempts, True)
-    not_before = what.now + backoff(retry, fruitless)
-    return replace(begun, fruitless=fruitless, not_before=not_before, after=f"{kind}: {outcome.message}")
+    again = replace(begun, attempts_without_progress=failures, after=f"{kind}: {outcome.message}")
+    return replace(again, not_before=what.now + backoff(retry, failures))

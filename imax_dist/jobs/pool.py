@@ -14,10 +14,10 @@ from imax_dist.errors import ImaxError, Preempted
 from imax_dist.jobs import policy
 from imax_dist.jobs.attempt import Attempts
 from imax_dist.jobs.board import Board
+from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.slot import Absent, Building, Idle, Slot, SlotState, Working
 from imax_dist.jobs.state import Cancelled, Failed, Queued, Running
-from imax_dist.jobs.surroundings import Surroundings
 from imax_dist.jobs.task import Gang, GangFactory, Lost
 
 WISHES_EVERY_S = 1.0
@@ -35,12 +35,12 @@ class Pool:
         *,
         out: Path,
         proofs_only: bool = False,
-        around: Surroundings | None = None,
+        around: PoolDeps | None = None,
     ) -> None:
         self.board = board
         self.settings = settings
         self._build = build
-        self._around = around or Surroundings()
+        self._around = around or PoolDeps()
         self._attempts = Attempts(board, settings, self._around, out=out, proofs_only=proofs_only)
         self._slots = [Slot(f"gang-{index}") for index in range(settings.gangs)]
         self._looked_at = 0.0

@@ -25,7 +25,7 @@ from imax_dist.events import Listener, append_to, ignore, stage
 from imax_dist.jobs.cluster import this_process
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.task import LossKind, Task
-from imax_dist.output.image.poster import write_native, write_poster
+from imax_dist.output.image.poster import recipe_path, write_native, write_poster
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.memory import peak_bytes
 from imax_dist.pipeline.ranks import ParallelSettings
@@ -118,24 +118,28 @@ class Rank:
         """All ranks together; rank 0 writes the poster, then DONE. Returns what DONE says."""
         assert self._renderer is not None
         folder = JobFolder(Path(task.folder))
+        listen = self._listener(task) if self.rank == 0 else ignore
         started = time.perf_counter()
         rendering = self._renderer.render(
             task.request,
             checkpoints=CheckpointFolder(folder.checkpoints, every=task.checkpoint_every),
-            listen=self._listener(task) if self.rank == 0 else ignore,
+            listen=listen,
             stop=lambda: task.job_id in self._stop_asked,
             show_native=lambda pixels: write_native(folder.path / "native.png", pixels),
         )
         if rendering.picture is None:
             return {}
-        with stage(self._listener(task), "write"):
+        with stage(listen, "write"):
             recipe = write_poster(folder.poster, rendering.picture.bands(), rendering.recipe)
             facts = {
                 "pixels_sha256": recipe["pixels_sha256"],
                 "latents_sha256": hash_tensor(rendering.latents),
                 "seconds": round(time.perf_counter() - started, 3),
             }
-            done = folder.finish(task.fingerprint, facts)
+            names = {folder.poster.name, recipe_path(folder.poster).name, *recipe.get("files", {})}
+            done, foreign = folder.finish(task.fingerprint, facts, names=sorted(names))
+        for name in foreign:
+            listen("note", {"text": f"{folder.path / name} is not of this poster and was kept; move it away"})
         CheckpointFolder(folder.checkpoints).remove()
         return done
 

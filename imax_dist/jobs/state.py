@@ -15,7 +15,7 @@ class Queued:
     not_before: float = 0.0
     attempts: int = 0
     """Times a gang has begun with it."""
-    fruitless: int = 0
+    attempts_without_progress: int = 0
     """Attempts since the last one that got further."""
     hangs: int = 0
     """Times it was taken for hung; each doubles the deadlines."""
@@ -113,7 +113,7 @@ def interrupted(state: Running) -> Queued:
     before = state.before
     return Queued(
         attempts=before.attempts + 1,
-        fruitless=before.fruitless,
+        attempts_without_progress=before.attempts_without_progress,
         hangs=before.hangs,
         ranks=before.ranks,
         proofed=before.proofed,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imax_dist.errors import ClusterUnavailable
-from imax_dist.jobs.surroundings import Surroundings
+from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.task import Finished, Gang, Lost, Outcome, Report, Stopped, Task
 
 STEP_S = 1.0
@@ -65,8 +65,8 @@ class World:
         self.alive.add(self.made)
         return FakeGang(self, name, ranks, self.made)
 
-    def around(self, stop: Callable[[], bool] = lambda: False) -> Surroundings:
-        return Surroundings(
+    def around(self, stop: Callable[[], bool] = lambda: False) -> PoolDeps:
+        return PoolDeps(
             listen=lambda name, fields: self.events.append((name, fields)),
             stop=stop,
             now=self.clock.now,

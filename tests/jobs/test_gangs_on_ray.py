@@ -25,16 +25,16 @@ from imax_dist.jobs import batch as jobs_batch
 from imax_dist.jobs.batch import Batch, run_batch
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.cluster import draining_nodes
+from imax_dist.jobs.control import approve
 from imax_dist.jobs.gang import RayGangs
 from imax_dist.jobs.job import make_job
 from imax_dist.jobs.metrics import PoolMetrics
 from imax_dist.jobs.pool import Pool
+from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.rank import Rank
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
 from imax_dist.jobs.state import Done, Failed, Proofed, Queued
 from imax_dist.jobs.store import Store
-from imax_dist.jobs.surroundings import Surroundings
-from imax_dist.jobs.wishes import approve
 from imax_dist.output.image.bands import bands_of_array
 from imax_dist.output.image.labels import hash_of
 from imax_dist.output.image.pixels import to_eight_bit
@@ -87,7 +87,7 @@ class Run:
             chosen,
             out=self.out,
             proofs_only=proofs_only,
-            around=Surroundings(listen=both(PoolMetrics(board), self._hear)),
+            around=PoolDeps(listen=both(PoolMetrics(board), self._hear)),
         )
         pool.run()
         return {row.job.id: row.state for row in self.store.rows()}

@@ -275,7 +275,7 @@ def test_a_finished_poster_counts_only_as_it_was_left(tmp_path: Path) -> None:
     assert folder.finished(job.fingerprint, read_all=True) is None
     folder.poster.write_bytes(b"pix")
     assert folder.finished(job.fingerprint) is None
-    folder.done.write_text("{")
+    (folder.path / "DONE").write_text("{")
     assert folder.finished(job.fingerprint) is None
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
+from imax_dist.jobs.outcomes import loss_of, most_telling
 from imax_dist.jobs.policy import Circumstances, after, allowed_silence, backoff, choose
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
 from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued
 from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Stopped
-from imax_dist.jobs.verdict import loss_of, most_telling
 
 SETTINGS = PoolSettings(retry=Retry(attempts=3, backoff=2.0, longest_backoff=5.0))
 NOW = 100.0
@@ -30,8 +30,8 @@ def test_a_proof_leads_to_approval_or_straight_to_the_poster() -> None:
 
 
 def test_a_stop_does_not_count_against_a_job() -> None:
-    state = after(Stopped(), Queued(fruitless=2), SETTINGS, HERE)
-    assert state == Queued(attempts=1, fruitless=2, after="stopped")
+    state = after(Stopped(), Queued(attempts_without_progress=2), SETTINGS, HERE)
+    assert state == Queued(attempts=1, attempts_without_progress=2, after="stopped")
 
 
 def test_a_cancelled_job_is_cancelled_unless_it_was_finished_already() -> None:
@@ -50,23 +50,25 @@ def test_a_permanent_error_fails_at_once(error: str) -> None:
 def test_what_may_pass_is_tried_again_later(outcome: Refused) -> None:
     state = after(outcome, Queued(), SETTINGS, HERE)
     assert isinstance(state, Queued)
-    assert (state.fruitless, state.not_before) == (1, NOW + 2.0)
+    assert (state.attempts_without_progress, state.not_before) == (1, NOW + 2.0)
 
 
 @pytest.mark.parametrize("kind", ["died", "hung", "crashed"])
 def test_a_lost_gang_is_retried_until_the_attempts_are_used_up(kind: str) -> None:
     lost = Lost(kind, "why")  # type: ignore[arg-type]
-    state = after(lost, Queued(fruitless=1), SETTINGS, HERE)
+    state = after(lost, Queued(attempts_without_progress=1), SETTINGS, HERE)
     assert isinstance(state, Queued)
     assert state.after == f"{kind}: why"
-    last = after(lost, Queued(fruitless=2, attempts=5), SETTINGS, HERE)
+    last = after(lost, Queued(attempts_without_progress=2, attempts=5), SETTINGS, HERE)
     assert last == Failed(kind, "why (3 attempts without progress)", 6, retryable=True)
 
 
 def test_progress_starts_the_count_again_and_waits_for_nothing() -> None:
-    state = after(Lost("died", ""), Queued(fruitless=2), SETTINGS, replace(HERE, progressed=True))
+    state = after(
+        Lost("died", ""), Queued(attempts_without_progress=2), SETTINGS, replace(HERE, progressed=True)
+    )
     assert isinstance(state, Queued)
-    assert (state.fruitless, state.not_before) == (0, NOW)
+    assert (state.attempts_without_progress, state.not_before) == (0, NOW)
 
 
 def test_only_hangs_are_counted_as_hangs() -> None:
@@ -78,8 +80,8 @@ def test_only_hangs_are_counted_as_hangs() -> None:
 
 
 def test_a_drained_gang_is_nobodys_fault() -> None:
-    state = after(Lost("drained", "gone"), Queued(fruitless=1), SETTINGS, HERE)
-    assert state == Queued(attempts=1, fruitless=1, after="gone")
+    state = after(Lost("drained", "gone"), Queued(attempts_without_progress=1), SETTINGS, HERE)
+    assert state == Queued(attempts=1, attempts_without_progress=1, after="gone")
 
 
 def test_out_of_memory_doubles_the_ranks_as_far_as_allowed() -> None:
@@ -92,9 +94,9 @@ def test_out_of_memory_doubles_the_ranks_as_far_as_allowed() -> None:
     assert "ran on 4 ranks" in end.message
 
 
-@pytest.mark.parametrize(("fruitless", "seconds"), [(0, 0.0), (1, 2.0), (2, 4.0), (3, 5.0), (10_000, 5.0)])
-def test_backoff_doubles_up_to_its_limit(fruitless: int, seconds: float) -> None:
-    assert backoff(SETTINGS.retry, fruitless) == seconds
+@pytest.mark.parametrize(("failures", "seconds"), [(0, 0.0), (1, 2.0), (2, 4.0), (3, 5.0), (10_000, 5.0)])
+def test_backoff_doubles_up_to_its_limit(failures: int, seconds: float) -> None:
+    assert backoff(SETTINGS.retry, failures) == seconds
 
 
 @pytest.mark.parametrize(

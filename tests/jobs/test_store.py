@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from imax_dist.errors import BadManifest, BadValue, CannotWrite, FolderBusy, MissingInput
-from imax_dist.jobs.enlist import enlist
+from imax_dist.jobs.control import all_rows, approve, cancel, damaged, retry
 from imax_dist.jobs.job import JobFolder, make_job
 from imax_dist.jobs.lock import hold
+from imax_dist.jobs.reconcile import add_jobs
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued, Running, State
 from imax_dist.jobs.store import Store, store_path, store_paths
-from imax_dist.jobs.wishes import all_rows, approve, cancel, damaged, retry
 from imax_dist.pipeline.request import Request
 
 STATES: list[State] = [
-    Queued(5.0, attempts=3, fruitless=1, hangs=2, ranks=4, proofed=True, after="why"),
+    Queued(5.0, attempts=3, attempts_without_progress=1, hangs=2, ranks=4, proofed=True, after="why"),
     Running("gang-1", 7.0, Queued(attempts=1)),
     Proofed(2),
     Done("ab", 10, 1.5, 2),
@@ -87,10 +87,10 @@ def test_a_store_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
 
 
 def test_enlisting_again_keeps_what_is_over_and_queues_what_is_worth_it(store: Store, tmp_path: Path) -> None:
-    enlist(store, JOBS, tmp_path)
+    add_jobs(store, JOBS, tmp_path)
     after = [row.state for row in store.rows()]
     assert after[0] == STATES[0]
-    assert after[3] == Queued(after="its poster was gone")
+    assert after[3] == Queued(after="DONE is missing or torn")
     assert after[4] == Queued(attempts=3, after="died: why")
     assert after[5] == STATES[5]
 
@@ -98,13 +98,13 @@ def test_enlisting_again_keeps_what_is_over_and_queues_what_is_worth_it(store: S
 def test_a_permanent_failure_stays_failed(store: Store, tmp_path: Path) -> None:
     failed = Failed("BadValue", "why", 1)
     store.move("job-0", failed)
-    enlist(store, JOBS, tmp_path)
+    add_jobs(store, JOBS, tmp_path)
     assert state(store, "job-0") == failed
 
 
 def test_a_changed_request_is_queued_anew(store: Store, tmp_path: Path) -> None:
     changed = make_job(Request("another picture"), name="job-5")
-    enlist(store, [changed], tmp_path)
+    add_jobs(store, [changed], tmp_path)
     assert state(store, "job-5") == Queued()
 
 
@@ -114,8 +114,8 @@ def test_a_poster_finished_by_an_earlier_run_is_not_made_again(store: Store, tmp
     folder.poster.write_bytes(b"pixels")
     folder.checkpoints.mkdir()
     folder.finish(JOBS[1].fingerprint, {"pixels_sha256": "cd", "seconds": 2.0})
-    assert damaged(tmp_path, store.rows()) == ["job-3"]
-    enlist(store, JOBS, tmp_path)
+    assert damaged(tmp_path, store.rows()) == {"job-3": "DONE is missing or torn"}
+    add_jobs(store, JOBS, tmp_path)
     assert state(store, "job-1") == Done("cd", 6, 2.0, 2)
     assert not folder.checkpoints.exists()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from imax_dist.errors import MissingInput
+from imax_dist.output.done import belongs, read_done
 from imax_dist.output.image.settings import FILE_KINDS
 from imax_dist.output.own_files import is_file, is_name
 
@@ -101,7 +102,9 @@ def _job(folder: Path, ranks: Mapping[str, int]) -> Poster:
     record = _read_json(folder / "request.json")
     request = record.get("request", record)
     events = list(read_events(folder / "events.jsonl"))
-    done, recipe = _read_json(folder / "DONE"), _read_json(folder / "poster.recipe.json") or None
+    done, recipe = read_done(folder), _read_json(folder / "poster.recipe.json") or None
+    if done.get("fingerprint") != record.get("fingerprint"):
+        done, recipe = {}, None  # of an earlier request; it is removed when the new poster is there
     own = [event for event in events if event["event"].startswith("job.")]
     last: dict[str, Any] = own[-1] if own else {}
     attempts = tuple(_attempts(events, ranks))
@@ -110,9 +113,9 @@ def _job(folder: Path, ranks: Mapping[str, int]) -> Poster:
         state="done" if done else _state(str(last.get("event", ""))),
         request=request if isinstance(request, dict) else {},
         recipe=recipe,
-        picture=_picture(folder, "poster") if done or recipe else None,
+        picture=_picture(folder, "poster") if recipe else None,
         native=next((path for path in (folder / "native.png", folder / "proof.png") if is_file(path)), None),
-        files=_files(folder, "poster"),
+        files=tuple(path for path in _files(folder, "poster") if belongs(path, done)),
         attempts=attempts,
         step_seconds=_steps(events),
         stage_seconds=_stages(events),

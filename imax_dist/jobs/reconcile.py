@@ -11,7 +11,7 @@ from imax_dist.jobs.store import Row, Store
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 
 
-def enlist(store: Store, jobs: Sequence[Job], out: Path) -> None:
+def add_jobs(store: Store, jobs: Sequence[Job], out: Path) -> None:
     """Bring the store in line with ``jobs`` and with the finished posters in ``out``.
 
     New and changed jobs are queued, and failed ones that are worth another try. A permanent failure stays
@@ -35,7 +35,7 @@ def state_of(job: Job, row: Row | None, folder: JobFolder) -> State:
     if row is None or row.job.fingerprint != job.fingerprint:
         return Queued()
     if isinstance(row.state, Done):
-        return Queued(after="its poster was gone")
+        return Queued(after=folder.difference(job.fingerprint))
     if isinstance(row.state, Failed) and row.state.retryable:
         return Queued(attempts=row.state.attempts, after=f"{row.state.kind}: {row.state.message}")
     return row.state

@@ -37,12 +37,11 @@ def all_rows(out: Path) -> list[Row]:
     return rows
 
 
-def damaged(out: Path, rows: Sequence[Row]) -> list[str]:
-    """Ids of finished posters whose file is gone or has another hash than DONE says."""
+def damaged(out: Path, rows: Sequence[Row]) -> dict[str, str]:
+    """Finished posters by id that are not what the request of now asks for, and why: every file is read."""
     done = [row.job for row in rows if isinstance(row.state, Done)]
-    return [
-        job.id for job in done if JobFolder.of(out, job.id).finished(job.fingerprint, read_all=True) is None
-    ]
+    found = ((job.id, JobFolder.of(out, job.id).difference(job.fingerprint, read_all=True)) for job in done)
+    return {job_id: problem for job_id, problem in found if problem}
 
 
 def cancel(out: Path, ids: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ def in_background(function: Callable[[], Gang]) -> Future[Gang]:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class PoolDeps:
     """Clock, signals, listeners, threads."""
 
     listen: Listener = ignore
