@@ -48,6 +48,12 @@ class GangLost(ImaxError):
     retryable = True
 
 
+class OutOfMemory(ImaxError):
+    """A rank's device or host memory did not suffice; the same request on the same ranks fails again."""
+
+    exit_code = 71
+
+
 class CannotWrite(ImaxError):
     """The output cannot be written: disk full, read-only, not a folder."""
 

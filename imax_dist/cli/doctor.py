@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from imax_dist.errors import BadValue
 
 REQUIRED = ("torch", "diffusers", "transformers", "ray", "safetensors", "numpy", "pillow", "pyyaml")
-OPTIONAL = {"xfuser": "faster GPU attention (pip install 'imax-dist[gpu]')"}
+OPTIONAL = {"xfuser": "xDiT's attention engine (pip install 'imax-dist[gpu]')"}
 SMALL_SHM_GIB = 1.0
 
 

@@ -52,6 +52,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Render and write; all ranks come here, rank 0 writes."""
+    from imax_dist.cli.out_of_memory import reported_out_of_memory
     from imax_dist.launcher.rank_failure import lost_ranks_told
     from imax_dist.models.quiet import quiet_libraries
     from imax_dist.parallel.topology import detect, process_group
@@ -62,7 +63,11 @@ def run(options: argparse.Namespace) -> int:
     quiet_libraries()
     stop = StopSignal(quiet=not topology.is_first)
     timeout = options.rank_timeout
-    with lost_ranks_told(timeout), process_group(topology, timeout_s=timeout):
+    with (
+        lost_ranks_told(timeout),
+        process_group(topology, timeout_s=timeout),
+        reported_out_of_memory(request, topology),
+    ):
         bars = ProgressBars(quiet=options.quiet or not topology.is_first, verbose=options.verbose)
         try:
             rendering = _render(options, request, topology, bars=bars, stop=stop)

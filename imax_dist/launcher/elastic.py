@@ -16,7 +16,7 @@ from typing import Any
 
 from imax_dist.errors import BadValue, ClusterUnavailable, GangLost, ImaxError, Preempted
 
-PERMANENT = (2, 64, 65, 66, 77, 78)
+PERMANENT = (2, 64, 65, 66, 71, 77, 78)
 TELLING = (*PERMANENT, 73, Preempted.exit_code, ClusterUnavailable.exit_code)
 """Exit codes of ranks, the one that says most first; everything else is a lost rank."""
 LONGEST_JOIN_S = 600

@@ -1,10 +1,11 @@
-"""What a backend says when another rank is gone, as one sentence with an exit code."""
+"""How a rank fails: at once and alone, with one sentence and an exit code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 import torch.distributed as dist
 
 from imax_dist.errors import GangLost
@@ -32,3 +33,10 @@ def is_loss(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistBackendError | dist.DistNetworkError) or any(
         part in str(error) for part in SAID_OF_THE_GONE
     )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or in host memory: the same ranks would fail again."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

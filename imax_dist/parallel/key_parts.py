@@ -28,9 +28,10 @@ class KeyPart(NamedTuple):
     weight: int = 1
 
     def of(self, x: KeyHeads) -> Tensor:
-        """These rows of (B, rows, H, D); the whole block as it is."""
-        if self.spans == ((0, x.shape[1]),):
-            return x
+        """These rows of (B, rows, H, D): a view where they are one span, a copy where they are several."""
+        if len(self.spans) == 1:
+            start, stop = self.spans[0]
+            return x[:, start:stop]
         return torch.cat([x[:, start:stop] for start, stop in self.spans], dim=1)
 
 

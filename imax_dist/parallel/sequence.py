@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from imax_dist.errors import BadConfig
 from imax_dist.parallel.collectives import all_gather_single
 from imax_dist.parallel.mesh import SequenceMesh
 
@@ -34,9 +35,12 @@ class JointLayout:
     def of(
         cls, *, text_tokens: int, image_tokens: int, ranks: int, text_replicated: bool = False
     ) -> JointLayout:
-        """Balanced pieces. Raises ValueError when there are fewer image tokens than ranks."""
+        """Balanced pieces. Raises BadConfig when there are fewer image tokens than ranks."""
         if image_tokens < ranks:
-            raise ValueError(f"{image_tokens} image tokens cannot be split over {ranks} ranks")
+            raise BadConfig(
+                f"parallel: {image_tokens} image tokens cannot be split over {ranks} ranks; start at most "
+                f"{image_tokens}, or ask for a larger size"
+            )
         text = (text_tokens,) * ranks if text_replicated else split_lengths(text_tokens, ranks)
         return cls(text=text, image=split_lengths(image_tokens, ranks), text_replicated=text_replicated)
 

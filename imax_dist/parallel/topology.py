@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -76,8 +77,11 @@ def process_group(
     """Join the default process group for the length of the block; a world of one joins nothing.
 
     ``store`` is a torch.distributed Store the launcher made (Ray); without it torchrun's variables are used.
+    The group is destroyed only after success: NCCL's destroy waits for the other ranks, so a rank that fails
+    alone abandons it instead, and its process should end (DECISIONS 64).
     """
-    if topology.device.type == "cuda":
+    on_gpu = topology.device.type == "cuda"
+    if on_gpu:
         torch.cuda.set_device(topology.device)
     if topology.world_size == 1:
         yield
@@ -88,8 +92,25 @@ def process_group(
         rank=topology.rank if store is not None else -1,
         world_size=topology.world_size if store is not None else -1,
         timeout=timedelta(seconds=timeout_s),
+        device_id=topology.device if on_gpu else None,
     )
     try:
         yield
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        abandon_process_group()
+        raise
+    dist.destroy_process_group()
+
+
+def abandon_process_group(*, wait_s: float = 5.0) -> None:
+    """Leave the process group without waiting for any other rank, for at most ``wait_s`` seconds."""
+    if dist.is_initialized():
+        leaving = threading.Thread(target=_abort, daemon=True)
+        leaving.start()
+        leaving.join(wait_s)
+
+
+def _abort() -> None:
+    """Abort every communicator; whatever that raises is less important than why the rank failed."""
+    with suppress(Exception):
+        dist.distributed_c10d._abort_process_group()

@@ -15,6 +15,7 @@ from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.base import FlowModel, TokenSequence
 from imax_dist.models.guidance_passes import GuidancePasses, batched, split, two_passes
 from imax_dist.parallel.choose_kernel import KernelChoice, Workload, choose_kernel
+from imax_dist.parallel.devices import check_devices
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.engines.registry import ENGINES, choose_engine
 from imax_dist.parallel.halves import build_halves, half_of
@@ -38,7 +39,7 @@ class ParallelSettings:
     cfg: str = "two_passes"
     """Classifier-free guidance: two_passes, batched, or split (each half of the ranks takes one prompt)."""
     engine: str = "auto"
-    """auto, torch, xfuser or diffusers; auto is xfuser among GPUs where it imports, else torch."""
+    """auto, torch, xfuser or diffusers; auto is torch."""
     kernel: str = "auto"
     """Attention on one device: auto (the fastest exact one, measured) or a name of parallel/kernels."""
     quality: Quality = "exact"
@@ -105,10 +106,9 @@ def join_ranks(
     Raises BadConfig if degrees, ranks and heads do not fit, or an engine or kernel cannot be had here.
     """
     choice("parallel: cfg", settings.cfg, CFG)
+    check_devices(topology)
     splits = settings.cfg == "split"
-    chosen = choose_engine(
-        settings.engine, topology, text_replicated=settings.text == "replicated", halves=splits
-    )
+    chosen = choose_engine(settings.engine, text_replicated=settings.text == "replicated", halves=splits)
     ulysses, ring = choose_degrees(
         half_of(topology.world_size) if splits else topology.world_size,
         heads=heads,
@@ -124,9 +124,9 @@ def join_ranks(
         mesh = build_mesh(topology, ulysses=ulysses, ring=ring)
     work = Workload(heads=heads, head_dim=head_dim, dtype=dtype)
     kernel = choose_kernel(settings.kernel, settings.quality, topology, work)
-    engine = ENGINES[chosen.name](mesh, kernel=kernel.kernel)
-    resolved = dataclasses.replace(settings, engine=chosen.name, kernel=kernel.name)
-    return Ranks(topology, mesh, engine, resolved, passes, notes=_notes(chosen.reason, kernel))
+    engine = ENGINES[chosen](mesh, kernel=kernel.kernel)
+    resolved = dataclasses.replace(settings, engine=chosen, kernel=kernel.name)
+    return Ranks(topology, mesh, engine, resolved, passes, notes=_notes(kernel))
 
 
 def join_for(model: FlowModel, settings: ParallelSettings, topology: Topology) -> Ranks:

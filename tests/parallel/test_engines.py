@@ -164,17 +164,17 @@ def test_a_text_counted_once_per_ring_rank_would_be_seen() -> None:
 ALONE = Topology(0, 1, 0, "test", torch.device("cpu"))
 
 
-def test_auto_is_torch_on_cpus_and_a_wrong_name_is_refused() -> None:
-    assert choose_engine("auto", ALONE, text_replicated=False).name == "torch"
+def test_auto_is_our_own_engine_and_a_wrong_name_is_refused() -> None:
+    assert choose_engine("auto", text_replicated=False) == "torch"
     with pytest.raises(BadConfig, match=r"engine: 'xfusr' is not known; did you mean 'xfuser'\? known: auto"):
-        choose_engine("xfusr", ALONE, text_replicated=False)
+        choose_engine("xfusr", text_replicated=False)
 
 
 def test_what_an_engine_cannot_do_is_refused_before_anything_is_computed() -> None:
     with pytest.raises(BadConfig, match=r"engine diffusers cannot hold the text on every rank; set text"):
-        choose_engine("diffusers", ALONE, text_replicated=True)
+        choose_engine("diffusers", text_replicated=True)
     with pytest.raises(BadConfig, match=r"engine xfuser shares one prompt among all ranks; set cfg: two_p"):
-        choose_engine("xfuser", ALONE, text_replicated=False, halves=True)
+        choose_engine("xfuser", text_replicated=False, halves=True)
 
 
 def test_an_engine_that_is_not_there_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

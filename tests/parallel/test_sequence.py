@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ranks import run_ranks
 
+from imax_dist.errors import BadConfig
 from imax_dist.parallel.mesh import SequenceMesh, build_mesh, single_rank
 from imax_dist.parallel.sequence import JointLayout, gather, shard, split_lengths
 from imax_dist.parallel.topology import Topology
@@ -42,7 +43,7 @@ def test_replicated_text_is_whole_on_every_rank() -> None:
 
 def test_less_image_than_ranks_is_refused_and_less_text_is_not() -> None:
     assert JointLayout.of(text_tokens=1, image_tokens=4, ranks=4).text == (1, 0, 0, 0)
-    with pytest.raises(ValueError, match=r"3 image tokens cannot be split over 4 ranks"):
+    with pytest.raises(BadConfig, match=r"3 image tokens cannot be split over 4 ranks; start at most 3"):
         JointLayout.of(text_tokens=7, image_tokens=3, ranks=4)
 
 

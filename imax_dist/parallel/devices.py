@@ -1,0 +1,64 @@
+"""Which devices the ranks compute on: all of one kind, no GPU twice; checked when the ranks join."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from imax_dist.errors import BadConfig
+from imax_dist.parallel.collectives import all_gather_single
+from imax_dist.parallel.topology import Topology
+
+LONGEST = 1024
+"""Bytes of one rank's description in the collective."""
+
+
+class Device(NamedTuple):
+    """``name`` as torch reports it, ``identity`` different for every GPU of a cluster."""
+
+    name: str
+    host: str
+    identity: str
+
+
+def check_devices(topology: Topology) -> None:
+    """Raise the same BadConfig on every rank if GPUs differ or two ranks share one. CPUs are not compared."""
+    if topology.device.type == "cuda" and topology.world_size > 1:
+        refuse_unequal(gather_devices(own_device(topology.device), topology))
+
+
+def own_device(device: torch.device) -> Device:
+    """This rank's GPU."""
+    facts = torch.cuda.get_device_properties(device)
+    return Device(facts.name, socket.gethostname(), str(facts.uuid))
+
+
+def gather_devices(own: Device, topology: Topology) -> list[Device]:
+    """Every rank's device, by rank."""
+    text = json.dumps([part[:80] for part in own], ensure_ascii=False).encode()
+    piece = torch.zeros(1, LONGEST, dtype=torch.uint8)
+    piece[0, : len(text)] = torch.tensor(list(text), dtype=torch.uint8)
+    gathered = torch.empty(topology.world_size, LONGEST, dtype=torch.uint8, device=topology.device)
+    all_gather_single(gathered, piece.to(topology.device), None)
+    return [Device(*json.loads(bytes(row).rstrip(b"\0"))) for row in gathered.cpu().tolist()]
+
+
+def refuse_unequal(devices: Sequence[Device]) -> None:
+    """Raise BadConfig for two kinds of GPU, or two ranks on one."""
+    first = devices[0]
+    for rank, device in enumerate(devices):
+        if device.name != first.name:
+            raise BadConfig(
+                f"parallel: rank 0 computes on {first.name} ({first.host}), rank {rank} on {device.name} "
+                f"({device.host}); all ranks of a poster need the same kind of GPU"
+            )
+        other = next(k for k, one in enumerate(devices) if one.identity == device.identity)
+        if other != rank:
+            raise BadConfig(
+                f"parallel: ranks {other} and {rank} compute on the same GPU of {device.host} "
+                f"({device.identity}); give each rank its own, by LOCAL_RANK or CUDA_VISIBLE_DEVICES"
+            )
