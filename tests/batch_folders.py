@@ -24,7 +24,8 @@ def events(path: Path, *lines: dict[str, Any]) -> None:
 
 
 def step(second: float, seconds: float, stage: str = "extrapolated") -> dict[str, Any]:
-    return {"s": second, "event": "step", "stage": stage, "seconds": seconds}
+    place = {"stage": stage, "index": 1, "steps": 2, "sigma": 0.5}
+    return {"s": second, "event": "step", **place, "seconds": seconds}
 
 
 def job(out: Path, name: str, **request: Any) -> Path:
@@ -54,7 +55,7 @@ def done_job(out: Path, name: str, *, height: int = 200, width: int = 300, **req
         step(2, 1.0),
         step(5, 3.0),
         {"s": 6, "event": "stage.done", "stage": "extrapolated", "seconds": 4.0},
-        {"s": 10, "event": "job.done", "attempts": 1},
+        {"s": 10, "event": "job.done", "gang": "gang-0", "attempts": 1},
     )
     write_json(folder / "DONE", {"file": "poster.png", "seconds": 9.5})
     return folder
@@ -66,7 +67,7 @@ def failed_job(out: Path, name: str, message: str) -> Path:
     events(
         folder / "events.jsonl",
         {"s": 0, **STARTED},
-        {"s": 30, "event": "job.queued", "after": "rank 1 was killed"},
+        {"s": 30, "event": "job.queued", "gang": "gang-0", "after": "rank 1 was killed"},
         {"s": 40, **STARTED},
         {"s": 100, "event": "job.failed", "message": message},
     )
@@ -77,7 +78,7 @@ def gang(out: Path, ranks: int) -> None:
     """The batch's own events: one gang of ``ranks``, two minutes."""
     events(
         out / "events.jsonl",
-        {"s": 0, "event": "batch.started", "posters": 3},
+        {"s": 0, "event": "batch.started", "posters": 3, "waiting": 3},
         {"s": 1, "event": "gang.ready", "gang": "gang-0", "ranks": ranks},
         {"s": 120, "event": "batch.done"},
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from imax_dist.events import RenderEvent, StepDone
 from imax_dist.models.flux.positions import TableAsIds
 from imax_dist.models.joint_attention import JointProcessor
 from imax_dist.models.load import load_model
@@ -40,8 +41,8 @@ def measure_starting(device: torch.device, kernels: Kernels) -> tuple[float, flo
     steps: list[float] = []
     passes: list[float] = []
 
-    def listen(name: str, fields: dict[str, Any]) -> None:
-        if name == "step" and fields["stage"] == "extrapolated":
+    def listen(event: RenderEvent) -> None:
+        if isinstance(event, StepDone) and event.stage == "extrapolated":
             steps.append(clock())
 
     with tempfile.TemporaryDirectory() as folder:

@@ -6,6 +6,9 @@ import sys
 import time
 from typing import Any
 
+from imax_dist.cli.progress import label
+from imax_dist.events import StepDone
+
 REDRAW_S = 0.2
 MOST_BARS = 16
 """Gangs with a bar of their own; a terminal has no room for more."""
@@ -27,15 +30,15 @@ class GangBars:
             total=posters, file=sys.stderr, desc="posters", bar_format=FORMAT, position=0, leave=False
         )
 
-    def step(self, gang: str, job: str, stage: str, fields: dict[str, Any]) -> None:
+    def step(self, gang: str, job: str, step: StepDone) -> None:
         """A poster has made a step on a gang."""
         now = time.monotonic()
-        last = fields["index"] == fields["steps"]
+        last = step.index == step.steps
         if now - self._drawn.get(gang, 0.0) < REDRAW_S and not last:
             return
         self._drawn[gang] = now
-        place = fields["index"], fields["steps"]
-        self._draw(gang, job, stage, place, form=FORMAT, text=f"{fields['seconds']:.2f} s a step")
+        place = step.index, step.steps
+        self._draw(gang, job, label(step.stage), place, form=FORMAT, text=f"{step.seconds:.2f} s a step")
 
     def progress(self, gang: str, job: str, stage: str, percent: int) -> None:
         """A stage without steps has come so far."""

@@ -5,15 +5,46 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from imax_dist.cli.batch_bars import GangBars
-from imax_dist.cli.progress import LABELS
+from imax_dist.cli.progress import label
+from imax_dist.events import (
+    BatchDone,
+    BatchPlanned,
+    BatchStarted,
+    BatchStopping,
+    CheckpointWritten,
+    ClusterStarting,
+    GangBuilding,
+    GangDraining,
+    GangFailed,
+    GangLost,
+    GangReady,
+    GangReleased,
+    InJob,
+    JobCancelled,
+    JobDone,
+    JobFailed,
+    JobProofed,
+    JobQueued,
+    JobStarted,
+    MemoryPeak,
+    Note,
+    PoolEvent,
+    PoolListener,
+    Progress,
+    StageDone,
+    StageStarted,
+    StepDone,
+)
+from imax_dist.events.batch import JobEvent
 
 if TYPE_CHECKING:
-    from imax_dist.events import Listener
     from imax_dist.jobs.board import Board
 
+GangEvent: TypeAlias = GangBuilding | GangReady | GangFailed | GangLost | GangDraining | GangReleased
+Ended: TypeAlias = JobDone | JobProofed | JobFailed | JobCancelled
 EVERY_S = 5.0
 LAST = "extrapolated"
 LEAST_TO_GUESS = 0.3
@@ -43,10 +74,10 @@ class BatchProgress:
         self._close()
         sys.stderr.flush()
 
-    def watch(self, board: Board) -> Listener:
+    def watch(self, board: Board) -> PoolListener:
         """Listen to the pool of this board."""
         self._board = board
-        return self._hear
+        return self._on_event
 
     def counts(self) -> str:
         """``3 done, 2 queued``."""
@@ -58,32 +89,83 @@ class BatchProgress:
         found = Counter(name_of(state) for state in states.values())
         return ", ".join(f"{count} {name}" for name, count in found.most_common())
 
-    def _hear(self, name: str, fields: dict[str, Any]) -> None:
-        lines = {
-            "batch.started": self._start,
-            "batch.planned": lambda f: f["text"],
-            "cluster.starting": lambda f: f"starting Ray {where(f['ray'])}",
-            "gang.building": lambda f: f"{f['gang']}: starting {ranks(f['ranks'])}",
-            "gang.ready": lambda f: f"{f['gang']}: {ranks(f['ranks'])} ready after {f['seconds']:.1f} s",
-            "gang.failed": lambda f: f"{f['gang']} could not be built: {f['message']}",
-            "gang.lost": self._lost,
-            "gang.draining": lambda f: f"{f['gang']}: its host goes away",
-            "job.started": lambda _: self._first_job(),
-            "stage.started": lambda f: self._stages.update({f["job"]: f["stage"]}),
-            "step": self._step,
-            "progress": self._progress,
-            "note": lambda f: f"{f['job']}: {f['text']}",
-            "job.queued": self._queued,
-            "job.done": lambda f: self._over(f, f"{f['job']} done in {f['seconds']:.1f} s"),
-            "job.proofed": lambda f: self._over(f, f"{f['job']} has its proof"),
-            "job.failed": lambda f: self._over(f, f"{f['job']} FAILED: {f['message']}"),
-            "job.cancelled": lambda f: self._over(f, f"{f['job']} cancelled"),
-            "batch.stopping": lambda _: self._close(),
-            "batch.done": lambda _: self._close(),
-        }
-        line = lines[name](fields) if name in lines else None
+    def _on_event(self, event: PoolEvent) -> None:
+        line = self._line(event)
         if line is not None and not self.quiet:
             self.say(line)
+
+    def _line(self, event: PoolEvent) -> str | None:
+        """What a person reads of an event, if anything; bars are moved on the way."""
+        match event:
+            case InJob():
+                return self._render(event)
+            case JobStarted() | JobQueued() | JobDone() | JobProofed() | JobFailed() | JobCancelled():
+                return self._job(event)
+            case BatchStarted(posters, waiting):
+                self._to_do = waiting
+                return f"{'1 poster' if posters == 1 else f'{posters} posters'}, {waiting} to do"
+            case BatchPlanned(text):
+                return text
+            case ClusterStarting(ray):
+                return f"starting Ray {where(ray)}"
+            case BatchStopping() | BatchDone():
+                self._close()
+                return None
+            case _:
+                return self._gang(event)
+
+    def _gang(self, event: GangEvent) -> str | None:
+        match event:
+            case GangBuilding(gang, count):
+                return f"{gang}: starting {ranks(count)}"
+            case GangReady(gang, count, seconds):
+                return f"{gang}: {ranks(count)} ready after {seconds:.1f} s"
+            case GangFailed(gang, message):
+                return f"{gang} could not be built: {message}"
+            case GangLost(gang, _, message):
+                if self._bars is not None:
+                    self._bars.clear(gang)
+                return f"{gang} lost: {message}"
+            case GangDraining(gang):
+                return f"{gang}: its host is leaving the cluster"
+            case GangReleased():
+                return None
+            case _:
+                assert_never(event)
+
+    def _job(self, event: JobEvent) -> str | None:
+        match event:
+            case JobStarted():
+                self._first_job()
+                return None
+            case JobQueued(job, _, after):
+                return f"{job} is queued again: {after}" if after else None
+            case JobDone(job):
+                return self._over(event, f"{job} done in {event.seconds:.1f} s")
+            case JobProofed(job):
+                return self._over(event, f"{job} has its proof")
+            case JobFailed(job, message):
+                return self._over(event, f"{job} FAILED: {message}")
+            case JobCancelled(job):
+                return self._over(event, f"{job} cancelled")
+            case _:
+                assert_never(event)
+
+    def _render(self, news: InJob) -> str | None:
+        match news.event:
+            case StageStarted(stage):
+                self._stages[news.job] = stage
+                return None
+            case StepDone() as step:
+                return self._step(news, step)
+            case Progress(done, total):
+                return self._progress(news, round(100 * done / total))
+            case Note(text):
+                return f"{news.job}: {text}"
+            case StageDone() | CheckpointWritten() | MemoryPeak():
+                return None
+            case _:
+                assert_never(news.event)
 
     def say(self, line: str) -> None:
         """A line on stderr, above the bars if there are any."""
@@ -97,41 +179,29 @@ class BatchProgress:
             self._bars.close()
             self._bars = None
 
-    def _start(self, fields: dict[str, Any]) -> str:
-        self._to_do = fields["waiting"]
-        posters = "1 poster" if fields["posters"] == 1 else f"{fields['posters']} posters"
-        return f"{posters}, {fields['waiting']} to do"
-
     def _first_job(self) -> None:
         self._began = self._began or time.monotonic()
         if self._bars is None and not self.quiet and sys.stderr.isatty():
             self._bars = GangBars(self._to_do)
 
-    def _lost(self, fields: dict[str, Any]) -> str:
+    def _step(self, news: InJob, step: StepDone) -> str | None:
+        job, gang = news.job, news.gang
+        last = step.stage == LAST
+        self._under_way[job] = max(step.index / step.steps, self._under_way.get(job, 0.0)) if last else 0.0
         if self._bars is not None:
-            self._bars.clear(fields["gang"])
-        return f"{fields['gang']} lost: {fields['message']}"
-
-    def _step(self, fields: dict[str, Any]) -> str | None:
-        job, gang, stage = fields["job"], fields["gang"], LABELS[fields["stage"]]
-        within = fields["index"] / fields["steps"]
-        self._under_way[job] = max(within, self._under_way.get(job, 0.0)) if stage == LABELS[LAST] else 0.0
-        if self._bars is not None:
-            self._bars.step(gang, job, stage, fields)
+            self._bars.step(gang, job, step)
             self._bars.whole(self._ended, self._left())
             return None
-        place = f"{stage} {fields['index']}/{fields['steps']}, {fields['seconds']:.2f} s a step"
+        place = f"{label(step.stage)} {step.index}/{step.steps}, {step.seconds:.2f} s a step"
         return self._now_and_then(job, gang, place)
 
-    def _progress(self, fields: dict[str, Any]) -> str | None:
+    def _progress(self, news: InJob, percent: int) -> str | None:
         """Of a stage without steps that takes long: a decode by rows."""
-        job, gang = fields["job"], fields["gang"]
-        stage = self._stages.get(job, "decode")
-        percent = round(100 * fields["done"] / fields["total"])
+        stage = label(self._stages.get(news.job, "decode"))
         if self._bars is not None:
-            self._bars.progress(gang, job, LABELS.get(stage, stage), percent)
+            self._bars.progress(news.gang, news.job, stage, percent)
             return None
-        return self._now_and_then(job, gang, f"{LABELS.get(stage, stage)} {percent} %")
+        return self._now_and_then(news.job, news.gang, f"{stage} {percent} %")
 
     def _now_and_then(self, job: str, gang: str, place: str) -> str | None:
         """A line of a poster, every few seconds."""
@@ -141,14 +211,12 @@ class BatchProgress:
         self._printed[job] = now
         return f"{job} on {gang}: {place}; {self._ended} of {self._to_do} posters{self._left()}"
 
-    def _queued(self, fields: dict[str, Any]) -> str | None:
-        return f"{fields['job']} goes back to the queue: {fields['after']}" if fields["after"] else None
-
-    def _over(self, fields: dict[str, Any], text: str) -> str:
+    def _over(self, event: Ended, text: str) -> str:
         self._ended += 1
-        self._under_way.pop(fields["job"], None)
+        self._under_way.pop(event.job, None)
         if self._bars is not None:
-            self._bars.clear(fields["gang"]) if "gang" in fields else None
+            if event.gang is not None:
+                self._bars.clear(event.gang)
             self._bars.whole(self._ended, self._left())
             return text
         return f"{text}; {self.counts()}{self._left()}"

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import Any, assert_never
 
-from imax_dist.events import CASCADE
+from imax_dist.events import (
+    CASCADE,
+    CheckpointWritten,
+    MemoryPeak,
+    Note,
+    Progress,
+    RenderEvent,
+    StageDone,
+    StageStarted,
+    StepDone,
+)
 
 LABELS = {
     "load": "load model",
@@ -35,16 +45,25 @@ class ProgressBars:
         self._started = self._began = self._said = time.perf_counter()
         self._stage = "load"
 
-    def __call__(self, name: str, fields: dict[str, Any]) -> None:
-        handlers = {
-            "stage.started": self._start,
-            "step": self._step,
-            "progress": self._progress,
-            "stage.done": self._done,
-            "note": self._note,
-            "checkpoint": self._checkpoint,
-        }
-        handlers[name](fields)
+    def __call__(self, event: RenderEvent) -> None:
+        match event:
+            case StageStarted(stage, steps):
+                self._start(stage, steps)
+            case StepDone():
+                self._step(event)
+            case Progress(done, total):
+                self._progress(done, total)
+            case StageDone(stage, seconds):
+                self._done(stage, seconds)
+            case Note(text):
+                self._print(text)
+            case CheckpointWritten(path):
+                if self.verbose:
+                    self._print(f"checkpoint {path}")
+            case MemoryPeak():
+                pass
+            case _:
+                assert_never(event)
 
     @property
     def total_seconds(self) -> float:
@@ -56,58 +75,46 @@ class ProgressBars:
             self._bar.close()
             self._bar = None
 
-    def _start(self, fields: dict[str, Any]) -> None:
-        self._stage, self._began = fields["stage"], time.perf_counter()
+    def _start(self, stage: str, steps: int) -> None:
+        self._stage, self._began = stage, time.perf_counter()
         self._said = self._began
-        if self.quiet or not fields["steps"] or not sys.stderr.isatty():
+        if self.quiet or not steps or not sys.stderr.isatty():
             return
         from tqdm import tqdm
 
-        self._bar = tqdm(
-            total=fields["steps"], desc=f"{LABELS[fields['stage']]:>17}", unit="step", file=sys.stderr
-        )
+        self._bar = tqdm(total=steps, desc=f"{label(stage):>17}", unit="step", file=sys.stderr)
 
-    def _step(self, fields: dict[str, Any]) -> None:
-        self.step_seconds.setdefault(fields["stage"], []).append(fields["seconds"])
+    def _step(self, step: StepDone) -> None:
+        self.step_seconds.setdefault(step.stage, []).append(step.seconds)
         if self._bar is not None:
-            if self._bar.n == 0 and fields["index"] > 1:
-                self._bar.initial = self._bar.n = fields["index"] - 1
+            if self._bar.n == 0 and step.index > 1:
+                self._bar.initial = self._bar.n = step.index - 1
             self._bar.update(1)
         if self.verbose:
-            counted = f"step {fields['index']:>3}/{fields['steps']}"
-            self._print(f"{counted}  sigma {fields['sigma']:.4f}  {fields['seconds']:.2f} s")
+            counted = f"step {step.index:>3}/{step.steps}"
+            self._print(f"{counted}  sigma {step.sigma:.4f}  {step.seconds:.2f} s")
 
-    def _progress(self, fields: dict[str, Any]) -> None:
+    def _progress(self, done: int, total: int) -> None:
         """A bar of its own for a stage without steps, or now and then a line."""
         now = time.perf_counter()
         if self._bar is None and not self.quiet and sys.stderr.isatty():
             from tqdm import tqdm
 
-            label = LABELS[self._stage]
-            self._bar = tqdm(total=fields["total"], desc=f"{label:>17}", bar_format=PERCENT, file=sys.stderr)
+            text = f"{label(self._stage):>17}"
+            self._bar = tqdm(total=total, desc=text, bar_format=PERCENT, file=sys.stderr)
         if self._bar is not None:
-            self._bar.total = fields["total"]
-            self._bar.update(fields["done"] - self._bar.n)
-        elif now - self._said > SILENCE_S and fields["done"] < fields["total"]:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+        elif now - self._said > SILENCE_S and done < total:
             self._said = now
-            self._print(
-                f"{LABELS[self._stage]:>17}  {fields['done'] / fields['total']:.0%} after "
-                f"{now - self._began:.0f} s"
-            )
+            self._print(f"{label(self._stage):>17}  {done / total:.0%} after {now - self._began:.0f} s")
 
-    def _done(self, fields: dict[str, Any]) -> None:
-        self.seconds[fields["stage"]] = self.seconds.get(fields["stage"], 0.0) + fields["seconds"]
+    def _done(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         had_bar = self._bar is not None
         self.close()
         if not had_bar:
-            self._print(f"{LABELS[fields['stage']]:>17}  {fields['seconds']:6.2f} s")
-
-    def _note(self, fields: dict[str, Any]) -> None:
-        self._print(fields["text"])
-
-    def _checkpoint(self, fields: dict[str, Any]) -> None:
-        if self.verbose:
-            self._print(f"checkpoint {fields['path']}")
+            self._print(f"{label(stage):>17}  {seconds:6.2f} s")
 
     def _print(self, text: str) -> None:
         if self.quiet:
@@ -116,3 +123,8 @@ class ProgressBars:
             self._bar.write(text, file=sys.stderr)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+def label(stage: str) -> str:
+    """A stage in words for people."""
+    return LABELS.get(stage, stage)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import assert_never
 
 from imax_dist.config import to_mapping
 from imax_dist.errors import ImaxError
-from imax_dist.events import append_to
+from imax_dist.events import (
+    CheckpointWritten,
+    InJob,
+    JobStarted,
+    MemoryPeak,
+    Note,
+    Progress,
+    StageDone,
+    StageStarted,
+    StepDone,
+)
+from imax_dist.events.batch import JobEvent
+from imax_dist.events.log import append_to
 from imax_dist.jobs import policy
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.slot import Slot, Watch, Working
-from imax_dist.jobs.state import Queued, Running, State, done_state, interrupted, name_of, to_record
+from imax_dist.jobs.state import Queued, Running, State, done_state, event_of, interrupted
 from imax_dist.jobs.task import Gang, Lost, Outcome, Task, Work
 from imax_dist.output.image.poster import require_printable
 from imax_dist.pipeline.checkpoint import CheckpointFolder
@@ -62,8 +75,8 @@ class Attempts:
     def follow(self, slot: Slot, working: Working) -> Lost | None:
         """Take in a gang's news; the loss if it has to be given up."""
         report = working.gang.poll()
-        for name, fields in report.events:
-            self._hear(slot, working, name, fields)
+        for news in report.events:
+            self._take_in(slot, working, news)
         for job_id, outcome in report.ended.items():
             self._conclude(slot.name, working, job_id, outcome)
         lost = report.lost or self._overdue(slot, working)
@@ -97,7 +110,7 @@ class Attempts:
             self._settle(job_id, policy.after(outcome, state, self.settings, self._what(work)), slot)
             return None
         self.board.move(job_id, Running(gang=slot, since=self._around.now(), before=state))
-        self._say(job_id, "job.started", gang=slot, attempt=attempt, work=work)
+        self._report(JobStarted(job_id, slot, attempt, work))
         return Task(
             job_id=job_id,
             fingerprint=job.fingerprint,
@@ -108,23 +121,28 @@ class Attempts:
             checkpoint_every=self.settings.checkpoint_every,
         )
 
-    def _hear(self, slot: Slot, working: Working, name: str, fields: dict[str, Any]) -> None:
-        job_id = fields["job"]
-        self._around.say(name, gang=slot.name, **fields)
+    def _take_in(self, slot: Slot, working: Working, news: InJob) -> None:
+        job_id = news.job
+        self._around.listen(replace(news, gang=slot.name))
         watch = working.watches.get(job_id)
         if watch is None:
             return
         watch.heard = self._around.now()
-        if name == "stage.started":
-            watch.stage = fields["stage"]
-        elif name == "stage.done":
-            watch.stage = "between"
-            if fields["stage"] not in policy.STEPPING:
-                slot.remember(self._key(job_id, fields["stage"]), fields["seconds"])
-        elif name == "step":
-            if not fields.get("skipped"):  # it would tell that steps take no time
-                slot.remember(self._key(job_id, watch.stage), fields["seconds"])
-            self.board.step(job_id, fields["stage"], fields["index"], fields["steps"])
+        match news.event:
+            case StageStarted(stage):
+                watch.stage = stage
+            case StageDone(stage, seconds):
+                watch.stage = "between"
+                if stage not in policy.STEPPING:
+                    slot.remember(self._key(job_id, stage), seconds)
+            case StepDone() as step:
+                if not step.skipped:  # its seconds are not a step's
+                    slot.remember(self._key(job_id, watch.stage), step.seconds)
+                self.board.step(job_id, step.stage, step.index, step.steps)
+            case Progress() | CheckpointWritten() | Note() | MemoryPeak():
+                pass  # signs of life
+            case _:
+                assert_never(news.event)
 
     def _overdue(self, slot: Slot, working: Working) -> Lost | None:
         for job_id, watch in working.watches.items():
@@ -162,16 +180,13 @@ class Attempts:
 
     def _settle(self, job_id: str, state: State, gang: str) -> None:
         self.board.move(job_id, state)
-        if isinstance(state, Queued):
-            self._say(job_id, "job.queued", gang=gang, after=state.after, attempts=state.attempts)
-        else:
-            self._say(job_id, f"job.{name_of(state)}", gang=gang, **to_record(state))
+        self._report(event_of(job_id, state, gang))
 
-    def _say(self, job_id: str, name: str, **fields: Any) -> None:
+    def _report(self, event: JobEvent) -> None:
         """Into the job's own events as well, if its folder can be written."""
-        self._around.say(name, job=job_id, **fields)
+        self._around.listen(event)
         try:
-            append_to(JobFolder.of(self._out, job_id).events)(name, fields)
+            append_to(JobFolder.of(self._out, event.job).events)(event)
         except (OSError, ImaxError):
             return  # a log only; the store and the batch's own events have it
 

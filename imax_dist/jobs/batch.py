@@ -11,7 +11,23 @@ from typing import Any
 
 from imax_dist.config import from_mapping as settings_from
 from imax_dist.config import load_config
-from imax_dist.events import Listener, append_to, both, ignore
+from imax_dist.events import (
+    BatchDone,
+    BatchPlanned,
+    BatchStarted,
+    CheckpointWritten,
+    ClusterStarting,
+    InJob,
+    PoolEvent,
+    PoolListener,
+    Progress,
+    StageDone,
+    StageStarted,
+    StepDone,
+    both,
+    ignore,
+)
+from imax_dist.events.log import append_to
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.cluster import ray_cluster
 from imax_dist.jobs.gang import RayGangs, pool_parallel
@@ -27,7 +43,7 @@ from imax_dist.jobs.store import Row, Store, store_path, who
 from imax_dist.output.atomic import require_writable
 from imax_dist.pipeline.run import never
 
-NOT_LOGGED = ("step", "progress", "stage.started", "stage.done", "checkpoint")
+NOT_LOGGED = (StepDone, Progress, StageStarted, StageDone, CheckpointWritten)
 """In the job's own events; the batch's would be mostly these."""
 
 
@@ -51,7 +67,7 @@ def load_pool_settings(name: str, changes: dict[str, Any]) -> PoolSettings:
     return settings_from(PoolSettings, {"open": left, **given}, where=where)
 
 
-def no_listener(board: Board) -> Listener:
+def no_listener(board: Board) -> PoolListener:
     """Nobody watches."""
     del board
     return ignore
@@ -65,7 +81,7 @@ def no_signal() -> Callable[[], bool]:
 def run_batch(
     batch: Batch,
     *,
-    watch: Callable[[Board], Listener] = no_listener,
+    watch: Callable[[Board], PoolListener] = no_listener,
     arm: Callable[[], Callable[[], bool]] = no_signal,
 ) -> list[Row]:
     """Render what is missing; the rows of this run's jobs at its end.
@@ -94,14 +110,14 @@ def run_batch(
             store.close()
 
 
-def _run(batch: Batch, board: Board, listen: Listener, arm: Callable[[], Callable[[], bool]]) -> None:
+def _run(batch: Batch, board: Board, listen: PoolListener, arm: Callable[[], Callable[[], bool]]) -> None:
     listen = both(listen, _log(batch.out / "events.jsonl"))
-    listen("batch.started", {"posters": len(board.jobs), "waiting": len(board.waiting())})
+    listen(BatchStarted(len(board.jobs), len(board.waiting())))
     if not board.over:
         settings = batch.settings
         if batch.ray == "local":
             settings = _settled(settings, board, [this_host()], listen)
-        listen("cluster.starting", {"ray": batch.ray})
+        listen(ClusterStarting(batch.ray))
         with ray_cluster(batch.ray, settings):
             settings = _settled(settings, board, ray_hosts(), listen)
             listen = both(listen, PoolMetrics(board))
@@ -115,24 +131,26 @@ def _run(batch: Batch, board: Board, listen: Listener, arm: Callable[[], Callabl
                 around=around,
             )
             pool.run()
-    listen("batch.done", {})
+    listen(BatchDone())
 
 
-def _settled(settings: PoolSettings, board: Board, hosts: Sequence[Host], listen: Listener) -> PoolSettings:
+def _settled(
+    settings: PoolSettings, board: Board, hosts: Sequence[Host], listen: PoolListener
+) -> PoolSettings:
     """Gangs and ranks for what is waiting, where nobody named them."""
     requests = [board.jobs[job_id].request for job_id, _ in board.waiting()]
     chosen, sentence = settle(settings, requests, hosts)
     if sentence:
-        listen("batch.planned", {"text": sentence, "gangs": chosen.gangs, "ranks": chosen.ranks})
+        listen(BatchPlanned(sentence, chosen.gangs, chosen.ranks))
     return chosen
 
 
-def _log(path: Path) -> Listener:
+def _log(path: Path) -> PoolListener:
     write = append_to(path)
 
-    def listen(name: str, fields: dict[str, Any]) -> None:
-        if name not in NOT_LOGGED:
+    def listen(event: PoolEvent) -> None:
+        if not (isinstance(event, InJob) and isinstance(event.event, NOT_LOGGED)):
             with suppress(OSError):  # a log only: the store tells of a full disk
-                write(name, fields)
+                write(event)
 
     return listen

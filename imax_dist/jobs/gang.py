@@ -16,6 +16,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from imax_dist.errors import ClusterUnavailable
+from imax_dist.events import InJob
 from imax_dist.jobs.cluster import draining_nodes, has_gpus
 from imax_dist.jobs.outcomes import first_line, loss_of, most_telling, outcome_of
 from imax_dist.jobs.rank import Rank
@@ -154,17 +155,17 @@ class RayGang:
 
     def facts(self) -> dict[str, Any]:
         return {
-            "pids": [fact["pid"] for fact in self._facts],
-            "nodes": [fact["node"] for fact in self._facts],
-            "hosts": sorted({fact["host"] for fact in self._facts}),
+            "pids": tuple(fact["pid"] for fact in self._facts),
+            "nodes": tuple(fact["node"] for fact in self._facts),
+            "hosts": tuple(sorted({fact["host"] for fact in self._facts})),
         }
 
     def _ask(self, rank: int) -> Any:
         return self._actors[rank].events.remote(self._seen[rank], POLL_S)
 
-    def _news(self) -> tuple[list[tuple[str, dict[str, Any]]], Lost | None]:
+    def _news(self) -> tuple[list[InJob], Lost | None]:
         """Answers to the long polls, and a loss if a rank is dead or does not answer."""
-        events: list[tuple[str, dict[str, Any]]] = []
+        events: list[InJob] = []
         for reference in _ready(self._polls):
             rank, _asked = self._polls.pop(reference)
             try:
@@ -180,9 +181,9 @@ class RayGang:
                 return events, Lost("hung", f"rank {rank} has not answered for {limit:g} s")
         return events, None
 
-    def _last_words(self) -> list[tuple[str, dict[str, Any]]]:
+    def _last_words(self) -> list[InJob]:
         """Events of a task that has ended, which its last poll may not have brought."""
-        events: list[tuple[str, dict[str, Any]]] = []
+        events: list[InJob] = []
         for rank, actor in enumerate(self._actors):
             try:
                 news = ray.get(actor.events.remote(self._seen[rank], 0.0), timeout=POLL_S)

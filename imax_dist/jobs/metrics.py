@@ -6,22 +6,43 @@ Tags are few and short-lived things never tags: gang, stage, state, reason.
 from __future__ import annotations
 
 from collections import Counter as Tally
-from typing import Any
+from typing import assert_never
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from imax_dist.events import (
+    BatchDone,
+    BatchPlanned,
+    BatchStarted,
+    BatchStopping,
+    CheckpointWritten,
+    ClusterStarting,
+    GangBuilding,
+    GangDraining,
+    GangFailed,
+    GangLost,
+    GangReady,
+    GangReleased,
+    InJob,
+    JobCancelled,
+    JobDone,
+    JobFailed,
+    JobProofed,
+    JobQueued,
+    JobStarted,
+    MemoryPeak,
+    Note,
+    PoolEvent,
+    Progress,
+    StageDone,
+    StageStarted,
+    StepDone,
+)
+from imax_dist.events.log import NAMES
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.state import STATES, name_of
 
 SECONDS = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0]
-OVER = ("job.done", "job.failed", "job.cancelled", "job.proofed")
-GANG_STATES = {
-    "gang.building": "building",
-    "gang.ready": "joined",
-    "gang.failed": "gone",
-    "gang.lost": "gone",
-    "gang.released": "gone",
-}
 
 
 class PoolMetrics:
@@ -46,34 +67,61 @@ class PoolMetrics:
         self._depth = Gauge("imax_queue_depth", "Posters by state.", ("state",))
         self._states: dict[str, str] = {}
 
-    def __call__(self, name: str, fields: dict[str, Any]) -> None:
-        if name == "step":
-            tags = {"gang": fields["gang"], "stage": fields["stage"]}
-            self._steps.inc(1.0, tags)
-            self._step_seconds.observe(fields["seconds"], tags)
-        elif name == "checkpoint":
-            self._checkpoint_seconds.observe(fields["seconds"])
-        elif name == "memory":
-            tags = {"gang": fields["gang"], "rank": str(fields["rank"])}
-            self._peak.set(float(fields["peak_bytes"]), tags)
-        elif name.startswith("job."):
-            self._count(name, fields)
-        elif name in GANG_STATES:
-            self._gang(name, fields)
+    def __call__(self, event: PoolEvent) -> None:
+        match event:
+            case InJob():
+                self._render(event)
+            case JobStarted() | JobQueued():
+                self._queue()
+            case JobDone() | JobFailed() | JobCancelled() | JobProofed():
+                self._over(event)
+            case GangBuilding(gang):
+                self._gang(gang, "building")
+            case GangReady(gang):
+                self._gang(gang, "joined")
+            case GangFailed(gang) | GangLost(gang) | GangReleased(gang):
+                self._gang(gang, "gone")
+                self._restart(event)
+            case GangDraining() | BatchStarted() | BatchPlanned() | BatchStopping() | BatchDone():
+                pass
+            case ClusterStarting():
+                pass
+            case _:
+                assert_never(event)
 
-    def _gang(self, name: str, fields: dict[str, Any]) -> None:
-        self._states[fields["gang"]] = GANG_STATES[name]
+    def _render(self, news: InJob) -> None:
+        match news.event:
+            case StepDone(stage) as step:
+                tags = {"gang": news.gang, "stage": stage}
+                self._steps.inc(1.0, tags)
+                self._step_seconds.observe(step.seconds, tags)
+            case CheckpointWritten() as written:
+                self._checkpoint_seconds.observe(written.seconds)
+            case MemoryPeak(rank, peak_bytes):
+                self._peak.set(float(peak_bytes), {"gang": news.gang, "rank": str(rank)})
+            case StageStarted() | StageDone() | Progress() | Note():
+                pass
+            case _:
+                assert_never(news.event)
+
+    def _gang(self, gang: str, state: str) -> None:
+        self._states[gang] = state
         tally = Tally(self._states.values())
-        for state in ("building", "joined"):
-            self._gangs.set(float(tally[state]), {"state": state})
-        if name in ("gang.lost", "gang.released"):
-            self._restarts.inc(1.0, {"reason": fields.get("reason", "released")})
+        for each in ("building", "joined"):
+            self._gangs.set(float(tally[each]), {"state": each})
 
-    def _count(self, name: str, fields: dict[str, Any]) -> None:
-        if name in OVER:
-            self._jobs.inc(1.0, {"state": name.removeprefix("job.")})
-        if name == "job.done":
-            self._job_seconds.observe(fields["seconds"])
+    def _restart(self, event: GangFailed | GangLost | GangReleased) -> None:
+        if not isinstance(event, GangFailed):
+            reason = event.reason if isinstance(event, GangLost) else "released"
+            self._restarts.inc(1.0, {"reason": reason})
+
+    def _over(self, event: JobDone | JobFailed | JobCancelled | JobProofed) -> None:
+        self._jobs.inc(1.0, {"state": NAMES[type(event)].removeprefix("job.")})
+        if isinstance(event, JobDone):
+            self._job_seconds.observe(event.seconds)
+        self._queue()
+
+    def _queue(self) -> None:
         tally = Tally(name_of(state) for state in self._board.states.values())
         for state in STATES:
             self._depth.set(float(tally[state]), {"state": state})

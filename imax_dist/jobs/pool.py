@@ -11,6 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from imax_dist.errors import ImaxError, Preempted
+from imax_dist.events import (
+    BatchStopping,
+    GangBuilding,
+    GangDraining,
+    GangFailed,
+    GangLost,
+    GangReady,
+    GangReleased,
+    JobCancelled,
+    JobFailed,
+)
 from imax_dist.jobs import policy
 from imax_dist.jobs.attempt import Attempts
 from imax_dist.jobs.board import Board
@@ -74,7 +85,7 @@ class Pool:
         ranks = self._size_needed(slot)
         if self._stop_at is not None or ranks is None or self._around.now() < state.not_before:
             return state
-        self._around.say("gang.building", gang=slot.name, ranks=ranks)
+        self._around.listen(GangBuilding(slot.name, ranks))
         future = self._around.background(lambda: self._build(slot.name, ranks))
         return Building(future, ranks, self._around.now(), state.failures)
 
@@ -85,13 +96,12 @@ class Pool:
         if error is None:
             gang = state.gang.result()
             seconds = round(self._around.now() - state.since, 3)
-            facts = gang.facts()
-            self._around.say("gang.ready", gang=slot.name, ranks=gang.ranks, seconds=seconds, **facts)
+            self._around.listen(GangReady(slot.name, gang.ranks, seconds, **gang.facts()))
             return Idle(gang)
         if not isinstance(error, ImaxError):
             raise error
         failures = state.failures + 1
-        self._around.say("gang.failed", gang=slot.name, message=str(error))
+        self._around.listen(GangFailed(slot.name, str(error)))
         hopeless = failures >= self.settings.retry.gang_builds or not error.retryable
         if hopeless and not self._gangs():
             self._give_up(state.ranks, error)
@@ -112,7 +122,7 @@ class Pool:
         if not waiting or gang.ranks in waiting:
             return state
         gang.destroy()
-        self._around.say("gang.released", gang=slot.name)
+        self._around.listen(GangReleased(slot.name))
         return Absent()
 
     def _working(self, slot: Slot, state: Working) -> SlotState:
@@ -128,7 +138,7 @@ class Pool:
     def _drain(self, slot: Slot, state: Working) -> SlotState:
         if state.leaving or self._drained(state.gang) is None:
             return state
-        self._around.say("gang.draining", gang=slot.name)
+        self._around.listen(GangDraining(slot.name))
         for job_id in state.watches:
             state.gang.stop(job_id)
         return replace(state, leaving=True)
@@ -138,7 +148,7 @@ class Pool:
 
     def _lose(self, slot: Slot, gang: Gang, lost: Lost) -> SlotState:
         gang.destroy()
-        self._around.say("gang.lost", gang=slot.name, reason=lost.kind, message=lost.message)
+        self._around.listen(GangLost(slot.name, lost.kind, lost.message))
         return Absent()
 
     def _obey(self) -> None:
@@ -146,7 +156,7 @@ class Pool:
         now = self._around.now()
         if self._stop_at is None and self._around.stop():
             self._stop_at = now
-            self._around.say("batch.stopping")
+            self._around.listen(BatchStopping())
             for job_id in self.board.running():
                 self._stop(job_id)
         self._just_looked = now - self._looked_at >= WISHES_EVERY_S
@@ -159,7 +169,7 @@ class Pool:
         state = self.board.states[job_id]
         if isinstance(state, Queued):
             self.board.move(job_id, Cancelled(state.attempts))
-            self._around.say("job.cancelled", job=job_id)
+            self._around.listen(JobCancelled(job_id, attempts=state.attempts))
         elif isinstance(state, Running) and job_id not in self._attempts.cancelling:
             self._attempts.cancelling.add(job_id)
             self._stop(job_id)
@@ -195,7 +205,7 @@ class Pool:
             if state.ranks == ranks:
                 message = f"{state.after}; {ranks} ranks cannot be had: {error}"
                 self.board.move(job_id, Failed("out_of_memory", message, state.attempts))
-                self._around.say("job.failed", job=job_id, message=message)
+                self._around.listen(JobFailed(job_id, message, kind="out_of_memory", attempts=state.attempts))
 
     def _leave(self) -> None:
         """End every gang; what they had goes back into the queue."""

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
 
-from imax_dist.events import Listener, ignore
+from imax_dist.events import PoolListener, ignore
 from imax_dist.jobs.task import Gang
 from imax_dist.pipeline.run import never
 
@@ -32,13 +31,9 @@ def in_background(function: Callable[[], Gang]) -> Future[Gang]:
 class PoolDeps:
     """Clock, signals, listeners, threads."""
 
-    listen: Listener = ignore
+    listen: PoolListener = ignore
     stop: Callable[[], bool] = never
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     background: Callable[[Callable[[], Gang]], Future[Gang]] = in_background
     tick_s: float = 0.01
-
-    def say(self, name: str, **fields: Any) -> None:
-        """Tell the listener."""
-        self.listen(name, fields)

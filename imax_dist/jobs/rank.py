@@ -21,7 +21,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from imax_dist.errors import ImaxError, Preempted
-from imax_dist.events import Listener, append_to, ignore, stage
+from imax_dist.events import InJob, Listener, MemoryPeak, Note, RenderEvent, ignore, stage
+from imax_dist.events.log import append_to
 from imax_dist.jobs.cluster import this_process
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.task import LossKind, Task
@@ -49,7 +50,7 @@ class Rank:
         self._store: Any = None
         self._renderer: Renderer | None = None
         self._stop_asked: set[str] = set()
-        self._events: list[tuple[str, dict[str, Any]]] = []
+        self._events: list[InJob] = []
         self._dropped = 0
         self._news = threading.Condition()
 
@@ -96,9 +97,9 @@ class Rank:
             return {"lost": {"kind": loss_kind(error), "message": f"{type(error).__name__}: {error}"}}
         finally:
             self._stop_asked.discard(task.job_id)
-            self._tell("memory", {"job": task.job_id, "rank": self.rank, "peak_bytes": peak_bytes()})
+            self._emit(task, MemoryPeak(self.rank, peak_bytes()))
 
-    def events(self, after: int, wait_s: float) -> list[tuple[str, dict[str, Any]]]:
+    def events(self, after: int, wait_s: float) -> list[InJob]:
         """Events from number ``after`` on; waits up to ``wait_s`` for the first.
 
         An answer is a heartbeat, the question an acknowledgement: what came before ``after`` is dropped.
@@ -139,7 +140,7 @@ class Rank:
             names = {folder.poster.name, recipe_path(folder.poster).name, *recipe.get("files", {})}
             done, foreign = folder.finish(task.fingerprint, facts, names=sorted(names))
         for name in foreign:
-            listen("note", {"text": f"{folder.path / name} is not of this poster and was kept; move it away"})
+            listen(Note(f"{folder.path / name} is not of this poster and was kept; move it away"))
         CheckpointFolder(folder.checkpoints).remove()
         return done
 
@@ -159,19 +160,19 @@ class Rank:
         return {}
 
     def _listener(self, task: Task) -> Listener:
-        log = append_to(JobFolder(Path(task.folder)).events)
+        log = append_to(JobFolder(Path(task.folder)).events, attempt=task.attempt)
 
-        def listen(name: str, fields: dict[str, Any]) -> None:
-            with suppress(OSError):  # a log only: a full disk is told by what has to be written
-                log(name, {"attempt": task.attempt, **fields})
-            self._tell(name, {"job": task.job_id, **fields})
+        def listen(event: RenderEvent) -> None:
+            with suppress(OSError):  # a log only: what has to be written reports a full disk
+                log(event)
+            self._emit(task, event)
 
         return listen
 
-    def _tell(self, name: str, fields: dict[str, Any]) -> None:
+    def _emit(self, task: Task, event: RenderEvent) -> None:
         """Wake the thread that answers the pool's poll."""
         with self._news:
-            self._events.append((name, fields))
+            self._events.append(InJob(task.job_id, event))
             self._news.notify_all()
 
 

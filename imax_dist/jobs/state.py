@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, assert_never
 
 from imax_dist.config import choice, from_mapping, to_mapping
+from imax_dist.events import JobCancelled, JobDone, JobFailed, JobProofed, JobQueued, JobStarted
+from imax_dist.events.batch import JobEvent
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,28 @@ def from_record(name: str, record: dict[str, Any]) -> State:
     cls: type[State] = choice("state", name, STATES)
     state: State = from_mapping(cls, record, where=f"state {name}")
     return state
+
+
+def event_of(job: str, state: State, gang: str) -> JobEvent:
+    """What is reported of a job that comes to ``state`` on ``gang``."""
+    match state:
+        case Queued():
+            return JobQueued(job, gang, state.after, state.attempts)
+        case Running():
+            return JobStarted(job, gang, state.before.attempts + 1)
+        case Proofed():
+            return JobProofed(job, gang, state.attempts)
+        case Done():
+            return JobDone(
+                job, gang, state.sha256, state.bytes, seconds=state.seconds, attempts=state.attempts
+            )
+        case Failed():
+            failed = JobFailed(job, state.message, gang, state.kind, attempts=state.attempts)
+            return replace(failed, retryable=state.retryable)
+        case Cancelled():
+            return JobCancelled(job, gang, state.attempts)
+        case _:
+            assert_never(state)
 
 
 def attempts_of(state: State) -> int:

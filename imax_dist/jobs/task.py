@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+from imax_dist.events import InJob
 from imax_dist.pipeline.request import Request
 
 Work = Literal["poster", "proof"]
@@ -58,12 +59,12 @@ Outcome = Finished | Stopped | Refused | Lost
 
 
 class Report(NamedTuple):
-    """News of a gang: events in order (name, fields with ``job``), and the tasks that ended, by job id.
+    """News of a gang: events in order, and the tasks that ended, by job id.
 
     ``lost`` ends all tasks that have not ended, and the gang.
     """
 
-    events: list[tuple[str, dict[str, Any]]]
+    events: list[InJob]
     ended: dict[str, Outcome]
     lost: Lost | None = None
 
@@ -95,7 +96,7 @@ class Gang(Protocol):
         ...
 
     def facts(self) -> dict[str, Any]:
-        """Process ids and hosts, for events and people."""
+        """``pids``, ``nodes`` and ``hosts`` of a GangReady event, tuples."""
         ...
 
 

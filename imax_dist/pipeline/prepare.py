@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from imax_dist.events import stage
+from imax_dist.events import Note, stage
 from imax_dist.method.flow import interpolate
 from imax_dist.models.base import Conditioning, FlowModel
 from imax_dist.pipeline.checkpoint import Checkpoint
@@ -83,11 +83,10 @@ def find_checkpoint(run: Run) -> Checkpoint | None:
         return None
     checkpoint, passed_over = run.checkpoints.find(run.plan.fingerprint)
     for sentence in passed_over:
-        run.listen("note", {"text": f"not resumed: {sentence}"})
+        run.listen(Note(f"not resumed: {sentence}"))
     if checkpoint is not None:
         name = "native" if checkpoint.phase == "native" else run.pass_name(checkpoint.number)
-        text = f"resumed after step {checkpoint.step} of the {name} pass"
-        run.listen("note", {"text": text})
+        run.listen(Note(f"resumed after step {checkpoint.step} of the {name} pass"))
     return checkpoint
 
 

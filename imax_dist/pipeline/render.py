@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 from torch import Tensor
 
-from imax_dist.events import Listener, ignore, stage
+from imax_dist.events import Listener, Note, ignore, stage
 from imax_dist.models.base import FlowModel
 from imax_dist.parallel.broadcast import from_first_rank, on_every_rank
 from imax_dist.parallel.topology import Topology, detect, process_group
@@ -69,7 +69,7 @@ def render(
             )
         ranks = join_for(model, settings, topology)
         for note in ranks.notes:
-            listen("note", {"text": note})
+            listen(Note(note))
         return render_with(
             model,
             ranks,
@@ -97,7 +97,7 @@ def render_with(
     if plan.extrapolates:
         check_guidance_passes(ranks.settings.cfg, model.spec, plan.guidance_scale)
     for sentence in left_out(model.spec) if plan.extrapolates and ranks.topology.is_first else []:
-        listen("note", {"text": sentence})
+        listen(Note(sentence))
     coder = dataclasses.replace(PictureCoder.of(plan, model, ranks), listen=listen)
     latents = render_latents(Run(plan, ranks, checkpoints, listen, stop, show_native, guide), coder)
     with stage(listen, "decode"):

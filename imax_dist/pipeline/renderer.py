@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from imax_dist.events import Listener, ignore, stage
+from imax_dist.events import Listener, Note, ignore, stage
 from imax_dist.models.base import FlowModel
 from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.parallel.topology import Topology, pick_device, process_group
@@ -76,7 +76,7 @@ class Renderer:
         if kind not in self._ranks:
             self._ranks[kind] = join_for(model, self.parallel, self.topology)
             for note in self._ranks[kind].notes:
-                listen("note", {"text": note})
+                listen(Note(note))
         return render_with(
             model,
             self._ranks[kind],

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imax_dist.errors import ImaxError, Preempted
-from imax_dist.events import CASCADE, Listener, ignore
+from imax_dist.events import CASCADE, CheckpointWritten, Listener, ignore
 from imax_dist.parallel.broadcast import highest
 from imax_dist.pipeline.checkpoint import Checkpoint, CheckpointFolder
 from imax_dist.pipeline.plan import RenderPlan
@@ -59,7 +59,7 @@ class Run:
         started = time.perf_counter()
         path = self.checkpoints.save(checkpoint)
         seconds = time.perf_counter() - started
-        self.listen("checkpoint", {"path": str(path), "phase": phase, "step": step, "seconds": seconds})
+        self.listen(CheckpointWritten(str(path), phase, step, seconds))
 
     def end_alone(
         self, phase: Literal["native", "extrapolated"], step: int, steps: int, tensors: dict[str, Tensor]

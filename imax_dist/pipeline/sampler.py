@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-from imax_dist.events import Listener
+from imax_dist.events import Listener, StepDone
 from imax_dist.method.flow import euler_step
 from imax_dist.method.guidance import Step
 from imax_dist.shapes import Latents
@@ -41,7 +41,6 @@ def denoise(
         x = x if before_step is None else before_step(x, step)
         x = euler_step(x, velocity(x, step).to(x.dtype), step.sigma, sigmas[index + 1])
         seconds = time.perf_counter() - started
-        done = {"index": index + 1, "steps": steps, "sigma": step.sigma, "seconds": seconds}
-        listen("step", {"stage": stage, **done, **({"skipped": True} if index in skipped else {})})
+        listen(StepDone(stage, index + 1, steps, step.sigma, seconds=seconds, skipped=index in skipped))
         after_step(index + 1, x)
     return x

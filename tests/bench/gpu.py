@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from imax_dist.errors import ImaxError
+from imax_dist.events import RenderEvent, StageDone, StepDone
 from imax_dist.models.compiled import compile_blocks
 from imax_dist.parallel.attention import attend
 from imax_dist.parallel.choose_kernel import KernelChoice, Workload, choose_kernel
@@ -284,13 +285,13 @@ def whole_job(bench: Bench) -> Iterator[str]:
     stages: dict[str, float] = {}
     ends: list[float] = []
 
-    def listen(name: str, fields: dict[str, Any]) -> None:
-        if name == "step":
+    def listen(event: RenderEvent) -> None:
+        if isinstance(event, StepDone):
             wait()
             ends.append(time.perf_counter())
             print(f"{len(ends)}: {ends[-1] - started:.2f} s", file=sys.stderr, flush=True)
-        if name == "stage.done":
-            stages[fields["stage"]] = fields["seconds"]
+        if isinstance(event, StageDone):
+            stages[event.stage] = event.seconds
 
     ranks = join_for(bench.model, ParallelSettings(), bench.topology)
     request = Request("a poster", size=size, steps=count, native_steps=count)

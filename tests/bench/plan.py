@@ -42,6 +42,7 @@ def worker(model_name: str, size: str, preset: str) -> None:
     import torch
 
     from imax_dist.calibrate.measure import measure_kernels
+    from imax_dist.events import RenderEvent, StepDone
     from imax_dist.models.load import load_model
     from imax_dist.models.quiet import quiet_libraries
     from imax_dist.parallel.topology import detect, process_group
@@ -53,8 +54,8 @@ def worker(model_name: str, size: str, preset: str) -> None:
     quiet_libraries()
     marks: list[float] = []
 
-    def listen(name: str, fields: dict[str, Any]) -> None:
-        if name == "step" and fields["stage"] == "extrapolated":
+    def listen(event: RenderEvent) -> None:
+        if isinstance(event, StepDone) and event.stage == "extrapolated":
             marks.append(time.process_time())
 
     topology = detect(device="cpu")

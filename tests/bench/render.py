@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
 SIZES = {"1x": "128x128", "2x": "256x256", "4x": "512x512"}
@@ -25,6 +24,7 @@ def worker(size: str) -> None:
     import torch
 
     from imax_dist.errors import Preempted
+    from imax_dist.events import RenderEvent, StepDone
     from imax_dist.models.load import load_model
     from imax_dist.models.quiet import quiet_libraries
     from imax_dist.parallel.topology import detect, process_group
@@ -37,9 +37,10 @@ def worker(size: str) -> None:
     quiet_libraries()
     steps: list[float] = []
 
-    def listen(name: str, fields: dict[str, Any]) -> None:
-        if name == "step" and fields["stage"] == ("native" if size == SIZES["1x"] else "extrapolated"):
-            steps.append(fields["seconds"])
+    def listen(event: RenderEvent) -> None:
+        timed = "native" if size == SIZES["1x"] else "extrapolated"
+        if isinstance(event, StepDone) and event.stage == timed:
+            steps.append(event.seconds)
 
     topology = detect(device="cpu")
     with process_group(topology):

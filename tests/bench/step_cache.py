@@ -12,11 +12,11 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from imax_dist.events import RenderEvent, StageDone, StageStarted
 from imax_dist.method.step_cache import STEP_CACHES
 from imax_dist.models.base import FlowModel
 from imax_dist.models.load import load_model
@@ -37,16 +37,16 @@ PROMPTS = (
 
 def rendered(model: FlowModel, request: Request) -> tuple[Tensor, float]:
     """Pixels, and CPU seconds of the target-size pass."""
-    clock = {"stage.started": 0.0, "stage.done": 0.0}
+    clock: dict[type, float] = {StageStarted: 0.0, StageDone: 0.0}
 
-    def listen(name: str, fields: dict[str, Any]) -> None:
-        if name in clock and fields["stage"] == "extrapolated":
-            clock[name] = time.process_time()
+    def listen(event: RenderEvent) -> None:
+        if isinstance(event, StageStarted | StageDone) and event.stage == "extrapolated":
+            clock[type(event)] = time.process_time()
 
     topology = Topology(0, 1, 0, "bench", torch.device("cpu"))
     rendering = render_with(model, join_for(model, ParallelSettings(), topology), request, listen=listen)
     assert rendering.pixels is not None
-    return rendering.pixels, clock["stage.done"] - clock["stage.started"]
+    return rendering.pixels, clock[StageDone] - clock[StageStarted]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

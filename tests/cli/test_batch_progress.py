@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from imax_dist.cli import batch_progress
 from imax_dist.cli.batch_progress import BatchProgress
+from imax_dist.events import (
+    BatchDone,
+    BatchStarted,
+    ClusterStarting,
+    GangBuilding,
+    GangReady,
+    InJob,
+    JobDone,
+    JobFailed,
+    JobStarted,
+    Progress,
+    StageStarted,
+    StepDone,
+)
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.job import make_job
 from imax_dist.jobs.state import Done, Queued, Running
@@ -43,30 +56,30 @@ def board(tmp_path: Path) -> Board:
     return Board(store)
 
 
-def step(job: str, index: int, stage: str = "extrapolated") -> dict[str, Any]:
-    return {"job": job, "gang": "gang-0", "stage": stage, "index": index, "steps": 10, "seconds": 0.5}
+def step(job: str, index: int, stage: str = "extrapolated") -> InJob:
+    return InJob(job, StepDone(stage, index, 10, 0.5, seconds=0.5), "gang-0")
 
 
 def run(board: Board, clock: Clock) -> None:
     """Four posters; one begins, is done, and the next is half way."""
     with BatchProgress() as progress:
         hear = progress.watch(board)
-        hear("batch.started", {"posters": 4, "waiting": 4})
-        hear("cluster.starting", {"ray": "local"})
-        hear("gang.building", {"gang": "gang-0", "ranks": 1})
-        hear("gang.ready", {"gang": "gang-0", "ranks": 2, "seconds": 3.0})
+        hear(BatchStarted(4, 4))
+        hear(ClusterStarting("local"))
+        hear(GangBuilding("gang-0", 1))
+        hear(GangReady("gang-0", 2, 3.0))
         board.move("sun", Running("gang-0", 0.0, Queued()))
-        hear("job.started", {"job": "sun", "gang": "gang-0"})
+        hear(JobStarted("sun", "gang-0"))
         for index in range(1, 11):
             clock.now += 1.0
-            hear("step", step("sun", index))
+            hear(step("sun", index))
         board.move("sun", Done("ab", 1, 10.0, 1))
-        hear("job.done", {"job": "sun", "gang": "gang-0", "seconds": 10.0})
-        hear("step", step("moon", 1, "native"))
+        hear(JobDone("sun", "gang-0", seconds=10.0))
+        hear(step("moon", 1, "native"))
         clock.now += 5.0
-        hear("step", step("moon", 5))
-        hear("job.failed", {"job": "moon", "message": "no such model"})
-        hear("batch.done", {})
+        hear(step("moon", 5))
+        hear(JobFailed("moon", "no such model"))
+        hear(BatchDone())
 
 
 def test_a_log_gets_lines_with_the_time_left(
@@ -102,23 +115,23 @@ def test_a_terminal_gets_bars_that_go_away(
 def test_quiet_says_nothing(board: Board, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with BatchProgress(quiet=True) as progress:
         hear = progress.watch(board)
-        hear("batch.started", {"posters": 4, "waiting": 4})
-        hear("job.started", {"job": "sun", "gang": "gang-0"})
-        hear("step", step("sun", 1))
+        hear(BatchStarted(4, 4))
+        hear(JobStarted("sun", "gang-0"))
+        hear(step("sun", 1))
         clock.now += 100
-        hear("step", step("sun", 2))
+        hear(step("sun", 2))
     assert capsys.readouterr().err == ""
 
 
 def decode(progress: BatchProgress, board: Board, clock: Clock) -> None:
     """A decode by rows tells how far it is."""
     hear = progress.watch(board)
-    hear("batch.started", {"posters": 1, "waiting": 1})
-    hear("job.started", {"job": "sun", "gang": "gang-0"})
-    hear("stage.started", {"job": "sun", "gang": "gang-0", "stage": "decode", "steps": 0})
+    hear(BatchStarted(1, 1))
+    hear(JobStarted("sun", "gang-0"))
+    hear(InJob("sun", StageStarted("decode"), "gang-0"))
     for done in (0, 100, 400):
         clock.now += 3.0
-        hear("progress", {"job": "sun", "gang": "gang-0", "done": done, "total": 1000})
+        hear(InJob("sun", Progress(done, 1000), "gang-0"))
 
 
 def test_a_long_decode_is_told_in_a_log(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from imax_dist.events import RenderEvent, StepDone
 from imax_dist.output.image.png import read_pixels, read_recipe
 
 PROMPT = "a red sun over the sea with two white boats"
@@ -164,13 +165,13 @@ def interrupted(tiny: Path, tmp_path: Path) -> Path:
     from imax_dist.errors import Preempted
     from imax_dist.pipeline.checkpoint import CheckpointFolder
 
-    steps: list[str] = []
+    steps: list[RenderEvent] = []
     folder = CheckpointFolder(tmp_path / "sea.checkpoints", every=1)
     with pytest.raises(Preempted, match=r"stopped after step 2 of 4 of the extrapolated pass"):
         render(
             Request(PROMPT, size="128x96", model=str(tiny), seed=5),
             checkpoints=folder,
-            listen=lambda name, _: steps.extend([name] * (name == "step")),
+            listen=lambda event: steps.extend([event] * isinstance(event, StepDone)),
             stop=lambda: len(steps) >= 5,
         )
     return tmp_path / "sea.png"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imax_dist.errors import ClusterUnavailable
+from imax_dist.events import InJob, Progress, StageStarted, StepDone
+from imax_dist.events.log import as_json
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.task import Finished, Gang, Lost, Outcome, Report, Stopped, Task
 
@@ -49,7 +51,7 @@ class World:
     clock: Clock = field(default_factory=Clock)
     started: list[tuple[str, str, str, int]] = field(default_factory=list)
     """(gang, work, job, ranks) in order."""
-    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
     alive: set[int] = field(default_factory=set)
     failing_builds: int = 0
     most_ranks: int = 100
@@ -67,7 +69,7 @@ class World:
 
     def around(self, stop: Callable[[], bool] = lambda: False) -> PoolDeps:
         return PoolDeps(
-            listen=lambda name, fields: self.events.append((name, fields)),
+            listen=lambda event: self.events.append(as_json(event)),
             stop=stop,
             now=self.clock.now,
             sleep=self.clock.sleep,
@@ -76,7 +78,7 @@ class World:
         )
 
     def heard(self, name: str) -> list[dict[str, Any]]:
-        return [fields for event, fields in self.events if event == name]
+        return [event for event in self.events if event["event"] == name]
 
     def next_script(self, task: Task) -> Script:
         scripts = self.scripts.get(task.job_id, [Script()])
@@ -113,19 +115,19 @@ class FakeGang:
 
     def poll(self) -> Report:
         assert self.number in self.world.alive
-        events: list[tuple[str, dict[str, Any]]] = []
+        events: list[InJob] = []
         ended: dict[str, Outcome] = {}
         lost: Lost | None = None
         for job_id, (task, script, since) in list(self.tasks.items()):
             stepping = self.world.clock.now() - since - script.stage_s
             if stepping < 0:
-                events.append(("progress", {"job": job_id, "done": 1, "total": 2}))
+                events.append(InJob(job_id, Progress(1, 2)))
                 continue
             due = min(script.steps, int(stepping / STEP_S))
             if script.skipped and not self.steps[job_id]:
-                events.append(("stage.started", {"job": job_id, "stage": "extrapolated", "steps": 3}))
+                events.append(InJob(job_id, StageStarted("extrapolated", 3)))
             for step in range(self.steps[job_id] + 1, due + 1):
-                events.append(("step", self._step(job_id, step, script)))
+                events.append(InJob(job_id, self._step(step, script)))
                 self.steps[job_id] = step
             if job_id in self.stopping and self.steps[job_id] < script.steps:
                 ended[job_id] = Stopped()
@@ -139,9 +141,10 @@ class FakeGang:
                 del self.tasks[job_id]
         return Report(events, ended, lost)
 
-    def _step(self, job_id: str, step: int, script: Script) -> dict[str, Any]:
-        fields = {"job": job_id, "stage": "extrapolated", "index": step, "steps": 3, "seconds": STEP_S}
-        return {**fields, "seconds": 0.0, "skipped": True} if step in script.skipped else fields
+    def _step(self, step: int, script: Script) -> StepDone:
+        skipped = step in script.skipped
+        seconds = 0.0 if skipped else STEP_S
+        return StepDone("extrapolated", step, 3, 0.5, seconds=seconds, skipped=skipped)
 
     def stop(self, job_id: str) -> None:
         self.stopping.add(job_id)
@@ -154,4 +157,4 @@ class FakeGang:
         self.tasks.clear()
 
     def facts(self) -> dict[str, Any]:
-        return {"pids": [self.number], "hosts": ["here"]}
+        return {"pids": (self.number,), "hosts": ("here",)}

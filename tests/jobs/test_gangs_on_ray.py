@@ -20,7 +20,17 @@ from disks import DyingDisk
 from faulty_rank import FaultyRank
 
 from imax_dist.errors import CannotWrite
-from imax_dist.events import both
+from imax_dist.events import (
+    CheckpointWritten,
+    GangLost,
+    GangReady,
+    InJob,
+    Note,
+    PoolEvent,
+    StepDone,
+    both,
+)
+from imax_dist.events.log import as_json
 from imax_dist.jobs import batch as jobs_batch
 from imax_dist.jobs.batch import Batch, run_batch
 from imax_dist.jobs.board import Board
@@ -46,7 +56,7 @@ from imax_dist.pipeline.request import Request
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-Hook = Callable[[str, dict[str, Any]], None]
+Hook = Callable[[PoolEvent], None]
 LIMITS = Deadlines(build=60, first_step=60, step_least=20, stage=60, heartbeat=5, settle=1, stop=30)
 OWN_TAGS = ("state", "reason", "gang", "stage", "rank", "le")
 SEA = Request("a red sun over the sea", size="256x192", steps=10, native_steps=3)
@@ -70,7 +80,7 @@ class Run:
     def __init__(self, out: Path, requests: dict[str, Request], *, hook: Hook | None = None) -> None:
         self.out = out
         self.pids: list[int] = []
-        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.events: list[dict[str, Any]] = []
         self._hook = hook
         self.store = Store(out / "batch.sqlite")
         jobs = enumerate(requests.items())
@@ -92,12 +102,12 @@ class Run:
         pool.run()
         return {row.job.id: row.state for row in self.store.rows()}
 
-    def _hear(self, name: str, fields: dict[str, Any]) -> None:
-        self.events.append((name, fields))
-        if name == "gang.ready":
-            self.pids += fields["pids"]
+    def _hear(self, event: PoolEvent) -> None:
+        self.events.append(as_json(event))
+        if isinstance(event, GangReady):
+            self.pids += event.pids
         if self._hook is not None:
-            self._hook(name, fields)
+            self._hook(event)
 
     def done(self, job_id: str) -> dict[str, Any]:
         record: dict[str, Any] = json.loads((self.out / job_id / "DONE").read_text())
@@ -105,7 +115,7 @@ class Run:
 
     def heard(self, name: str, **fields: Any) -> list[dict[str, Any]]:
         """Events of that name with those fields."""
-        named = [heard for event, heard in self.events if event == name]
+        named = [heard for heard in self.events if heard["event"] == name]
         return [heard for heard in named if fields.items() <= heard.items()]
 
     def left_alive(self) -> list[int]:
@@ -131,22 +141,23 @@ class Storm:
         self.out = out
         self.harmed: dict[str, float] = {}
         self.seen: dict[str, float] = {}
-        self._pids: list[int] = []
+        self._pids: tuple[int, ...] = ()
         self._harms = {
             "stopped": lambda: os.kill(self._pids[1], signal.SIGSTOP),
             "torn": self._tear,
         }
 
-    def __call__(self, name: str, fields: dict[str, Any]) -> None:
-        if name == "gang.ready":
-            self._pids = fields["pids"]
-        elif name == "gang.lost" and len(self.seen) < len(self.harmed):
-            self.seen[list(self.harmed)[-1]] = time.monotonic()
-        elif name == "step" and fields["stage"] == "extrapolated" and fields["index"] == 5:
-            harm = self._harms.pop(fields["job"], None)
-            if harm is not None:
-                self.harmed[fields["job"]] = time.monotonic()
-                harm()
+    def __call__(self, event: PoolEvent) -> None:
+        match event:
+            case GangReady():
+                self._pids = event.pids
+            case GangLost() if len(self.seen) < len(self.harmed):
+                self.seen[list(self.harmed)[-1]] = time.monotonic()
+            case InJob(job, StepDone("extrapolated", 5)):
+                harm = self._harms.pop(job, None)
+                if harm is not None:
+                    self.harmed[job] = time.monotonic()
+                    harm()
 
     def _tear(self) -> None:
         newest = max((self.out / "torn" / "checkpoints").glob("step-1*.safetensors"))
@@ -329,21 +340,25 @@ def harmed_and_mended(
     break_it, mend_it, sentence = harm
     monkeypatch.setattr(jobs_batch, "ray_cluster", lambda *_: nullcontext())
     batch = Batch(out, settings(ranks=1), [make_job(SEA, name="sea")])
-    struck: list[str] = []
+    struck: list[PoolEvent] = []
 
-    def strike(name: str, fields: dict[str, Any]) -> None:
-        if name == "checkpoint" and fields["phase"] == "extrapolated" and not struck:
-            struck.append(name)
-            break_it()
+    def strike(event: PoolEvent) -> None:
+        match event:
+            case InJob(_, CheckpointWritten(phase="extrapolated")) if not struck:
+                struck.append(event)
+                break_it()
 
     with pytest.raises(CannotWrite, match=sentence):
         run_batch(batch, watch=lambda _: strike)
     assert not list(out.rglob(".*")), "no half-written file"
     mend_it()
-    heard: list[str] = []
-    rows = run_batch(batch, watch=lambda _: lambda _, fields: heard.append(fields.get("text", "")))
+    heard: list[PoolEvent] = []
+    rows = run_batch(batch, watch=lambda _: heard.append)
     assert isinstance(rows[0].state, Done)
-    assert any("resumed after step" in text for text in heard)
+    notes = [
+        event.event.text for event in heard if isinstance(event, InJob) and isinstance(event.event, Note)
+    ]
+    assert any("resumed after step" in text for text in notes)
 
 
 def test_a_gang_of_two_makes_the_pictures_of_one_process(small_ray: None, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
 
 from imax_dist.errors import BadConfig
+from imax_dist.events import RenderEvent, StepDone
 from imax_dist.models import compiled
 from imax_dist.models.compiled import blocks_of, check_compilable, compile_blocks
 from imax_dist.models.load import load_model
@@ -42,8 +43,8 @@ def test_a_compiled_poster_is_the_eager_one_and_compiles_no_more_after_both_grid
         ranks = join_for(model, settings, Topology(0, 1, 0, "test", CPU))
         return render_with(model, ranks, request, listen=count)
 
-    def count(event: str, fields: dict[str, Any]) -> None:
-        if event == "step":
+    def count(event: RenderEvent) -> None:
+        if isinstance(event, StepDone):
             graphs.append(counters["stats"]["unique_graphs"])
 
     names = list(model.transformer.state_dict())

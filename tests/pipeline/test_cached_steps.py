@@ -13,6 +13,7 @@ from test_render_parallel import interrupt_after, latents_of, serial
 from tiny_flux import make_tiny_flux
 
 from imax_dist.errors import BadConfig, BadValue
+from imax_dist.events import RenderEvent, StageStarted, StepDone
 from imax_dist.method.guidance import Step
 from imax_dist.models.load import describe_model
 from imax_dist.pipeline.plan import make_plan
@@ -69,12 +70,12 @@ def calls_and_latents(topology: Any, fields: dict[str, Any]) -> tuple[list[bool]
         calls += 1
         return original(*arguments, **named)
 
-    def listen(name: str, values: dict[str, Any]) -> None:
+    def listen(event: RenderEvent) -> None:
         nonlocal calls
-        if name == "stage.started" and values["stage"] == "extrapolated":
+        if isinstance(event, StageStarted) and event.stage == "extrapolated":
             calls = 0
-        if name == "step" and values["stage"] == "extrapolated":
-            skipped.append(values.get("skipped", False))
+        if isinstance(event, StepDone) and event.stage == "extrapolated":
+            skipped.append(event.skipped)
 
     FluxModel.predict = counted  # type: ignore[method-assign]
     rendering = render(Request(**fields), topology=topology, listen=listen)

@@ -11,6 +11,7 @@ import pytest
 from ranks import run_ranks
 from tiny_flux import make_tiny_flux
 
+from imax_dist.events import RenderEvent, StepDone
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.ranks import ParallelSettings
@@ -121,8 +122,8 @@ def interrupt_after(topology: Topology, fields: dict[str, Any], folder: str, ste
 
     seen = []
 
-    def listen(name: str, values: dict[str, Any]) -> None:
-        seen.extend([1] * (name == "step"))
+    def listen(event: RenderEvent) -> None:
+        seen.extend([1] * isinstance(event, StepDone))
 
     checkpoints = CheckpointFolder(Path(folder), every=0, resume="never")
     try:

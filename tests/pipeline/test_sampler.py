@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from imax_dist.events import ignore
+from imax_dist.events import StepDone, ignore
 from imax_dist.method.guidance import Step
 from imax_dist.method.time_shift import shifted_sigmas
 from imax_dist.pipeline.sampler import denoise
@@ -62,16 +62,12 @@ def test_going_on_from_a_step_gives_the_same_bits(rng: torch.Generator, first: i
 
 
 def test_each_step_is_announced_with_its_sigma() -> None:
-    events: list[dict[str, Any]] = []
-
-    def listen(name: str, fields: dict[str, Any]) -> None:
-        assert name == "step"
-        events.append(fields)
-
-    run(torch.zeros(1, 2, 4, 4), lambda x, _: x, listen=listen, stage="extrapolated", first=2)
-    assert [event["index"] for event in events] == [3, 4, 5]
-    assert [event["sigma"] for event in events] == list(SIGMAS[2:5])
-    assert all(event["stage"] == "extrapolated" and event["seconds"] >= 0 for event in events)
+    events: list[Any] = []
+    run(torch.zeros(1, 2, 4, 4), lambda x, _: x, listen=events.append, stage="extrapolated", first=2)
+    assert all(isinstance(event, StepDone) for event in events)
+    assert [event.index for event in events] == [3, 4, 5]
+    assert [event.sigma for event in events] == list(SIGMAS[2:5])
+    assert all(event.stage == "extrapolated" and event.seconds >= 0 for event in events)
 
 
 def test_latents_keep_their_precision_when_the_network_has_less() -> None:

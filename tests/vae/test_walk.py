@@ -10,7 +10,7 @@ import torch
 from ranks import run_ranks
 from tiny_vae import make_tiny_vae
 
-from imax_dist import events
+from imax_dist.events import render
 from imax_dist.geometry import ImageSize
 from imax_dist.models.adapter import LatentScale
 from imax_dist.parallel.mesh import SequenceMesh, single_rank
@@ -165,23 +165,23 @@ def test_a_band_of_three_channels_is_no_higher_than_the_map_it_is_made_of_allows
 def told(topology: Topology, size: tuple[int, int], limit: int) -> list[list[dict[str, int]]]:
     """The events of progress of a decode and of an encode on this rank."""
     small_bands()
-    events.PROGRESS_S = 0.0
+    render.PROGRESS_S = 0.0
     mesh = single_rank()
     if topology.world_size > 1:
         import torch.distributed as dist
 
         mesh = SequenceMesh(1, topology.world_size, topology.rank, None, dist.group.WORLD, dist.group.WORLD)
     codec = RowCodec(make_tiny_vae(dtype=torch.float32, attention=True), SHIFT, SCALE)
-    heard: list[list[dict[str, int]]] = [[], []]
+    heard: list[list[Any]] = [[], []]
     codec.decode(
-        random_picture(*size, 4, torch.float32), mesh, scratch(limit), listen=lambda _, f: heard[0].append(f)
+        random_picture(*size, 4, torch.float32), mesh, scratch(limit), listen=heard[0].append
     ).close()
     height, width = 4 * size[0] + 3, 4 * size[1] + 1
     source = random_picture(height, width, 3, torch.float32)[0].permute(1, 2, 0)
     codec.encode(
         lambda top, bottom: source[top:bottom].contiguous(),
         ImageSize(height=height, width=width), mesh=mesh, scratch=scratch(limit), noise=None,
-        listen=lambda _, f: heard[1].append(f),
+        listen=heard[1].append,
     )  # fmt: skip
     return heard
 
@@ -192,7 +192,7 @@ def test_progress_rises_band_by_band_to_exactly_its_total(world: int, limit: int
     """The total is known before the first band."""
     for rank in run_ranks(world, told, (13, 9), limit):
         for heard in rank:
-            done = [event["done"] for event in heard]
+            done = [event.done for event in heard]
             assert len(done) > 20
             assert done == sorted(set(done))
-            assert {event["total"] for event in heard} == {done[-1]}
+            assert {event.total for event in heard} == {done[-1]}

@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from imax_dist.errors import MissingInput
+from imax_dist.events import GangReady, InJob, JobFailed, JobQueued, JobStarted, StageDone, StepDone
+from imax_dist.events.batch import JobEvent
+from imax_dist.events.log import NAMES, Event, Logged, read_log
 from imax_dist.output.done import belongs, read_done
 from imax_dist.output.image.settings import FILE_KINDS
 from imax_dist.output.own_files import is_file, is_name
 
 LARGEST_JSON = 16 << 20
 SHOWN = ("png", "tif", "tiff", "jpg", "jpeg")
-ENDED = ("job.done", "job.failed", "job.queued", "job.cancelled", "job.proofed")
 
 
 @dataclass(frozen=True)
@@ -101,16 +102,16 @@ def _foreign(folder: Path) -> str:
 def _job(folder: Path, ranks: Mapping[str, int]) -> Poster:
     record = _read_json(folder / "request.json")
     request = record.get("request", record)
-    events = list(read_events(folder / "events.jsonl"))
+    events = [_outside(logged) for logged in read_log(folder / "events.jsonl", job=folder.name)]
     done, recipe = read_done(folder), _read_json(folder / "poster.recipe.json") or None
     if done.get("fingerprint") != record.get("fingerprint"):
         done, recipe = {}, None  # of an earlier request; it is removed when the new poster is there
-    own = [event for event in events if event["event"].startswith("job.")]
-    last: dict[str, Any] = own[-1] if own else {}
+    own = [logged for logged in events if isinstance(logged.event, get_args(JobEvent))]
+    last = own[-1] if own else None
     attempts = tuple(_attempts(events, ranks))
     return Poster(
         id=folder.name,
-        state="done" if done else _state(str(last.get("event", ""))),
+        state="done" if done else _state(last),
         request=request if isinstance(request, dict) else {},
         recipe=recipe,
         picture=_picture(folder, "poster") if recipe else None,
@@ -120,8 +121,8 @@ def _job(folder: Path, ranks: Mapping[str, int]) -> Poster:
         step_seconds=_steps(events),
         stage_seconds=_stages(events),
         seconds=done.get("seconds"),
-        finished=str(last.get("ts", "")) if done else "",
-        message="" if done else str(last.get("message") or last.get("after") or ""),
+        finished=last.ts if done and last else "",
+        message="" if done or last is None else _why(last.event),
     )
 
 
@@ -142,8 +143,21 @@ def _loose(recipe_file: Path) -> Poster:
     )
 
 
-def _state(event: str) -> str:
-    return {"job.started": "running", "": "queued"}.get(event, event.removeprefix("job."))
+def _outside(logged: Logged) -> Logged:
+    """In a job's own log every event is of that job."""
+    return Logged(logged.ts, logged.event.event) if isinstance(logged.event, InJob) else logged
+
+
+def _state(last: Logged | None) -> str:
+    name = "job.queued" if last is None else NAMES[type(last.event)]
+    return "running" if name == "job.started" else name.removeprefix("job.")
+
+
+def _why(event: Event) -> str:
+    """Why an attempt ended, where it did not end well."""
+    if isinstance(event, JobFailed):
+        return event.message
+    return event.after if isinstance(event, JobQueued) else ""
 
 
 def _picture(folder: Path, stem: str) -> Path | None:
@@ -156,60 +170,38 @@ def _files(folder: Path, stem: str) -> tuple[Path, ...]:
     return tuple(folder / name for name in names if is_file(folder / name))
 
 
-def _attempts(events: list[dict[str, Any]], ranks: Mapping[str, int]) -> Iterator[Attempt]:
-    begun: dict[str, Any] | None = None
-    for event in events:
-        if event["event"] == "job.started":
-            begun = event
-        elif event["event"] in ENDED and begun is not None:
-            seconds = _moment(event) - _moment(begun)
-            failure = str(event.get("after") or event.get("message") or "")
-            yield Attempt(max(seconds, 0.0), ranks.get(str(begun.get("gang")), 1), failure)
+def _attempts(events: list[Logged], ranks: Mapping[str, int]) -> Iterator[Attempt]:
+    begun: Logged | None = None
+    gang = ""
+    for logged in events:
+        if isinstance(logged.event, JobStarted):
+            begun, gang = logged, logged.event.gang
+        elif isinstance(logged.event, get_args(JobEvent)) and begun is not None:
+            seconds = max(logged.moment - begun.moment, 0.0)
+            yield Attempt(seconds, ranks.get(gang, 1), _why(logged.event))
             begun = None
 
 
-def _moment(event: Mapping[str, Any]) -> float:
-    try:
-        return datetime.fromisoformat(str(event.get("ts"))).timestamp()
-    except ValueError:
-        return 0.0
-
-
-def _steps(events: list[dict[str, Any]]) -> dict[str, list[float]]:
+def _steps(events: list[Logged]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
-    for event in events:
-        if event["event"] == "step" and isinstance(event.get("seconds"), int | float):
-            found.setdefault(str(event.get("stage")), []).append(float(event["seconds"]))
+    for _, event in events:
+        if isinstance(event, StepDone):
+            found.setdefault(event.stage, []).append(event.seconds)
     return found
 
 
-def _stages(events: list[dict[str, Any]]) -> dict[str, float]:
+def _stages(events: list[Logged]) -> dict[str, float]:
     found: dict[str, float] = {}
-    for event in events:
-        if event["event"] == "stage.done" and isinstance(event.get("seconds"), int | float):
-            stage = str(event.get("stage"))
-            found[stage] = found.get(stage, 0.0) + float(event["seconds"])
+    for _, event in events:
+        if isinstance(event, StageDone):
+            found[event.stage] = found.get(event.stage, 0.0) + event.seconds
     return found
 
 
 def _gang_sizes(path: Path) -> Iterator[tuple[str, int]]:
-    for event in read_events(path):
-        if event["event"] == "gang.ready" and isinstance(event.get("ranks"), int):
-            yield str(event.get("gang")), event["ranks"]
-
-
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a JSON Lines file; a torn line (the writer was killed) is passed over."""
-    if not is_file(path):
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict) and isinstance(event.get("event"), str):
-                yield event
+    for _, event in read_log(path):
+        if isinstance(event, GangReady):
+            yield event.gang, event.ranks
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from imax_dist.events import CASCADE
+from imax_dist.events.log import read_log
 from imax_dist.output.own_files import write_page_file
-from imax_dist.output.web.batch_folder import Poster, read_events, read_folder
+from imax_dist.output.web.batch_folder import Poster, read_folder
 from imax_dist.output.web.plot import bars, histogram
 
 MARK = b"(ranks x time)"
@@ -69,7 +70,7 @@ def write_report(out: Path, target: Path) -> Summary:
 
 def _wall(path: Path) -> float:
     """Seconds from a batch's first event to its last; runs after a pause count with it."""
-    moments = [event.get("ts") for event in read_events(path)]
+    moments = [logged.ts for logged in read_log(path)]
     try:
         times = [datetime.fromisoformat(str(moment)).timestamp() for moment in moments if moment]
     except ValueError:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from imax_dist.events import RenderEvent, StepDone
 from imax_dist.models.tiny import TINY
 from imax_dist.pipeline import positions
 from imax_dist.pipeline.render import render
@@ -40,8 +41,8 @@ class Operations(TorchDispatchMode):
         self._now[func.overloadpacket.__name__] += 1
         return func(*args, **(kwargs or {}))
 
-    def listen(self, name: str, fields: dict[str, Any]) -> None:
-        if name == "step" and fields["stage"] == "extrapolated":
+    def listen(self, event: RenderEvent) -> None:
+        if isinstance(event, StepDone) and event.stage == "extrapolated":
             self.steps.append(self._now)
         self._now = Counter()
 

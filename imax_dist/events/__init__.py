@@ -1,0 +1,86 @@
+"""What happens while posters are made, as typed events; listeners draw, log or count them.
+
+A render tells a ``Listener`` of its stages and steps (render.py); a batch tells a ``PoolListener`` of its
+gangs and jobs and, ``InJob``, of the renders (batch.py); log.py writes and reads ``events.jsonl``. A consumer
+matches on the types and ends with ``assert_never``: mypy finds the event that it forgot.
+"""
+
+from __future__ import annotations
+
+from imax_dist.events.batch import (
+    BatchDone,
+    BatchPlanned,
+    BatchStarted,
+    BatchStopping,
+    ClusterStarting,
+    GangBuilding,
+    GangDraining,
+    GangFailed,
+    GangLost,
+    GangReady,
+    GangReleased,
+    InJob,
+    JobCancelled,
+    JobDone,
+    JobFailed,
+    JobProofed,
+    JobQueued,
+    JobStarted,
+    PoolEvent,
+    PoolListener,
+    both,
+)
+from imax_dist.events.render import (
+    CASCADE,
+    MOST_PASSES,
+    CheckpointWritten,
+    Listener,
+    MemoryPeak,
+    Note,
+    Progress,
+    RenderEvent,
+    StageDone,
+    StageStarted,
+    StepDone,
+    ignore,
+    progress,
+    stage,
+)
+
+__all__ = [
+    "CASCADE",
+    "MOST_PASSES",
+    "BatchDone",
+    "BatchPlanned",
+    "BatchStarted",
+    "BatchStopping",
+    "CheckpointWritten",
+    "ClusterStarting",
+    "GangBuilding",
+    "GangDraining",
+    "GangFailed",
+    "GangLost",
+    "GangReady",
+    "GangReleased",
+    "InJob",
+    "JobCancelled",
+    "JobDone",
+    "JobFailed",
+    "JobProofed",
+    "JobQueued",
+    "JobStarted",
+    "Listener",
+    "MemoryPeak",
+    "Note",
+    "PoolEvent",
+    "PoolListener",
+    "Progress",
+    "RenderEvent",
+    "StageDone",
+    "StageStarted",
+    "StepDone",
+    "both",
+    "ignore",
+    "progress",
+    "stage",
+]

@@ -1,0 +1,184 @@
+"""Events of a batch: the batch itself, its cluster, its gangs, its jobs, and the renders in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from imax_dist.events.render import RenderEvent
+
+
+@dataclass(frozen=True)
+class InJob:
+    """An event of the render of one job, on a gang."""
+
+    job: str
+    event: RenderEvent
+    gang: str = ""
+
+
+@dataclass(frozen=True)
+class BatchStarted:
+    posters: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class BatchPlanned:
+    """The planner's choice, and the sentence that says so."""
+
+    text: str
+    gangs: int
+    ranks: int
+
+
+@dataclass(frozen=True)
+class BatchStopping:
+    """A signal arrived; running posters finish their step."""
+
+
+@dataclass(frozen=True)
+class BatchDone:
+    pass
+
+
+@dataclass(frozen=True)
+class ClusterStarting:
+    """``ray`` is local, auto or an address."""
+
+    ray: str
+
+
+@dataclass(frozen=True)
+class GangBuilding:
+    gang: str
+    ranks: int
+
+
+@dataclass(frozen=True)
+class GangReady:
+    gang: str
+    ranks: int
+    seconds: float = 0.0
+    pids: tuple[int, ...] = ()
+    nodes: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GangFailed:
+    """It could not be built."""
+
+    gang: str
+    message: str
+
+
+@dataclass(frozen=True)
+class GangLost:
+    """``reason`` is a kind of loss of jobs/task.py."""
+
+    gang: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class GangDraining:
+    """Its host is about to leave the cluster."""
+
+    gang: str
+
+
+@dataclass(frozen=True)
+class GangReleased:
+    """No job needs a gang of its size any more."""
+
+    gang: str
+
+
+@dataclass(frozen=True)
+class JobStarted:
+    job: str
+    gang: str
+    attempt: int = 1
+    work: str = "poster"
+
+
+@dataclass(frozen=True)
+class JobQueued:
+    """Back in the queue; ``after`` says why its last attempt ended."""
+
+    job: str
+    gang: str
+    after: str = ""
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class JobDone:
+    """``seconds`` are those of the attempt that made the poster."""
+
+    job: str
+    gang: str
+    sha256: str = ""
+    bytes: int = 0
+    seconds: float = 0.0
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class JobProofed:
+    job: str
+    gang: str
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class JobFailed:
+    """``gang`` is None where no gang had the job."""
+
+    job: str
+    message: str
+    gang: str | None = None
+    kind: str = ""
+    attempts: int = 0
+    retryable: bool = False
+
+
+@dataclass(frozen=True)
+class JobCancelled:
+    """``gang`` is None where no gang had the job."""
+
+    job: str
+    gang: str | None = None
+    attempts: int = 0
+
+
+JobEvent: TypeAlias = JobStarted | JobQueued | JobDone | JobProofed | JobFailed | JobCancelled
+PoolEvent: TypeAlias = (
+    InJob
+    | BatchStarted
+    | BatchPlanned
+    | BatchStopping
+    | BatchDone
+    | ClusterStarting
+    | GangBuilding
+    | GangReady
+    | GangFailed
+    | GangLost
+    | GangDraining
+    | GangReleased
+    | JobEvent
+)
+PoolListener: TypeAlias = Callable[[PoolEvent], None]
+
+
+def both(first: PoolListener, second: PoolListener) -> PoolListener:
+    """Tell two listeners, in this order."""
+
+    def listen(event: PoolEvent) -> None:
+        first(event)
+        second(event)
+
+    return listen
