@@ -142,8 +142,5 @@ def join_for(model: FlowModel, settings: ParallelSettings, topology: Topology) -
     )
 
 
-def _notes(reason: str | None, kernel: KernelChoice) -> tuple[str, ...]:
-    notes = [f"engine torch: {reason}"] if reason else []
-    if kernel.measured:
-        notes.append(kernel.sentence())
-    return tuple(notes)
+def _notes(kernel: KernelChoice) -> tuple[str, ...]:
+    return (kernel.sentence(),) if kernel.measured else ()

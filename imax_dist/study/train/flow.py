@@ -137,7 +137,7 @@ def draw_batch(buckets: Buckets, settings: FlowSettings, step: int, *, progress:
     """The step's data: a function of seed and step alone, so that a resumed run goes on the same."""
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
     others = [size for size in buckets if size != settings.native]
-    mixed = progress >= settings.mixed_from and others
+    mixed = bool(others) and progress >= settings.mixed_from
     mixed = mixed and float(torch.rand((), generator=generator)) < settings.mixed
     size = _draw_size(others, settings, generator) if mixed else settings.native
     bucket, native = buckets[size], buckets[settings.native].grid
@@ -159,7 +159,7 @@ def _draw_size(
 def shift_levels(sigma: torch.Tensor, grid: tuple[int, int], settings: FlowSettings) -> torch.Tensor:
     """Noise levels moved up for pictures above the native area: s sigma / (1 + (s - 1) sigma)."""
     native = settings.native[0] * settings.native[1] / 256  # 16 pixels a token
-    scale = max(1.0, (grid[0] * grid[1] / native) ** (settings.level_shift / 2))
+    scale: float = max(1.0, (grid[0] * grid[1] / native) ** (settings.level_shift / 2))
     return scale * sigma / (1 + (scale - 1) * sigma)
 
 
