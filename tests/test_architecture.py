@@ -212,8 +212,8 @@ def test_functions_and_files_are_small_and_nothing_is_ambient(path: Path) -> Non
         ("method/flow.py", "importlib.import_module('imax_dist.cli.main')"),
         ("parallel/ring.py", "from imax_dist.method.flow import endpoint"),
         ("output/image/finish.py", "from imax_dist.pipeline import request"),
-        ("models/flux/adapter.py", "from imax_dist.pipeline import request"),
-        ("models/flux/adapter.py", "from imax_dist.output import atomic"),
+        ("models/networks/flux.py", "from imax_dist.pipeline import request"),
+        ("models/networks/flux.py", "from imax_dist.output import atomic"),
         ("parallel/ring.py", "from imax_dist.vae import rows"),
         ("vae/codec.py", "from imax_dist.models import base"),
         ("pipeline/render.py", "from imax_dist.jobs import pool"),
@@ -236,7 +236,7 @@ def test_functions_and_files_are_small_and_nothing_is_ambient(path: Path) -> Non
         ("jobs/pool.py", "from tokenizers import Tokenizer"),
         ("parallel/engines/torch.py", "import xfuser"),
         ("study/scenes/render.py", "from PIL import Image"),
-        ("models/flux/adapter.py", "import tifffile as t"),
+        ("models/networks/flux.py", "import tifffile as t"),
         ("pipeline/render.py", "__import__('pyvips')"),
         ("cli/main.py", "import pikepdf"),
     ],
@@ -256,7 +256,7 @@ def test_a_forbidden_import_is_found(path: str, source: str) -> None:
         ("vae/codec.py", "import diffusers\nfrom imax_dist.parallel import mesh"),
         ("parallel/engines/xfuser.py", "import xfuser\nfrom imax_dist import errors"),
         (
-            "models/flux/adapter.py",
+            "models/networks/flux.py",
             "import diffusers, transformers\nfrom imax_dist.method import rope",
         ),
         (

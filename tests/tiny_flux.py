@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from imax_dist.models.weights import EMBEDDED
+from imax_dist.models.find import EMBEDDED
 
 SETTINGS = """
 native_side: 64

@@ -18,8 +18,7 @@ from typing import Any
 import torch
 
 from imax_dist.events import RenderEvent, StepDone
-from imax_dist.models.flux.positions import TableAsIds
-from imax_dist.models.joint_attention import JointProcessor
+from imax_dist.models.joint_attention import JointProcessor, TableAsIds
 from imax_dist.models.load import load_model
 from imax_dist.models.tiny import make_tiny
 from imax_dist.parallel.topology import Topology

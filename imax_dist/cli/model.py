@@ -64,9 +64,9 @@ def run_check(options: argparse.Namespace) -> int:
     """The model's numbers; then its files; then load it. Raises MissingInput for what is not whole."""
     from imax_dist.errors import MissingInput
     from imax_dist.models.catalogue import faults, weight_files
+    from imax_dist.models.find import find_model
     from imax_dist.models.load import describe_model
     from imax_dist.models.quiet import quiet_libraries
-    from imax_dist.models.weights import find_model
 
     quiet_libraries()
     folder = find_model(options.name)[1]

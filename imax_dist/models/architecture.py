@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from imax_dist.models.base import FlowModel, ModelSettings, ModelSpec
+from imax_dist.models.base import FlowModel
+from imax_dist.models.spec import ModelSettings, ModelSpec
 
 
 class Load(Protocol):

@@ -1,11 +1,16 @@
-"""What the pipeline asks of a network, and the facts it needs to know about it."""
+"""The one interface of a model: a rectified-flow transformer with its VAE and text encoders.
+
+What all networks share is here: prompts, classifier-free guidance, the VAE's scaling.
+
+A new network implements ``embed``, ``position_ids`` and ``predict`` (CONTRIBUTING.md, "A new model").
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,190 +18,108 @@ from torch import Tensor
 from imax_dist.errors import BadConfig
 from imax_dist.geometry import LatentGrid, TokenGrid
 from imax_dist.method.text_duplication import TextCopies
-from imax_dist.models.guidance_passes import GuidancePasses, two_passes
-from imax_dist.models.once import Once
+from imax_dist.models.conditioning import Conditioning, Prompt
+from imax_dist.models.guidance import Combine, classifier_free
+from imax_dist.models.spec import ModelSpec
+from imax_dist.models.token_shards import TokenSequence, TokenShards
 from imax_dist.parallel.engines import AttentionEngine
-from imax_dist.parallel.mesh import SequenceMesh
+from imax_dist.parallel.engines.torch import TorchEngine
+from imax_dist.parallel.mesh import single_rank
 from imax_dist.shapes import Latents, Pixels, PositionIds, RopeTable
-
-
-@dataclass(frozen=True)
-class PassSteps:
-    """Denoising steps of the two passes."""
-
-    native: int
-    extrapolated: int
-
-
-@dataclass(frozen=True)
-class PassScales:
-    """Guidance scale of the two passes; 1 is no guidance."""
-
-    native: float
-    extrapolated: float
-
-
-@dataclass(frozen=True)
-class DeviceTypes:
-    """The weights' dtype by kind of device."""
-
-    cpu: str = "float32"
-    cuda: str = "bfloat16"
-
-
-@dataclass(frozen=True)
-class About:
-    """For people: parameters in billions (of transformer and VAE, of the text encoders), licence, gated."""
-
-    parameters: float
-    text_parameters: float
-    licence: str
-    gated: bool = False
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """``configs/models/*.yaml``: where a model is and how the method is set for it."""
-
-    source: str
-    native_side: int
-    """Side in pixels of the square image the model was trained at."""
-    steps: PassSteps
-    guidance_scale: PassScales
-    text_tokens: int
-    """Most tokens of a prompt; FLUX.1 pads to it, and without a text mask that changes the image."""
-    rope_factor: float = 2.5
-    """k of b' = k b s, Sec. 2.3."""
-    native_shift: float = 3.0
-    """Time shift of the native pass."""
-    shift_factor: float = 1.5
-    """Time shift of the extrapolated pass over s, Sec. 2.3."""
-    dtype: DeviceTypes = DeviceTypes()
-    revision: str | None = None
-    """Branch, tag or commit of a hub id."""
-    quantize: str | None = None
-    """The transformer's weights: a name of ``models/quantised.py``, or a .gguf file; none: as they are."""
-    vae_factor: int | None = None
-    """Image pixels per latent pixel; where a file says it, a model with another is refused."""
-    patch: int | None = None
-    """Latent pixels per token, along each axis; likewise."""
-    about: About | None = None
-
-    def __post_init__(self) -> None:
-        """Raise BadConfig for numbers no model can have."""
-        least_one = {
-            "native_side": self.native_side,
-            "steps.native": self.steps.native,
-            "steps.extrapolated": self.steps.extrapolated,
-            "text_tokens": self.text_tokens,
-        }
-        above_zero = {name: getattr(self, name) for name in ("rope_factor", "native_shift", "shift_factor")}
-        for name, value in least_one.items():
-            if value < 1:
-                raise BadConfig(f"settings of model {self.source}: {name} must be at least 1, got {value}")
-        for name, value in above_zero.items():
-            if not value > 0.0:
-                raise BadConfig(f"settings of model {self.source}: {name} must be above 0, got {value}")
-
-
-@dataclass(frozen=True)
-class Lora:
-    """A LoRA file and how much of it: 0 nothing, 1 as trained."""
-
-    source: str
-    file: Path
-    weight: float
-    sha256: str
-
-
-Axis: TypeAlias = Literal["fixed", "row", "column"]
-"""What a position axis counts: rows or columns of the image, or something that does not grow with it."""
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """The facts of a loaded network. What is one model's own way of computing is in its Adapter instead."""
-
-    name: str
-    settings: ModelSettings
-    weights: str
-    """SHA-256 over the weight files' names, sizes and contents: the recipe's proof of the model."""
-    heads: int
-    head_dim: int
-    rope_axes: tuple[int, ...]
-    """Channels of each position axis; they add up to head_dim."""
-    rope_theta: float
-    """Base b of the trained frequencies."""
-    latent_channels: int
-    vae_factor: int
-    """Image pixels per latent pixel."""
-    patch: int
-    """Latent pixels per token, along each axis."""
-    guidance: Literal["distilled", "classifier_free"]
-    """distilled: the scale is an input of the network; classifier_free: a second, empty prompt."""
-    loras: tuple[Lora, ...] = ()
-    """Merged into the weights in this order; ``weights`` counts them too."""
-    kv_heads: int | None = None
-    """Heads of keys and values (grouped-query attention); None: as many as ``heads``."""
-    axes: tuple[Axis, ...] = ("fixed", "row", "column")
-    """What each of ``rope_axes`` counts; scaled positions change rows and columns only."""
-    positions: Literal["rotary", "absolute"] = "rotary"
-    """absolute: learned and added, so that no RoPE rule applies; all tokens have one and the same table."""
-    largest_side: int | None = None
-    """Tokens along a side that absolute positions reach; None: any number."""
-    text: Literal["joint", "cross"] = "joint"
-    """joint: text tokens are part of the sequence and may be copied; cross: the image attends to them."""
-
-    @property
-    def token_pixels(self) -> int:
-        """Image pixels per token, along each axis; sizes are multiples of it."""
-        return self.vae_factor * self.patch
-
-    @property
-    def native_tokens(self) -> int:
-        """Tokens along a side of a square native image."""
-        return self.settings.native_side // self.token_pixels
-
-
-class Conditioning(NamedTuple):
-    """A prompt as the network takes it; ``tensors`` go from rank 0 to all ranks as they are."""
-
-    tensors: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class TokenSequence:
-    """How one pass lays its tokens out: who computes which, and what they are."""
-
-    mesh: SequenceMesh
-    engine: AttentionEngine
-    copies: TextCopies
-    text_replicated: bool = False
-    guidance_passes: GuidancePasses = two_passes
-    """How classifier-free guidance computes its two predictions."""
-    once: Once = field(default_factory=Once, compare=False, repr=False)
-    """This rank's share of what stays the same in all steps of the pass: tables, text."""
-
 
 TablesByText: TypeAlias = Callable[[int], RopeTable]
 """The joint sequence's rotary table for a prompt of so many tokens, attention factor folded in."""
 
 
-class FlowModel(Protocol):
-    """A rectified-flow transformer with its VAE and text encoders; ``adapter.py`` has the common part."""
+class LatentScale(NamedTuple):
+    """latents = (what the VAE makes - shift) x factor; numbers, or tensors broadcast over (B, C, H, W)."""
+
+    shift: float | Tensor
+    factor: float | Tensor
+
+
+class JointPass(NamedTuple):
+    """One pass of a network whose text is in the sequence."""
+
+    grid: TokenGrid
+    table: RopeTable
+    """Of the whole sequence."""
+    states: Tensor
+    """This rank's share of all literal text copies, (B, tokens, D)."""
+    shares: TokenShards
+
+
+class FlowModel(ABC):
+    """A rectified-flow transformer with its VAE and text encoders, loaded on one device."""
 
     spec: ModelSpec
+    transformer: Any
+    """diffusers' own module; only its attention processors and position inputs are exchanged."""
+    vae: Any
+    """diffusers' own module."""
+    encoders: Any
+    """What the network's ``embed`` reads prompts with; None on ranks that never encode one."""
     dtype: torch.dtype
+    """Of the latents that the transformer takes."""
     device: torch.device
 
-    def encode_prompt(self, prompt: str, *, negative: bool) -> Conditioning:
-        """Embed the prompt, and the empty one too if ``negative``."""
-        ...
+    combine: Combine = staticmethod(classifier_free)
+    """How predictions with and without the prompt are put together."""
+    wrap_engine: Callable[[AttentionEngine], AttentionEngine] = staticmethod(lambda engine: engine)
+    """Engines go through it before the network sees them; a compiled network hides them from the compiler."""
 
+    def __init__(self, spec: ModelSpec, *, transformer: Any, vae: Any, encoders: Any) -> None:
+        self.spec = spec
+        self.transformer = transformer
+        self.vae = vae
+        self.encoders = encoders
+        self.dtype = transformer.dtype
+        self.device = transformer.device
+
+    @abstractmethod
+    def embed(self, text: str) -> Prompt:
+        """One prompt, padded, cut and encoded as the model's own pipeline does."""
+
+    @abstractmethod
     def position_ids(self, grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
         """Ids of the whole joint sequence: every text copy, then the image row by row."""
-        ...
 
+    @abstractmethod
+    def predict(
+        self,
+        x: Latents,
+        sigma: float,
+        prompt: Prompt,
+        *,
+        tables: TablesByText,
+        sequence: TokenSequence,
+        scale: float | None,
+    ) -> Latents:
+        """One pass of the network: noise minus image for the whole ``x``, the same bits on every rank.
+
+        ``scale`` is the guidance a distilled model takes as an input, else None.
+        """
+
+    def batch(self, prompts: Sequence[Prompt]) -> Prompt:
+        """Prompts as one batch. Raises BadConfig if their lengths differ and the network takes no mask."""
+        lengths = [{name: x.shape[1:] for name, x in prompt.items()} for prompt in prompts]
+        if any(other != lengths[0] for other in lengths):
+            raise BadConfig(
+                f"parallel: cfg batched needs prompts of one length, but {self.spec.name} does not pad them; "
+                "use cfg two_passes or split"
+            )
+        return {name: torch.cat([prompt[name] for prompt in prompts]) for name in prompts[0]}
+
+    def encode_prompt(self, prompt: str, *, negative: bool) -> Conditioning:
+        """Embed the prompt, and the empty one too if ``negative``. Raises BadConfig without encoders."""
+        if self.encoders is None:
+            raise BadConfig("this rank was started without text encoders; rank 0 encodes the prompt")
+        return Conditioning(self._embedded(prompt), self._embedded("") if negative else None)
+
+    def _embedded(self, text: str) -> Prompt:
+        return {name: tensor.to(self.device) for name, tensor in self.embed(text).items()}
+
+    @torch.no_grad()
     def velocity(
         self,
         x: Latents,
@@ -207,17 +130,75 @@ class FlowModel(Protocol):
         sequence: TokenSequence,
         guidance_scale: float,
     ) -> Latents:
-        """Noise minus image at ``sigma`` for the whole latent; every rank gets the same bits."""
-        ...
+        """Noise minus image at ``sigma`` for the whole latent ``x``, guided; the same bits on every rank."""
+        sequence = dataclasses.replace(sequence, engine=self.wrap_engine(sequence.engine))
+        distilled = self.spec.guidance == "distilled"
+        scale = guidance_scale if distilled else None
 
+        def predict(x: Latents, prompt: Prompt) -> Latents:
+            return self.predict(x, sigma, prompt, tables=tables, sequence=sequence, scale=scale)
+
+        if distilled or guidance_scale == 1.0:
+            return predict(x, conditioning.positive)
+        if conditioning.negative is None:
+            raise BadConfig("classifier-free guidance needs the empty prompt, which was not encoded")
+        prompts = conditioning.positive, conditioning.negative
+
+        def batch(prompts: Sequence[Prompt]) -> Prompt:
+            made_of = tuple(tensor for one in prompts for tensor in one.values())
+            return sequence.cache(("batch",), made_of, lambda: self.batch(prompts))
+
+        positive, negative = sequence.guidance_passes(predict, x, prompts, batch=batch)
+        return self.combine(positive, negative, guidance_scale)
+
+    def latent_scale(self) -> LatentScale:
+        """The VAE's own numbers."""
+        config = self.vae.config
+        return LatentScale(config.shift_factor or 0.0, config.scaling_factor)
+
+    def scaled(self, latents: Latents) -> Latents:
+        """What the VAE makes, as the transformer takes it."""
+        scale = self.latent_scale()
+        return (latents - scale.shift) * scale.factor
+
+    def unscaled(self, latents: Latents) -> Latents:
+        """The inverse, in the VAE's dtype."""
+        scale = self.latent_scale()
+        return latents.to(self.vae.dtype) / scale.factor + scale.shift
+
+    @torch.no_grad()
     def encode_image(self, pixels: Pixels, *, noise: Latents | None) -> Latents:
         """Pixels in [-1, 1] to latents: the posterior's mean, or mean + deviation x ``noise``."""
-        ...
+        return self.scaled(sample_posterior(self.vae.encode(pixels.to(self.vae.dtype)).latent_dist, noise))
 
+    @torch.no_grad()
     def decode_image(self, latents: Latents) -> Pixels:
         """Latents to pixels, about [-1, 1], not clamped."""
-        ...
+        pixels: Tensor = self.vae.decode(self.unscaled(latents), return_dict=False)[0]
+        return pixels
 
-    def latent_grid(self, width: int, height: int) -> LatentGrid:
-        """The grid of an image whose sides are multiples of ``spec.token_pixels``."""
-        ...
+    def engine_alone(self) -> AttentionEngine:
+        """For tokens that every rank computes by itself, as a refined caption's."""
+        return self.wrap_engine(TorchEngine(single_rank()))
+
+    def token_grid(self, x: Latents) -> TokenGrid:
+        """The tokens of ``x``."""
+        return LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.spec.patch)
+
+    def joint_pass(
+        self, x: Latents, states: Tensor, *, tables: TablesByText, sequence: TokenSequence
+    ) -> JointPass:
+        """Positions and shares of ``x`` with a prompt's ``states``, (B, tokens, D), in front."""
+        grid, table = self.token_grid(x), tables(states.shape[1])
+        shares = TokenShards.joint(sequence, states, image_tokens=grid.count)
+        return JointPass(grid, table, shares.copies(states), shares)
+
+    def per_image(self, value: float, x: Latents) -> Tensor:
+        """A number as the network takes it, (B,) in its dtype."""
+        return torch.full((x.shape[0],), value, dtype=self.dtype, device=self.device)
+
+
+def sample_posterior(posterior: Any, noise: Tensor | None) -> Tensor:
+    """The mean of a VAE's posterior, or mean + deviation x ``noise``."""
+    mean: Tensor = posterior.mean
+    return mean if noise is None else mean + posterior.std * noise.to(mean)

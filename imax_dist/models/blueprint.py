@@ -14,10 +14,11 @@ from typing import Any
 
 from imax_dist.config import from_mapping, load_named, named_configs
 from imax_dist.errors import MissingInput
-from imax_dist.models.base import ModelSettings, ModelSpec
-from imax_dist.models.flux.load import spec_from_configs
+from imax_dist.models.find import EMBEDDED, find_model
 from imax_dist.models.load import describe_model
-from imax_dist.models.weights import EMBEDDED, component_config, find_model
+from imax_dist.models.networks.flux import spec_from_configs
+from imax_dist.models.spec import ModelSettings, ModelSpec
+from imax_dist.models.weights import component_config
 
 LONGEST_HEADER = 100 << 20
 

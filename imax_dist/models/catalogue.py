@@ -9,8 +9,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from imax_dist.config import from_mapping, load_named, named_configs
-from imax_dist.models.base import ModelSettings
-from imax_dist.models.weights import EMBEDDED
+from imax_dist.models.find import EMBEDDED
+from imax_dist.models.spec import ModelSettings
 
 BYTES_PER_WEIGHT = 2
 """bfloat16."""

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from imax_dist.errors import BadConfig
+from imax_dist.models.find import find_model
 from imax_dist.models.quantised import quantisation_of
-from imax_dist.models.weights import find_model
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Heads, KeyHeads

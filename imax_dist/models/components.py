@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 
 from imax_dist.errors import BadConfig
-from imax_dist.models.base import ModelSettings, ModelSpec
 from imax_dist.models.quantised import load_transformer
-from imax_dist.models.weights import component_config, is_gguf, require_text, whole
+from imax_dist.models.spec import ModelSettings, ModelSpec
+from imax_dist.models.weights import component_config, is_gguf, load_complete, require_text
 
 TEXT = ("text_encoder",)
 TOKENIZER = ("tokenizer",)
@@ -77,5 +77,5 @@ def load_components(
 ) -> Components:
     """``kinds``: diffusers' classes of transformer and VAE."""
     transformer = load_transformer(kinds[0], spec, folder, dtype=dtype)
-    vae = whole(kinds[1], folder / "vae", torch_dtype=dtype)
+    vae = load_complete(kinds[1], folder / "vae", torch_dtype=dtype)
     return Components(transformer.to(device).eval(), vae.to(device).eval())

@@ -12,11 +12,30 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Heads, RopeTable
+
+
+class TableAsIds(nn.Module):
+    """Stands in for FluxPosEmbed: (tokens, 2 head_dim) -> cos, sin, each (tokens, head_dim)."""
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = ids.chunk(2, dim=-1)
+        return cos, sin
+
+
+def table_as_ids(table: RopeTable) -> Tensor:
+    """The table in the form ``TableAsIds`` takes."""
+    return torch.cat([table.cos, table.sin], dim=-1)
+
+
+def ids_of(tables: tuple[RopeTable, RopeTable]) -> tuple[Tensor, Tensor]:
+    """``txt_ids`` and ``img_ids`` of a rank's tables (text, image)."""
+    text, image = tables
+    return table_as_ids(text), table_as_ids(image)
 
 
 class JointProcessor:

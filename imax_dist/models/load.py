@@ -11,34 +11,16 @@ from typing import NamedTuple
 import torch
 from safetensors import SafetensorError
 
-from imax_dist.errors import BadConfig, BadValue, MissingInput
-from imax_dist.models.architecture import Architecture
-from imax_dist.models.base import FlowModel, Lora, ModelSettings, ModelSpec
-from imax_dist.models.flux import load as flux
-from imax_dist.models.flux2 import load as flux2
+from imax_dist.errors import BadConfig, MissingInput
+from imax_dist.models.base import FlowModel
+from imax_dist.models.find import find_model
 from imax_dist.models.lora import find_loras, merge_loras
-from imax_dist.models.lumina import load as lumina
-from imax_dist.models.lumina2 import load as lumina2
 from imax_dist.models.quantised import check_quantisation, quantisation_id
-from imax_dist.models.qwen_image import load as qwen_image
-from imax_dist.models.sd3 import load as sd3
-from imax_dist.models.weights import find_model, pipeline_class
-from imax_dist.models.z_image import load as z_image
+from imax_dist.models.registry import architecture_of
+from imax_dist.models.spec import Lora, ModelSettings, ModelSpec
+from imax_dist.models.weights import pipeline_class
 
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "FluxPipeline": flux.ARCHITECTURE,
-    "LuminaPipeline": lumina.ARCHITECTURE,
-    "Lumina2Pipeline": lumina2.ARCHITECTURE,
-    "Flux2Pipeline": flux2.ARCHITECTURE,
-    "Flux2KleinPipeline": flux2.ARCHITECTURE,
-    "QwenImagePipeline": qwen_image.ARCHITECTURE,
-    "StableDiffusion3Pipeline": sd3.ARCHITECTURE,
-    "ZImagePipeline": z_image.ARCHITECTURE,
-}
-"""One entry a diffusers pipeline class."""
-WITHOUT_ROPE = ("PixArtSigmaPipeline", "PixArtAlphaPipeline", "SanaPipeline")
 
 
 class Loading(NamedTuple):
@@ -83,7 +65,7 @@ def load(name: str, how: Loading) -> FlowModel:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise MissingInput(f"model {name} does not load from {folder}: {error}") from error
     model.dtype = DTYPES[kind]  # quantised weights have one of their own
-    merge_loras(getattr(model, "transformer", None), spec, pipeline_class(folder))
+    merge_loras(model.transformer, spec, pipeline_class(folder))
     return model
 
 
@@ -116,16 +98,3 @@ def _changed_weights(spec: ModelSpec, loras: tuple[Lora, ...]) -> str:
     if not changes:
         return spec.weights
     return hashlib.sha256("\n".join([spec.weights, *changes]).encode()).hexdigest()
-
-
-def architecture_of(name: str, folder: Path) -> Architecture:
-    """The entry of the folder's pipeline class. Raises BadValue for a class without one."""
-    kind = pipeline_class(folder)
-    if kind in ARCHITECTURES:
-        return ARCHITECTURES[kind]
-    if kind in WITHOUT_ROPE:
-        raise BadValue(
-            f"model {name} is a {kind}: its transformer has no rotary positions, which the method scales; "
-            f"supported: {', '.join(ARCHITECTURES)}"
-        )
-    raise BadValue(f"model {name} is a {kind}; supported: {', '.join(ARCHITECTURES)}")

@@ -14,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from imax_dist.errors import BadConfig, BadValue, MissingInput
-from imax_dist.models.base import Lora, ModelSpec
+from imax_dist.models.spec import Lora, ModelSpec
 
 
 def parse_lora(text: str) -> tuple[str, float]:

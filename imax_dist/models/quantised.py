@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 
 from imax_dist.errors import BadConfig, MissingInput
-from imax_dist.models.base import ModelSettings, ModelSpec
-from imax_dist.models.weights import component_config, content_or_name, is_gguf, whole
+from imax_dist.models.spec import ModelSettings, ModelSpec
+from imax_dist.models.weights import component_config, content_or_name, is_gguf, load_complete
 
 
 class Quantiser(NamedTuple):
@@ -65,14 +65,14 @@ def load_transformer(network: Any, spec: ModelSpec, folder: Path, *, dtype: torc
         method = quantisation_of(spec.settings, folder)
         if method is not None:
             _require(PACKAGES.get(method, method), f"the transformer of {spec.name} is quantised by {method}")
-        return whole(network, own, torch_dtype=dtype)
+        return load_complete(network, own, torch_dtype=dtype)
     if is_gguf(chosen):
         return _from_gguf(network, spec, own, dtype=dtype)
     quantiser = QUANTISERS[chosen]
     _require(quantiser.package, f"quantize {chosen}")
     if quantiser.needs_gpu and not torch.accelerator.is_available():
         raise BadConfig(f"quantize {chosen} needs a GPU; on a CPU use torchao-int8 or a .gguf file")
-    return whole(network, own, torch_dtype=dtype, quantization_config=quantiser.config(dtype))
+    return load_complete(network, own, torch_dtype=dtype, quantization_config=quantiser.config(dtype))
 
 
 def quantisation_of(settings: ModelSettings, folder: Path) -> str | None:

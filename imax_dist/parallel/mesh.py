@@ -16,7 +16,7 @@ class SequenceMesh:
     """``ring`` x ``ulysses`` ranks; rank = ring index x ulysses + ulysses index.
 
     Groups are None on a mesh of one rank, where nothing is communicated. ``first`` is the global rank of the
-    mesh's rank 0: another than 0 where several meshes share the ranks (halves.py).
+    mesh's rank 0: another than 0 where several meshes share the ranks (cfg_parallel.py).
     """
 
     ulysses: int

@@ -14,7 +14,9 @@ from imax_dist.method import patch_shift
 from imax_dist.method.baselines.skip_residual import with_skip_residual
 from imax_dist.method.flow import endpoint
 from imax_dist.method.guidance import Step, guided_velocity
-from imax_dist.models.base import Conditioning, FlowModel, TokenSequence
+from imax_dist.models.base import FlowModel
+from imax_dist.models.conditioning import Conditioning
+from imax_dist.models.token_shards import TokenSequence
 from imax_dist.pipeline.endpoint import Reference
 from imax_dist.pipeline.noise import start_noise
 from imax_dist.pipeline.plan import RenderPlan

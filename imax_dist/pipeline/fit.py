@@ -9,7 +9,7 @@ from typing import Any
 from imax_dist.errors import BadConfig, BadValue
 from imax_dist.geometry import ImageSize
 from imax_dist.method.presets import Method
-from imax_dist.models.base import ModelSpec
+from imax_dist.models.spec import ModelSpec
 
 
 def fit_method(method: Method, asked: Mapping[str, Any], spec: ModelSpec) -> Method:

@@ -9,8 +9,10 @@ import torch
 from imax_dist.events import Listener
 from imax_dist.method.flow import endpoint
 from imax_dist.method.guidance import Step
-from imax_dist.models.base import Conditioning, FlowModel, TokenSequence
-from imax_dist.models.guidance_passes import GuidancePasses, two_passes
+from imax_dist.models.base import FlowModel
+from imax_dist.models.cfg_execution import CfgExecution, two_passes
+from imax_dist.models.conditioning import Conditioning
+from imax_dist.models.token_shards import TokenSequence
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.pipeline.noise import draw_noise
@@ -44,7 +46,7 @@ def run_native(
     *,
     listen: Listener,
     after_step: AfterStep,
-    guidance_passes: GuidancePasses = two_passes,
+    guidance_passes: CfgExecution = two_passes,
 ) -> NativePass:
     """Denoise ``state`` to the end with the positions, attention and text the model was trained with."""
     tables = native_tables(plan, model)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from imax_dist.events import stage
-from imax_dist.models.base import Conditioning, FlowModel
+from imax_dist.models.base import FlowModel
+from imax_dist.models.conditioning import Conditioning
 from imax_dist.parallel.broadcast import from_first_rank
 from imax_dist.pipeline.acceleration import Accelerated
 from imax_dist.pipeline.decode import decode

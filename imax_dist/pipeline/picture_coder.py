@@ -60,7 +60,7 @@ class PictureCoder:
         way = "rows"
         if plan.method.vae == "tiled":
             way = "tiled"
-            if not hasattr(getattr(model, "vae", None), "enable_tiling"):
+            if not hasattr(model.vae, "enable_tiling"):
                 raise BadConfig(
                     f"vae: tiled was asked for, but the VAE of {model.spec.name} has no tiles; use exact"
                 )
@@ -114,7 +114,7 @@ class PictureCoder:
     @contextmanager
     def tiles(self) -> Iterator[None]:
         """diffusers' own blended tiling for the length of the block, if that is the way."""
-        vae: Any = getattr(self.model, "vae", None)
+        vae = self.model.vae
         if self.way != "tiled":
             yield
             return

@@ -21,7 +21,7 @@ from imax_dist.method.projection import PROJECTIONS, Projection
 from imax_dist.method.step_cache import STEP_CACHES, fewest_steps
 from imax_dist.method.text_duplication import COPY_RULES, TextCopies
 from imax_dist.method.time_shift import shifted_sigmas
-from imax_dist.models.base import ModelSpec
+from imax_dist.models.spec import ModelSpec
 from imax_dist.pipeline.fit import check_reach, fit_method
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.switches import load_method, start_sigmas, uses_reference

@@ -20,7 +20,8 @@ from imax_dist.method.rope import (
 )
 from imax_dist.method.rope_rules import FREQUENCY_RULES, RULES_OF_TIME
 from imax_dist.method.text_duplication import TextCopies
-from imax_dist.models.base import Axis, FlowModel, TablesByText
+from imax_dist.models.base import FlowModel, TablesByText
+from imax_dist.models.spec import Axis
 from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.shapes import PositionIds, RopeTable
 

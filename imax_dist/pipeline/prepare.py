@@ -9,7 +9,8 @@ from torch import Tensor
 
 from imax_dist.events import Note, stage
 from imax_dist.method.flow import interpolate
-from imax_dist.models.base import Conditioning, FlowModel
+from imax_dist.models.base import FlowModel
+from imax_dist.models.conditioning import Conditioning
 from imax_dist.pipeline.checkpoint import Checkpoint
 from imax_dist.pipeline.decode import decode_whole
 from imax_dist.pipeline.endpoint import Reference, enlarged_latents, native_pixels, reference_sigmas

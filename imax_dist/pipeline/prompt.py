@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from imax_dist.models.base import Conditioning, FlowModel
+from torch import Tensor
+
+from imax_dist.models.base import FlowModel
+from imax_dist.models.conditioning import Conditioning
 from imax_dist.parallel.broadcast import from_first_rank
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.plan import RenderPlan
@@ -14,7 +17,7 @@ def embed_prompt(plan: RenderPlan, model: FlowModel, topology: Topology) -> Cond
         plan.native_guidance_scale != 1.0 or plan.guidance_scale != 1.0
     )
 
-    def embed() -> dict[str, object]:
-        return dict(model.encode_prompt(plan.request.prompt, negative=negative).tensors)
+    def embed() -> dict[str, Tensor]:
+        return model.encode_prompt(plan.request.prompt, negative=negative).to_tensors()
 
-    return Conditioning(from_first_rank(embed, topology))  # type: ignore[arg-type]
+    return Conditioning.from_tensors(from_first_rank(embed, topology))

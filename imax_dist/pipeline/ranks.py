@@ -12,18 +12,19 @@ import torch
 from imax_dist.config import choice, from_mapping, load_config
 from imax_dist.errors import BadConfig
 from imax_dist.method.text_duplication import TextCopies
-from imax_dist.models.base import FlowModel, TokenSequence
-from imax_dist.models.guidance_passes import GuidancePasses, batched, split, two_passes
+from imax_dist.models.base import FlowModel
+from imax_dist.models.cfg_execution import CfgExecution, batched, split, two_passes
+from imax_dist.models.token_shards import TokenSequence
+from imax_dist.parallel.cfg_parallel import build_cfg_parallel, ranks_per_half
 from imax_dist.parallel.choose_kernel import KernelChoice, Workload, choose_kernel
 from imax_dist.parallel.devices import check_devices
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.engines.registry import ENGINES, choose_engine
-from imax_dist.parallel.halves import build_halves, half_of
 from imax_dist.parallel.kernels import Quality
 from imax_dist.parallel.mesh import SequenceMesh, build_mesh, choose_degrees
 from imax_dist.parallel.topology import Topology
 
-CFG: dict[str, GuidancePasses] = {"two_passes": two_passes, "batched": batched, "split": two_passes}
+CFG: dict[str, CfgExecution] = {"two_passes": two_passes, "batched": batched, "split": two_passes}
 """By name; ``split`` is made of the ranks when they join."""
 
 
@@ -71,12 +72,12 @@ class Ranks:
     mesh: SequenceMesh
     engine: AttentionEngine
     settings: ParallelSettings
-    guidance_passes: GuidancePasses = two_passes
+    guidance_passes: CfgExecution = two_passes
     notes: tuple[str, ...] = ()
     """What was measured or could not be had when they joined."""
 
     @property
-    def passes_alone(self) -> GuidancePasses:
+    def passes_alone(self) -> CfgExecution:
         """Of the native pass, which rank 0 makes by itself: nothing to split there."""
         return CFG[self.settings.cfg]
 
@@ -110,7 +111,7 @@ def join_ranks(
     splits = settings.cfg == "split"
     chosen = choose_engine(settings.engine, text_replicated=settings.text == "replicated", halves=splits)
     ulysses, ring = choose_degrees(
-        half_of(topology.world_size) if splits else topology.world_size,
+        ranks_per_half(topology.world_size) if splits else topology.world_size,
         heads=heads,
         kv_heads=kv_heads,
         ulysses=settings.ulysses,
@@ -118,8 +119,8 @@ def join_ranks(
     )
     passes = CFG[settings.cfg]
     if splits:
-        halves = build_halves(topology, ulysses=ulysses, ring=ring)
-        mesh, passes = halves.mesh, split(halves)
+        cfg_parallel = build_cfg_parallel(topology, ulysses=ulysses, ring=ring)
+        mesh, passes = cfg_parallel.mesh, split(cfg_parallel)
     else:
         mesh = build_mesh(topology, ulysses=ulysses, ring=ring)
     work = Workload(heads=heads, head_dim=head_dim, dtype=dtype)

@@ -26,8 +26,7 @@ HELD_AT_ONCE = 3
 
 def row_codec(model: Any) -> RowCodec | None:
     """The codec of an adapter whose ``vae`` is a diffusers AutoencoderKL; None for any other kind of VAE."""
-    vae = getattr(model, "vae", None)
-    return RowCodec(vae, *model.latent_scale()) if is_known(vae) else None
+    return RowCodec(model.vae, *model.latent_scale()) if is_known(model.vae) else None
 
 
 @dataclass(frozen=True)

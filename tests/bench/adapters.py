@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "models" / "protocol"))
 from their_pipelines import THEIRS, pipeline
 
 from imax_dist.events import ignore
-from imax_dist.models.guidance_passes import GuidancePasses, batched, two_passes
+from imax_dist.models.cfg_execution import CfgExecution, batched, two_passes
 from imax_dist.models.load import load_model
 from imax_dist.models.quiet import quiet_libraries
 from imax_dist.models.tiny import TINY, make_tiny
@@ -41,7 +41,7 @@ def nothing(step: int, x: torch.Tensor) -> None:
     """No checkpoint, no stop."""
 
 
-def ours(plan: RenderPlan, model: Any, passes: GuidancePasses) -> None:
+def ours(plan: RenderPlan, model: Any, passes: CfgExecution) -> None:
     conditioning = model.encode_prompt(PROMPT, negative=plan.native_guidance_scale != 1.0)
     start = start_native(plan, model)
     run_native(plan, model, conditioning, start, listen=ignore, after_step=nothing, guidance_passes=passes)

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from imax_dist.method.text_duplication import TextCopies
-from imax_dist.models.adapter import Prompt
-from imax_dist.models.base import Conditioning, ModelSettings, ModelSpec, PassScales, PassSteps, TokenSequence
-from imax_dist.models.flux.adapter import FluxModel
-from imax_dist.models.flux.packing import pack
-from imax_dist.models.flux.positions import TableAsIds
-from imax_dist.models.joint_attention import JointProcessor
+from imax_dist.models.conditioning import Conditioning, Prompt
+from imax_dist.models.joint_attention import JointProcessor, TableAsIds
+from imax_dist.models.networks.flux import FluxModel
+from imax_dist.models.patches import pack
+from imax_dist.models.spec import ModelSettings, ModelSpec, PassScales, PassSteps
+from imax_dist.models.token_shards import TokenSequence
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import SequenceMesh, single_rank
@@ -167,14 +167,14 @@ class Step:
         height, width = self.x.shape[2] // 2, self.x.shape[3] // 2
         rows = torch.arange(height, device=device, dtype=dtype).repeat_interleave(width)
         columns = torch.arange(width, device=device, dtype=dtype).repeat(height)
-        tensors = self.conditioning.tensors
+        prompt = self.conditioning.positive
         inputs = dict(
-            hidden_states=pack(self.x), encoder_hidden_states=tensors["positive_states"],
-            pooled_projections=tensors["positive_pooled"],
+            hidden_states=pack(self.x), encoder_hidden_states=prompt["states"],
+            pooled_projections=prompt["pooled"],
             timestep=torch.full((1,), 0.5, device=device, dtype=dtype),
             guidance=torch.full((1,), 3.5, device=device, dtype=dtype),
             img_ids=torch.stack([torch.zeros_like(rows), rows, columns], dim=1),
-            txt_ids=torch.zeros(tensors["positive_states"].shape[1], 3, device=device, dtype=dtype),
+            txt_ids=torch.zeros(prompt["states"].shape[1], 3, device=device, dtype=dtype),
             return_dict=False,
         )  # fmt: skip
 

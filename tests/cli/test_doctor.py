@@ -62,7 +62,7 @@ def test_a_missing_extra_is_only_a_remark(imax: Imax, monkeypatch: pytest.Monkey
 
 
 def test_a_render_that_fails_is_reported_not_raised(imax: Imax, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imax_dist.models.weights.EMBEDDED", Path("/no/such/model"))
+    monkeypatch.setattr("imax_dist.models.find.EMBEDDED", Path("/no/such/model"))
     outcome = imax("doctor")
     assert outcome.code == 78
     assert "MISSING  test render      failed: model folder " in outcome.out

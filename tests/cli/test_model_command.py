@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from imax_dist.config import load_named, named_configs
-from imax_dist.models.load import ARCHITECTURES
+from imax_dist.models.registry import ARCHITECTURES
 from imax_dist.models.tiny import TINY, make_tiny
 
 
@@ -149,7 +149,7 @@ def hub() -> Iterator[str]:
 ASK = """
 import sys
 from imax_dist.errors import ImaxError
-from imax_dist.models.weights import _download
+from imax_dist.models.find import _download
 for source, revision in (("some/gated", None), ("some/revision", "v9"), ("some/nothing", None)):
     try:
         _download(source, revision, ())

@@ -15,9 +15,9 @@ from imax_dist.errors import BadConfig
 from imax_dist.events import RenderEvent, StepDone
 from imax_dist.models import compiled
 from imax_dist.models.compiled import blocks_of, check_compilable, compile_blocks
+from imax_dist.models.find import find_model
 from imax_dist.models.load import load_model
 from imax_dist.models.tiny import make_tiny
-from imax_dist.models.weights import find_model
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.ranks import ParallelSettings, join_for
 from imax_dist.pipeline.recipe import differences

@@ -17,10 +17,11 @@ from tiny_flux import SETTINGS, edit_json, make_tiny_flux
 
 from imax_dist.config import from_mapping, load_named
 from imax_dist.errors import BadConfig, BadValue, ImaxError, MissingInput
-from imax_dist.models.base import ModelSettings
-from imax_dist.models.flux.load import AXES, ROPE_THETA
+from imax_dist.models.find import EMBEDDED, WANTED_FILES, find_model
 from imax_dist.models.load import describe_model, load_model
-from imax_dist.models.weights import EMBEDDED, WANTED_FILES, find_model, weights_hash
+from imax_dist.models.networks.flux import AXES, ROPE_THETA
+from imax_dist.models.spec import ModelSettings
+from imax_dist.models.weights import weights_hash
 
 CPU = torch.device("cpu")
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"

@@ -14,12 +14,12 @@ from imax_dist.errors import BadConfig
 from imax_dist.events import ignore
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.time_shift import shifted_sigmas
-from imax_dist.models.base import TokenSequence
-from imax_dist.models.flux.adapter import FluxModel
-from imax_dist.models.flux.packing import pack, unpack
-from imax_dist.models.flux.positions import image_position_ids, table_as_ids
+from imax_dist.models.find import EMBEDDED
+from imax_dist.models.joint_attention import table_as_ids
 from imax_dist.models.load import load_model
-from imax_dist.models.weights import EMBEDDED
+from imax_dist.models.networks.flux import FluxModel, image_position_ids
+from imax_dist.models.patches import pack, unpack
+from imax_dist.models.token_shards import TokenSequence
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.pipeline.endpoint import Reference
@@ -198,28 +198,31 @@ def test_a_reference_pulls_the_extrapolated_pass_to_itself(ours: FluxModel) -> N
 
 
 def test_embeddings_are_those_of_the_pipeline(ours: FluxModel, theirs: Any) -> None:
-    tensors = ours.encode_prompt(PROMPT, negative=True).tensors
+    conditioning = ours.encode_prompt(PROMPT, negative=True)
     tokens = ours.spec.settings.text_tokens
-    for name, text in (("positive", PROMPT), ("negative", "")):
+    for prompt, text in ((conditioning.positive, PROMPT), (conditioning.negative, "")):
         with torch.no_grad():
             states, pooled, _ = theirs.encode_prompt(prompt=text, max_sequence_length=tokens)
-        assert torch.equal(tensors[f"{name}_states"], states)
-        assert torch.equal(tensors[f"{name}_pooled"], pooled)
+        assert prompt is not None
+        assert torch.equal(prompt["states"], states)
+        assert torch.equal(prompt["pooled"], pooled)
 
 
 def test_the_empty_prompt_is_embedded_only_where_it_is_needed(ours: FluxModel) -> None:
-    assert set(ours.encode_prompt(PROMPT, negative=False).tensors) == {"positive_states", "positive_pooled"}
+    conditioning = ours.encode_prompt(PROMPT, negative=False)
+    assert conditioning.positive.keys() == {"states", "pooled"}
+    assert conditioning.negative is None
 
 
 def test_a_long_prompt_is_cut_to_the_models_length_as_the_pipeline_cuts_it(
     ours: FluxModel, theirs: Any
 ) -> None:
     long = PROMPT + " and a yellow house" * 30
-    tensors, tokens = ours.encode_prompt(long, negative=False).tensors, ours.spec.settings.text_tokens
+    prompt, tokens = ours.encode_prompt(long, negative=False).positive, ours.spec.settings.text_tokens
     with torch.no_grad():
         states, pooled, _ = theirs.encode_prompt(prompt=long, max_sequence_length=tokens)
-    assert torch.equal(tensors["positive_states"], states)
-    assert torch.equal(tensors["positive_pooled"], pooled)
+    assert torch.equal(prompt["states"], states)
+    assert torch.equal(prompt["pooled"], pooled)
 
 
 def test_packing_is_that_of_the_pipeline_and_unpacks_again(theirs: Any, rng: torch.Generator) -> None:

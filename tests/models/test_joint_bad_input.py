@@ -12,7 +12,7 @@ import pytest
 from imax_dist.errors import BadConfig, BadValue, ImaxError
 from imax_dist.models.load import describe_model
 from imax_dist.models.tiny import make_tiny
-from imax_dist.models.tiny_text import clip_tokenizer
+from imax_dist.models.tiny.text import clip_tokenizer
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.request import Request
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.rope import base_frequencies, rope_table
 from imax_dist.method.text_duplication import TextCopies
-from imax_dist.models.flux2.positions import joint_position_ids as flux2_ids
 from imax_dist.models.joint_attention import _rotated_by_parts, rotate_pairs
-from imax_dist.models.qwen_image.positions import joint_position_ids as qwen_ids
-from imax_dist.models.z_image.positions import joint_position_ids as z_image_ids
+from imax_dist.models.networks.flux2 import joint_position_ids as flux2_ids
+from imax_dist.models.networks.qwen_image import joint_position_ids as qwen_ids
+from imax_dist.models.networks.z_image import joint_position_ids as z_image_ids
 from imax_dist.shapes import RopeTable
 
 ORIGIN = TextCopies(((0, 0),))

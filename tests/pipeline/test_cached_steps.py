@@ -59,7 +59,7 @@ def test_nothing_is_kept_where_nothing_is_skipped() -> None:
 
 def calls_and_latents(topology: Any, fields: dict[str, Any]) -> tuple[list[bool], int, np.ndarray]:
     """Which steps say they were skipped, how often the network ran in the target-size pass, the latents."""
-    from imax_dist.models.flux.adapter import FluxModel
+    from imax_dist.models.networks.flux import FluxModel
     from imax_dist.pipeline.render import render
 
     skipped, calls = [], 0

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from imax_dist.errors import BadConfig
-from imax_dist.models.base import ModelSpec
 from imax_dist.models.load import describe_model
+from imax_dist.models.spec import ModelSpec
 from imax_dist.pipeline.fit import left_out
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.request import Request

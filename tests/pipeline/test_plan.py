@@ -15,8 +15,8 @@ from imax_dist.config import from_mapping, load_named
 from imax_dist.errors import BadConfig, BadValue, ImaxError
 from imax_dist.geometry import ImageSize
 from imax_dist.method.guidance import Step
-from imax_dist.models.base import ModelSettings, ModelSpec
 from imax_dist.models.load import describe_model, load_model
+from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.decode import decode
 from imax_dist.pipeline.noise import start_noise

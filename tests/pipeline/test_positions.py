@@ -15,9 +15,9 @@ from imax_dist.config import from_mapping, load_named
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.rope import RopeContext, base_frequencies, rope_table
 from imax_dist.method.rope_by_parts import yarn
-from imax_dist.models.base import ModelSettings, ModelSpec
-from imax_dist.models.flux.positions import joint_position_ids
 from imax_dist.models.load import describe_model, load_model
+from imax_dist.models.networks.flux import joint_position_ids
+from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.positions import (
     ORIGIN,

@@ -90,16 +90,17 @@ def test_shared_text_copies_equal_literal_copies_at_one_place(tiny: str) -> None
     """Four literal copies with the same ids and one that counts four times are the same function."""
     import torch
 
+    from imax_dist.geometry import TokenGrid
     from imax_dist.method.rope import base_frequencies, rope_table
     from imax_dist.method.text_duplication import TextCopies
-    from imax_dist.models.base import TokenSequence
     from imax_dist.models.load import load_model
+    from imax_dist.models.token_shards import TokenSequence
     from imax_dist.parallel.engines.torch import TorchEngine
     from imax_dist.parallel.mesh import single_rank
 
     model = load_model(tiny, device=torch.device("cpu"), dtype="float64")
     conditioning = model.encode_prompt(PROMPT, negative=False)
-    grid = model.latent_grid(96, 64).tokens(2)
+    grid = TokenGrid(height=4, width=6)
     x = torch.randn(1, 16, 8, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     velocities = []
     for copies in (TextCopies(((0, 0),) * 4), TextCopies(((0, 0),), weight=4)):

@@ -10,9 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from imax_dist.errors import BadValue, MissingInput
 from imax_dist.models.blueprint import find_blueprint, stored_parameters
-from imax_dist.models.flux.positions import TableAsIds
-from imax_dist.models.joint_attention import JointProcessor
-from imax_dist.models.weights import EMBEDDED
+from imax_dist.models.find import EMBEDDED
+from imax_dist.models.joint_attention import JointProcessor, TableAsIds
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.parallel.sequence import JointLayout

@@ -8,7 +8,7 @@ from typing import Any
 from imax_dist.config import fingerprint
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize
-from imax_dist.models.base import ModelSpec
+from imax_dist.models.spec import ModelSpec
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.request import Request
 from imax_dist.study.experiments.settings import Guide, Kind, Study, Variant

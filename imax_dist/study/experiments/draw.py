@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 
 from imax_dist.geometry import ImageSize
-from imax_dist.models.base import ModelSpec
 from imax_dist.models.load import describe_model
+from imax_dist.models.spec import ModelSpec
 from imax_dist.output.atomic import write_json
 from imax_dist.output.image.bands import bands_of_array
 from imax_dist.output.image.pixels import to_eight_bit

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from imax_dist.models.weights import find_model
+from imax_dist.models.find import find_model
 from imax_dist.study.metrics.artefacts import grid_strength, seam_strength, speckle
 from imax_dist.study.metrics.bands import high_band, layout_agreement
 from imax_dist.study.metrics.edges import detail_correlation, match_edges

@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 
 from imax_dist.method.guidance import Step
-from imax_dist.models.base import FlowModel, TokenSequence
+from imax_dist.models.base import FlowModel
+from imax_dist.models.token_shards import TokenSequence
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.pipeline.extrapolate import network_velocity

@@ -9,7 +9,8 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
 from imax_dist.errors import BadManifest
-from imax_dist.models.weights import find_model, whole
+from imax_dist.models.find import find_model
+from imax_dist.models.weights import load_complete
 from imax_dist.study.train.crops import held_out, to_unit
 from imax_dist.study.train.flow import load_flow
 from imax_dist.study.train.network import FlowNetwork, FlowShape
@@ -22,7 +23,7 @@ def vae_of(source: str) -> AutoencoderKL:
     if Path(source).suffix == ".safetensors":
         return load_vae(Path(source), to_unit(held_out(32, 128)))
     _, folder = find_model(source)
-    vae = whole(AutoencoderKL, folder / "vae", torch_dtype=torch.float32)
+    vae = load_complete(AutoencoderKL, folder / "vae", torch_dtype=torch.float32)
     return vae.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
@@ -34,9 +35,9 @@ def flow_of(source: str, tokenizers: Tokenizers) -> FlowNetwork:
     if Path(source).suffix == ".safetensors":
         return load_flow(Path(source), tokenizers)
     _, folder = find_model(source)
-    transformer = whole(FluxTransformer2DModel, folder / "transformer", torch_dtype=torch.float32)
-    clip = whole(CLIPTextModel, folder / "text_encoder", torch_dtype=torch.float32)
-    t5 = whole(T5EncoderModel, folder / "text_encoder_2", torch_dtype=torch.float32)
+    transformer = load_complete(FluxTransformer2DModel, folder / "transformer", torch_dtype=torch.float32)
+    clip = load_complete(CLIPTextModel, folder / "text_encoder", torch_dtype=torch.float32)
+    t5 = load_complete(T5EncoderModel, folder / "text_encoder_2", torch_dtype=torch.float32)
     config = transformer.config
     shape = FlowShape(
         config.num_attention_heads, config.num_layers, config.num_single_layers, config.guidance_embeds

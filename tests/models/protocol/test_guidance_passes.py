@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from imax_dist.errors import BadConfig
+from imax_dist.models.cfg_execution import batched, two_passes
 from imax_dist.models.guidance import classifier_free, first_channels, norm_preserving
-from imax_dist.models.guidance_passes import batched, two_passes
 from imax_dist.models.load import describe_model
 from imax_dist.models.tiny import TINY
-from imax_dist.parallel.halves import half_of
+from imax_dist.parallel.cfg_parallel import ranks_per_half
 from imax_dist.pipeline.fit import check_guidance_passes
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.render import render
@@ -45,8 +45,8 @@ def test_a_batch_of_two_is_two_passes(folders: dict[str, Path], name: str) -> No
 def test_splitting_needs_an_even_number_of_ranks_and_a_second_prompt(folders: dict[str, Path]) -> None:
     for ranks in (1, 3):
         with pytest.raises(BadConfig, match=rf"half of the ranks to each prompt, but {ranks} w"):
-            half_of(ranks)
-    assert half_of(4) == 2
+            ranks_per_half(ranks)
+    assert ranks_per_half(4) == 2
     distilled, free = (describe_model(str(folders[name])) for name in ("flux-dev", "flux-schnell"))
     with pytest.raises(BadConfig, match=r".* takes its scale as an input; leave cfg out"):
         check_guidance_passes("split", distilled, 7.0)

@@ -10,8 +10,8 @@ import torch
 from their_pipelines import pipeline
 
 from imax_dist.events import ignore
-from imax_dist.models.base import TokenSequence
 from imax_dist.models.load import load_model
+from imax_dist.models.token_shards import TokenSequence
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.pipeline.extrapolate import network_velocity, run_extrapolated

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from imax_dist.models.flux.packing import pack, unpack
+from imax_dist.models.patches import pack, unpack
 from imax_dist.pipeline.plan import RenderPlan
 
 

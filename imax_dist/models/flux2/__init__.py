@@ -1,1 +1,0 @@
-"""FLUX.2 (dev and klein): FLUX's two kinds of blocks, four position axes, batch-normalised latents."""

@@ -1,1 +1,0 @@
-"""Lumina-Next on diffusers' own classes, unmodified: cross-attention to a Gemma caption."""

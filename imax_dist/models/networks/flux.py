@@ -1,0 +1,149 @@
+"""FLUX: pack, split over the ranks, run the unmodified transformer, gather, unpack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from imax_dist.geometry import TokenGrid
+from imax_dist.method.text_duplication import TextCopies, text_position_ids
+from imax_dist.models.architecture import Architecture
+from imax_dist.models.base import FlowModel, TablesByText
+from imax_dist.models.components import check_packed, load_components, read_configs, vae_factor
+from imax_dist.models.conditioning import Prompt
+from imax_dist.models.joint_attention import JointProcessor, TableAsIds, ids_of
+from imax_dist.models.patches import image_position_ids, pack, unpack
+from imax_dist.models.spec import ModelSettings, ModelSpec
+from imax_dist.models.text_encoder import TextEncoder, load_text_encoder, padded_ids
+from imax_dist.models.token_shards import TokenSequence
+from imax_dist.models.weights import weights_hash
+from imax_dist.shapes import Latents, PositionIds
+
+
+def joint_position_ids(grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
+    """Text copies first, then the image, as FLUX orders its joint sequence."""
+    return torch.cat([text_position_ids(text_tokens, copies), image_position_ids(grid)])
+
+
+class TextEncoders(NamedTuple):
+    """CLIP and T5."""
+
+    clip: TextEncoder
+    t5: TextEncoder
+
+
+def load_text_encoders(folder: Path, *, device: torch.device, dtype: torch.dtype) -> TextEncoders:
+    """Load both encoders from a FLUX pipeline folder."""
+    from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+
+    load = partial(load_text_encoder, folder=folder, device=device, dtype=dtype)
+    clip = load(CLIPTextModel, tokenizer=CLIPTokenizer)
+    return TextEncoders(clip, load(T5EncoderModel, tokenizer=T5TokenizerFast, number="_2"))
+
+
+@torch.no_grad()
+def encode_text(encoders: TextEncoders, prompt: str, *, tokens: int) -> tuple[Tensor, Tensor]:
+    """T5 states (1, tokens, D) and pooled CLIP vector (1, D'); the prompt is padded or cut to ``tokens``."""
+    clip, t5 = encoders
+    clip_ids = padded_ids(clip, prompt, length=clip.tokenizer.model_max_length)
+    states = t5.network(padded_ids(t5, prompt, length=tokens)).last_hidden_state
+    return states, clip.network(clip_ids).pooler_output
+
+
+class FluxModel(FlowModel):
+    """``encoders`` are a TextEncoders."""
+
+    def embed(self, text: str) -> Prompt:
+        states, pooled = encode_text(self.encoders, text, tokens=self.spec.settings.text_tokens)
+        return {"states": states, "pooled": pooled}
+
+    def position_ids(self, grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
+        return joint_position_ids(grid, copies, text_tokens=text_tokens)
+
+    def predict(
+        self,
+        x: Latents,
+        sigma: float,
+        prompt: Prompt,
+        *,
+        tables: TablesByText,
+        sequence: TokenSequence,
+        scale: float | None,
+    ) -> Latents:
+        grid, table, states, shares = self.joint_pass(x, prompt["states"], tables=tables, sequence=sequence)
+        text_ids, image_ids = shares.cached_by_table("ids", table, lambda: ids_of(shares.tables(table)))
+        tokens = self.transformer(
+            hidden_states=shares.image(pack(x), dim=1),
+            timestep=self.per_image(sigma, x),
+            guidance=None if scale is None else self.per_image(scale, x),
+            encoder_hidden_states=states,
+            pooled_projections=prompt["pooled"],
+            txt_ids=text_ids,
+            img_ids=image_ids,
+            joint_attention_kwargs=shares.attention,
+            return_dict=False,
+        )[0]
+        return unpack(shares.gather(tokens, dim=1), grid)
+
+
+ROPE_THETA = 10_000.0
+"""Fixed in FluxTransformer2DModel; no configuration key holds it."""
+PATCH = 2
+ENCODERS = ("text_encoder", "text_encoder_2")
+TOKENIZERS = ("tokenizer", "tokenizer_2")
+AXES = (16, 56, 56)
+"""FluxTransformer2DModel's own default; the released FLUX.1 configurations do not hold the key."""
+
+
+def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
+    """Read the facts from the config files. Raises MissingInput or BadConfig if they do not fit."""
+    transformer, vae = read_configs(settings, folder, encoders=ENCODERS, tokenizers=TOKENIZERS)
+    spec = spec_from_configs(name, settings, transformer=transformer, vae=vae, weights=weights_hash(folder))
+    check_packed(spec, int(transformer["in_channels"]))
+    return spec
+
+
+def spec_from_configs(
+    name: str, settings: ModelSettings, *, transformer: dict[str, Any], vae: dict[str, Any], weights: str
+) -> ModelSpec:
+    """The facts as the config.json of both parts tell them; ``weights`` is the hash of the files."""
+    return ModelSpec(
+        name=name,
+        settings=settings,
+        weights=weights,
+        heads=int(transformer["num_attention_heads"]),
+        head_dim=int(transformer["attention_head_dim"]),
+        rope_axes=tuple(int(axis) for axis in transformer.get("axes_dims_rope", AXES)),
+        rope_theta=ROPE_THETA,
+        latent_channels=int(vae["latent_channels"]),
+        vae_factor=vae_factor(vae),
+        patch=PATCH,
+        guidance="distilled" if transformer.get("guidance_embeds") else "classifier_free",
+    )
+
+
+def load(
+    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
+) -> FluxModel:
+    """Transformer, VAE and, with ``text``, both text encoders."""
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
+
+    kinds = FluxTransformer2DModel, AutoencoderKL
+    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
+    encoders = load_text_encoders(folder, device=text, dtype=dtype) if text else None
+    transformer.pos_embed = TableAsIds()
+    transformer.set_attn_processor(JointProcessor())
+    return FluxModel(spec, transformer=transformer, vae=vae, encoders=encoders)
+
+
+def settings_name(transformer: Mapping[str, Any]) -> str:
+    """FLUX.1-dev's settings for a model that takes its guidance as an input, else FLUX.1-schnell's."""
+    return "flux-dev" if transformer.get("guidance_embeds") else "flux-schnell"
+
+
+ARCHITECTURE = Architecture(describe, load, settings_name)

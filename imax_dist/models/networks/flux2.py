@@ -1,0 +1,261 @@
+"""FLUX.2: pack, split over the ranks, run the unmodified transformer, gather, unpack.
+
+Latents are the VAE's own 32 channels at 1/8 of the image, as FLUX.1's: what diffusers keeps as 128 channels
+at 1/16 is their 2 x 2 patches. FLUX.2 normalises each of the 128 with the VAE's batch norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from imax_dist.errors import BadConfig
+from imax_dist.geometry import TokenGrid
+from imax_dist.method.text_duplication import TextCopies
+from imax_dist.models.architecture import Architecture
+from imax_dist.models.base import FlowModel, TablesByText
+from imax_dist.models.components import check_packed, load_components, read_configs, vae_factor
+from imax_dist.models.conditioning import Prompt
+from imax_dist.models.joint_attention import JointProcessor, TableAsIds, attend_rotated, ids_of
+from imax_dist.models.patches import image_position_ids, pack, unpack
+from imax_dist.models.spec import ModelSettings, ModelSpec
+from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
+from imax_dist.models.token_shards import TokenSequence
+from imax_dist.models.weights import component_config, pipeline_index, weights_hash
+from imax_dist.parallel.engines import AttentionEngine
+from imax_dist.parallel.sequence import JointLayout
+from imax_dist.shapes import Latents, PositionIds, RopeTable
+
+
+def joint_position_ids(grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
+    """Text copies first, (0, row, column of the copy, n) for token n, then the image, (0, row, column, 0)."""
+    place = torch.arange(text_tokens, dtype=torch.float64)
+    zero = torch.zeros_like(place)
+    texts = [torch.stack([zero, zero + row, zero + column, place], dim=1) for row, column in copies.offsets]
+    image = image_position_ids(grid)
+    return torch.cat([*texts, torch.cat([image, image.new_zeros(len(image), 1)], dim=1)])
+
+
+class ParallelBlockProcessor:
+    """In the place of diffusers' Flux2ParallelSelfAttnProcessor; no state between calls."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+        engine: AttentionEngine | None = None,
+        layout: JointLayout | None = None,
+        text_weight: int = 1,
+    ) -> Tensor:
+        assert attention_mask is None, "FLUX.2 attends to its text's padding, as it was trained"
+        assert engine is not None
+        assert layout is not None
+        assert image_rotary_emb is not None
+        heads, hidden = attn.to_qkv_mlp_proj(hidden_states).split(
+            [3 * attn.inner_dim, attn.mlp_hidden_dim * attn.mlp_mult_factor], dim=-1
+        )
+        query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in heads.chunk(3, dim=-1))
+        output = attend_rotated(
+            (attn.norm_q(query), attn.norm_k(key), value),
+            RopeTable(*image_rotary_emb),
+            engine=engine,
+            layout=layout,
+            text_weight=text_weight,
+        )
+        return attn.to_out(torch.cat([output, attn.mlp_act_fn(hidden)], dim=-1))  # type: ignore[no-any-return]
+
+
+class Flux2Encoder(NamedTuple):
+    """``is_klein`` tells whose messages the encoder expects."""
+
+    encoder: TextEncoder
+    is_klein: bool
+
+
+def load_encoder(folder: Path, *, is_klein: bool, device: torch.device, dtype: torch.dtype) -> Flux2Encoder:
+    """Load tokenizer and encoder; of dev's PixtralProcessor the tokenizer is all that text needs."""
+    from transformers import Mistral3ForConditionalGeneration, Qwen3Model
+
+    kind = Qwen3Model if is_klein else Mistral3ForConditionalGeneration  # klein's head over words goes unread
+    return Flux2Encoder(load_text_encoder(kind, folder, device=device, dtype=dtype), is_klein)
+
+
+@torch.no_grad()
+def encode_text(encoder: Flux2Encoder, prompt: str, *, tokens: int) -> Tensor:
+    """States (1, tokens, 3 D); the prompt is padded or cut to ``tokens``."""
+    make_inputs = _klein_inputs if encoder.is_klein else _dev_inputs
+    inputs = make_inputs(encoder.encoder.tokenizer, prompt, tokens)
+    device = encoder.encoder.network.device
+    headless = {} if encoder.is_klein else {"logits_to_keep": 1}  # no words are read from Mistral's head
+    states = encoder.encoder.network(
+        input_ids=inputs["input_ids"].to(device),
+        attention_mask=inputs["attention_mask"].to(device),
+        output_hidden_states=True,
+        use_cache=False,
+        **headless,
+    ).hidden_states
+    layers = len(states) - 1
+    return torch.cat([states[layers * quarter // 4] for quarter in (1, 2, 3)], dim=-1)
+
+
+def _klein_inputs(tokenizer: Any, prompt: str, tokens: int) -> Any:
+    message = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=False,
+    )
+    return tokenizer(message, return_tensors="pt", padding="max_length", truncation=True, max_length=tokens)
+
+
+def _dev_inputs(tokenizer: Any, prompt: str, tokens: int) -> Any:
+    from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
+
+    texts = {"system": SYSTEM_MESSAGE, "user": prompt.replace("[IMG]", "")}
+    messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in texts.items()]
+    return tokenizer.apply_chat_template(
+        [messages],
+        add_generation_prompt=False,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        padding="max_length",
+        truncation=True,
+        max_length=tokens,
+    )
+
+
+class PatchNorm(NamedTuple):
+    """Mean and deviation of each of a patch's numbers, (4 C,)."""
+
+    mean: Tensor
+    deviation: Tensor
+
+
+class Flux2Model(FlowModel):
+    """``encoders`` are a Flux2Encoder."""
+
+    def embed(self, text: str) -> Prompt:
+        return {"states": encode_text(self.encoders, text, tokens=self.spec.settings.text_tokens)}
+
+    def position_ids(self, grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
+        return joint_position_ids(grid, copies, text_tokens=text_tokens)
+
+    def predict(
+        self,
+        x: Latents,
+        sigma: float,
+        prompt: Prompt,
+        *,
+        tables: TablesByText,
+        sequence: TokenSequence,
+        scale: float | None,
+    ) -> Latents:
+        grid, table, states, shares = self.joint_pass(x, prompt["states"], tables=tables, sequence=sequence)
+        text_ids, image_ids = shares.cached_by_table("ids", table, lambda: ids_of(shares.tables(table)))
+        takes_scale = scale is not None and self.transformer.config.guidance_embeds
+        tokens = self.transformer(
+            hidden_states=shares.image(pack(x), dim=1),
+            timestep=self.per_image(sigma, x),
+            guidance=self.per_image(scale, x) if takes_scale else None,  # type: ignore[arg-type]
+            encoder_hidden_states=states,
+            txt_ids=text_ids,
+            img_ids=image_ids,
+            joint_attention_kwargs=shares.attention,
+            return_dict=False,
+        )[0]
+        return unpack(shares.gather(tokens, dim=1), grid)
+
+    def patch_norm(self) -> PatchNorm:
+        """The VAE's batch norm, which FLUX.2 applies outside the VAE."""
+        norm = self.vae.bn
+        return PatchNorm(norm.running_mean, torch.sqrt(norm.running_var + self.vae.config.batch_norm_eps))
+
+    def scaled(self, latents: Latents) -> Latents:
+        norm = self.patch_norm()
+        return unpack((pack(latents) - norm.mean) / norm.deviation, self.token_grid(latents))
+
+    def unscaled(self, latents: Latents) -> Latents:
+        norm = self.patch_norm()
+        patches = pack(latents.to(self.vae.dtype)) * norm.deviation + norm.mean
+        return unpack(patches, self.token_grid(latents))
+
+
+PATCH = 2
+ROPE = {"axes_dims_rope": (32, 32, 32, 32), "rope_theta": 2000}
+"""Flux2Transformer2DModel's own defaults, for configurations without the keys."""
+KLEIN = "Flux2KleinPipeline"
+
+
+def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
+    """Read the facts from the config files. Raises MissingInput or BadConfig if they do not fit."""
+    own, vae = read_configs(settings, folder)
+    transformer = {**ROPE, **own}
+    text = component_config(folder, "text_encoder")
+    layers = int(text.get("text_config", text)["num_hidden_layers"])
+    if layers % 4:
+        raise BadConfig(
+            f"model {name}: the text encoder has {layers} layers, but FLUX.2 reads it a quarter, half and "
+            "three quarters up, which needs a multiple of 4"
+        )
+    spec = _spec(name, settings, folder, transformer=transformer, vae=vae)
+    check_packed(spec, int(transformer["in_channels"]))
+    if len(spec.rope_axes) != len(spec.axes):
+        raise BadConfig(
+            f"model {name}: its position axes are {spec.rope_axes}, but FLUX.2 has {len(spec.axes)}: "
+            "time, row, column and place in the prompt"
+        )
+    return spec
+
+
+def _spec(
+    name: str, settings: ModelSettings, folder: Path, *, transformer: dict[str, Any], vae: dict[str, Any]
+) -> ModelSpec:
+    # klein's few-step models hold their guidance within: a scale would change nothing, as in diffusers
+    distilled = transformer.get("guidance_embeds", True) or pipeline_index(folder).get("is_distilled")
+    return ModelSpec(
+        name=name,
+        settings=settings,
+        weights=weights_hash(folder),
+        heads=int(transformer["num_attention_heads"]),
+        head_dim=int(transformer["attention_head_dim"]),
+        rope_axes=tuple(int(axis) for axis in transformer["axes_dims_rope"]),
+        rope_theta=float(transformer["rope_theta"]),
+        latent_channels=int(vae["latent_channels"]),
+        vae_factor=vae_factor(vae),
+        patch=PATCH,
+        guidance="distilled" if distilled else "classifier_free",
+        axes=("fixed", "row", "column", "fixed"),
+    )
+
+
+def load(
+    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
+) -> Flux2Model:
+    """Transformer, VAE and, with ``text``, the text encoder."""
+    from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
+
+    kinds = Flux2Transformer2DModel, AutoencoderKLFlux2
+    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
+    is_klein = pipeline_index(folder)["_class_name"] == KLEIN
+    encoders = load_encoder(folder, is_klein=is_klein, device=text, dtype=dtype) if text else None
+    transformer.pos_embed = TableAsIds()
+    for block in transformer.transformer_blocks:
+        block.attn.set_processor(JointProcessor())
+    for block in transformer.single_transformer_blocks:
+        block.attn.set_processor(ParallelBlockProcessor())
+    return Flux2Model(spec, transformer=transformer, vae=vae, encoders=encoders)
+
+
+def settings_name(transformer: Mapping[str, Any]) -> str:
+    """FLUX.2-dev's settings for a model that takes its guidance as an input, else klein's."""
+    return "flux2-dev" if transformer.get("guidance_embeds", True) else "flux2-klein"
+
+
+ARCHITECTURE = Architecture(describe, load, settings_name)

@@ -1,0 +1,246 @@
+"""Qwen-Image: pack, split over the ranks, run the unmodified transformer, gather, unpack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imax_dist.errors import BadValue
+from imax_dist.geometry import LatentGrid, TokenGrid
+from imax_dist.method.text_duplication import TextCopies
+from imax_dist.models.architecture import Architecture
+from imax_dist.models.base import FlowModel, LatentScale, TablesByText, sample_posterior
+from imax_dist.models.components import check_packed, load_components, read_configs
+from imax_dist.models.conditioning import Prompt
+from imax_dist.models.guidance import classifier_free
+from imax_dist.models.joint_attention import JointProcessor
+from imax_dist.models.patches import pack, unpack
+from imax_dist.models.precise import precise_norms
+from imax_dist.models.spec import ModelSettings, ModelSpec
+from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
+from imax_dist.models.token_shards import TokenSequence
+from imax_dist.models.weights import weights_hash
+from imax_dist.shapes import Latents, Pixels, PositionIds
+
+
+class TableAsShapes(nn.Module):
+    """Stands in for QwenEmbedRope: the ``img_shapes`` argument carries the rotary table itself.
+
+    Qwen-Image's own tables hold positions -4096 to 4095 and cut silently what lies beyond.
+    """
+
+    def forward(self, img_shapes: tuple[Tensor, Tensor], **own_facts: Any) -> tuple[Tensor, Tensor]:
+        del own_facts  # text length and device, which the table already has
+        return img_shapes
+
+
+def image_position_ids(grid: TokenGrid) -> PositionIds:
+    """(frame 0, row, column), rows from -ceil(h / 2) to floor(h / 2) - 1, columns likewise."""
+    rows, columns = (
+        torch.arange(side, dtype=torch.float64) - _half(side) for side in (grid.height, grid.width)
+    )
+    rows, columns = rows.repeat_interleave(grid.width), columns.repeat(grid.height)
+    return torch.stack([torch.zeros_like(rows), rows, columns], dim=1)
+
+
+def joint_position_ids(grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
+    """Text copies first, then the image.
+
+    Token n of the prompt stands at n + max(h // 2, w // 2) on all three axes, just beyond the corner of
+    the image of h x w tokens. A copy stands to its cell as the trained text to its image.
+    """
+    cell = _cell(grid, copies)
+    start = max(cell.height // 2, cell.width // 2)
+    along = start + torch.arange(text_tokens, dtype=torch.float64)
+    diagonal = torch.stack([along, along, along], dim=1)
+    texts = [
+        diagonal + torch.tensor([0.0, row + _half(cell.height), column + _half(cell.width)])
+        for row, column in copies.offsets
+    ]
+    corner = torch.tensor([0.0, _half(grid.height), _half(grid.width)])
+    return torch.cat([*(text - corner for text in texts), image_position_ids(grid)])
+
+
+def _half(side: int) -> int:
+    """Tokens before the origin on a side of the image."""
+    return side - side // 2
+
+
+def _cell(grid: TokenGrid, copies: TextCopies) -> TokenGrid:
+    """The cell a text copy belongs to: the distance between copies, or the whole image."""
+    rows, columns = zip(*copies.offsets, strict=True)
+    return TokenGrid(
+        height=min((row for row in rows if row > 0), default=grid.height),
+        width=min((column for column in columns if column > 0), default=grid.width),
+    )
+
+
+TEMPLATE = (
+    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, "
+    "spatial relationships of the objects and background:<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
+"""QwenImagePipeline.prompt_template_encode."""
+INSTRUCTION_TOKENS = 34
+"""QwenImagePipeline.prompt_template_encode_start_idx: tokens before the prompt, which are dropped."""
+
+
+def load_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+    """Load tokenizer and encoder from a Qwen-Image pipeline folder."""
+    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
+
+    kind = Qwen2_5_VLForConditionalGeneration
+    return load_text_encoder(kind, folder, device=device, dtype=dtype, tokenizer=Qwen2Tokenizer)
+
+
+@torch.no_grad()
+def encode_text(encoder: TextEncoder, prompt: str, *, tokens: int) -> Tensor:
+    """States (1, T, D) of the prompt alone, T at most ``tokens``: its own length, so nothing is masked."""
+    encoded = encoder.tokenizer(
+        [TEMPLATE.format(prompt)],
+        max_length=1024 + INSTRUCTION_TOKENS,
+        truncation=True,
+        return_tensors="pt",
+    ).to(encoder.network.device)
+    states: Tensor = encoder.network(
+        input_ids=encoded.input_ids,
+        attention_mask=encoded.attention_mask,
+        output_hidden_states=True,
+        logits_to_keep=1,  # no words are read from its head
+    ).hidden_states[-1]
+    return states[:, INSTRUCTION_TOKENS : INSTRUCTION_TOKENS + tokens]
+
+
+NO_PROMPT = " "
+"""What the model's card gives for an empty prompt."""
+
+
+def token_norm_preserving(positive: Latents, negative: Latents, scale: float) -> Latents:
+    """Guidance, each token scaled back to its norm with the prompt: QwenImagePipeline's true CFG."""
+    grid = LatentGrid(height=positive.shape[2], width=positive.shape[3]).tokens(2)
+    guided = pack(classifier_free(positive, negative, scale))
+    norms = (torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (pack(positive), guided))
+    return unpack(guided * (next(norms) / next(norms)), grid)
+
+
+class QwenImageModel(FlowModel):
+    """``encoders`` are a TextEncoder. Its VAE makes videos; a picture is a first frame."""
+
+    combine = staticmethod(token_norm_preserving)
+
+    def embed(self, text: str) -> Prompt:
+        tokens = self.spec.settings.text_tokens
+        return {"states": encode_text(self.encoders, text or NO_PROMPT, tokens=tokens)}
+
+    def position_ids(self, grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
+        return joint_position_ids(grid, copies, text_tokens=text_tokens)
+
+    def predict(
+        self,
+        x: Latents,
+        sigma: float,
+        prompt: Prompt,
+        *,
+        tables: TablesByText,
+        sequence: TokenSequence,
+        scale: float | None,
+    ) -> Latents:
+        del scale  # no published Qwen-Image takes its guidance scale as an input
+        grid, table, states, shares = self.joint_pass(x, prompt["states"], tables=tables, sequence=sequence)
+        tokens = self.transformer(
+            hidden_states=shares.image(pack(x), dim=1),
+            timestep=self.per_image(sigma, x),
+            encoder_hidden_states=states,
+            img_shapes=shares.joint_table(table),
+            attention_kwargs=shares.attention,
+            return_dict=False,
+        )[0]
+        return unpack(shares.gather(tokens, dim=1), grid)
+
+    def latent_scale(self) -> LatentScale:
+        config = self.vae.config
+        mean, deviation = (
+            torch.tensor(numbers, dtype=self.vae.dtype, device=self.vae.device).view(1, -1, 1, 1)
+            for numbers in (config.latents_mean, config.latents_std)
+        )
+        return LatentScale(shift=mean, factor=1.0 / deviation)
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Pixels, *, noise: Latents | None) -> Latents:
+        posterior = self.vae.encode(pixels.to(self.vae.dtype)[:, :, None]).latent_dist
+        frames = sample_posterior(posterior, None if noise is None else noise[:, :, None])
+        return self.scaled(frames[:, :, 0])
+
+    @torch.no_grad()
+    def decode_image(self, latents: Latents) -> Pixels:
+        frames: Tensor = self.vae.decode(self.unscaled(latents)[:, :, None], return_dict=False)[0]
+        return frames[:, :, 0]
+
+
+ROPE_THETA = 10_000.0
+"""Fixed in QwenImageTransformer2DModel; no configuration key holds it."""
+PATCH = 2
+AXES = (16, 56, 56)
+"""QwenImageTransformer2DModel's own default, for configurations without the key."""
+OTHER_MODELS = ("zero_cond_t", "use_additional_t_cond", "use_layer3d_rope", "guidance_embeds")
+"""Keys of its relatives: picture editing, layers, a distilled scale that was never released."""
+
+
+def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
+    """Read the facts from the config files. Raises MissingInput, BadConfig or BadValue if they do not fit."""
+    transformer, vae = read_configs(settings, folder)
+    for key in OTHER_MODELS:
+        if transformer.get(key):
+            raise BadValue(
+                f"model {name}: its transformer has {key} set, which text-to-image Qwen-Image has not; "
+                "use Qwen/Qwen-Image or a fine-tune of it"
+            )
+    spec = _spec(name, settings, transformer=transformer, vae=vae, weights=weights_hash(folder))
+    check_packed(spec, int(transformer["in_channels"]))
+    return spec
+
+
+def _spec(
+    name: str, settings: ModelSettings, *, transformer: dict[str, Any], vae: dict[str, Any], weights: str
+) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        settings=settings,
+        weights=weights,
+        heads=int(transformer["num_attention_heads"]),
+        head_dim=int(transformer["attention_head_dim"]),
+        rope_axes=tuple(int(axis) for axis in transformer.get("axes_dims_rope", AXES)),
+        rope_theta=ROPE_THETA,
+        latent_channels=int(vae["z_dim"]),
+        vae_factor=2 ** len(vae["temperal_downsample"]),
+        patch=PATCH,
+        guidance="classifier_free",
+    )
+
+
+def load(
+    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
+) -> QwenImageModel:
+    """Transformer, VAE and, with ``text``, the text encoder."""
+    from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+
+    kinds = QwenImageTransformer2DModel, AutoencoderKLQwenImage
+    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
+    encoders = load_encoder(folder, device=text, dtype=dtype) if text else None
+    transformer.pos_embed = TableAsShapes()
+    for block in transformer.transformer_blocks:
+        block.attn.set_processor(JointProcessor())
+    return QwenImageModel(spec, transformer=precise_norms(transformer), vae=vae, encoders=encoders)
+
+
+def settings_name(transformer: Mapping[str, Any]) -> str:
+    """One size was released."""
+    del transformer
+    return "qwen-image"
+
+
+ARCHITECTURE = Architecture(describe, load, settings_name)

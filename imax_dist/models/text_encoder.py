@@ -1,0 +1,67 @@
+"""A text encoder with its tokenizer, and what several networks ask of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from imax_dist.models.weights import load_complete
+
+
+class TextEncoder(NamedTuple):
+    """transformers' own tokenizer and network."""
+
+    tokenizer: Any
+    network: Any
+
+
+def load_text_encoder(
+    kind: Any,
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    tokenizer: Any = None,
+    number: str = "",
+) -> TextEncoder:
+    """``text_encoder`` and ``tokenizer`` of a pipeline folder, with ``number`` behind ("_2").
+
+    ``kind`` and ``tokenizer`` are their classes.
+    """
+    from transformers import AutoTokenizer
+
+    network = load_complete(kind, folder / f"text_encoder{number}", dtype=dtype)
+    words = (tokenizer or AutoTokenizer).from_pretrained(folder / f"tokenizer{number}")
+    return TextEncoder(words, network.to(device).eval())
+
+
+def padded_ids(encoder: TextEncoder, prompt: str, *, length: int) -> Tensor:
+    """Ids (1, length) of the prompt on the network's device, padded or cut."""
+    encoded = encoder.tokenizer(
+        [prompt], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
+    ids: Tensor = encoded.input_ids.to(encoder.network.device)
+    return ids
+
+
+def load_gemma(folder: Path, *, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+    """Load Gemma or Gemma 2 from a pipeline folder."""
+    from transformers import AutoModel
+
+    return load_text_encoder(AutoModel, folder, device=device, dtype=dtype)
+
+
+@torch.no_grad()
+def encode_caption(gemma: TextEncoder, caption: str, *, tokens: int, **padding: Any) -> Tensor:
+    """(1, own tokens, D): padding is encoded as the model's pipeline does and then cut away.
+
+    No masks are needed after that, and no engine has to know one.
+    """
+    encoded = gemma.tokenizer([caption], max_length=tokens, truncation=True, return_tensors="pt", **padding)
+    mask = encoded.attention_mask.to(gemma.network.device)
+    ids = encoded.input_ids.to(gemma.network.device)
+    states: Tensor = gemma.network(ids, attention_mask=mask, output_hidden_states=True).hidden_states[-2]
+    return states[:, mask[0].bool()]

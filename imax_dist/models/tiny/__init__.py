@@ -1,0 +1,39 @@
+"""Tiny pipelines of every supported architecture, by the name of the model they stand for.
+
+For tests and laptops: real classes, real tokenizers, random weights; the pictures are noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from imax_dist.errors import BadValue
+from imax_dist.models.tiny import flux2, lumina, lumina2, qwen_image, sd3, z_image
+from imax_dist.models.tiny.flux import make_tiny_dev, make_tiny_schnell
+
+TINY: dict[str, Callable[[Path], Path]] = {
+    "flux-dev": make_tiny_dev,
+    "flux-schnell": make_tiny_schnell,
+    "lumina-next": lumina.make_tiny,
+    "lumina-image-2": lumina2.make_tiny,
+    "flux2-dev": flux2.make_tiny_dev,
+    "flux2-klein": flux2.make_tiny_klein,
+    "qwen-image": qwen_image.make_tiny,
+    "sd3.5-medium": sd3.make_tiny,
+    "z-image-turbo": z_image.make_tiny,
+}
+
+
+def make_tiny(name: str, folder: Path) -> Path:
+    """Write the tiny pipeline of ``name``. Raises BadValue for an unknown name or a folder in use."""
+    if name not in TINY:
+        raise BadValue(f"there is no tiny pipeline of {name!r}; choose {', '.join(TINY)}")
+    if folder.exists() and any(folder.iterdir()):
+        raise BadValue(f"{folder} is not empty; give a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # biases keep the libraries' own start values: the same ones every time
+        return TINY[name](folder)

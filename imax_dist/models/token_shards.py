@@ -1,0 +1,113 @@
+"""Which tokens of a pass are this rank's, and how the pieces become one again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from imax_dist.method.text_duplication import TextCopies
+from imax_dist.models.cfg_execution import CfgExecution, two_passes
+from imax_dist.models.pass_cache import PassCache
+from imax_dist.parallel.engines import AttentionEngine
+from imax_dist.parallel.mesh import SequenceMesh
+from imax_dist.parallel.sequence import JointLayout, gather, shard
+from imax_dist.shapes import RopeTable
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """How one pass lays its tokens out: who computes which, and what they are."""
+
+    mesh: SequenceMesh
+    engine: AttentionEngine
+    copies: TextCopies
+    text_replicated: bool = False
+    guidance_passes: CfgExecution = two_passes
+    """How classifier-free guidance computes its two predictions."""
+    cache: PassCache = field(default_factory=PassCache, compare=False, repr=False)
+    """This rank's share of what stays the same in all steps of the pass: tables, text."""
+
+
+@dataclass(frozen=True)
+class TokenShards:
+    """One pass's tokens over the ranks of its sequence."""
+
+    sequence: TokenSequence
+    layout: JointLayout
+
+    @classmethod
+    def of(cls, sequence: TokenSequence, *, text_tokens: int, image_tokens: int) -> TokenShards:
+        """``text_tokens`` counts every literal copy; 0 where the text is not in the sequence."""
+        layout = JointLayout.of(
+            text_tokens=text_tokens,
+            image_tokens=image_tokens,
+            ranks=sequence.mesh.size,
+            text_replicated=sequence.text_replicated,
+        )
+        return cls(sequence, layout)
+
+    @classmethod
+    def joint(cls, sequence: TokenSequence, prompt: Tensor, *, image_tokens: int) -> TokenShards:
+        """Of a joint sequence with every literal copy of a prompt (B, T, C)."""
+        text_tokens = prompt.shape[1] * sequence.copies.literal
+        return cls.of(sequence, text_tokens=text_tokens, image_tokens=image_tokens)
+
+    @property
+    def text_tokens(self) -> int:
+        """Text tokens of the whole sequence."""
+        return self.layout.text[0] if self.layout.text_replicated else sum(self.layout.text)
+
+    def image(self, x: Tensor, *, dim: int) -> Tensor:
+        """This rank's piece of an image-token tensor."""
+        return shard(x, self.layout.image, self.sequence.mesh, dim=dim)
+
+    def text(self, x: Tensor, *, dim: int) -> Tensor:
+        """This rank's piece of a text-token tensor: all of it where text is replicated."""
+        return x if self.layout.text_replicated else shard(x, self.layout.text, self.sequence.mesh, dim=dim)
+
+    def copies(self, prompt: Tensor) -> Tensor:
+        """This rank's piece of a prompt's tokens (B, T, C) with every literal copy; made once a pass."""
+        copies = self.sequence.copies.literal
+        return self.sequence.cache(
+            ("copies", id(prompt)), (prompt,), lambda: self.text(prompt.repeat(1, copies, 1), dim=1)
+        )
+
+    def tables(self, table: RopeTable) -> tuple[RopeTable, RopeTable]:
+        """This rank's rows of the joint sequence's table: (text, image)."""
+        return self.cached_by_table("tables", table, lambda: self._tables(table))
+
+    def _tables(self, table: RopeTable) -> tuple[RopeTable, RopeTable]:
+        lengths = [self.text_tokens, sum(self.layout.image)]
+        parts = [part.split(lengths) for part in table]
+        text = RopeTable(*(self.text(own, dim=0) for own, _ in parts))
+        image = RopeTable(*(self.image(own, dim=0) for _, own in parts))
+        return text, image
+
+    def cached_by_table(self, name: str, table: RopeTable, make: Callable[[], T]) -> T:
+        """What ``make`` makes of ``table``, as long as a sequence of these lengths has the same table."""
+        lengths = self.text_tokens, sum(self.layout.image)
+        return self.sequence.cache((name, *lengths), (table,), make)
+
+    def joint_table(self, table: RopeTable) -> RopeTable:
+        """This rank's rows, text first, as its own tokens stand."""
+
+        def join() -> RopeTable:
+            return RopeTable(*(torch.cat(pair) for pair in zip(*self.tables(table), strict=True)))
+
+        return self.cached_by_table("joint table", table, join)
+
+    @property
+    def attention(self) -> dict[str, Any]:
+        """What JointProcessor takes with each call."""
+        weight = self.sequence.copies.weight
+        return {"engine": self.sequence.engine, "layout": self.layout, "text_weight": weight}
+
+    def gather(self, image: Tensor, *, dim: int) -> Tensor:
+        """All ranks' image tokens; the same bits on every rank."""
+        return gather(image, self.layout.image, self.sequence.mesh, dim=dim)
