@@ -44,9 +44,12 @@ demo: $(VENV)/.installed
 	@echo "Look at $(OUT)/poster-4x.png and late-4x.png beside $(OUT)/direct-4x.png, the same model without the method."
 
 # Most tests side by side; then, alone, those that start Ray, launchers and hosts and watch clocks.
+# Both parts run, even if the first has a failure.
 test: $(VENV)/.installed-dev
-	$(PYTEST) -n $(PROCESSES) --dist loadfile -m "not slow"
-	$(PYTEST) -m slow
+	@code=0; \
+	$(PYTEST) -n $(PROCESSES) --dist loadfile -m "not slow" || code=1; \
+	$(PYTEST) -m slow || code=1; \
+	exit $$code
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

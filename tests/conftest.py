@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +13,19 @@ import torch
 from disks import DyingDisk
 
 
+HOME = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread: the same rounding on every machine, and no fight over cores."""
+    """One thread: the same rounding on every machine, and no fight over cores. An empty home directory:
+    nothing that an earlier run left there, no token and no cached model, decides a test."""
     torch.set_num_threads(1)
+    config.stash[HOME] = tempfile.TemporaryDirectory(prefix="imax-home-")
+    os.environ["HOME"] = config.stash[HOME].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[HOME].cleanup()
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def measure_starting(device: torch.device, kernels: Kernels) -> tuple[float, flo
         model, net = _widened(load_model(str(made), device=device))
         model.transformer.register_forward_pre_hook(lambda *_: passes.append(-clock()))
         model.transformer.register_forward_hook(lambda *_: passes.append(passes.pop() + clock()))
-        ranks = join_for(model, ParallelSettings(), Topology(0, 1, 0, "single", device))
+        ranks = join_for(model, ParallelSettings(), Topology.alone(device))
         size = f"{SIDE}x{SIDE}"
         request = Request(
             "-", size=size, model=str(made), steps=STEPS, native_steps=1, method={"patch_shift": False}

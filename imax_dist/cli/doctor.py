@@ -172,7 +172,7 @@ def test_render() -> Finding:
 
     quiet_libraries()
     started = time.perf_counter()
-    topology = Topology(0, 1, 0, "single", pick_device("auto"))
+    topology = Topology.alone(pick_device("auto"))
     try:
         render(Request("a red sun", size="128x128", steps=2), topology=topology)
     except (ImaxError, RuntimeError, OSError) as error:

@@ -14,8 +14,6 @@ from imax_dist.parallel.broadcast import from_first_rank
 from imax_dist.parallel.kernels import KERNELS, Kernel, Quality, candidates, verify
 from imax_dist.parallel.topology import Topology
 
-TIMED_TOKENS = 16384
-"""Of a poster, not of a thumbnail: below, what it costs to call a kernel decides."""
 TIMED_RUNS = 5
 FAILURES = (BadConfig, RuntimeError, ImportError, TypeError, AttributeError, ValueError, AssertionError)
 """What kernels' packages raise on a GPU, a head size or a dtype that they do not take."""
@@ -47,6 +45,8 @@ class Workload:
     heads: int
     head_dim: int
     dtype: torch.dtype
+    tokens: int = 16384
+    """Length that kernels are timed at: a poster's, not a thumbnail's, where the cost of a call decides."""
 
 
 def choose_kernel(wanted: str, quality: Quality, topology: Topology, work: Workload) -> KernelChoice:
@@ -63,7 +63,8 @@ def choose_kernel(wanted: str, quality: Quality, topology: Topology, work: Workl
     def chosen() -> dict[str, torch.Tensor]:
         kernel = _named(wanted, quality, topology.device, work) if wanted != "auto" else None
         if kernel is None:
-            kernel = _fastest(candidates(topology.device, work.dtype, quality), topology, work, measured)
+            kernel, results = fastest(candidates(topology.device, work.dtype, quality), topology.device, work)
+            measured.update(results)
         return {"kernel": torch.tensor(names.index(kernel.name))}
 
     kernel = KERNELS[names[int(from_first_rank(chosen, topology)["kernel"])]]
@@ -93,22 +94,32 @@ def _named(name: str, quality: Quality, device: torch.device, work: Workload) ->
     return kernel
 
 
-def _fastest(kernels: list[Kernel], topology: Topology, work: Workload, measured: dict[str, str]) -> Kernel:
-    """The first of the kernels that are right and about as fast as the fastest; one alone is not timed."""
+def fastest(
+    kernels: list[Kernel],
+    device: torch.device,
+    work: Workload,
+    *,
+    timer: Callable[[Kernel, torch.device, Workload], float] | None = None,
+) -> tuple[Kernel, dict[str, str]]:
+    """The first of the kernels that are right and about as fast as the fastest, and every kernel's result.
+
+    One alone is not timed. ``timer`` gives a kernel's seconds. Raises BadConfig if none works.
+    """
+    measured: dict[str, str] = {}
     if len(kernels) == 1:
-        return kernels[0]
+        return kernels[0], measured
     seconds: dict[str, float] = {}
     for kernel in kernels:
         try:
-            verify(kernel, topology.device, work.dtype, head_dim=work.head_dim)
-            seconds[kernel.name] = _time(kernel, topology.device, work)
+            verify(kernel, device, work.dtype, head_dim=work.head_dim)
+            seconds[kernel.name] = (timer or call_seconds)(kernel, device, work)
             measured[kernel.name] = f"{1e3 * seconds[kernel.name]:.2f} ms"
         except FAILURES as error:
             measured[kernel.name] = f"refused: {_first_line(error)}"
     if not seconds:
         raise BadConfig(f"parallel: no attention kernel works here: {measured}")
     enough = MARGIN * min(seconds.values())
-    return next(kernel for kernel in kernels if seconds.get(kernel.name, math.inf) <= enough)
+    return next(kernel for kernel in kernels if seconds.get(kernel.name, math.inf) <= enough), measured
 
 
 def _first_line(error: BaseException) -> str:
@@ -116,9 +127,9 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
-def _time(kernel: Kernel, device: torch.device, work: Workload) -> float:
+def call_seconds(kernel: Kernel, device: torch.device, work: Workload) -> float:
     """Least seconds of one call on random tensors."""
-    shape = (1, work.heads, TIMED_TOKENS, work.head_dim)
+    shape = (1, work.heads, work.tokens, work.head_dim)
     q, k, v = (torch.randn(shape, device=device, dtype=work.dtype) for _ in range(3))
     wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else _nothing
     seconds = []

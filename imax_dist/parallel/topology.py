@@ -28,6 +28,11 @@ class Topology:
     launcher: str
     device: torch.device
 
+    @classmethod
+    def alone(cls, device: torch.device | str = "cpu") -> Topology:
+        """One process, without a launcher."""
+        return cls(0, 1, 0, "single", torch.device(device))
+
     @property
     def is_first(self) -> bool:
         return self.rank == 0

@@ -67,5 +67,5 @@ def render_proof(
 
 
 def _alone(model: FlowModel) -> Ranks:
-    topology = Topology(0, 1, 0, "single", model.device)
+    topology = Topology.alone(model.device)
     return join_for(model, ParallelSettings(), topology)

@@ -75,7 +75,7 @@ class Bench:
 
     @property
     def topology(self) -> Topology:
-        return Topology(0, 1, 0, "bench", self.device)
+        return Topology.alone(self.device)
 
     @cached_property
     def choice(self) -> KernelChoice:

@@ -126,7 +126,7 @@ def _whole(model: Any, latents: torch.Tensor) -> torch.Tensor:
 def _by_rows(model: Any, latents: torch.Tensor, gib: float | None = None) -> torch.Tensor:
     codec = row_codec(model)
     assert codec is not None
-    rows = codec.decode(latents, single_rank(), scratch(Topology(0, 1, 0, "bench", model.device), gib))
+    rows = codec.decode(latents, single_rank(), scratch(Topology.alone(model.device), gib))
     bands = [band.float().cpu() for _, band in in_rank_order(rows, 0)]
     rows.close()
     return torch.cat(bands)

@@ -43,7 +43,7 @@ def rendered(model: FlowModel, request: Request) -> tuple[Tensor, float]:
         if isinstance(event, StageStarted | StageDone) and event.stage == "extrapolated":
             clock[type(event)] = time.process_time()
 
-    topology = Topology(0, 1, 0, "bench", torch.device("cpu"))
+    topology = Topology.alone()
     rendering = render_with(model, join_for(model, ParallelSettings(), topology), request, listen=listen)
     assert rendering.pixels is not None
     return rendering.pixels, clock[StageDone] - clock[StageStarted]

@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
-ON_GPU, ON_CPU = Topology(0, 1, 0, "test", CUDA), Topology(0, 1, 0, "test", CPU)
+ON_GPU, ON_CPU = Topology.alone(CUDA), Topology.alone()
 REQUEST = Request("a red sun over the sea", size="256x192", steps=6, native_steps=4)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import time
 from collections.abc import Iterator
@@ -38,6 +39,10 @@ POOL = {
 }
 
 
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+"""Of this cluster alone: none is looked for in the home directory."""
+
+
 class Cluster(NamedTuple):
     """Four machines of one rank each; the first is the head, where batches are started."""
 
@@ -52,7 +57,7 @@ class Cluster(NamedTuple):
         pool = self.folder / f"{out.name}.yaml"
         pool.write_text(yaml.safe_dump({**POOL, **changes}))
         words = ("batch", manifest, "--out", out, "--ray", self.address, "--pool", pool, "--debug")
-        return self.machines[0].start("imax", *words, log=log, RAY_AUTH_MODE="token")
+        return self.machines[0].start("imax", *words, log=log, **TOKEN)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +74,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 f"--object-store-memory={80 << 20}", "--disable-usage-stats",
             )  # fmt: skip
             log = folder / f"ray-{host.index}.log"
-            started.append(host.start(*words, log=log, RAY_AUTH_MODE="token"))
+            started.append(host.start(*words, log=log, **TOKEN))
             wait_for(log, "Ray runtime started", process=started[-1])
         yield Cluster(machines, folder)
     subprocess.run(["rm", "-rf", str(temp)], check=True)

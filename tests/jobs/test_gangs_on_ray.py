@@ -50,7 +50,7 @@ from imax_dist.output.image.labels import hash_of
 from imax_dist.output.image.pixels import to_eight_bit
 from imax_dist.output.image.png import read_pixels
 from imax_dist.output.image.verify import verify
-from imax_dist.parallel.topology import Topology, pick_device
+from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.render import render
 from imax_dist.pipeline.request import Request
 
@@ -375,7 +375,7 @@ def test_a_gang_of_two_makes_the_pictures_of_one_process(small_ray: None, tmp_pa
     assert work == [("proof", "gang-0")] * 2 + [("poster", "gang-0")] * 2
     loads = [fields["job"] for fields in run.heard("stage.started", stage="load")]
     assert (sorted(loads[:2]), loads[2:]) == (["hill", "sea"], ["sea"]), "once a rank, then once a gang"
-    topology = Topology(0, 1, 0, "single", pick_device("cpu"))
+    topology = Topology.alone()
     for name, request in requests.items():
         pixels = render(request, topology=topology).pixels
         assert pixels is not None

@@ -40,7 +40,7 @@ def test_a_compiled_poster_is_the_eager_one_and_compiles_no_more_after_both_grid
     graphs: list[int] = []
 
     def rendered(settings: ParallelSettings) -> Rendering:
-        ranks = join_for(model, settings, Topology(0, 1, 0, "test", CPU))
+        ranks = join_for(model, settings, Topology.alone())
         return render_with(model, ranks, request, listen=count)
 
     def count(event: RenderEvent) -> None:

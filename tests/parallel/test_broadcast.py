@@ -14,7 +14,7 @@ from imax_dist.errors import BadConfig, BadManifest, CannotWrite, ImaxError, Mis
 from imax_dist.parallel.broadcast import from_first_rank, highest, on_every_rank
 from imax_dist.parallel.topology import Topology
 
-ALONE = Topology(0, 1, 0, "test", torch.device("cpu"))
+ALONE = Topology.alone()
 
 
 def made() -> dict[str, Tensor]:

@@ -161,7 +161,7 @@ def test_a_text_counted_once_per_ring_rank_would_be_seen() -> None:
     assert (plain_attention(Case()) - plain_attention(Case(copies=2))).abs().max() > 1e-2
 
 
-ALONE = Topology(0, 1, 0, "test", torch.device("cpu"))
+ALONE = Topology.alone()
 
 
 def test_auto_is_our_own_engine_and_a_wrong_name_is_refused() -> None:

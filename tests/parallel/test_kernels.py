@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,7 @@ from test_engines import Case, layout_of, own_shards, plain_attention
 from torch import Tensor
 
 from imax_dist.errors import BadConfig
-from imax_dist.parallel import choose_kernel as choosing
-from imax_dist.parallel.choose_kernel import Workload, choose_kernel
+from imax_dist.parallel.choose_kernel import Workload, call_seconds, choose_kernel, fastest
 from imax_dist.parallel.engines.padded import BlockAttention, padded
 from imax_dist.parallel.engines.registry import ENGINES
 from imax_dist.parallel.kernels import (
@@ -35,8 +35,8 @@ from imax_dist.parallel.topology import Topology
 from imax_dist.vae import wide_heads
 
 CPU = torch.device("cpu")
-ALONE = Topology(0, 1, 0, "test", CPU)
-WORK = Workload(heads=4, head_dim=64, dtype=torch.float32)
+ALONE = Topology.alone()
+WORK = Workload(heads=4, head_dim=64, dtype=torch.float32, tokens=64)
 
 
 def zero_log_sum_exp(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,27 +163,39 @@ def test_a_kernel_that_cannot_be_had_is_refused(
         choose_kernel(name, quality, ALONE, WORK)
 
 
-def test_the_fastest_right_kernel_is_taken_and_every_result_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fastest_right_kernel_is_taken_and_every_result_listed() -> None:
     """A kernel that is fast and wrong is listed as refused."""
     seconds = {"cpu": 0.002, "plain_cpu": 0.001, "zeros": 0.0001}
-    monkeypatch.setattr(choosing, "_time", lambda kernel, *_: seconds[kernel.name])
-    measured: dict[str, str] = {}
-    chosen = choosing._fastest([KERNELS["cpu"], PLAIN, ZEROS], ALONE, WORK, measured)
+    chosen, measured = fastest(
+        [KERNELS["cpu"], PLAIN, ZEROS], CPU, WORK, timer=lambda kernel, *_: seconds[kernel.name]
+    )
     assert chosen is PLAIN
     assert (measured["cpu"], measured["plain_cpu"]) == ("2.00 ms", "1.00 ms")
     assert measured["zeros"].startswith("refused: parallel: kernel zeros returns a wrong log-sum-exp")
 
 
-def test_a_kernel_must_be_faster_by_more_than_noise_to_be_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_must_be_faster_by_more_than_noise_to_be_preferred() -> None:
     for other, expected in ((0.00096, KERNELS["cpu"]), (0.0009, PLAIN)):
         seconds = {"cpu": 0.001, "plain_cpu": other}
-        monkeypatch.setattr(choosing, "_time", lambda kernel, *_, seconds=seconds: seconds[kernel.name])
-        assert choosing._fastest([KERNELS["cpu"], PLAIN], ALONE, WORK, {}) is expected
+
+        def timer(kernel: Kernel, *_: object, seconds: dict[str, float] = seconds) -> float:
+            return seconds[kernel.name]
+
+        assert fastest([KERNELS["cpu"], PLAIN], CPU, WORK, timer=timer)[0] is expected
 
 
-def test_a_cpu_measures_nothing_and_a_kernel_can_be_timed() -> None:
+def test_a_call_of_a_slower_kernel_takes_longer() -> None:
+    def slow(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        time.sleep(0.02)
+        return KERNELS["cpu"].run(q, k, v)
+
+    work = Workload(1, 8, torch.float32, tokens=16)
+    assert call_seconds(Kernel("slow", slow, "cpu", EVERY), CPU, work) > 0.02
+    assert call_seconds(KERNELS["cpu"], CPU, work) < 0.02
+
+
+def test_a_cpu_measures_nothing() -> None:
     assert choose_kernel("auto", "exact", ALONE, WORK).sentence() == "attention kernel cpu"
-    assert choosing._time(KERNELS["cpu"], CPU, Workload(1, 8, torch.float32)) > 0
     assert default_run("cpu", torch.bfloat16) is cpu_flash
 
 
@@ -228,8 +240,8 @@ def asserting(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 def test_a_kernel_that_asserts_is_refused_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel("asserting", asserting, "cpu", EVERY)
-    measured: dict[str, str] = {}
-    assert choosing._fastest([kernel, PLAIN], ALONE, WORK, measured) is PLAIN
+    chosen, measured = fastest([kernel, PLAIN], CPU, WORK)
+    assert chosen is PLAIN
     assert measured["asserting"] == "refused: Unsupported compute capability"
     monkeypatch.setitem(KERNELS, "asserting", kernel)
     with pytest.raises(BadConfig, match="asserting does not work here: Unsupported compute capability"):

@@ -121,8 +121,7 @@ def test_groups_hold_the_ranks_the_mesh_says() -> None:
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    import torch
 
-    alone = Topology(0, 1, 0, "test", torch.device("cpu"))
+    alone = Topology.alone()
     with pytest.raises(BadConfig, match=r"parallel: engine: 'torhc' is not known; did you mean 'torch'"):
         join_ranks(ParallelSettings(engine="torhc"), alone, heads=4)

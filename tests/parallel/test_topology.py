@@ -56,7 +56,7 @@ def test_more_local_ranks_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_world_of_one_joins_nothing() -> None:
-    with process_group(Topology(0, 1, 0, "test", torch.device("cpu"))):
+    with process_group(Topology.alone()):
         assert not dist.is_initialized()
 
 

@@ -139,7 +139,7 @@ def test_beside_attention_a_step_sends_less_than_the_latent(tmp_path: Any) -> No
 
 
 def test_nothing_is_counted_outside_the_block_or_on_one_rank() -> None:
-    alone = Topology(0, 1, 0, "test", torch.device("cpu"))
+    alone = Topology.alone()
     ranks = join_ranks(ParallelSettings(), alone, heads=4)
     case = Case(text=8, image=64)
     with Traffic() as traffic:

@@ -47,9 +47,7 @@ def upsample_reference(made: RenderPlan, model: Any, state: NativePass) -> torch
     """The reference as one rank makes it."""
     if made.method.reference.upsample == "latents":
         return enlarged_latents(made, state)
-    ranks = join_ranks(
-        ParallelSettings(), Topology(0, 1, 0, "test", torch.device("cpu")), heads=model.spec.heads
-    )
+    ranks = join_ranks(ParallelSettings(), Topology.alone(), heads=model.spec.heads)
     return encoded_reference(made, PictureCoder.of(made, model, ranks), native_pixels(made, model, state))
 
 

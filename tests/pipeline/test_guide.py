@@ -27,7 +27,7 @@ from imax_dist.pipeline.render import Rendering, render_with
 from imax_dist.pipeline.request import Request
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
-ALONE = Topology(0, 1, 0, "test", torch.device("cpu"))
+ALONE = Topology.alone()
 
 
 @pytest.fixture(scope="module")

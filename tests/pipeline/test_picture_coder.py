@@ -24,7 +24,7 @@ from imax_dist.pipeline.render import render
 from imax_dist.pipeline.request import Request
 from imax_dist.vae.enlarge import enlarged_rows
 
-ALONE = Topology(0, 1, 0, "test", torch.device("cpu"))
+ALONE = Topology.alone()
 LITTLE = {"vae_memory_gib": 1e-5}
 """Ten kilobytes: everything goes by rows, and through files."""
 FIELDS = dict(prompt="a red sun", size="138x110", dtype="float64", steps=2, native_steps=2)

@@ -360,9 +360,7 @@ def test_what_cannot_be_rendered_is_refused_by_name(
 
 def decoded(made: Any, model: Any, latents: torch.Tensor) -> torch.Tensor:
     """What one rank decodes."""
-    ranks = join_ranks(
-        ParallelSettings(), Topology(0, 1, 0, "test", torch.device("cpu")), heads=model.spec.heads
-    )
+    ranks = join_ranks(ParallelSettings(), Topology.alone(), heads=model.spec.heads)
     picture = decode(made, PictureCoder.of(made, model, ranks), latents)
     assert picture is not None
     return picture.whole()

@@ -17,7 +17,7 @@ from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
 from imax_dist.pipeline.recipe import differences, make_recipe, request_of
 from imax_dist.pipeline.request import Request
 
-ALONE = Topology(0, 1, 0, "test", torch.device("cpu"))
+ALONE = Topology.alone()
 REQUEST = Request(
     "a red sun, été", size="250x130", seed=2**62, preset="paper", steps=3, native_steps=2, dtype="float64",
     method={"rope": {"factor": 1.5}, "patch_shift": True},

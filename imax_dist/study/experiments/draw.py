@@ -157,7 +157,7 @@ class CellRenderer:
 
     def _rendering(self) -> Renderer:
         if self._renderer is None:
-            one = Topology(0, 1, 0, "single", pick_device(self.device, local_rank=0))
+            one = Topology.alone(pick_device(self.device, local_rank=0))
             self._renderer = Renderer(one, ParallelSettings(), open_group=self._open)
         return self._renderer
 
