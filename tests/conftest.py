@@ -12,7 +12,6 @@ import pytest
 import torch
 from disks import DyingDisk
 
-
 HOME = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 

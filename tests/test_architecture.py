@@ -21,7 +21,7 @@ MOST_POSITIONAL = 4
 SIGNATURES_OF_OTHERS = {"__call__", "forward", "backward"}
 """Methods whose parameters a library sets."""
 
-TOP_LEVEL = {"errors", "geometry", "shapes", "config", "events"}
+TOP_LEVEL = {"errors", "geometry", "shapes", "config", "events", "wording"}
 """Modules that any other may import; they import no sub-package."""
 
 SIBLINGS: dict[str, set[str]] = {

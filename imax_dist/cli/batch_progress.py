@@ -39,6 +39,7 @@ from imax_dist.events import (
     StepDone,
 )
 from imax_dist.events.batch import JobEvent
+from imax_dist.wording import duration, plural
 
 if TYPE_CHECKING:
     from imax_dist.jobs.board import Board
@@ -103,7 +104,7 @@ class BatchProgress:
                 return self._job(event)
             case BatchStarted(posters, waiting):
                 self._to_do = waiting
-                return f"{'1 poster' if posters == 1 else f'{posters} posters'}, {waiting} to do"
+                return f"{plural(posters, 'poster')}, {waiting} to do"
             case BatchPlanned(text):
                 return text
             case ClusterStarting(ray):
@@ -117,9 +118,9 @@ class BatchProgress:
     def _gang(self, event: GangEvent) -> str | None:
         match event:
             case GangBuilding(gang, count):
-                return f"{gang}: starting {ranks(count)}"
+                return f"{gang}: starting {plural(count, 'rank')}"
             case GangReady(gang, count, seconds):
-                return f"{gang}: {ranks(count)} ready after {seconds:.1f} s"
+                return f"{gang}: {plural(count, 'rank')} ready after {seconds:.1f} s"
             case GangFailed(gang, message):
                 return f"{gang} could not be built: {message}"
             case GangLost(gang, _, message):
@@ -230,20 +231,8 @@ class BatchProgress:
         return f", about {duration((time.monotonic() - self._began) / made * missing)} left"
 
 
-def ranks(count: int) -> str:
-    """``1 rank``, ``2 ranks``."""
-    return "1 rank" if count == 1 else f"{count} ranks"
-
-
 def where(ray: str) -> str:
     """Where Ray is, as a person would say it."""
     return (
         "on this machine" if ray == "local" else f"at {ray}" if ray != "auto" else "(the cluster that runs)"
     )
-
-
-def duration(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -10,6 +10,7 @@ from typing import Any
 from imax_dist.cli.request_options import add_paper_options
 from imax_dist.config import from_mapping
 from imax_dist.errors import BadValue
+from imax_dist.wording import file_size
 
 CHOICES = (
     "paper", "dpi", "bleed", "landscape", "bits", "icc", "intent", "output_intent", "scale", "cut",
@@ -119,6 +120,6 @@ def _tell(options: argparse.Namespace, out: Path, record: dict[str, Any], notes:
     width, height = record["trim_mm"]
     sheet = f"{record['paper']} {width:g} x {height:g} mm, bleed {record['bleed_mm']:g} mm"
     colours = f"{record['dpi']:g} dpi, {record['bits']} bit {record['colour']} ({record['profile']['name']})"
-    print(f"{out}  {sheet}, {colours}, {size:,} bytes")
+    print(f"{out}  {sheet}, {colours}, {file_size(size)}")
     for note in notes:
         print(f"  {note}")

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from imax_dist.wording import file_size
+
 GB = 1e9
 LARGEST_SHARE = 0.5
 """Of the free memory: weights above it are not loaded unless asked."""
@@ -101,7 +103,7 @@ def run_make_tiny(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"folder": str(folder), "bytes": size}))
         return 0
-    print(f"{folder}: {size / 1000:.0f} kB, random weights (its pictures are noise)")
+    print(f"{folder}: {file_size(size)}, random weights (its pictures are noise)")
     print(f'try: imax generate "a red sun over the sea" --model {folder} --size 160x128 --out tiny.png')
     return 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imax_dist.errors import CannotWrite, MissingInput
+from imax_dist.wording import duration
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 PRINT_TIMEOUT_S = 120
@@ -34,7 +35,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the report and say the numbers."""
-    from imax_dist.output.web.report import duration, write_report
+    from imax_dist.output.web.report import write_report
 
     target = options.to or options.out / "report.html"
     if target.suffix.lower() == ".pdf":

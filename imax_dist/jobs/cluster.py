@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 from imax_dist.errors import BadValue, ClusterUnavailable, Preempted
 from imax_dist.jobs.guardian import guarded
 from imax_dist.jobs.settings import PoolSettings
+from imax_dist.wording import first_line
 
 OBJECT_STORE_BYTES = 100 << 20
 """Only requests and events travel through Ray; pictures go to disk."""
@@ -89,7 +90,7 @@ def _own_size(settings: PoolSettings) -> dict[str, Any]:
 
 
 def _why_not(address: str, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = first_line(error)
     if address == "local":
         return f"Ray could not be started on this machine: {first}"
     hint = " (set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN)" if "auth" in str(error).lower() else ""

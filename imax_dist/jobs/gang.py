@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from imax_dist.errors import ClusterUnavailable
 from imax_dist.events import InJob
 from imax_dist.jobs.cluster import draining_nodes, has_gpus
-from imax_dist.jobs.outcomes import first_line, loss_of, most_telling, outcome_of
+from imax_dist.jobs.outcomes import cause_of, loss_of, most_telling, outcome_of
 from imax_dist.jobs.rank import Rank
 from imax_dist.jobs.settings import Deadlines, PoolSettings
 from imax_dist.jobs.task import Finished, Lost, Outcome, Report, Task
@@ -55,7 +55,7 @@ class RayGangs:
             facts = _join(actors, pool_parallel(self.settings), deadline)
         except (RayError, GetTimeoutError) as error:
             _destroy(actors, group)
-            raise ClusterUnavailable(f"{name}: its ranks did not start: {first_line(error)}") from error
+            raise ClusterUnavailable(f"{name}: its ranks did not start: {cause_of(error)}") from error
         except BaseException:
             _destroy(actors, group)
             raise

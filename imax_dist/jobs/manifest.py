@@ -22,6 +22,7 @@ from imax_dist.jobs.settings import Limits
 from imax_dist.output.image.poster import SHEET_FIELDS, require_printable
 from imax_dist.output.image.settings import read_outputs
 from imax_dist.pipeline.request import LARGEST_SEED, Request
+from imax_dist.wording import plural
 
 MOST_SHOWN = 20
 MOST_MISTAKES = 10_000
@@ -50,7 +51,7 @@ class Manifest(NamedTuple):
         shown = [f"  line {line}: {text}" for line, text in self.mistakes[:most_shown]]
         more = f"  ... and {count - most_shown} more; imax batch --check lists them all"
         rest = [more] if count > most_shown else []
-        head = f"{path} has {count} {'mistake' if count == 1 else 'mistakes'}; nothing was started:"
+        head = f"{path} has {plural(count, 'mistake')}; nothing was started:"
         raise BadManifest("\n".join([head, *shown, *rest]))
 
 

@@ -10,6 +10,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from imax_dist.errors import ImaxError
 from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Stopped
+from imax_dist.wording import first_line
 
 ECHO = ImaxError.__name__
 """The class under which a rank passes on another rank's unexpected error."""
@@ -36,10 +37,10 @@ def outcome_of(reference: Any, rank: int) -> Outcome:
 def loss_of(error: RayError, rank: int) -> Lost:
     """A rank's process is gone, or its call raised; Ray ends processes when a host runs out of memory."""
     if isinstance(error, RayTaskError):
-        return Lost("crashed", f"rank {rank}: {first_line(error)}")
+        return Lost("crashed", f"rank {rank}: {cause_of(error)}")
     text = str(error)
     memory = isinstance(error, OutOfMemoryError) or "running low on memory" in text
-    return Lost("out_of_memory" if memory else "died", f"rank {rank} died: {first_line(error)}")
+    return Lost("out_of_memory" if memory else "died", f"rank {rank} died: {cause_of(error)}")
 
 
 def most_telling(said: Sequence[Said]) -> Said:
@@ -51,11 +52,10 @@ def most_telling(said: Sequence[Said]) -> Said:
     return min(said, key=_order)
 
 
-def first_line(error: Exception) -> str:
-    """Class and first line of an error that may be pages long; of what Ray wraps, the error in the rank."""
+def cause_of(error: Exception) -> str:
+    """Class and first line of an error; of what Ray wraps, the error in the rank."""
     error = error.cause if isinstance(error, RayTaskError) else error
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _order(outcome: Outcome) -> int:

@@ -11,6 +11,7 @@ from imax_dist.events import CASCADE
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
 from imax_dist.jobs.state import Cancelled, Failed, Proofed, Queued, State, done_state
 from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Stopped, Work
+from imax_dist.wording import plural
 
 STEPPING = ("native", *CASCADE, "extrapolated")
 WORTH_WAITING = ("CannotWrite",)
@@ -129,7 +130,7 @@ def _after_out_of_memory(outcome: Lost, begun: Queued, settings: PoolSettings, w
             begun, ranks=wanted, attempts_without_progress=0, not_before=0.0, after=outcome.message
         )
     message = (
-        f"{outcome.message}; it ran on {what.ranks} {'rank' if what.ranks == 1 else 'ranks'}, and "
+        f"{outcome.message}; it ran on {plural(what.ranks, 'rank')}, and "
         f"most_ranks allows no more: set it, or ask for a smaller size"
     )
     return Failed("out_of_memory", message, begun.attempts)

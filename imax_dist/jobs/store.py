@@ -29,6 +29,7 @@ from imax_dist.jobs.state import (
     name_of,
     to_record,
 )
+from imax_dist.wording import duration, file_size
 
 FILE = "batch.sqlite"
 VERSION = 1
@@ -80,7 +81,7 @@ class Row(NamedTuple):
         if isinstance(self.state, Failed):
             return self.state.message
         if isinstance(self.state, Done):
-            return f"{self.state.seconds:.1f} s, {self.state.bytes / 1e6:.2f} MB"
+            return f"{duration(self.state.seconds)}, {file_size(self.state.bytes)}"
         if isinstance(self.state, Running):
             return f"{self.state.gang}: {self.stage} {self.step}/{self.steps}"
         return self.state.after if isinstance(self.state, Queued) else ""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imax_dist.errors import BadValue, ClusterUnavailable, GangLost, ImaxError, Preempted
+from imax_dist.wording import first_line
 
 PERMANENT = (2, 64, 65, 66, 71, 77, 78)
 TELLING = (*PERMANENT, 73, Preempted.exit_code, ClusterUnavailable.exit_code)
@@ -74,7 +75,7 @@ def run_ranks(command: list[str], nodes: Nodes, *, drain_s: int) -> int:
     except (DistError, RendezvousError) as error:
         raise ClusterUnavailable(
             f"node {nodes.index} of {nodes.count} did not find the others at {nodes.rendezvous} within "
-            f"{nodes.join_timeout_s} s; is the same command running on every node? ({_first_line(error)})"
+            f"{nodes.join_timeout_s} s; is the same command running on every node? ({first_line(error)})"
         ) from error
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -118,7 +119,3 @@ def _launch_config(nodes: Nodes, *, drain_s: int, logs: str) -> Any:
         shutdown_timeout=drain_s,
         signals_to_handle="SIGTERM,SIGINT",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

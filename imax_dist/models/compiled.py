@@ -17,6 +17,7 @@ from imax_dist.models.quantised import quantisation_of
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Heads, KeyHeads
+from imax_dist.wording import first_line
 
 VERSIONS = 64
 """Of one piece of code, at most: kinds of blocks share code. After torch's own 8 the rest runs uncompiled."""
@@ -69,11 +70,5 @@ def check_compilable(name: str, device: torch.device) -> None:
     except (RuntimeError, ImportError, OSError) as error:
         raise BadConfig(
             f"parallel: compile regional: torch cannot compile for {device.type} here "
-            f"({_first_line(error)}); install a C++ compiler, and Triton for a GPU, or set compile: none"
+            f"({first_line(error)}); install a C++ compiler, and Triton for a GPU, or set compile: none"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    """Of a trace of torch's: what it says first, no longer than a line."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return first if len(first) <= 160 else f"{first[:157]}..."

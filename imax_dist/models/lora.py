@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from imax_dist.errors import BadConfig, BadValue, MissingInput
 from imax_dist.models.spec import Lora, ModelSpec
+from imax_dist.wording import first_line
 
 
 def parse_lora(text: str) -> tuple[str, float]:
@@ -109,5 +110,5 @@ def _tensors(lora: Lora) -> dict[str, Any]:
 
 
 def _misfit(lora: Lora, spec: ModelSpec, why: str) -> str:
-    first = why.strip().splitlines()[0] if why.strip() else "its keys or shapes differ"
+    first = first_line(why, otherwise="its keys or shapes differ")
     return f"lora {lora.source} does not fit model {spec.name}: {first}"

@@ -13,6 +13,7 @@ from imax_dist.errors import BadConfig
 from imax_dist.parallel.broadcast import from_first_rank
 from imax_dist.parallel.kernels import KERNELS, Kernel, Quality, candidates, verify
 from imax_dist.parallel.topology import Topology
+from imax_dist.wording import first_line
 
 TIMED_RUNS = 5
 FAILURES = (BadConfig, RuntimeError, ImportError, TypeError, AttributeError, ValueError, AssertionError)
@@ -90,7 +91,7 @@ def _named(name: str, quality: Quality, device: torch.device, work: Workload) ->
     except FAILURES as error:
         if isinstance(error, BadConfig):
             raise
-        raise BadConfig(f"parallel: kernel {name} does not work here: {_first_line(error)}") from error
+        raise BadConfig(f"parallel: kernel {name} does not work here: {first_line(error)}") from error
     return kernel
 
 
@@ -115,16 +116,11 @@ def fastest(
             seconds[kernel.name] = (timer or call_seconds)(kernel, device, work)
             measured[kernel.name] = f"{1e3 * seconds[kernel.name]:.2f} ms"
         except FAILURES as error:
-            measured[kernel.name] = f"refused: {_first_line(error)}"
+            measured[kernel.name] = f"refused: {first_line(error)}"
     if not seconds:
         raise BadConfig(f"parallel: no attention kernel works here: {measured}")
     enough = MARGIN * min(seconds.values())
     return next(kernel for kernel in kernels if seconds.get(kernel.name, math.inf) <= enough), measured
-
-
-def _first_line(error: BaseException) -> str:
-    """Of what a library says, at most so much."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
 def call_seconds(kernel: Kernel, device: torch.device, work: Workload) -> float:

@@ -11,19 +11,11 @@ from imax_dist.planner.communication import sent
 from imax_dist.planner.estimate import GIB, Estimate, Rejected, usable_bytes
 from imax_dist.planner.hardware import Hardware
 from imax_dist.planner.workload import Workload
+from imax_dist.wording import duration, plural
 
 WIDTH = 100
 SHOWN = 6
 """Rejected layouts that people see unless they ask for all."""
-
-
-def people_time(seconds: float) -> str:
-    """``0.12 s``, ``43 s``, ``3.9 min``, ``76 min``, ``6.1 h``: as many digits as a forecast is worth."""
-    for size, unit in ((3600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * size:
-            count = seconds / size
-            return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
-    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def lines(choice: Choice, works: list[Workload], *, every: bool = False) -> list[str]:
@@ -33,16 +25,16 @@ def lines(choice: Choice, works: list[Workload], *, every: bool = False) -> list
     largest = max(works, key=lambda work: work.latents)
     sizes = sorted({work.size for work in works})
     found = [
-        f"{_posters(len(works))} of {', '.join(sizes[:3])}{' ...' if len(sizes) > 3 else ''} px with "
+        f"{plural(len(works), 'poster')} of {', '.join(sizes[:3])}{' ...' if len(sizes) > 3 else ''} px with "
         f"{largest.network.name} ({largest.dtype}) on {choice.cluster}",
         f"predicted from {_origin(device)}",
         "",
         f"  who runs what   {best.layout}",
-        f"  a step          {people_time(best.longest.step.total)}  ({_shares(best)})",
-        f"  a poster        {people_time(best.longest.total)}  ({_stages(best)})",
+        f"  a step          {duration(best.longest.step.total)}  ({_shares(best)})",
+        f"  a poster        {duration(best.longest.total)}  ({_stages(best)})",
         f"  memory a rank   {_memory(best)}, {usable / GIB:.1f} GiB usable",
         f"  sent            {_sent(best, largest)}",
-        f"  all done in     {people_time(best.span.seconds)}, {best.gpu_hours:.3g} {_hours(choice)}",
+        f"  all done in     {duration(best.span.seconds)}, {best.gpu_hours:.3g} {_hours(choice)}",
     ]
     found += [f"  careful         {warning}" for warning in choice.warnings]
     shown = choice.rejected if every else _best_of_each(choice.rejected)
@@ -101,7 +93,7 @@ def one_line(choice: Choice) -> str:
     """What a batch says before it begins."""
     best = choice.chosen
     return (
-        f"planned: {best.layout} on {choice.cluster}, about {people_time(best.span.seconds)} "
+        f"planned: {best.layout} on {choice.cluster}, about {duration(best.span.seconds)} "
         f"({best.memory.total / GIB:.1f} GiB a rank); --gangs and --ranks decide otherwise"
     )
 
@@ -125,10 +117,6 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
         "tail_idle": estimate.span.idle,
         "gpu_hours": estimate.gpu_hours,
     }
-
-
-def _posters(count: int) -> str:
-    return "1 poster" if count == 1 else f"{count} posters"
 
 
 def _hours(choice: Choice) -> str:
@@ -159,7 +147,7 @@ def _stages(best: Estimate) -> str:
         "last pass": poster.extrapolated,
         "VAE": poster.enlarge + poster.decode,
     }
-    return ", ".join(f"{name} {people_time(seconds)}" for name, seconds in stages.items() if seconds)
+    return ", ".join(f"{name} {duration(seconds)}" for name, seconds in stages.items() if seconds)
 
 
 def _memory(best: Estimate) -> str:

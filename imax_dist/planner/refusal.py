@@ -15,6 +15,7 @@ from imax_dist.planner.memory import rank_memory
 from imax_dist.planner.split import Layout, Split, splits
 from imax_dist.planner.unknown import UnknownCost
 from imax_dist.planner.workload import Pass, Workload
+from imax_dist.wording import plural
 
 MOST_NODES = 64
 SIZE_STEPS = 40
@@ -40,7 +41,7 @@ def refusal(kinds: Sequence[Workload], cluster: Cluster, rejected: Sequence[Reje
         if offer
     ]
     instead = "; what would: " + ", or ".join(offers) if offers else ""
-    return f"no plan on {cluster} fits: on {_ranks(most.layout.split.ranks)}, {most.reason}{instead}"
+    return f"no plan on {cluster} fits: on {plural(most.layout.split.ranks, 'rank')}, {most.reason}{instead}"
 
 
 def _illegal(work: Workload, cluster: Cluster, rejected: Sequence[Rejected]) -> str:
@@ -51,7 +52,7 @@ def _illegal(work: Workload, cluster: Cluster, rejected: Sequence[Rejected]) -> 
         found for n in range(1, cluster.devices + 1) if (found := best_split(work, n, cluster)) is not None
     ]
     near.sort(key=lambda each: (abs(each.ulysses - wanted.ulysses), abs(each.ranks - wanted.ranks)))
-    instead = f"; nearest plan that works: {_ranks(near[0].ranks)}, {near[0]}" if near else ""
+    instead = f"; nearest plan that works: {plural(near[0].ranks, 'rank')}, {near[0]}" if near else ""
     return f"no plan on {cluster}: {asked.reason}{instead}"
 
 
@@ -62,12 +63,8 @@ def _encoders_away(work: Workload, cluster: Cluster) -> str | None:
     lighter = replace(work, encoders_away=True)
     for ranks in sorted({1, cluster.per_node, cluster.devices}):
         if best_split(lighter, ranks, cluster) is not None:
-            return f"{_ranks(ranks)} with text_encoders: cpu in the parallel settings"
+            return f"{plural(ranks, 'rank')} with text_encoders: cpu in the parallel settings"
     return None
-
-
-def _ranks(count: int) -> str:
-    return "1 rank" if count == 1 else f"{count} ranks"
 
 
 def _less_for_vae(work: Workload, cluster: Cluster) -> str | None:
@@ -77,7 +74,9 @@ def _less_for_vae(work: Workload, cluster: Cluster) -> str | None:
             need, have = rank_memory(work, split, cluster), usable_bytes(Layout(1, split), cluster)
             left = have - (need.total - need.stages) - LEAST_BANDS
             if need.step <= left + LEAST_BANDS and left >= LEAST_BANDS and need.vae > need.step:
-                return f"{_ranks(ranks)} with vae_memory_gib: {int(left / GIB)} in the parallel settings"
+                return (
+                    f"{plural(ranks, 'rank')} with vae_memory_gib: {int(left / GIB)} in the parallel settings"
+                )
     return None
 
 

@@ -16,7 +16,7 @@ from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.request import Request
 from imax_dist.planner import communication
 from imax_dist.planner.choose import choose
-from imax_dist.planner.describe import as_json, lines, one_line, people_time
+from imax_dist.planner.describe import as_json, lines, one_line
 from imax_dist.planner.estimate import GIB, makespan, usable_bytes
 from imax_dist.planner.memory import rank_memory, step_bytes
 from imax_dist.planner.split import Fixed, Layout, Split, gangs_that_fit, layouts, splits, why_illegal
@@ -292,18 +292,3 @@ def test_the_words_for_people_are_complete() -> None:
     values = as_json(choice, works)
     assert values["chosen"]["makespan"] == choice.chosen.span.seconds
     assert len(values["rejected"]) == len(choice.rejected)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.123, "0.12 s"),
-        (4.0, "4 s"),
-        (43.0, "43 s"),
-        (200.0, "3.3 min"),
-        (4000.0, "67 min"),
-        (22000.0, "6.1 h"),
-    ],
-)
-def test_times_are_in_peoples_units(seconds: float, text: str) -> None:
-    assert people_time(seconds) == text

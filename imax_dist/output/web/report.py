@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -10,13 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from imax_dist.events import CASCADE
 from imax_dist.events.log import read_log
 from imax_dist.output.own_files import write_page_file
 from imax_dist.output.web.batch_folder import Poster, read_folder
 from imax_dist.output.web.plot import bars, histogram
+from imax_dist.wording import duration, plural
 
 MARK = b"(ranks x time)"
 """What every report of this program holds."""
@@ -150,13 +149,11 @@ def _plots(posters: Sequence[Poster]) -> list[str]:
         parts += ["<h2>Where the time went</h2>", bars({k: v for k, v in stages.items() if v}, unit="s")]
     retries = Counter(len(poster.attempts) - 1 for poster in posters if poster.attempts)
     if retries:
-        counted = {_retries(count): float(number) for count, number in sorted(retries.items())}
+        counted = {
+            plural(count, "retry", "retries"): float(number) for count, number in sorted(retries.items())
+        }
         parts += ["<h2>Retries</h2>", bars(counted, unit="posters")]
     return parts
-
-
-def _retries(count: int) -> str:
-    return "1 retry" if count == 1 else f"{count or 'no'} retries"
 
 
 def _table(posters: Sequence[Poster], unit: str) -> str:
@@ -188,16 +185,3 @@ def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     )
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def duration(seconds: float) -> str:
-    """``95`` -> ``1 min 35 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.3g} s"
-
-
-def _safe(text: Any) -> str:
-    return html.escape(str(text))

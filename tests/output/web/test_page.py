@@ -18,7 +18,7 @@ from imax_dist.output.image.bands import bands_of_array
 from imax_dist.output.image.pyramid import halved, write_pyramid
 from imax_dist.output.web.batch_folder import read_folder
 from imax_dist.output.web.page import write_page
-from imax_dist.output.web.report import duration, summarise, write_report
+from imax_dist.output.web.report import summarise, write_report
 
 
 def entries(page: Path) -> dict[str, Any]:
@@ -196,8 +196,3 @@ def test_the_report_says_what_failed_and_escapes_it(tmp_path: Path) -> None:
 def test_a_report_of_jobs_that_never_began_can_be_written(tmp_path: Path) -> None:
     job(tmp_path, "later")
     assert write_report(tmp_path, tmp_path / "report.html").states == {"queued": 1}
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.5, "0.5 s"), (95, "1 min 35 s"), (7300, "2 h 1 min")])
-def test_durations_read_well(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
