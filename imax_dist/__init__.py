@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from imax_dist.version import __version__
+
 if TYPE_CHECKING:
     from imax_dist.pipeline.render import Rendering, render
     from imax_dist.pipeline.request import Request
 
-__version__ = "0.1.0"
 __all__ = ["Rendering", "Request", "__version__", "render"]
 
 

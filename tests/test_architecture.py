@@ -6,7 +6,7 @@ Lazy imports inside functions and imports for type checkers count like any other
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,16 @@ assert SOURCES, f"no package at {PACKAGE}"
 
 LONGEST_FUNCTION = 40
 LONGEST_FILE = 300
+SHORTEST_FILE = 40
+APART = "Apart because"
+"""How the docstring of a smaller file with one user gives its reason."""
+APART_BY_ROOM = ("method/baselines/",)
+"""Rooms of small files: one method that the paper compares with a file."""
 MOST_POSITIONAL = 4
 SIGNATURES_OF_OTHERS = {"__call__", "forward", "backward"}
 """Methods whose parameters a library sets."""
 
-TOP_LEVEL = {"errors", "geometry", "shapes", "config", "events", "wording"}
+TOP_LEVEL = {"version", "errors", "geometry", "shapes", "config", "events", "wording"}
 """Modules that any other may import; they import no sub-package."""
 
 SIBLINGS: dict[str, set[str]] = {
@@ -104,6 +109,59 @@ def import_violations(source: str, path: str) -> list[str]:
                 found.append(f"{path}:{line}: {part} imports {module}")
         elif root in LIBRARY_HOMES and not path.startswith(LIBRARY_HOMES[root]):
             found.append(f"{path}:{line}: {root} belongs in {', '.join(LIBRARY_HOMES[root])}")
+    return found
+
+
+def import_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Module -> modules of the package it imports, at any place; ``sources`` by path in the package."""
+    modules = {module_name(path): path for path in sources}
+    graph: dict[str, set[str]] = {module: set() for module in modules}
+    for module, path in modules.items():
+        for _, name in imported_modules(ast.parse(sources[path]), path):
+            while name and name not in modules:
+                name = name.rpartition(".")[0]
+            if name and name != module:
+                graph[module].add(name)
+    return graph
+
+
+def module_name(path: str) -> str:
+    """``models/lora.py`` as ``imax_dist.models.lora``."""
+    return ".".join(["imax_dist", *path.removesuffix(".py").split("/")]).removesuffix(".__init__")
+
+
+def import_circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Strongly connected components of more than one module, each sorted."""
+
+    def reached(start: str) -> set[str]:
+        found, waiting = set(), [start]
+        while waiting:
+            for module in graph[waiting.pop()] - found:
+                found.add(module)
+                waiting.append(module)
+        return found
+
+    reach = {module: reached(module) for module in graph}
+    circles = {
+        tuple(sorted(other for other in reach[module] if module in reach[other]))
+        for module in graph
+        if module in reach[module]
+    }
+    return sorted(list(circle) for circle in circles)
+
+
+def crumbs(sources: Mapping[str, str]) -> list[str]:
+    """Files under 40 lines that one other file uses, and that give no reason to be apart."""
+    graph = import_graph(sources)
+    users = {module: [other for other in graph if module in graph[other]] for module in graph}
+    found = []
+    for path, source in sources.items():
+        module = module_name(path)
+        is_small = 0 < len(source.splitlines()) < SHORTEST_FILE
+        reason = " ".join((ast.get_docstring(ast.parse(source)) or "").split())
+        has_reason = path.startswith(APART_BY_ROOM) or path.endswith("__.py") or APART in reason
+        if is_small and len(users[module]) == 1 and not has_reason:
+            found.append(f"{path} has one user, {users[module][0]}")
     return found
 
 
@@ -197,6 +255,63 @@ def test_the_import_law_holds(path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=named)
 def test_functions_and_files_are_small_and_nothing_is_ambient(path: Path) -> None:
     assert house_violations(path.read_text(encoding="utf-8")) == []
+
+
+CIRCLES_TO_GO = [["imax_dist.cli.launch", "imax_dist.cli.main"]]
+"""Circles that stand until their rooms are mended; none may be added."""
+
+CRUMBS_TO_GO = {
+    "cli/approve.py",
+    "cli/cancel.py",
+    "cli/retry.py",
+    "method/acceleration.py",
+    "parallel/engines/registry.py",
+    "pipeline/acceleration.py",
+    "pipeline/named_files.py",
+    "pipeline/step_cache.py",
+    "study/train/features.py",
+}
+"""Small files that stand until their rooms are mended; none may be added."""
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[str, str]:
+    return {named(path): path.read_text(encoding="utf-8") for path in SOURCES}
+
+
+def test_there_is_no_import_circle_not_even_a_lazy_one(sources: dict[str, str]) -> None:
+    assert import_circles(import_graph(sources)) == CIRCLES_TO_GO
+
+
+def test_a_small_file_with_one_user_has_a_reason(sources: dict[str, str]) -> None:
+    assert [crumb for crumb in crumbs(sources) if crumb.split()[0] not in CRUMBS_TO_GO] == []
+
+
+@pytest.mark.parametrize(
+    ("sources", "circle"),
+    [
+        ({"a.py": "from imax_dist import b", "b.py": "import imax_dist.a"}, ["a", "b"]),
+        ({"a.py": "def f():\n    from imax_dist import b", "b.py": "from . import a"}, ["a", "b"]),
+        ({"a.py": "if TYPE_CHECKING:\n    from .b import x", "b.py": "from .a import y"}, ["a", "b"]),
+        ({"a.py": "from . import b", "b.py": "from . import c", "c.py": "from . import a"}, ["a", "b", "c"]),
+        ({"p/__init__.py": "from imax_dist.p import a", "p/a.py": "from imax_dist.p import X"}, ["p", "p.a"]),
+    ],
+)
+def test_an_import_circle_is_found(sources: dict[str, str], circle: list[str]) -> None:
+    assert import_circles(import_graph(sources)) == [[f"imax_dist.{name}" for name in circle]]
+
+
+def test_a_chain_of_imports_is_no_circle() -> None:
+    chain = {"a.py": "import imax_dist.b\nimport imax_dist.c", "b.py": "from imax_dist import c", "c.py": ""}
+    assert import_circles(import_graph(chain)) == []
+
+
+def test_a_crumb_is_found_unless_it_gives_its_reason_or_has_two_users() -> None:
+    crumb, user = {"a.py": "x = 1"}, "from imax_dist.a import x"
+    assert crumbs({**crumb, "b.py": user}) == ["a.py has one user, imax_dist.b"]
+    assert crumbs({**crumb, "b.py": user, "c.py": user}) == []
+    assert crumbs({"a.py": '"""X.\n\nApart\nbecause it is."""', "b.py": user}) == []
+    assert crumbs({"a.py": "x = 1\n" * 40, "b.py": user}) == []
 
 
 @pytest.mark.parametrize(

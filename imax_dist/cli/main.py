@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-import imax_dist
 from imax_dist.cli import (
     approve,
     batch,
@@ -28,6 +27,7 @@ from imax_dist.cli import (
     view,
 )
 from imax_dist.errors import ImaxError
+from imax_dist.version import __version__
 
 VERBS = (
     generate,
@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Posters beyond a model's native size (I-Max), on one GPU or many.",
         epilog='  Start with: imax generate "a red sun over the sea" --out sea.png',
     )
-    parser.add_argument("--version", action="version", version=f"imax-dist {imax_dist.__version__}")
+    parser.add_argument("--version", action="version", version=f"imax-dist {__version__}")
     verbs = parser.add_subparsers(
         dest="verb", metavar="VERB", required=True, parser_class=argparse.ArgumentParser
     )

@@ -1,8 +1,8 @@
-"""Which tokens of a pass are this rank's, and how the pieces become one again."""
+"""The tokens of one pass over the ranks: which are this rank's, what is kept, how they are gathered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -11,13 +11,34 @@ from torch import Tensor
 
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.cfg_execution import CfgExecution, two_passes
-from imax_dist.models.pass_cache import PassCache
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.parallel.sequence import JointLayout, gather, shard
 from imax_dist.shapes import RopeTable
 
 T = TypeVar("T")
+
+
+class PassCache:
+    """Makes a thing once for the very objects it is made of; for other objects it is made anew.
+
+    Objects are compared by identity, never by value, so that no tensor is read. A place holds one thing and
+    what it was made of, so that a table that changes with time takes the place of the one before.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Hashable, ...], tuple[tuple[object, ...], Any]] = {}
+
+    def __call__(self, place: tuple[Hashable, ...], made_of: tuple[object, ...], make: Callable[[], T]) -> T:
+        """The thing at ``place`` if it was made of these very objects, else what ``make`` gives."""
+        before = self._made.get(place)
+        if before is not None:
+            objects, thing = before
+            if len(objects) == len(made_of) and all(a is b for a, b in zip(objects, made_of, strict=True)):
+                return thing  # type: ignore[no-any-return]
+        made = make()
+        self._made[place] = made_of, made
+        return made
 
 
 @dataclass(frozen=True)

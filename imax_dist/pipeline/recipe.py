@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-import imax_dist
 from imax_dist.config import from_mapping, to_mapping
 from imax_dist.errors import BadManifest
 from imax_dist.models.base import FlowModel
@@ -16,6 +15,7 @@ from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.pipeline.ranks import Ranks
 from imax_dist.pipeline.request import Request
+from imax_dist.version import __version__
 
 FORMAT = "imax-recipe/1"
 BEFORE = {"compile": "none"}
@@ -50,7 +50,7 @@ def surroundings(device: torch.device, ranks: Ranks) -> dict[str, Any]:
     """Versions, device, threads and mesh: another set gives the same picture, perhaps not the same bits."""
     on_gpu = device.type == "cuda"
     return {
-        "imax_dist": imax_dist.__version__,
+        "imax_dist": __version__,
         "torch": torch.__version__,
         "diffusers": version("diffusers"),
         "transformers": version("transformers"),

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import imax_dist
 from imax_dist.errors import BadValue, MissingInput
 from imax_dist.output.atomic import write_file
 from imax_dist.output.image.settings import kind_of
 from imax_dist.output.image.xmp import SOURCE_TYPE
+from imax_dist.version import __version__
 
 MEDIA = {"tiff": "image/tiff", "png": "image/png", "jpeg": "image/jpeg", "pdf": None}
 
@@ -56,7 +56,7 @@ def _manifest(path: Path, media: str | None) -> str:
     action = {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPE}
     return json.dumps(
         {
-            "claim_generator_info": [{"name": "imax-dist", "version": imax_dist.__version__}],
+            "claim_generator_info": [{"name": "imax-dist", "version": __version__}],
             "title": path.name,
             "format": media,
             "assertions": [{"label": "c2pa.actions", "data": {"actions": [action]}}],

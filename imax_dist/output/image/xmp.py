@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-import imax_dist
 from imax_dist.errors import BadManifest
+from imax_dist.version import __version__
 
 UNKNOWN = "0" * 64
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -57,7 +57,7 @@ def packet(
         namespace=NAMESPACE,
         namespaces=namespaces,
         media=media,
-        version=imax_dist.__version__,
+        version=__version__,
         properties="\n".join(lines),
     )
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-import imax_dist
 from imax_dist.config import to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.models.load import describe_model
@@ -23,6 +22,7 @@ from imax_dist.study.experiments.statistics import Result, compare, compare_sets
 from imax_dist.study.experiments.velocity_loss import TIMES
 from imax_dist.study.experiments.workers import Drawing, OnProgress, draw_all
 from imax_dist.study.metrics.interval import Interval, bootstrap
+from imax_dist.version import __version__
 
 Records = list[tuple[Cell, str, dict[str, Any]]]
 FEWEST_FOR_FRECHET = 3
@@ -61,7 +61,7 @@ def run_study(
     records = [(cell, key, cache.read(key)) for cell, key in zip(cells, keys, strict=True)]
     shown = {
         "study": name, "title": study.title, "paper": study.paper, "model": conditions.model,
-        "weights": spec.weights, "version": imax_dist.__version__, "baseline": study.baseline,
+        "weights": spec.weights, "version": __version__, "baseline": study.baseline,
         "settings": to_mapping(study), "refused": refused,
     }  # fmt: skip
     groups = grouped(records)
