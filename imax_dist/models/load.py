@@ -15,6 +15,7 @@ from imax_dist.errors import BadConfig, MissingInput
 from imax_dist.models.base import FlowModel
 from imax_dist.models.find import find_model
 from imax_dist.models.lora import find_loras, merge_loras
+from imax_dist.models.precise import precise
 from imax_dist.models.quantised import check_quantisation, quantisation_id
 from imax_dist.models.registry import architecture_of
 from imax_dist.models.spec import Lora, ModelSettings, ModelSpec
@@ -66,6 +67,8 @@ def load(name: str, how: Loading) -> FlowModel:
         raise MissingInput(f"model {name} does not load from {folder}: {error}") from error
     model.dtype = DTYPES[kind]  # quantised weights have one of their own
     merge_loras(model.transformer, spec, pipeline_class(folder))
+    if DTYPES[kind] == torch.float64:
+        precise(model.transformer)
     return model
 
 

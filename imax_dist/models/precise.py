@@ -1,26 +1,62 @@
-"""Norms in the weights' own precision, for the float64 proof that parallel equals serial."""
+"""What diffusers computes in float32 whatever it is given, in float64 for float64 weights.
+
+A difference of 1e-16 between two orders of summation, or of one bit between two processors' sines, would come
+out as 1e-7: no proof that parallel equals serial, no golden values (DECISIONS 66).
+"""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
-def precise_norms(module: nn.Module) -> nn.Module:
-    """For float64 weights: diffusers' RMSNorm as torch's, in place, with the same weights.
+def precise(network: nn.Module) -> nn.Module:
+    """The float64 ``network`` with RMSNorm, FP32SiLU and the embedding of time in float64, changed in place.
 
-    diffusers takes the mean square in float32 whatever it is given, so that a difference of 1e-16 between
-    two orders of summation comes out as 1e-7. Other dtypes keep diffusers' own modules.
+    Other dtypes keep diffusers' own modules.
     """
+    from diffusers.models.activations import FP32SiLU
+    from diffusers.models.embeddings import Timesteps
     from diffusers.models.normalization import RMSNorm
+    from diffusers.models.transformers.transformer_z_image import TimestepEmbedder
 
-    if next(module.parameters()).dtype != torch.float64:
-        return module
-    for parent in list(module.modules()):
+    if next(network.parameters()).dtype != torch.float64:
+        return network
+    for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, RMSNorm):
                 setattr(parent, name, _as_torch(child))
-    return module
+            elif isinstance(child, FP32SiLU):
+                setattr(parent, name, nn.SiLU())
+            elif isinstance(child, Timesteps):
+                setattr(parent, name, PreciseTimesteps(child))
+            elif isinstance(child, TimestepEmbedder):
+                child.timestep_embedding = lambda t, dim: waves(t, dim, cosine_first=True)  # type: ignore
+    return network
+
+
+class PreciseTimesteps(nn.Module):
+    """diffusers' Timesteps in the precision of the time it is given."""
+
+    def __init__(self, timesteps: Any) -> None:
+        super().__init__()
+        self.width, self.scale = timesteps.num_channels, timesteps.scale
+        self.cosine_first, self.shift = timesteps.flip_sin_to_cos, timesteps.downscale_freq_shift
+
+    def forward(self, time: Tensor) -> Tensor:
+        return waves(self.scale * time, self.width, cosine_first=self.cosine_first, shift=self.shift)
+
+
+def waves(time: Tensor, width: int, *, cosine_first: bool, shift: float = 0.0) -> Tensor:
+    """Sines and cosines (B, width) of ``time`` (B,) at falling frequencies, from 1 to about 1 / 10000."""
+    half = width // 2
+    exponents = torch.arange(half, dtype=torch.float64, device=time.device) / (half - shift)
+    angles = time.double()[:, None] * torch.exp(-math.log(10000) * exponents)
+    parts = (angles.cos(), angles.sin()) if cosine_first else (angles.sin(), angles.cos())
+    return torch.cat(parts, dim=-1)
 
 
 def _as_torch(norm: nn.Module) -> nn.RMSNorm:

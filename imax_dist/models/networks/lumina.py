@@ -19,7 +19,6 @@ from imax_dist.models.conditioning import Prompt
 from imax_dist.models.guidance import first_channels
 from imax_dist.models.joint_attention import rotate_pairs
 from imax_dist.models.patches import own_row, whole_image
-from imax_dist.models.precise import precise_norms
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import encode_caption, load_gemma
 from imax_dist.models.token_shards import TokenSequence, TokenShards
@@ -198,7 +197,7 @@ def load(
     for module in transformer.modules():
         if hasattr(module, "set_processor"):
             module.set_processor(LuminaProcessor())
-    return LuminaModel(spec, transformer=precise_norms(transformer), vae=vae, encoders=encoders)
+    return LuminaModel(spec, transformer=transformer, vae=vae, encoders=encoders)
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:

@@ -18,7 +18,6 @@ from imax_dist.models.conditioning import Prompt
 from imax_dist.models.guidance import norm_preserving
 from imax_dist.models.joint_attention import rotate_pairs
 from imax_dist.models.patches import image_position_ids, own_row, whole_image
-from imax_dist.models.precise import precise_norms
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import encode_caption, load_gemma
 from imax_dist.models.token_shards import TokenSequence, TokenShards
@@ -222,7 +221,7 @@ def load(
     for module in transformer.modules():
         if hasattr(module, "set_processor"):
             module.set_processor(Lumina2Processor())
-    return Lumina2Model(spec, transformer=precise_norms(transformer), vae=vae, encoders=encoders)
+    return Lumina2Model(spec, transformer=transformer, vae=vae, encoders=encoders)
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:

@@ -19,7 +19,6 @@ from imax_dist.models.conditioning import Prompt
 from imax_dist.models.guidance import classifier_free
 from imax_dist.models.joint_attention import JointProcessor
 from imax_dist.models.patches import pack, unpack
-from imax_dist.models.precise import precise_norms
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
 from imax_dist.models.token_shards import TokenSequence
@@ -234,7 +233,7 @@ def load(
     transformer.pos_embed = TableAsShapes()
     for block in transformer.transformer_blocks:
         block.attn.set_processor(JointProcessor())
-    return QwenImageModel(spec, transformer=precise_norms(transformer), vae=vae, encoders=encoders)
+    return QwenImageModel(spec, transformer=transformer, vae=vae, encoders=encoders)
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:

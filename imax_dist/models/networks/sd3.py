@@ -19,7 +19,6 @@ from imax_dist.models.components import check_patches, load_components, read_con
 from imax_dist.models.conditioning import Prompt
 from imax_dist.models.joint_attention import JointProcessor, attend_rotated, image_heads
 from imax_dist.models.patches import unpack_channels_last
-from imax_dist.models.precise import precise_norms
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder, padded_ids
 from imax_dist.models.token_shards import TokenSequence
@@ -200,7 +199,6 @@ def load(
     kinds = SD3Transformer2DModel, AutoencoderKL
     transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
     encoders = load_text_encoders(folder, device=text, dtype=dtype) if text else None
-    precise_norms(transformer)
     embedder, transformer.pos_embed = transformer.pos_embed, TokensAsRow()
     for block in transformer.transformer_blocks:
         block.attn.set_processor(JointProcessor())

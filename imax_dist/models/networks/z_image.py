@@ -24,7 +24,6 @@ from imax_dist.models.components import check_patches, load_components, read_con
 from imax_dist.models.conditioning import Prompt
 from imax_dist.models.joint_attention import attend_rotated, image_heads
 from imax_dist.models.patches import image_position_ids, pack_channels_last, unpack_channels_last
-from imax_dist.models.precise import precise_norms
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
 from imax_dist.models.token_shards import TokenSequence, TokenShards
@@ -240,7 +239,7 @@ def load(
     for blocks in (transformer.noise_refiner, transformer.context_refiner, transformer.layers):
         for block in blocks:
             block.attention.set_processor(CallProcessor())
-    return ZImageModel(spec, transformer=precise_norms(transformer), vae=vae, encoders=encoders)
+    return ZImageModel(spec, transformer=transformer, vae=vae, encoders=encoders)
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:

@@ -1,0 +1,85 @@
+"""What the golden file holds: posters by name, and how a render is reduced to a few numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imax_dist import Request, render
+
+VALUES = Path(__file__).parent / "values.json"
+PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
+POSITIONS = 48
+PRESETS = (
+    "direct", "dype", "dype_flow", "hiflow", "imax", "imax_late", "official", "paper", "sdedit",
+    "skip_residual", "time_aware",
+)  # fmt: skip
+TINY = (
+    "flux-dev", "flux-schnell", "lumina-next", "lumina-image-2", "flux2-dev", "flux2-klein", "qwen-image",
+    "sd3.5-medium", "z-image-turbo",
+)  # fmt: skip
+TWICE = {"size": "128x128"}
+ODD = {"size": "146x101"}
+"""Padded to 160x112, 10 x 7 tokens; shifted steps have 11 x 8."""
+THREE_TIMES = {"size": "208x176"}
+"""By way of twice native, 112 x 96."""
+GUIDE = Path(__file__).parent / "guide.png"
+GUIDED = {"guidance_scale": {"native": 2.0, "extrapolated": 3.0}}
+
+EMBEDDED: dict[str, dict[str, Any]] = {
+    **{f"preset {name}": {**TWICE, "preset": name} for name in PRESETS},
+    "native": {"size": "64x64"},
+    "odd size": ODD,
+    "odd size, official": {**ODD, "preset": "official"},
+    "cascade, imax_late": {**THREE_TIMES, "preset": "imax_late"},
+    "cascade, hiflow": {**THREE_TIMES, "preset": "hiflow"},
+    "cascade by list": {**TWICE, "method": {"cascade": [1.3, 1.6], "start": {"sigma": [0.9, 0.7]}}},
+    "cache light": {**TWICE, "steps": 9, "method": {"cache": "light"}},
+    "cache strong": {**TWICE, "steps": 7, "method": {"cache": "strong"}},
+    "cache in a cascade": {**TWICE, "steps": 8, "method": {"cascade": [1.5], "cache": "strong"}},
+    "text copies grid": {**ODD, "method": {"text": {"copies": "grid"}}},
+    "text copies shared": {**ODD, "method": {"text": {"copies": "shared"}}},
+    "guide": {**TWICE, "guide": str(GUIDE)},
+    "latents enlarged": {**TWICE, "method": {"reference": {"upsample": "latents"}}},
+}
+"""In the embedded model's architecture."""
+TRAINED = "trained weights"
+TRAINED_REQUEST: dict[str, Any] = {
+    "size": "256x256", "steps": 3, "native_steps": 2, "method": {"reference": {"upsample": "latents"}},
+}  # fmt: skip
+"""Of the embedded model taught at one size. Its latents alone: the VAE may be trained again."""
+
+
+def sampled(request: dict[str, Any], model: str, **how: Any) -> dict[str, list[float]]:
+    """Render it in float64: numbers of its latents and, on rank 0, of its pixels. ``how`` goes to render."""
+    rendering = render(Request(PROMPT, seed=5, model=model, dtype="float64", **request), **how)
+    found = {"latents": numbers(rendering.latents)}
+    if rendering.pixels is not None:
+        found["pixels"] = numbers(rendering.pixels)
+    return found
+
+
+def numbers(x: torch.Tensor) -> list[float]:
+    """Its shape, mean, root mean square and POSITIONS values, first and last among them."""
+    flat = x.double().flatten().cpu()
+    places = torch.linspace(0, flat.numel() - 1, POSITIONS, dtype=torch.float64).long()
+    return [*x.shape, float(flat.mean()), float(flat.square().mean().sqrt()), *flat[places].tolist()]
+
+
+def trained() -> dict[str, list[float]]:
+    """The golden latents of trained weights."""
+    return {"latents": sampled(TRAINED_REQUEST, "embedded-single-size")["latents"]}
+
+
+def tiny_request(name: str) -> dict[str, Any]:
+    """Beyond native size, with a second prompt where a network takes one."""
+    return {"size": "96x80", "steps": 3, "native_steps": 2, "method": GUIDED}
+
+
+def golden() -> dict[str, dict[str, list[float]]]:
+    """The file's content."""
+    content: dict[str, dict[str, list[float]]] = json.loads(VALUES.read_text(encoding="utf-8"))
+    return content

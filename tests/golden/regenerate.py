@@ -1,0 +1,42 @@
+"""Write ``values.json`` anew: ``PYTHONPATH=. python tests/golden/regenerate.py [CASE ...]``.
+
+Only for numerics changed on purpose; without a CASE all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+from golden_cases import EMBEDDED, TINY, TRAINED, VALUES, golden, sampled, tiny_request, trained
+from golden_models import make_embedded, make_tiny
+
+
+def main(chosen: list[str]) -> None:
+    """Render the cases ``chosen``, or all, and say how far each has moved."""
+    torch.set_num_threads(1)
+    content = golden() if VALUES.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        embedded = str(make_embedded(Path(folder) / "embedded"))
+        cases = {name: partial(sampled, request, embedded) for name, request in EMBEDDED.items()}
+        for name in TINY:
+            model = str(make_tiny(name, Path(folder) / name))
+            cases[f"tiny {name}"] = partial(sampled, tiny_request(name), model)
+        cases[TRAINED] = trained
+        for name in chosen or cases:
+            found, before = cases[name](), content.get(name)
+            if before is not None:
+                moved = max(abs(a - b) for a, b in zip(found["latents"], before["latents"], strict=True))
+                print(f"{name}: moved by {moved:.3g}")
+            content[name] = found
+    ordered = {name: content[name] for name in cases}
+    lines = [f"{json.dumps(name)}: {json.dumps(values)}" for name, values in ordered.items()]
+    VALUES.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
