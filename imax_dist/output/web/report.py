@@ -185,3 +185,7 @@ def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     )
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _safe(text: Any) -> str:
+    return html.escape(str(text))
