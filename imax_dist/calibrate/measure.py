@@ -44,7 +44,7 @@ SECONDS = 0.6
 """Spent on each measurement, at least four runs."""
 CHAIN_HEAD = 64
 CHAIN_PASSES = (52.7, 93.4)
-"""Reads and writes of an (N, D) tensor in ``_chain``: in full precision, and in half, where much converts.
+"""Reads and writes of an (N, D) tensor in ``chain``: in full precision, and in half, where much converts.
 A network's own are planner/transformer's TRAFFIC, about as many: the mixture is the same."""
 LINK_BYTES, LINK_RUNS = 8 << 20, 12
 
@@ -183,10 +183,10 @@ def _elementwise(size: int, device: torch.device, dtype: torch.dtype) -> float:
     angles = torch.rand(tokens, CHAIN_HEAD, device=device, dtype=torch.promote_types(dtype, torch.float32))
     table = RopeTable(angles.cos(), angles.sin())
     passes = CHAIN_PASSES[dtype.itemsize < 4]
-    return passes * x.numel() * x.element_size() / _usual(lambda: _chain(x, wide, table), device)
+    return passes * x.numel() * x.element_size() / _usual(lambda: chain(x, wide, table), device)
 
 
-def _chain(x: torch.Tensor, wide: torch.Tensor, table: RopeTable) -> torch.Tensor:
+def chain(x: torch.Tensor, wide: torch.Tensor, table: RopeTable) -> torch.Tensor:
     """What a transformer's block does besides its products: norms, rotation, joined streams, gates."""
     tokens, width = x.shape[1:]
     scale = x[:, :1]

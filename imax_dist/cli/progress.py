@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, assert_never
 
 from imax_dist.events import (
@@ -36,13 +37,16 @@ SILENCE_S = 30.0
 class ProgressBars:
     """A listener for imax_dist.events that draws."""
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self, *, quiet: bool = False, verbose: bool = False, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.quiet = quiet
         self.verbose = verbose
         self.seconds: dict[str, float] = {}
         self.step_seconds: dict[str, list[float]] = {}
         self._bar: Any = None
-        self._started = self._began = self._said = time.perf_counter()
+        self._clock = clock
+        self._started = self._began = self._said = clock()
         self._stage = "load"
 
     def __call__(self, event: RenderEvent) -> None:
@@ -67,7 +71,7 @@ class ProgressBars:
 
     @property
     def total_seconds(self) -> float:
-        return time.perf_counter() - self._started
+        return self._clock() - self._started
 
     def close(self) -> None:
         """Leave the terminal in order, also after an error."""
@@ -76,7 +80,7 @@ class ProgressBars:
             self._bar = None
 
     def _start(self, stage: str, steps: int) -> None:
-        self._stage, self._began = stage, time.perf_counter()
+        self._stage, self._began = stage, self._clock()
         self._said = self._began
         if self.quiet or not steps or not sys.stderr.isatty():
             return
@@ -96,7 +100,7 @@ class ProgressBars:
 
     def _progress(self, done: int, total: int) -> None:
         """A bar of its own for a stage without steps, or now and then a line."""
-        now = time.perf_counter()
+        now = self._clock()
         if self._bar is None and not self.quiet and sys.stderr.isatty():
             from tqdm import tqdm
 

@@ -46,7 +46,7 @@ def test_the_chain_moves_what_it_is_said_to_and_a_network_about_as_much(dtype: t
     angles = torch.rand(4096, measure.CHAIN_HEAD)
     counter = Counter()
     with counter, torch.no_grad():
-        measure._chain(x, wide, RopeTable(angles.cos(), angles.sin()))
+        measure.chain(x, wide, RopeTable(angles.cos(), angles.sin()))
     passes = counter.moved / (x.numel() * x.element_size())
     assert passes == pytest.approx(measure.CHAIN_PASSES[dtype.itemsize < 4], rel=0.01)
     assert passes * dtype.itemsize == pytest.approx(TRAFFIC[str(dtype).removeprefix("torch.")], rel=0.07)

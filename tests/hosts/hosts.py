@@ -55,6 +55,15 @@ class Host:
     def plug_cable(self) -> None:
         ip("-n", self.switch, "link", "set", self.name, "up")
 
+    def sent_again(self) -> int:
+        """TCP segments that this machine has sent more than once, for want of an answer."""
+        names, values = (
+            line.split()
+            for line in ip("netns", "exec", self.name, "cat", "/proc/net/snmp").splitlines()
+            if line.startswith("Tcp:")
+        )
+        return int(values[names.index("RetransSegs")])
+
     def kill_all(self) -> None:
         """Every process that still runs there."""
         for pid in ip("netns", "pids", self.name).split():

@@ -88,8 +88,12 @@ def test_a_cable_pulled_in_a_step_and_plugged_in_again_costs_only_time(
     words = [*options(tiny, out), "--rank-timeout", "60"]
     processes = launch(machines[:2], words, tmp_path)
     wait_for(tmp_path / "0.log", "step   3/60", process=processes[0])
+    before = sum(host.sent_again() for host in machines[:2])
     machines[1].pull_cable()
-    time.sleep(3)
+    deadline = time.monotonic() + 30
+    while sum(host.sent_again() for host in machines[:2]) < before + 3:
+        assert time.monotonic() < deadline, f"nothing was sent over the pulled cable: {told(tmp_path)}"
+        time.sleep(0.05)
     assert [process.poll() for process in processes] == [None, None], told(tmp_path)
     machines[1].plug_cable()
     assert codes(processes) == [0, 0], told(tmp_path)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,18 @@ def alive(session: int) -> list[int]:
     return found
 
 
+def wait_for_ray(session: int) -> None:
+    """Until Ray's first server runs in that session: ``ray.init`` has begun and has not returned."""
+    deadline = time.monotonic() + HARD_LIMIT_S
+    while time.monotonic() < deadline:
+        for pid in alive(session):
+            with suppress(OSError):
+                if "gcs_server" in Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]:
+                    return
+        time.sleep(0.02)
+    raise TimeoutError("Ray was not started")
+
+
 def wait_until_gone(session: int) -> list[int]:
     deadline = time.monotonic() + 15
     while (left := alive(session)) and time.monotonic() < deadline:
@@ -146,7 +159,7 @@ def test_a_killed_and_a_stopped_batch_go_on_and_render_nothing_twice(
 def test_a_batch_stopped_while_ray_starts_is_resumable_too(command: Command) -> None:
     early = command.start()
     command.wait_for('"event": "batch.started"', files="events.jsonl")
-    time.sleep(1.0)
+    wait_for_ray(early.pid)
     early.terminate()
     output, message = early.communicate(timeout=HARD_LIMIT_S)
     assert early.returncode == 75, message

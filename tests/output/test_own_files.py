@@ -11,7 +11,8 @@ from batch_folders import done_job, events, job
 
 import imax_dist
 from imax_dist.errors import BadValue, CannotWrite
-from imax_dist.events import append_to
+from imax_dist.events import Note
+from imax_dist.events.log import append_to
 from imax_dist.jobs.job import JobFolder, make_job
 from imax_dist.jobs.store import Store
 from imax_dist.output.atomic import write_json
@@ -169,7 +170,7 @@ def test_checkpoints_behind_a_link_are_neither_written_nor_removed(home: Path, t
 def test_events_are_not_appended_through_a_link(home: Path, tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").symlink_to(home / "events.jsonl")
     with pytest.raises(OSError, match="symbolic link"):
-        append_to(tmp_path / "events.jsonl")("note", {"text": "x"})
+        append_to(tmp_path / "events.jsonl")(Note("x"))
     assert (home / "events.jsonl").read_text() == "dear"
 
 
