@@ -60,6 +60,10 @@ class CannotWrite(ImaxError):
     exit_code = 73
 
 
+class FolderGone(CannotWrite):
+    """The folder of a running batch was moved or removed."""
+
+
 class Preempted(ImaxError):
     """Stopped on request after a checkpoint; ``--resume auto`` goes on from there."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
@@ -40,7 +41,7 @@ class Attempts:
         self,
         board: Board,
         settings: PoolSettings,
-        around: PoolDeps,
+        deps: PoolDeps,
         *,
         out: Path,
         proofs_only: bool = False,
@@ -48,13 +49,13 @@ class Attempts:
         self.board = board
         self.settings = settings
         self.cancelling: set[str] = set()
-        self._around = around
+        self._deps = deps
         self._out = out
         self._proofs_only = proofs_only
 
     def begin(self, slot: str, gang: Gang) -> Working | None:
         """Give a free gang what it should do next; None if there is nothing for it now."""
-        now = self._around.now()
+        now = self._deps.now()
         chosen = policy.choose(
             self.board.waiting(),
             now=now,
@@ -86,11 +87,10 @@ class Attempts:
         return lost
 
     def interrupt(self) -> None:
-        """Put whatever is still running back into the queue."""
-        for job_id in self.board.running():
+        """Put whatever is still running back into the queue, and carry out what was cancelled at the last."""
+        for job_id in {*self.board.running(), *self.board.cancelled()}:
             state = self.board.states[job_id]
-            assert isinstance(state, Running)
-            self.board.move(job_id, interrupted(state))
+            self.board.move(job_id, interrupted(state) if isinstance(state, Running) else state)
 
     def _task(self, slot: str, job_id: str, work: Work) -> Task | None:
         job, state = self.board.jobs[job_id], self.board.states[job_id]
@@ -109,7 +109,10 @@ class Attempts:
             outcome = policy.refusal(error)
             self._settle(job_id, policy.after(outcome, state, self.settings, self._what(work)), slot)
             return None
-        self.board.move(job_id, Running(gang=slot, since=self._around.now(), before=state))
+        begun = self.board.move(job_id, Running(gang=slot, since=time.time(), before=state))
+        if not isinstance(begun, Running):
+            self._report(event_of(job_id, begun, slot))
+            return None
         self._report(JobStarted(job_id, slot, attempt, work))
         return Task(
             job_id=job_id,
@@ -123,11 +126,11 @@ class Attempts:
 
     def _take_in(self, slot: Slot, working: Working, news: InJob) -> None:
         job_id = news.job
-        self._around.listen(replace(news, gang=slot.name))
+        self._deps.listen(replace(news, gang=slot.name))
         watch = working.watches.get(job_id)
         if watch is None:
             return
-        watch.heard = self._around.now()
+        watch.heard = self._deps.now()
         match news.event:
             case StageStarted(stage):
                 watch.stage = stage
@@ -151,7 +154,7 @@ class Attempts:
             seconds = slot.seconds.get(self._key(job_id, watch.stage), ())
             limits = self.settings.deadlines
             allowed = policy.allowed_silence(limits, watch.stage, tuple(seconds), patience=hangs)
-            silent = self._around.now() - watch.heard
+            silent = self._deps.now() - watch.heard
             if silent > allowed:
                 text = (
                     f"nothing heard of {job_id} for {silent:.1f} s ({watch.stage}; {allowed:.1f} s allowed)"
@@ -168,23 +171,22 @@ class Attempts:
         state = self.board.states[job_id]
         assert isinstance(state, Running)
         what = policy.Circumstances(
-            now=self._around.now(),
+            now=self._deps.now(),
             work=working.work,
             progressed=self.board.furthest(job_id) > watch.began_at,
             ranks=working.gang.ranks,
-            cancelled=job_id in self.cancelling,
             proofs_only=self._proofs_only,
         )
         self.cancelling.discard(job_id)
         self._settle(job_id, policy.after(outcome, state.before, self.settings, what), gang)
 
     def _settle(self, job_id: str, state: State, gang: str) -> None:
-        self.board.move(job_id, state)
-        self._report(event_of(job_id, state, gang))
+        kept = self.board.move(job_id, state)
+        self._report(event_of(job_id, kept, gang))
 
     def _report(self, event: JobEvent) -> None:
         """Into the job's own events as well, if its folder can be written."""
-        self._around.listen(event)
+        self._deps.listen(event)
         try:
             append_to(JobFolder.of(self._out, event.job).events)(event)
         except (OSError, ImaxError):
@@ -192,7 +194,7 @@ class Attempts:
 
     def _what(self, work: Work) -> policy.Circumstances:
         return policy.Circumstances(
-            now=self._around.now(),
+            now=self._deps.now(),
             work=work,
             progressed=False,
             ranks=self.settings.ranks,

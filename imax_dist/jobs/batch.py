@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from imax_dist.config import from_mapping as settings_from
 from imax_dist.config import load_config
+from imax_dist.errors import MissingInput
 from imax_dist.events import (
     BatchDone,
     BatchPlanned,
@@ -32,14 +32,15 @@ from imax_dist.jobs.board import Board
 from imax_dist.jobs.cluster import ray_cluster
 from imax_dist.jobs.gang import RayGangs, pool_parallel
 from imax_dist.jobs.job import Job
-from imax_dist.jobs.lock import hold, lock_path
+from imax_dist.jobs.lease import hold
 from imax_dist.jobs.metrics import PoolMetrics
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.reconcile import add_jobs
+from imax_dist.jobs.rows import Row, store_path, store_paths
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.sizing import Host, ray_hosts, settle, this_host
-from imax_dist.jobs.store import Row, Store, store_path, who
+from imax_dist.jobs.store import Store
 from imax_dist.output.atomic import require_writable
 from imax_dist.pipeline.run import never
 
@@ -94,20 +95,23 @@ def run_batch(
     pool_parallel(batch.settings)
     if batch.ray == "local" and batch.jobs is not None:
         settle(batch.settings, [job.request for job in batch.jobs], [this_host()])
-    require_writable(batch.out)
     path = store_path(batch.out, batch.shard)
-    note = f"{who()} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    with hold(lock_path(path), note):
-        store = Store(path)
-        try:
-            if batch.jobs is not None:
-                add_jobs(store, batch.jobs, batch.out)
-            ids = None if batch.jobs is None else [job.id for job in batch.jobs]
-            board = Board(store, ids)
-            _run(batch, board, watch(board), arm)
-            return board.rows()
-        finally:
-            store.close()
+    if batch.jobs is None and not path.is_file():
+        store_paths(batch.out)  # a mistyped folder holds no batch at all
+        raise MissingInput(
+            f"{batch.out} holds a batch, but {f'no shard {batch.shard}' if batch.shard else 'only shards'}"
+            "; give a manifest, or the --shard it was begun with"
+        )
+    require_writable(batch.out)
+    with hold(path, batch.shard) as lease, closing(Store(path, guard=lease.check)) as store:
+        store.fence()
+        if batch.jobs is not None:
+            add_jobs(store, batch.jobs, batch.out)
+        ids = None if batch.jobs is None else [job.id for job in batch.jobs]
+        board = Board(store, ids)
+        _run(batch, board, watch(board), arm)
+        lease.check()
+        return board.rows()
 
 
 def _run(batch: Batch, board: Board, listen: PoolListener, arm: Callable[[], Callable[[], bool]]) -> None:
@@ -121,14 +125,14 @@ def _run(batch: Batch, board: Board, listen: PoolListener, arm: Callable[[], Cal
         with ray_cluster(batch.ray, settings):
             settings = _settled(settings, board, ray_hosts(), listen)
             listen = both(listen, PoolMetrics(board))
-            around = PoolDeps(listen=listen, stop=arm())
+            deps = PoolDeps(listen=listen, stop=arm())
             pool = Pool(
                 board,
                 RayGangs(settings),
                 settings,
                 out=batch.out,
                 proofs_only=batch.proofs_only,
-                around=around,
+                deps=deps,
             )
             pool.run()
     listen(BatchDone())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.policy import STEPPING
-from imax_dist.jobs.state import OVER, Queued, Running, State, interrupted
-from imax_dist.jobs.store import Row, Store
+from imax_dist.jobs.rows import Row
+from imax_dist.jobs.state import OVER, Queued, Running, State
+from imax_dist.jobs.store import Store
 
 PROGRESS_EVERY_S = 1.0
 Mark = tuple[int, int]
@@ -19,17 +21,17 @@ class Board:
     """States of the jobs ``ids`` (all of the store's by default)."""
 
     def __init__(
-        self, store: Store, ids: Iterable[str] | None = None, *, clock: Callable[[], float] = time.time
+        self, store: Store, ids: Iterable[str] | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.store = store
         self._clock = clock
+        store.recover()
         wanted = None if ids is None else set(ids)
         rows = [row for row in store.rows() if wanted is None or row.job.id in wanted]
         self.jobs: dict[str, Job] = {row.job.id: row.job for row in rows}
-        self.states: dict[str, State] = {row.job.id: row.state for row in rows}
+        self.states: dict[str, State] = {row.job.id: _ready(row.state) for row in rows}
         self._furthest = {row.job.id: mark(row.stage, row.step) for row in rows}
         self._written: dict[str, float] = {}
-        self._recover()
 
     def waiting(self) -> list[tuple[str, Queued]]:
         """Queued jobs, in the order they are to be taken."""
@@ -38,15 +40,19 @@ class Board:
     def running(self) -> list[str]:
         return [job for job, state in self.states.items() if isinstance(state, Running)]
 
+    def cancelled(self) -> set[str]:
+        """Jobs that somebody has cancelled and that are not yet."""
+        return self.store.cancel_asked() & set(self.jobs)
+
     @property
     def over(self) -> bool:
         """Nothing is left to do in this run."""
         return all(isinstance(state, OVER) for state in self.states.values())
 
-    def move(self, job_id: str, state: State) -> None:
-        """The job is in ``state`` from now on."""
-        self.store.move(job_id, state)
-        self.states[job_id] = state
+    def move(self, job_id: str, state: State) -> State:
+        """The job is in ``state`` from now on, or cancelled if somebody has asked for it: returned."""
+        self.states[job_id] = self.store.move(job_id, state)
+        return self.states[job_id]
 
     def furthest(self, job_id: str) -> Mark:
         """The furthest step any attempt has reached."""
@@ -64,12 +70,10 @@ class Board:
         """As the store has them, of this run's jobs."""
         return [row for row in self.store.rows() if row.job.id in self.jobs]
 
-    def _recover(self) -> None:
-        """What an earlier run left running is queued again: its gang ended with it."""
-        for job_id in self.running():
-            state = self.states[job_id]
-            assert isinstance(state, Running)
-            self.move(job_id, interrupted(state))
+
+def _ready(state: State) -> State:
+    """A wait that an earlier run began, by its own clock, is over."""
+    return replace(state, not_before=0.0) if isinstance(state, Queued) else state
 
 
 def mark(stage: str, step: int) -> Mark:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from imax_dist.errors import ImaxError
 from imax_dist.events import CASCADE
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
-from imax_dist.jobs.state import Cancelled, Failed, Proofed, Queued, State, done_state
+from imax_dist.jobs.state import Failed, Proofed, Queued, State, done_state
 from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Stopped, Work
 from imax_dist.wording import plural
 
@@ -27,7 +27,6 @@ class Circumstances:
     progressed: bool
     """It got at least one step further than any attempt before."""
     ranks: int
-    cancelled: bool = False
     proofs_only: bool = False
 
 
@@ -35,8 +34,6 @@ def after(outcome: Outcome, before: Queued, settings: PoolSettings, what: Circum
     """The state of a job whose task has ended."""
     hung = isinstance(outcome, Lost) and outcome.kind == "hung"
     begun = replace(before, attempts=before.attempts + 1, hangs=before.hangs + hung)
-    if what.cancelled and not isinstance(outcome, Finished):
-        return Cancelled(begun.attempts)
     if isinstance(outcome, Finished):
         return _after_success(outcome, begun, what)
     if isinstance(outcome, Stopped):
@@ -119,7 +116,7 @@ def _after_success(outcome: Finished, begun: Queued, what: Circumstances) -> Sta
 
 def _after_refusal(outcome: Refused, begun: Queued, retry: Retry, what: Circumstances) -> State:
     if not outcome.retryable and outcome.error not in WORTH_WAITING:
-        return Failed(outcome.error, outcome.message, begun.attempts)
+        return Failed(outcome.error, outcome.message, begun.attempts, proofed=begun.proofed)
     return _again(outcome, begun, retry, what)
 
 
@@ -133,7 +130,7 @@ def _after_out_of_memory(outcome: Lost, begun: Queued, settings: PoolSettings, w
         f"{outcome.message}; it ran on {plural(what.ranks, 'rank')}, and "
         f"most_ranks allows no more: set it, or ask for a smaller size"
     )
-    return Failed("out_of_memory", message, begun.attempts)
+    return Failed("out_of_memory", message, begun.attempts, proofed=begun.proofed)
 
 
 def _again(outcome: Refused | Lost, begun: Queued, retry: Retry, what: Circumstances) -> State:
@@ -141,6 +138,6 @@ def _again(outcome: Refused | Lost, begun: Queued, retry: Retry, what: Circumsta
     failures = 0 if what.progressed else begun.attempts_without_progress + 1
     if failures >= retry.attempts:
         message = f"{outcome.message} ({failures} attempts without progress)"
-        return Failed(kind, message, begun.attempts, True)
+        return Failed(kind, message, begun.attempts, True, begun.proofed)
     again = replace(begun, attempts_without_progress=failures, after=f"{kind}: {outcome.message}")
     return replace(again, not_before=what.now + backoff(retry, failures))

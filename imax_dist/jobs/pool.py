@@ -28,7 +28,7 @@ from imax_dist.jobs.board import Board
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.slot import Absent, Building, Idle, Slot, SlotState, Working
-from imax_dist.jobs.state import Cancelled, Failed, Queued, Running
+from imax_dist.jobs.state import Cancelled, Failed, Running
 from imax_dist.jobs.task import Gang, GangFactory, Lost
 
 WISHES_EVERY_S = 1.0
@@ -46,13 +46,13 @@ class Pool:
         *,
         out: Path,
         proofs_only: bool = False,
-        around: PoolDeps | None = None,
+        deps: PoolDeps | None = None,
     ) -> None:
         self.board = board
         self.settings = settings
         self._build = build
-        self._around = around or PoolDeps()
-        self._attempts = Attempts(board, settings, self._around, out=out, proofs_only=proofs_only)
+        self._deps = deps or PoolDeps()
+        self._attempts = Attempts(board, settings, self._deps, out=out, proofs_only=proofs_only)
         self._slots = [Slot(f"gang-{index}") for index in range(settings.gangs)]
         self._looked_at = 0.0
         self._just_looked = False
@@ -67,7 +67,7 @@ class Pool:
                     slot.state = self._advance(slot)
                 if self._stop_at is not None and self._stopped():
                     raise Preempted("stopped after a checkpoint; the same command goes on from there")
-                self._around.sleep(self._around.tick_s)
+                self._deps.sleep(self._deps.tick_s)
         finally:
             self._leave()
 
@@ -83,11 +83,11 @@ class Pool:
 
     def _absent(self, slot: Slot, state: Absent) -> SlotState:
         ranks = self._size_needed(slot)
-        if self._stop_at is not None or ranks is None or self._around.now() < state.not_before:
+        if self._stop_at is not None or ranks is None or self._deps.now() < state.not_before:
             return state
-        self._around.listen(GangBuilding(slot.name, ranks))
-        future = self._around.background(lambda: self._build(slot.name, ranks))
-        return Building(future, ranks, self._around.now(), state.failures)
+        self._deps.listen(GangBuilding(slot.name, ranks))
+        future = self._deps.background(lambda: self._build(slot.name, ranks))
+        return Building(future, ranks, self._deps.now(), state.failures)
 
     def _building(self, slot: Slot, state: Building) -> SlotState:
         if not state.gang.done():
@@ -95,18 +95,18 @@ class Pool:
         error = state.gang.exception()
         if error is None:
             gang = state.gang.result()
-            seconds = round(self._around.now() - state.since, 3)
-            self._around.listen(GangReady(slot.name, gang.ranks, seconds, **gang.facts()))
+            seconds = round(self._deps.now() - state.since, 3)
+            self._deps.listen(GangReady(slot.name, gang.ranks, seconds, **gang.facts()))
             return Idle(gang)
         if not isinstance(error, ImaxError):
             raise error
         failures = state.failures + 1
-        self._around.listen(GangFailed(slot.name, str(error)))
+        self._deps.listen(GangFailed(slot.name, str(error)))
         hopeless = failures >= self.settings.retry.gang_builds or not error.retryable
         if hopeless and not self._gangs():
             self._give_up(state.ranks, error)
             return Absent()
-        return Absent(self._around.now() + policy.backoff(self.settings.retry, failures), failures)
+        return Absent(self._deps.now() + policy.backoff(self.settings.retry, failures), failures)
 
     def _idle(self, slot: Slot, state: Idle) -> SlotState:
         gang = state.gang
@@ -122,7 +122,7 @@ class Pool:
         if not waiting or gang.ranks in waiting:
             return state
         gang.destroy()
-        self._around.listen(GangReleased(slot.name))
+        self._deps.listen(GangReleased(slot.name))
         return Absent()
 
     def _working(self, slot: Slot, state: Working) -> SlotState:
@@ -138,7 +138,7 @@ class Pool:
     def _drain(self, slot: Slot, state: Working) -> SlotState:
         if state.leaving or self._drained(state.gang) is None:
             return state
-        self._around.listen(GangDraining(slot.name))
+        self._deps.listen(GangDraining(slot.name))
         for job_id in state.watches:
             state.gang.stop(job_id)
         return replace(state, leaving=True)
@@ -148,29 +148,29 @@ class Pool:
 
     def _lose(self, slot: Slot, gang: Gang, lost: Lost) -> SlotState:
         gang.destroy()
-        self._around.listen(GangLost(slot.name, lost.kind, lost.message))
+        self._deps.listen(GangLost(slot.name, lost.kind, lost.message))
         return Absent()
 
     def _obey(self) -> None:
         """Listen to signals and, once a second, to what the store and the cluster say."""
-        now = self._around.now()
-        if self._stop_at is None and self._around.stop():
+        now = self._deps.now()
+        if self._stop_at is None and self._deps.stop():
             self._stop_at = now
-            self._around.listen(BatchStopping())
+            self._deps.listen(BatchStopping())
             for job_id in self.board.running():
                 self._stop(job_id)
         self._just_looked = now - self._looked_at >= WISHES_EVERY_S
         if self._just_looked:
             self._looked_at = now
-            for job_id in self.board.store.cancel_asked() & set(self.board.jobs):
+            for job_id in self.board.cancelled():
                 self._cancel(job_id)
 
     def _cancel(self, job_id: str) -> None:
         state = self.board.states[job_id]
-        if isinstance(state, Queued):
-            self.board.move(job_id, Cancelled(state.attempts))
-            self._around.listen(JobCancelled(job_id, attempts=state.attempts))
-        elif isinstance(state, Running) and job_id not in self._attempts.cancelling:
+        if not isinstance(state, Running):
+            if isinstance(kept := self.board.move(job_id, state), Cancelled):
+                self._deps.listen(JobCancelled(job_id, attempts=kept.attempts))
+        elif job_id not in self._attempts.cancelling:
             self._attempts.cancelling.add(job_id)
             self._stop(job_id)
 
@@ -181,7 +181,7 @@ class Pool:
 
     def _stopped(self) -> bool:
         assert self._stop_at is not None
-        overdue = self._around.now() - self._stop_at > self.settings.deadlines.stop
+        overdue = self._deps.now() - self._stop_at > self.settings.deadlines.stop
         return overdue or not any(isinstance(slot.state, Working) for slot in self._slots)
 
     def _size_needed(self, slot: Slot) -> int | None:
@@ -205,7 +205,7 @@ class Pool:
             if state.ranks == ranks:
                 message = f"{state.after}; {ranks} ranks cannot be had: {error}"
                 self.board.move(job_id, Failed("out_of_memory", message, state.attempts))
-                self._around.listen(JobFailed(job_id, message, kind="out_of_memory", attempts=state.attempts))
+                self._deps.listen(JobFailed(job_id, message, kind="out_of_memory", attempts=state.attempts))
 
     def _leave(self) -> None:
         """End every gang; what they had goes back into the queue."""

@@ -33,7 +33,8 @@ class PoolDeps:
 
     listen: PoolListener = ignore
     stop: Callable[[], bool] = never
-    now: Callable[[], float] = time.time
+    now: Callable[[], float] = time.monotonic
+    """A clock that nobody sets: for deadlines and waits."""
     sleep: Callable[[float], None] = time.sleep
     background: Callable[[Callable[[], Gang]], Future[Gang]] = in_background
     tick_s: float = 0.01

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imax_dist.jobs.job import Job, JobFolder
+from imax_dist.jobs.rows import Row
 from imax_dist.jobs.state import Done, Failed, Queued, State, done_state
-from imax_dist.jobs.store import Row, Store
+from imax_dist.jobs.store import Store
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 
 
 def add_jobs(store: Store, jobs: Sequence[Job], out: Path) -> None:
     """Bring the store in line with ``jobs`` and with the finished posters in ``out``.
 
-    New and changed jobs are queued, and failed ones that are worth another try. A permanent failure stays
+    What was cancelled before is carried out first. New and changed jobs are queued, and failed ones that are
+    worth another try. A permanent failure stays
     failed and a cancelled job cancelled: ``imax retry`` queues them. Other jobs of the store are kept.
     """
+    store.recover()
     known = {row.job.id: row for row in store.rows()}
     states = {job.id: state_of(job, known.get(job.id), JobFolder.of(out, job.id)) for job in jobs}
     fresh = [(job, states[job.id]) for job in jobs if _differs(job, known.get(job.id), states[job.id])]
@@ -35,9 +38,13 @@ def state_of(job: Job, row: Row | None, folder: JobFolder) -> State:
     if row is None or row.job.fingerprint != job.fingerprint:
         return Queued()
     if isinstance(row.state, Done):
-        return Queued(after=folder.difference(job.fingerprint))
+        return Queued(proofed=True, after=folder.difference(job.fingerprint))
     if isinstance(row.state, Failed) and row.state.retryable:
-        return Queued(attempts=row.state.attempts, after=f"{row.state.kind}: {row.state.message}")
+        return Queued(
+            attempts=row.state.attempts,
+            proofed=row.state.proofed,
+            after=f"{row.state.kind}: {row.state.message}",
+        )
     return row.state
 
 

@@ -12,7 +12,7 @@ from imax_dist.events.batch import JobEvent
 
 @dataclass(frozen=True)
 class Queued:
-    """Waits for a gang, until ``not_before`` (seconds since the epoch) at least."""
+    """Waits for a gang, until ``not_before`` (of the driver's clock) at least."""
 
     not_before: float = 0.0
     attempts: int = 0
@@ -64,6 +64,8 @@ class Failed:
     message: str
     attempts: int
     retryable: bool = False
+    proofed: bool = False
+    """As Queued's: another try needs no other approval."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Cancelled:
     """Someone asked for it not to be made."""
 
     attempts: int = 0
+    proofed: bool = False
 
 
 State: TypeAlias = Queued | Running | Proofed | Done | Failed | Cancelled
@@ -143,6 +146,14 @@ def interrupted(state: Running) -> Queued:
         proofed=before.proofed,
         after="the batch was interrupted",
     )
+
+
+def honour_cancel(state: State) -> State:
+    """What a state becomes that a job comes into after somebody has cancelled it; a finished poster stays."""
+    if isinstance(state, Done | Cancelled):
+        return state
+    before = state.before if isinstance(state, Running) else state
+    return Cancelled(attempts_of(state), proofed=not isinstance(before, Proofed) and before.proofed)
 
 
 def done_state(record: dict[str, Any], *, attempts: int) -> Done:

@@ -1,39 +1,41 @@
-"""The one truth of who is in which state: SQLite (write-ahead log) beside the posters.
+"""The one truth of who is in which state: SQLite beside the posters.
 
-One batch owns a folder at a time (a lock the operating system drops with the process); ``imax status``,
-``retry``, ``cancel`` and ``approve`` read and write beside it.
+One driver owns a folder at a time (lease.py); ``imax status``, ``retry``, ``cancel`` and ``approve`` read and
+write beside it. A write-ahead log where the file system has shared memory, else a journal.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from imax_dist.config import to_mapping
-from imax_dist.errors import BadManifest, BadValue, CannotWrite, MissingInput
-from imax_dist.jobs.job import Job, request_of
+from imax_dist.errors import BadValue, FolderBusy
+from imax_dist.jobs.job import Job
+from imax_dist.jobs.rows import (
+    BUSY_S,
+    VERSION,
+    Row,
+    clear_errors,
+    require_version,
+    rows_in,
+    states_in,
+)
 from imax_dist.jobs.state import (
+    Cancelled,
     Done,
-    Failed,
-    Queued,
     Running,
     State,
-    attempts_of,
-    from_record,
+    honour_cancel,
+    interrupted,
     name_of,
     to_record,
 )
-from imax_dist.wording import duration, file_size
 
-FILE = "batch.sqlite"
-VERSION = 1
-BUSY_S = 30.0
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY,
@@ -50,94 +52,57 @@ CREATE TABLE IF NOT EXISTS jobs (
     cancel INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, priority DESC, position);
+CREATE TABLE IF NOT EXISTS driver (number INTEGER NOT NULL);
+INSERT INTO driver SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM driver);
 """
 
 
-class Row(NamedTuple):
-    """A job, its state, and how far it is."""
-
-    job: Job
-    state: State
-    changed: float
-    """Seconds since the epoch when it came into this state."""
-    stage: str
-    step: int
-    steps: int
-
-    @property
-    def state_name(self) -> str:
-        return name_of(self.state)
-
-    @property
-    def failed(self) -> bool:
-        return isinstance(self.state, Failed)
-
-    @property
-    def attempts(self) -> int:
-        return attempts_of(self.state)
-
-    def note(self) -> str:
-        """What there is to say about the state, for people."""
-        if isinstance(self.state, Failed):
-            return self.state.message
-        if isinstance(self.state, Done):
-            return f"{duration(self.state.seconds)}, {file_size(self.state.bytes)}"
-        if isinstance(self.state, Running):
-            return f"{self.state.gang}: {self.stage} {self.step}/{self.steps}"
-        return self.state.after if isinstance(self.state, Queued) else ""
-
-    def as_json(self) -> dict[str, Any]:
-        """The row as plain JSON values."""
-        return {
-            "id": self.job.id,
-            "state": self.state_name,
-            "attempts": self.attempts,
-            "request": to_mapping(self.job.request),
-            "detail": to_record(self.state),
-            "changed": self.changed,
-            "progress": {"stage": self.stage, "step": self.step, "steps": self.steps},
-        }
-
-
-def store_path(out: Path, shard: str | None = None) -> Path:
-    """``batch.sqlite``, or one file a shard of a manifest that several hosts share."""
-    name = FILE if shard is None else f"batch-{shard.replace('/', '-of-')}.sqlite"
-    return out / name
-
-
-def store_paths(out: Path) -> list[Path]:
-    """The stores of a folder. Raises MissingInput if no batch was ever started there."""
-    found = sorted(out.glob("batch*.sqlite"))
-    if not found:
-        raise MissingInput(f"{out} holds no batch; start one with: imax batch MANIFEST --out {out}")
-    return found
+def free() -> None:
+    """The guard of a store that needs none."""
 
 
 class Store:
-    """Jobs by id. Every method is one transaction."""
+    """Jobs by id. Every method is one transaction; ``guard`` is called before each one commits."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, guard: Callable[[], None] = free, vfs: str | None = None) -> None:
         self.path = path
+        self._guard = guard
+        self._fence: int | None = None
         if path.is_symlink():
             raise BadValue(f"{path} is a link, and a batch writes through no link; remove it")
-        with _clear_errors(path):
+        with clear_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
-            version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, VERSION):
-                raise BadManifest(
-                    f"{path} is of version {version}, this program writes {VERSION}; use another folder"
-                )
-            self._database.executescript(SCHEMA)
-            self._database.execute(f"PRAGMA user_version={VERSION}")
+            place = f"{path.absolute().as_uri()}?mode=rwc" + (f"&vfs={vfs}" if vfs else "")
+            self._database = sqlite3.connect(place, timeout=BUSY_S, isolation_level=None, uri=True)
+            try:
+                self.shared = self._choose_journal()
+                require_version(self._database, path)
+                self._database.executescript(SCHEMA)
+                self._database.execute(f"PRAGMA user_version={VERSION}")
+            except BaseException:
+                self._database.close()
+                raise
+
+    def _choose_journal(self) -> bool:
+        """Whether the file system has the shared memory of a write-ahead log; without, TRUNCATE is used."""
+        (mode,) = self._database.execute("PRAGMA journal_mode=WAL").fetchone()
+        if mode != "wal":
+            self._database.execute("PRAGMA journal_mode=TRUNCATE")
+        self._database.execute("PRAGMA synchronous=FULL")
+        return bool(mode == "wal")
 
     def close(self) -> None:
         self._database.close()
 
+    def fence(self) -> None:
+        """Take the store over: an earlier driver's next commit raises FolderBusy."""
+        with self.transaction() as database:
+            database.execute("UPDATE driver SET number = number + 1")
+            (number,) = database.execute("SELECT number FROM driver").fetchone()
+        self._fence = int(number)
+
     def add(self, jobs: Iterable[tuple[Job, State]]) -> None:
-        """Put jobs in, or in again with another request."""
+        """Put jobs in, or in again with another request; what somebody wished for the old one is over."""
         now = time.time()
         values = [
             (
@@ -147,7 +112,7 @@ class Store:
             )
             for job, state in jobs
         ]
-        with self._transaction() as database:
+        with self.transaction() as database:
             database.executemany(
                 "INSERT OR REPLACE INTO jobs (id, position, priority, fingerprint, request, state, detail, "
                 "changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -156,93 +121,113 @@ class Store:
 
     def reorder(self, jobs: Iterable[Job]) -> None:
         """The manifest's order and priorities, which may change without a poster changing."""
-        with self._transaction() as database:
+        with self.transaction() as database:
             database.executemany(
                 "UPDATE jobs SET position = ?, priority = ? WHERE id = ?",
                 [(job.position, job.priority, job.id) for job in jobs],
             )
 
-    def move(self, job_id: str, state: State) -> None:
-        """The job is in ``state`` from now on."""
-        with self._transaction() as database:
-            database.execute(
-                "UPDATE jobs SET state = ?, detail = ?, changed = ?, cancel = 0 WHERE id = ?",
-                (name_of(state), json.dumps(to_record(state)), time.time(), job_id),
-            )
+    def move(self, job_id: str, state: State) -> State:
+        """The job is in ``state`` from now on, or Cancelled where somebody has cancelled it: returned."""
+        return self.move_all({job_id: state})[job_id]
+
+    def move_all(self, states: Mapping[str, State]) -> dict[str, State]:
+        """The same for many jobs, in one transaction.
+
+        Whether one was cancelled is looked up in the transaction that changes its state, so that no change
+        of state, at whatever moment, forgets it.
+        """
+        with self.transaction() as database:
+            cancelled = {row[0] for row in database.execute("SELECT id FROM jobs WHERE cancel = 1")}
+            kept = {job: honour_cancel(s) if job in cancelled else s for job, s in states.items()}
+            _update(database, kept)
+        return kept
+
+    def recover(self) -> None:
+        """What an earlier driver left running is queued again, and what was cancelled is: one transaction."""
+        cancelled = self.cancel_asked()
+        self.move_all(
+            {
+                job: interrupted(state) if isinstance(state, Running) else state
+                for job, state in self.states().items()
+                if job in cancelled or isinstance(state, Running)
+            }
+        )
+
+    def change(self, states: Mapping[str, State]) -> None:
+        """What a person asked for: later than any cancellation, so that it ends it."""
+        with self.transaction() as database:
+            _update(database, states)
+            database.executemany("UPDATE jobs SET cancel = 0 WHERE id = ?", [(job,) for job in states])
 
     def progress(self, job_id: str, stage: str, step: int, steps: int) -> None:
         """How far a running job is."""
-        with self._transaction() as database:
+        with self.transaction() as database:
             database.execute(
                 "UPDATE jobs SET stage = ?, step = ?, steps = ? WHERE id = ?", (stage, step, steps, job_id)
             )
 
-    def ask_cancel(self, job_id: str) -> None:
-        """Leave a note for the batch that is running this job."""
-        with self._transaction() as database:
-            database.execute("UPDATE jobs SET cancel = 1 WHERE id = ?", (job_id,))
+    def cancel(self, ids: Iterable[str], *, at_once: bool) -> None:
+        """Cancel those of the jobs that are not over; kept until a change of state carries it out.
+
+        ``at_once``: no driver is there to do so.
+        """
+        with self.transaction() as database:
+            database.executemany(
+                "UPDATE jobs SET cancel = 1 WHERE id = ? AND state IN ('queued', 'running', 'proofed')",
+                [(job,) for job in ids],
+            )
+            if at_once:
+                cancelled = self.cancel_asked()
+                states = states_in(database).items()
+                _update(database, {job: honour_cancel(s) for job, s in states if job in cancelled})
 
     def cancel_asked(self) -> set[str]:
-        """The ids someone wants cancelled."""
-        with _clear_errors(self.path):
+        """The ids of jobs that are to be cancelled and are not yet."""
+        with clear_errors(self.path):
             found = self._database.execute("SELECT id FROM jobs WHERE cancel = 1").fetchall()
         return {row[0] for row in found}
 
-    def rows(self, state: str | None = None) -> list[Row]:
-        """Jobs in the order they are taken: by priority, then by place in the manifest."""
-        return self._select("WHERE state = ?", state) if state else self._select("", None)
+    def states(self) -> dict[str, State]:
+        """Every job's state by its id."""
+        with clear_errors(self.path):
+            return states_in(self._database)
 
-    def row(self, job_id: str) -> Row | None:
-        """One job, or None."""
-        return next(iter(self._select("WHERE id = ?", job_id)), None)
-
-    def _select(self, where: str, value: str | None) -> list[Row]:
-        query = (
-            "SELECT id, position, priority, fingerprint, request, state, detail, changed, stage, step, steps "
-            f"FROM jobs {where} ORDER BY priority DESC, position, id"
-        )
-        with _clear_errors(self.path):
-            found = self._database.execute(query, () if value is None else (value,)).fetchall()
-        return [self._row(columns) for columns in found]
-
-    def _row(self, found: tuple[object, ...]) -> Row:
-        job_id, position, priority, fingerprint, request, state, detail, changed, *rest = found
-        job = Job(
-            id=str(job_id),
-            request=request_of(json.loads(str(request)), where=f"{self.path}: job {job_id}"),
-            priority=int(str(priority)),
-            position=int(str(position)),
-            fingerprint=str(fingerprint),
-        )
-        stage, step, steps = rest
-        kept = from_record(str(state), json.loads(str(detail)))
-        return Row(job, kept, float(str(changed)), str(stage), int(str(step)), int(str(steps)))
+    def rows(self) -> list[Row]:
+        """Every job, in the order they are to be taken."""
+        with clear_errors(self.path):
+            return rows_in(self._database, self.path)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with _clear_errors(self.path):
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing. Raises CannotWrite, and what the guard raises; FolderBusy if fenced off."""
+        with clear_errors(self.path):
             self._database.execute("BEGIN IMMEDIATE")
             try:
+                self._require_fence()
                 yield self._database
+                self._guard()
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
+
+    def _require_fence(self) -> None:
+        if self._fence is None:
+            return
+        (number,) = self._database.execute("SELECT number FROM driver").fetchone()
+        if number != self._fence:
+            raise FolderBusy(f"{self.path.parent} was taken over by another batch; this one ends")
 
 
-@contextmanager
-def _clear_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.DatabaseError, OSError) as error:
-        if isinstance(error, sqlite3.OperationalError | OSError):
-            raise CannotWrite(
-                f"the batch's store {path} cannot be used: {error}; see that its disk has room and takes "
-                f"writes, then run the same command again"
-            ) from error
-        raise BadManifest(f"{path} is no store of this program: {error}; move it away") from error
-
-
-def who() -> str:
-    """This process, for people: host and process id."""
-    return f"process {os.getpid()} on {os.uname().nodename}"
+def _update(database: sqlite3.Connection, states: Mapping[str, State]) -> None:
+    """States that end a wish to cancel clear it: carried out, or overtaken by the finished poster."""
+    now = time.time()
+    database.executemany(
+        "UPDATE jobs SET state = ?, detail = ?, changed = ?, cancel = cancel AND ? WHERE id = ?",
+        [
+            (name_of(s), json.dumps(to_record(s)), now, not isinstance(s, Cancelled | Done), job)
+            for job, s in states.items()
+        ],
+    )

@@ -67,7 +67,7 @@ class World:
         self.alive.add(self.made)
         return FakeGang(self, name, ranks, self.made)
 
-    def around(self, stop: Callable[[], bool] = lambda: False) -> PoolDeps:
+    def deps(self, stop: Callable[[], bool] = lambda: False) -> PoolDeps:
         return PoolDeps(
             listen=lambda event: self.events.append(as_json(event)),
             stop=stop,

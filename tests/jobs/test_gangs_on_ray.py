@@ -97,7 +97,7 @@ class Run:
             chosen,
             out=self.out,
             proofs_only=proofs_only,
-            around=PoolDeps(listen=both(PoolMetrics(board), self._hear)),
+            deps=PoolDeps(listen=both(PoolMetrics(board), self._hear)),
         )
         pool.run()
         return {row.job.id: row.state for row in self.store.rows()}

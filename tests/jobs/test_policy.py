@@ -10,7 +10,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from imax_dist.jobs.outcomes import loss_of, most_telling
 from imax_dist.jobs.policy import Circumstances, after, allowed_silence, backoff, choose
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
-from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued
+from imax_dist.jobs.state import Done, Failed, Proofed, Queued
 from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Stopped
 
 SETTINGS = PoolSettings(retry=Retry(attempts=3, backoff=2.0, longest_backoff=5.0))
@@ -34,11 +34,12 @@ def test_a_stop_does_not_count_against_a_job() -> None:
     assert state == Queued(attempts=1, attempts_without_progress=2, after="stopped")
 
 
-def test_a_cancelled_job_is_cancelled_unless_it_was_finished_already() -> None:
-    cancelled = replace(HERE, cancelled=True)
-    assert after(Stopped(), Queued(), SETTINGS, cancelled) == Cancelled(1)
-    assert after(Lost("died", ""), Queued(), SETTINGS, cancelled) == Cancelled(1)
-    assert isinstance(after(FINISHED, Queued(), SETTINGS, cancelled), Done)
+def test_a_failed_job_keeps_its_approval() -> None:
+    approved = Queued(attempts_without_progress=9, proofed=True)
+    for outcome in (Refused("BadValue", "no", False), Lost("died", ""), Lost("out_of_memory", "")):
+        state = after(outcome, approved, SETTINGS, HERE)
+        assert isinstance(state, Failed)
+        assert state.proofed
 
 
 @pytest.mark.parametrize("error", ["BadValue", "BadConfig", "MissingInput", "NoPermission", "BadManifest"])

@@ -47,7 +47,7 @@ class Shop:
             self.settings,
             out=self.out,
             proofs_only=proofs_only,
-            around=self.world.around(stop),
+            deps=self.world.deps(stop),
         )
         pool.run()
         return self.states()
@@ -209,7 +209,7 @@ def test_a_rank_that_does_not_stop_is_ended_at_the_deadline(tmp_path: Path, worl
         build,
         shop.settings,
         out=tmp_path,
-        around=world.around(lambda: world.clock.now() > 1001),
+        deps=world.deps(lambda: world.clock.now() > 1001),
     )
     with pytest.raises(Preempted):
         pool.run()
@@ -263,14 +263,14 @@ def test_a_restart_queues_what_was_running(tmp_path: Path, world: World) -> None
 
 def test_cancel_reaches_queued_and_running_jobs(tmp_path: Path, world: World) -> None:
     shop = Shop(tmp_path, world, 3)
-    for job_id in ("a", "c"):
-        shop.store.ask_cancel(job_id)
-    world.scripts["a"] = [Script(30)]
-    states = shop.run()
+    board = Board(shop.store)
+    shop.store.cancel(["a", "c"], at_once=False)
+    Pool(board, world.build, shop.settings, out=tmp_path, deps=world.deps()).run()
+    states = shop.states()
     assert isinstance(states["a"], Cancelled)
     assert isinstance(states["b"], Done)
     assert isinstance(states["c"], Cancelled)
-    assert len(world.started) <= 2
+    assert [job for _, _, job, _ in world.started] == ["b"]
 
 
 def test_a_draining_host_gives_its_job_back_without_a_count(tmp_path: Path, world: World) -> None:
@@ -337,7 +337,7 @@ def test_a_gang_that_can_never_be_built_is_not_tried_again(tmp_path: Path, world
         raise BadConfig("device cuda was asked for, but there is none")
 
     shop = Shop(tmp_path, world, 2)
-    pool = Pool(Board(shop.store), build, shop.settings, out=tmp_path, around=world.around())
+    pool = Pool(Board(shop.store), build, shop.settings, out=tmp_path, deps=world.deps())
     with pytest.raises(BadConfig, match="there is none"):
         pool.run()
     assert tries == ["gang-0"]

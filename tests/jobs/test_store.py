@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +11,12 @@ import pytest
 from imax_dist.errors import BadManifest, BadValue, CannotWrite, FolderBusy, MissingInput
 from imax_dist.jobs.control import all_rows, approve, cancel, damaged, retry
 from imax_dist.jobs.job import JobFolder, make_job
-from imax_dist.jobs.lock import hold
+from imax_dist.jobs.lease import hold
 from imax_dist.jobs.reconcile import add_jobs
+from imax_dist.jobs.rows import store_path, store_paths
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued, Running, State
-from imax_dist.jobs.store import Store, store_path, store_paths
+from imax_dist.jobs.store import Store
 from imax_dist.pipeline.request import Request
 
 STATES: list[State] = [
@@ -39,9 +38,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def state(store: Store, job_id: str) -> State:
-    row = store.row(job_id)
-    assert row is not None
-    return row.state
+    return store.states()[job_id]
 
 
 def test_jobs_and_states_come_back_as_they_went_in(store: Store) -> None:
@@ -56,8 +53,7 @@ def test_the_log_is_written_ahead(store: Store) -> None:
 def test_a_job_put_in_again_starts_over(store: Store) -> None:
     store.progress("job-0", "native", 3, 4)
     store.add([(JOBS[0], Queued())])
-    row = store.row("job-0")
-    assert row is not None
+    row = store.rows()[0]
     assert (row.state, row.step) == (Queued(), 0)
 
 
@@ -68,7 +64,7 @@ def test_rows_come_by_priority_then_position(store: Store) -> None:
 
 def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "batch.sqlite").write_bytes(b"not a database at all" * 100)
-    with pytest.raises(BadManifest, match="no store of this program"):
+    with pytest.raises(BadManifest, match="not an imax batch database"):
         Store(tmp_path / "batch.sqlite")
 
 
@@ -90,7 +86,7 @@ def test_enlisting_again_keeps_what_is_over_and_queues_what_is_worth_it(store: S
     add_jobs(store, JOBS, tmp_path)
     after = [row.state for row in store.rows()]
     assert after[0] == STATES[0]
-    assert after[3] == Queued(after="DONE is missing or torn")
+    assert after[3] == Queued(proofed=True, after="DONE is missing or torn")
     assert after[4] == Queued(attempts=3, after="died: why")
     assert after[5] == STATES[5]
 
@@ -124,23 +120,26 @@ def test_wishes_move_only_what_they_apply_to(store: Store, tmp_path: Path) -> No
     assert approve(tmp_path, []) == ["job-2"]
     assert retry(tmp_path, []) == ["job-4", "job-5"]
     assert cancel(tmp_path, ["job-0", "job-3"]) == ["job-0"]
-    assert state(store, "job-0") == Cancelled(3)
+    assert state(store, "job-0") == Cancelled(3, proofed=True)
     assert state(store, "job-2") == Queued(attempts=2, proofed=True)
     assert state(store, "job-4") == Queued(attempts=3)
 
 
-def test_while_a_batch_runs_cancelling_leaves_a_note_and_the_rest_waits(store: Store, tmp_path: Path) -> None:
-    with hold(tmp_path / "batch.lock", "someone"):
-        assert cancel(tmp_path, ["job-0"]) == ["job-0"]
-        with pytest.raises(FolderBusy, match="a batch is running"):
+def test_while_a_batch_runs_cancelling_is_left_to_it_and_the_rest_waits(store: Store, tmp_path: Path) -> None:
+    with hold(store.path):
+        assert cancel(tmp_path, ["job-0", "job-1"]) == ["job-0", "job-1"]
+        assert store.cancel_asked() == {"job-0", "job-1"}
+        assert state(store, "job-0") == STATES[0]
+        assert all_rows(tmp_path)[1].note().endswith("stops after this step")
+        with pytest.raises(FolderBusy, match=rf"being filled by process {os.getpid()}.*when it has ended"):
             retry(tmp_path, [])
-    assert store.cancel_asked() == {"job-0"}
+    assert all_rows(tmp_path)[0].state_name == "cancelled", "as the next batch will find it"
     store.move("job-0", Cancelled())
-    assert store.cancel_asked() == set()
+    assert store.cancel_asked() == {"job-1"}
 
 
 def test_what_a_killed_batch_left_running_is_shown_as_queued(store: Store, tmp_path: Path) -> None:
-    with hold(tmp_path / "batch.lock", "someone"):
+    with hold(store.path):
         assert [row.state_name for row in all_rows(tmp_path)][1] == "running"
     row = all_rows(tmp_path)[1]
     assert (row.state_name, row.note()) == ("queued", "the batch was interrupted")
@@ -162,25 +161,6 @@ def test_shards_have_their_own_stores_and_one_status(tmp_path: Path) -> None:
 def test_a_folder_without_a_batch_says_so(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="holds no batch"):
         store_paths(tmp_path)
-
-
-def test_the_lock_is_held_by_one_and_ends_with_its_process(tmp_path: Path) -> None:
-    path = tmp_path / "batch.lock"
-    code = (
-        "import sys, time; from pathlib import Path; from imax_dist.jobs.lock import hold\n"
-        f"with hold(Path({str(path)!r}), 'the other one'):\n    print('held', flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    with pytest.raises(FolderBusy, match="being filled by the other one"), hold(path, "me"):
-        pass
-    process.kill()
-    process.wait(10)
-    with hold(path, "me"):
-        assert path.read_text() == "me"
 
 
 def test_the_shipped_pool_files_load() -> None:

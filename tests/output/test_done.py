@@ -13,8 +13,9 @@ from batch_folders import events
 from imax_dist.cli.main import main
 from imax_dist.jobs.job import Job, JobFolder, make_job
 from imax_dist.jobs.reconcile import add_jobs
+from imax_dist.jobs.rows import store_path
 from imax_dist.jobs.state import Done, Queued
-from imax_dist.jobs.store import Store, store_path
+from imax_dist.jobs.store import Store
 from imax_dist.output.done import read_done, stale_reason
 from imax_dist.output.image.bands import bands_of_array
 from imax_dist.output.image.poster import write_native, write_poster
