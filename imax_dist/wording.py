@@ -26,7 +26,7 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             count = seconds / size
             return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
-    return f"{seconds:.2g} s" if seconds < 9.5 else f"{seconds:.0f} s"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def file_size(count: float) -> str:

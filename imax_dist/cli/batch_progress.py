@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
-from imax_dist.cli.batch_bars import GangBars
+from imax_dist.cli.bars import Bars
 from imax_dist.cli.progress import label
 from imax_dist.events import (
     BatchDone,
@@ -56,9 +56,8 @@ class BatchProgress:
     """A listener for the pool's events that prints; a context so that the terminal is left in order."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
         self._board: Board | None = None
-        self._bars: GangBars | None = None
+        self._bars = Bars(quiet=quiet)
         self._began: float | None = None
         self._ended = 0
         self._to_do = 0
@@ -72,7 +71,7 @@ class BatchProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self._bars.close()
         sys.stderr.flush()
 
     def watch(self, board: Board) -> PoolListener:
@@ -92,8 +91,8 @@ class BatchProgress:
 
     def _on_event(self, event: PoolEvent) -> None:
         line = self._line(event)
-        if line is not None and not self.quiet:
-            self.say(line)
+        if line is not None:
+            self._bars.write(line)
 
     def _line(self, event: PoolEvent) -> str | None:
         """What a person reads of an event, if anything; bars are moved on the way."""
@@ -110,7 +109,7 @@ class BatchProgress:
             case ClusterStarting(ray):
                 return f"starting Ray {where(ray)}"
             case BatchStopping() | BatchDone():
-                self._close()
+                self._bars.close()
                 return None
             case _:
                 return self._gang(event)
@@ -124,8 +123,7 @@ class BatchProgress:
             case GangFailed(gang, message):
                 return f"{gang} could not be built: {message}"
             case GangLost(gang, _, message):
-                if self._bars is not None:
-                    self._bars.clear(gang)
+                self._bars.hide(gang)
                 return f"{gang} lost: {message}"
             case GangDraining(gang):
                 return f"{gang}: its host is leaving the cluster"
@@ -170,42 +168,36 @@ class BatchProgress:
 
     def say(self, line: str) -> None:
         """A line on stderr, above the bars if there are any."""
-        if self._bars is not None:
-            self._bars.write(line)
-        else:
-            print(line, file=sys.stderr, flush=True)
-
-    def _close(self) -> None:
-        if self._bars is not None:
-            self._bars.close()
-            self._bars = None
+        self._bars.write(line)
 
     def _first_job(self) -> None:
         self._began = self._began or time.monotonic()
-        if self._bars is None and not self.quiet and sys.stderr.isatty():
-            self._bars = GangBars(self._to_do)
+        self._draw_all()
+
+    def _draw_all(self) -> None:
+        """The bar of the whole batch."""
+        self._bars.show("batch", "posters", self._ended, self._to_do, note=self._left().removeprefix(", "))
 
     def _step(self, news: InJob, step: StepDone) -> str | None:
         job, gang = news.job, news.gang
         last = step.stage == LAST
         self._under_way[job] = max(step.index / step.steps, self._under_way.get(job, 0.0)) if last else 0.0
-        if self._bars is not None:
-            self._bars.step(gang, job, step)
-            self._bars.whole(self._ended, self._left())
-            return None
+        text = f"{gang}  {label(step.stage)}  {job}"
+        self._bars.show(gang, text, step.index, step.steps, note=f"{step.seconds:.2f} s a step")
+        self._draw_all()
         place = f"{label(step.stage)} {step.index}/{step.steps}, {step.seconds:.2f} s a step"
         return self._now_and_then(job, gang, place)
 
     def _progress(self, news: InJob, percent: int) -> str | None:
         """Of a stage without steps that takes long: a decode by rows."""
         stage = label(self._stages.get(news.job, "decode"))
-        if self._bars is not None:
-            self._bars.progress(news.gang, news.job, stage, percent)
-            return None
+        self._bars.show(news.gang, f"{news.gang}  {stage}  {news.job}", percent, 100, count=False)
         return self._now_and_then(news.job, news.gang, f"{stage} {percent} %")
 
     def _now_and_then(self, job: str, gang: str, place: str) -> str | None:
-        """A line of a poster, every few seconds."""
+        """Where there are no bars: a line of a poster, every few seconds."""
+        if self._bars.drawn:
+            return None
         now = time.monotonic()
         if now - self._printed.setdefault(job, now) < EVERY_S:
             return None
@@ -215,12 +207,10 @@ class BatchProgress:
     def _over(self, event: Ended, text: str) -> str:
         self._ended += 1
         self._under_way.pop(event.job, None)
-        if self._bars is not None:
-            if event.gang is not None:
-                self._bars.clear(event.gang)
-            self._bars.whole(self._ended, self._left())
-            return text
-        return f"{text}; {self.counts()}{self._left()}"
+        if event.gang is not None:
+            self._bars.hide(event.gang)
+        self._draw_all()
+        return text if self._bars.drawn else f"{text}; {self.counts()}{self._left()}"
 
     def _left(self) -> str:
         """``, about 40 s left``, from all that was done since the first poster began, also by halves."""

@@ -131,12 +131,11 @@ def _run(title: str, study: Study, args: argparse.Namespace) -> dict[str, Any]:
 
 def progress_bar(title: str, *, quiet: bool) -> tuple[Callable[[int, int], None], Callable[[], None]]:
     """A progress bar on stderr: pictures done, of all, and the time left."""
-    from tqdm import tqdm
+    from imax_dist.cli.bars import Bars
 
-    bar = tqdm(desc=title, unit="picture", file=sys.stderr, disable=quiet, mininterval=1.0)
+    bars = Bars(quiet=quiet)
 
-    def on_progress(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
+    def tell(done: int, total: int) -> None:
+        bars.show(title, title, done, total)
 
-    return on_progress, bar.close
+    return tell, bars.close
