@@ -94,7 +94,7 @@ def test_the_guide_plans_both_jobs_on_three_clusters() -> None:
 
 @pytest.mark.parametrize("row", COSTS)
 def test_a_row_of_the_cost_table_is_what_imax_plan_says(row: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from imax_dist.planner.describe import people_time
+    from imax_dist.wording import duration
 
     job, cluster, *shown = [cell.strip() for cell in row.strip("|").split("|")]
     options = ["plan", "--json", "--gpus", cluster, "--model", "black-forest-labs/FLUX.1-dev", *JOBS[job]]
@@ -102,9 +102,9 @@ def test_a_row_of_the_cost_table_is_what_imax_plan_says(row: str, capsys: pytest
     found = json.loads(capsys.readouterr().out)["chosen"]
     assert shown == [
         f"{found['gangs']} x {found['ranks']}",
-        people_time(found["step"]["total"]),
-        people_time(found["poster"]["total"]),
+        duration(found["step"]["total"]),
+        duration(found["poster"]["total"]),
         f"{found['memory']['total'] / 2**30:.0f} GiB",
-        people_time(found["makespan"]),
+        duration(found["makespan"]),
         f"{found['gpu_hours']:.2g}",
     ]
