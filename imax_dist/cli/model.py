@@ -45,14 +45,17 @@ def run_list(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(rows, indent=2))
         return 0
-    print(f"{'model':<16} {'native':>6} {'transformer':>12} {'text':>7}  {'gated':<5} {'here':<4} licence")
+    wide = max(len(row["name"]) for row in rows)
+    print(
+        f"{'model':<{wide}} {'native':>6} {'transformer':>12} {'text':>7}  {'gated':<5} {'here':<4} licence"
+    )
     for row in rows:
         memory, text = (
             f"{row[key]:.0f} GB" if row[key] >= 1 else "< 1 GB" for key in ("memory_gb", "text_gb")
         )
         gated, here = ("yes" if row[key] else "no" for key in ("gated", "present"))
         print(
-            f"{row['name']:<16} {row['native_px']:>6} {memory:>12} {text:>7}  {gated:<5} {here:<4} "
+            f"{row['name']:<{wide}} {row['native_px']:>6} {memory:>12} {text:>7}  {gated:<5} {here:<4} "
             f"{row['licence']}"
         )
     print(

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from imax_dist.config import from_mapping, load_named, named_configs
-from imax_dist.models.find import EMBEDDED
+from imax_dist.models.find import SHIPPED
 from imax_dist.models.spec import ModelSettings
 
 BYTES_PER_WEIGHT = 2
@@ -46,8 +46,8 @@ def _entry(name: str) -> Entry:
 
 
 def _present(settings: ModelSettings) -> bool:
-    if settings.source == "embedded":
-        return EMBEDDED.is_dir()
+    if settings.source in SHIPPED:
+        return SHIPPED[settings.source].is_dir()
     if Path(settings.source).is_dir():
         return True
     from huggingface_hub import try_to_load_from_cache

@@ -15,6 +15,8 @@ from imax_dist.models.weights import component_config, is_gguf
 EMBEDDED = Path(__file__).parent / "embedded" / "weights"
 SINGLE_SIZE = EMBEDDED.parent / "single_size"
 """The variant that knows its native size only; its VAE is a link to the first one's."""
+SHIPPED = {"embedded": EMBEDDED, SINGLE_SIZE.name: SINGLE_SIZE}
+"""Models inside the package, by their settings' source."""
 SETTINGS_FILE = "imax.yaml"
 WANTED_FILES = ["*.json", "*/*.safetensors", "*/*.txt", "*/*.model", SETTINGS_FILE]
 """Weights in component folders only: FLUX.1 also has a second copy of them at the top, 24 GB."""
@@ -55,8 +57,8 @@ def _settings_of(folder: Path, name: str) -> ModelSettings:
 
 
 def _folder(source: str, revision: str | None, *, without: Sequence[str] = ()) -> Path:
-    if source in ("embedded", SINGLE_SIZE.name):
-        return EMBEDDED if source == "embedded" else SINGLE_SIZE
+    if source in SHIPPED:
+        return SHIPPED[source]
     if Path(source).is_dir():
         return Path(source)
     if source.count("/") != 1 or source.startswith((".", "/")):
