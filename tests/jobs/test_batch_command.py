@@ -234,7 +234,7 @@ def test_check_of_a_sound_manifest_says_what_it_asks_for(
         (["batch", "missing.jsonl", "--out", "o"], 66, "does not exist"),
         (["batch", "--out", "o", "--check"], 64, "--check needs a manifest"),
         (["batch", "m.jsonl", "--out", "o", "--pool", "nosuch"], 78, "pool 'nosuch' is not known"),
-        (["batch", "m.jsonl", "--out", "o", "--pool", "no.yaml"], 66, "no.yaml do not exist"),
+        (["batch", "m.jsonl", "--out", "o", "--pool", "no.yaml"], 66, "pool file no.yaml does not exist"),
         (["batch", "m.jsonl", "--out", "o", "--shard", "4/4"], 64, "not INDEX/COUNT"),
         (["batch", "m.jsonl", "--out", "o", "--ranks", "0"], 78, "ranks 0 must be at least 1"),
         (["batch", "m.jsonl", "--out", "o", "--ray", "127.0.0.1:9"], 69, "no Ray cluster answers"),
