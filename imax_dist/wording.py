@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 LONGEST_LINE = 300
+STAGES = {
+    "load": "load model",
+    "prompt": "embed prompt",
+    "native": "native pass",
+    "endpoint": "enlarge guidance",
+    "extrapolated": "target-size pass",
+}
+"""Stages of a render whose events have shorter names."""
 
 
 def first_line(error: BaseException | str, *, otherwise: str | None = None) -> str:
@@ -36,3 +44,8 @@ def file_size(count: float) -> str:
             amount = count / size
             return f"{amount:.0f} {unit}" if amount >= 100 else f"{amount:.3g} {unit}"
     return plural(round(count), "byte")
+
+
+def stage_name(stage: str) -> str:
+    """What people read for a stage of a render: ``target-size pass``, ``cascade pass 2``, ``decode``."""
+    return STAGES.get(stage, stage.replace("cascade", "cascade pass"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imax_dist.wording import duration, file_size, first_line, plural
+from imax_dist.wording import duration, file_size, first_line, plural, stage_name
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,11 @@ def test_durations_have_as_many_digits_as_people_read(seconds: float, text: str)
 )  # fmt: skip
 def test_sizes_of_files(count: float, text: str) -> None:
     assert file_size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [("extrapolated", "target-size pass"), ("cascade 2", "cascade pass 2"), ("decode", "decode")],
+)
+def test_a_stage_has_one_name_for_people(stage: str, name: str) -> None:
+    assert stage_name(stage) == name

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from imax_dist.cli.bars import Bars
-from imax_dist.cli.progress import label
 from imax_dist.events import (
     BatchDone,
     BatchPlanned,
@@ -39,7 +38,7 @@ from imax_dist.events import (
     StepDone,
 )
 from imax_dist.events.batch import JobEvent
-from imax_dist.wording import duration, plural
+from imax_dist.wording import duration, plural, stage_name
 
 if TYPE_CHECKING:
     from imax_dist.jobs.board import Board
@@ -182,15 +181,15 @@ class BatchProgress:
         job, gang = news.job, news.gang
         last = step.stage == LAST
         self._under_way[job] = max(step.index / step.steps, self._under_way.get(job, 0.0)) if last else 0.0
-        text = f"{gang}  {label(step.stage)}  {job}"
+        text = f"{gang}  {stage_name(step.stage)}  {job}"
         self._bars.show(gang, text, step.index, step.steps, note=f"{step.seconds:.2f} s a step")
         self._draw_all()
-        place = f"{label(step.stage)} {step.index}/{step.steps}, {step.seconds:.2f} s a step"
+        place = f"{stage_name(step.stage)} {step.index}/{step.steps}, {step.seconds:.2f} s a step"
         return self._now_and_then(job, gang, place)
 
     def _progress(self, news: InJob, percent: int) -> str | None:
         """Of a stage without steps that takes long: a decode by rows."""
-        stage = label(self._stages.get(news.job, "decode"))
+        stage = stage_name(self._stages.get(news.job, "decode"))
         self._bars.show(news.gang, f"{news.gang}  {stage}  {news.job}", percent, 100, count=False)
         return self._now_and_then(news.job, news.gang, f"{stage} {percent} %")
 

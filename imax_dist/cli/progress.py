@@ -8,7 +8,6 @@ from typing import assert_never
 
 from imax_dist.cli.bars import Bars
 from imax_dist.events import (
-    CASCADE,
     CheckpointWritten,
     MemoryPeak,
     Note,
@@ -18,16 +17,7 @@ from imax_dist.events import (
     StageStarted,
     StepDone,
 )
-
-LABELS = {
-    "load": "load model",
-    "prompt": "embed prompt",
-    "native": "native pass",
-    "endpoint": "enlarge guidance",
-    **{name: name.replace("cascade", "cascade pass") for name in CASCADE},
-    "extrapolated": "target-size pass",
-    "decode": "decode",
-}
+from imax_dist.wording import stage_name
 
 SILENCE_S = 30.0
 """Without a terminal: seconds until a stage without steps says how far it is."""
@@ -79,19 +69,19 @@ class ProgressBars:
         self._stage, self._began = stage, self._clock()
         self._said = self._began
         if steps:
-            self._bars.show(stage, f"{label(stage):>17}", 0, steps)
+            self._bars.show(stage, f"{stage_name(stage):>17}", 0, steps)
 
     def _step(self, step: StepDone) -> None:
         self.step_seconds.setdefault(step.stage, []).append(step.seconds)
         rate = f"{step.seconds:.2f} s a step"
-        self._bars.show(step.stage, f"{label(step.stage):>17}", step.index, step.steps, note=rate)
+        self._bars.show(step.stage, f"{stage_name(step.stage):>17}", step.index, step.steps, note=rate)
         if self.verbose:
             counted = f"step {step.index:>3}/{step.steps}"
             self._bars.write(f"{counted}  sigma {step.sigma:.4f}  {step.seconds:.2f} s")
 
     def _progress(self, done: int, total: int) -> None:
         """A bar of its own for a stage without steps, or now and then a line."""
-        text, now = f"{label(self._stage):>17}", self._clock()
+        text, now = f"{stage_name(self._stage):>17}", self._clock()
         self._bars.show(self._stage, text, done, total, count=False)
         if not self._bars.drawn and now - self._said > SILENCE_S and done < total:
             self._said = now
@@ -100,9 +90,4 @@ class ProgressBars:
     def _done(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         self._bars.hide(stage)
-        self._bars.write(f"{label(stage):>17}  {seconds:6.2f} s")
-
-
-def label(stage: str) -> str:
-    """A stage in words for people."""
-    return LABELS.get(stage, stage)
+        self._bars.write(f"{stage_name(stage):>17}  {seconds:6.2f} s")

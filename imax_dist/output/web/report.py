@@ -17,7 +17,7 @@ from imax_dist.events.log import read_log
 from imax_dist.output.own_files import write_page_file
 from imax_dist.output.web.batch_folder import Poster, read_folder
 from imax_dist.output.web.plot import bars, histogram
-from imax_dist.wording import duration, plural
+from imax_dist.wording import duration, plural, stage_name
 
 MARK = b"(ranks x time)"
 """What every report of this program holds."""
@@ -145,10 +145,11 @@ def _plots(posters: Sequence[Poster]) -> list[str]:
     for stage in ("extrapolated", "native"):
         samples = [seconds for poster in posters for seconds in poster.step_seconds.get(stage, [])]
         if samples:
-            parts += [f"<h2>Step times, {stage} pass</h2>", histogram(samples, unit="s")]
-    stages = {name: sum(poster.stage_seconds.get(name, 0.0) for poster in posters) for name in STAGES}
-    if any(stages.values()):
-        parts += ["<h2>Where the time went</h2>", bars({k: v for k, v in stages.items() if v}, unit="s")]
+            parts += [f"<h2>Step times, {stage_name(stage)}</h2>", histogram(samples, unit="s")]
+    spent = {name: sum(poster.stage_seconds.get(name, 0.0) for poster in posters) for name in STAGES}
+    stages = {stage_name(name): seconds for name, seconds in spent.items() if seconds}
+    if stages:
+        parts += ["<h2>Where the time went</h2>", bars(stages, unit="s")]
     retries = Counter(len(poster.attempts) - 1 for poster in posters if poster.attempts)
     if retries:
         counted = {
