@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from imax_dist.cli import doctor
+from imax_dist.models.find import SHIPPED
 
 Imax = Callable[..., Any]
 
@@ -62,7 +63,7 @@ def test_a_missing_extra_is_only_a_remark(imax: Imax, monkeypatch: pytest.Monkey
 
 
 def test_a_render_that_fails_is_reported_not_raised(imax: Imax, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imax_dist.models.find.EMBEDDED", Path("/no/such/model"))
+    monkeypatch.setitem(SHIPPED, "embedded", Path("/no/such/model"))
     outcome = imax("doctor")
     assert outcome.code == 78
     assert "MISSING  test render      failed: model folder " in outcome.out
