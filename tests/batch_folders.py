@@ -9,7 +9,7 @@ from typing import Any
 from pictures import png_poster
 
 from imax_dist.output.atomic import write_json
-from imax_dist.output.image.png import read_recipe
+from imax_dist.output.image.provenance import read_recipe
 
 STARTED = {"v": 1, "event": "job.started", "gang": "gang-0", "attempt": 1}
 

@@ -11,7 +11,7 @@ import pytest
 from imax_dist.output.image.bands import Band, bands_of_array
 from imax_dist.output.image.png import write_png
 from imax_dist.output.image.profile import Profile, parse_profile
-from imax_dist.output.image.source import Picture
+from imax_dist.output.image.reader import Picture
 
 PROMPT = "été <am> Meer & 海 \x07 sun"
 RECIPE: dict[str, Any] = {

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from imax_dist.output.image.png import read_pixels, read_recipe
+from imax_dist.output.image.png import read_pixels
+from imax_dist.output.image.provenance import read_recipe
 
 
 def same_picture(one: Path, other: Path, *, ranks: int) -> None:

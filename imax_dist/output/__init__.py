@@ -1,1 +1,1 @@
-"""Pixels to files, whole or not at all, with the recipe inside; alone in importing PIL and tifffile."""
+"""Pixels to files, whole or not at all, with the recipe inside; alone in importing PIL and libvips."""

@@ -24,8 +24,8 @@ import numpy as np
 from imax_dist.geometry import ImageSize
 from imax_dist.output.image.bands import ROWS, Band, Bands
 from imax_dist.output.image.finish import finish
+from imax_dist.output.image.reader import Picture, open_picture
 from imax_dist.output.image.settings import FinishSettings
-from imax_dist.output.image.source import Picture, open_picture
 
 KINDS: dict[str, tuple[str, dict[str, object]]] = {
     "tif 8": ("p8.tif", {"bits": 8}),

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from imax_dist.events import RenderEvent, StepDone
-from imax_dist.output.image.png import read_pixels, read_recipe
+from imax_dist.output.image.png import read_pixels
+from imax_dist.output.image.provenance import read_recipe
 
 PROMPT = "a red sun over the sea with two white boats"
 Imax = Callable[..., Any]

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imax_dist.errors import BadValue, MissingInput
+from imax_dist.errors import BadValue
 from imax_dist.output.image.bands import Band, Bands
 from imax_dist.output.image.dither import quantised
 from imax_dist.output.image.profile import Profile
+from imax_dist.output.image.vips import library
 
 SAMPLED = 4
 """Every fourth pixel of every fourth row is asked whether the paper can show it."""
@@ -49,22 +50,11 @@ class ColourReport:
         return told
 
 
-def vips() -> Any:
-    """The pyvips module. Raises MissingInput with the way to get it."""
-    try:
-        import pyvips  # type: ignore[import-not-found,unused-ignore]
-    except (ImportError, OSError) as error:
-        raise MissingInput(
-            "changing colours to another ICC profile needs libvips; pip install 'imax-dist[print]'"
-        ) from error
-    return pyvips
-
-
 def converted(
     bands: Bands, profiles: tuple[Profile, Profile], *, intent: str, black_point: bool
 ) -> tuple[Bands, ColourReport]:
     """``bands`` from the first profile to the second in 16 bits, and a report that fills as they are read."""
-    pyvips = vips()
+    pyvips = library()
     source, target = profiles
     if source.space != "RGB":
         raise BadValue(f"the picture is {source.space} already ({source.name}); take the RGB original")

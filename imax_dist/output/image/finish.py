@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +15,10 @@ from imax_dist.output.image.jpeg import write_jpeg
 from imax_dist.output.image.labels import Labels
 from imax_dist.output.image.layout import Placed, place
 from imax_dist.output.image.pdf import REDUCED, page_boxes, write_pdf
-from imax_dist.output.image.png_stream import write_print_png
+from imax_dist.output.image.png import write_print_png
 from imax_dist.output.image.profile import Profile, read_profile, srgb
+from imax_dist.output.image.reader import Picture
 from imax_dist.output.image.settings import FinishSettings, kind_of
-from imax_dist.output.image.source import Picture, require_rgb
 from imax_dist.output.image.tiff import write_tiff
 from imax_dist.output.image.xmp import packet
 
@@ -58,7 +58,7 @@ def finish(picture: Picture, out: Path, settings: FinishSettings) -> Finished:
     """
     settings = inherit(settings, picture.recipe)
     kind = KINDS[check(out, settings)]
-    require_rgb(picture, "the picture")
+    _require_original(picture)
     placed = place(picture.bands, settings)
     source, target = _profiles(picture, settings)
     bits = _bits(picture, kind, settings)
@@ -71,7 +71,7 @@ def finish(picture: Picture, out: Path, settings: FinishSettings) -> Finished:
     labels = _labels(placed, target, settings, record=record, picture=picture, kind=kind)
     digest = kind.write(out, with_bits(bands, bits), labels)
     record = {**record, "pixels_sha256": digest}
-    return _finished(record, placed, report=report, crop_marks=settings.crop_marks)
+    return _finished(record, placed, notes=picture.notes, report=report, crop_marks=settings.crop_marks)
 
 
 def check(out: Path, settings: FinishSettings) -> str:
@@ -105,6 +105,13 @@ def inherit(settings: FinishSettings, recipe: Mapping[str, Any] | None) -> Finis
     asked = {name: request.get(name) for name in ("paper", "bleed")}
     dpi = settings.dpi if settings.dpi is not None else request.get("dpi")
     return replace(settings, **asked, dpi=dpi, landscape=bool(request.get("landscape")))
+
+
+def _require_original(picture: Picture) -> None:
+    """Raises BadValue for a CMYK print of this program: its RGB original has more colours."""
+    before = (picture.recipe or {}).get("file")
+    if picture.bands.channels != 3 or (isinstance(before, dict) and before.get("colour") == "CMYK"):
+        raise BadValue("the picture is CMYK already, a finished print; finish the RGB original")
 
 
 def _profiles(picture: Picture, settings: FinishSettings) -> tuple[Profile, Profile]:
@@ -179,15 +186,20 @@ def _labels(
 
 
 def _finished(
-    record: dict[str, Any], placed: Placed, *, report: ColourReport | None, crop_marks: bool
+    record: dict[str, Any],
+    placed: Placed,
+    *,
+    notes: Sequence[str],
+    report: ColourReport | None,
+    crop_marks: bool,
 ) -> Finished:
-    notes = []
+    told = list(notes)
     if placed.record["scaled"]:
         step = placed.record["scaled"]
-        notes.append(f"generated at {step['from']} px, scaled to {step['to']} by {step['by']}")
+        told.append(f"generated at {step['from']} px, scaled to {step['to']} by {step['by']}")
     if report is not None:
         record = {**record, "colour_report": report.lines()}
-        notes += report.sentences()
+        told += report.sentences()
     if record["kind"] == "pdf" and page_boxes(placed.sheet, crop_marks=crop_marks).reduction != 1:
-        notes.append(f"the page is longer than 14400 pt and written at 1:{REDUCED}; tell the print shop")
-    return Finished(record, notes)
+        told.append(f"the page is longer than 14400 pt and written at 1:{REDUCED}; tell the print shop")
+    return Finished(record, told)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize
 from imax_dist.output.image.bands import to_unit
+from imax_dist.output.image.reader import as_srgb, open_picture
 from imax_dist.output.image.resample import scaled
-from imax_dist.output.image.source import open_picture
 
 WIDEST_DIFFERENCE = 1.05
 """Two shapes are the same if their aspect ratios differ by at most this factor."""
@@ -28,9 +28,7 @@ def read_guide(path: Path, native: ImageSize, poster: ImageSize) -> Picture:
     Raises MissingInput or BadManifest for a file that is not there or no picture, BadValue if it is not RGB
     or its shape differs from the ``poster``'s by more than 5 %. A colour profile is not applied.
     """
-    bands = open_picture(path).bands
-    if bands.channels != 3:
-        raise BadValue(f"guide {path} has {bands.channels} channels; give an RGB picture")
+    bands = as_srgb(open_picture(path))
     own, wanted = bands.size.width / bands.size.height, poster.width / poster.height
     if abs(math.log(own / wanted)) > math.log(WIDEST_DIFFERENCE):
         raise BadValue(

@@ -1,32 +1,29 @@
-"""JPEG of any height in bounded memory: bands are encoded apart and joined at restart markers.
-
-Every row of blocks ends with a restart marker, after which the encoder's state is fresh; so the scans of
-bands of eight such rows, with the markers' running number between them, are one valid scan. Full colour
-resolution (4:4:4), the standard Huffman tables.
-"""
+"""JPEG of any height in bounded memory, full colour resolution (4:4:4); encoded by libvips, labelled here."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import mmap
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import ExifTags, Image
 
 from imax_dist.errors import BadManifest, BadValue
 from imax_dist.output.atomic import write_file
-from imax_dist.output.image.bands import Band, Bands, rebanded
+from imax_dist.output.image.bands import Bands
 from imax_dist.output.image.labels import Labels
+from imax_dist.output.image.vips import Sink, save
 
 LONGEST_SIDE = 65_500
-BAND = 64
+LONGEST_HEAD = 4096
+"""Of tables and frame as libvips writes them, without metadata."""
 SEGMENT = 65_533
 """The most bytes a marker segment holds."""
-SOI, EOI, LAST_RESTART = b"\xff\xd8", b"\xff\xd9", b"\xff\xd7"
-START_OF_SCAN, START_OF_FRAME = 0xDA, 0xC0
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+START_OF_SCAN = 0xDA
 APPLICATION = range(0xE0, 0xF0)
 COMMENT = 0xFE
 XMP, XMP_MORE = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
@@ -49,9 +46,7 @@ def write_jpeg(path: Path, bands: Bands, labels: Labels) -> str:
     def write(temporary: Path) -> None:
         with temporary.open("r+b") as file:
             file.write(SOI + _labels(bands, labels, labels.draft))
-            for piece in encoded(bands, labels.quality):
-                digest.update(piece)
-                file.write(piece)
+            save_coded(bands, labels.quality, Hashing(file, digest))
             file.seek(len(SOI))
             file.write(_labels(bands, labels, labels.xmp(digest.hexdigest())))
 
@@ -65,12 +60,50 @@ def require_fit(path: Path, bands: Bands) -> None:
         raise BadValue(f"{path.name}: {bands.size} px, but a JPEG's side has at most {LONGEST_SIDE}; use tif")
 
 
-def encoded(bands: Bands, quality: int) -> Iterator[bytes]:
-    """The JPEG without its start marker and labels: tables, frame and scan head, scans, end marker."""
-    for number, band in enumerate(rebanded(bands, BAND)):
-        tables, scan = _split(_encode(band, quality))
-        yield _with_height(tables, bands.size.height) + scan if number == 0 else LAST_RESTART + scan
-    yield EOI
+def save_coded(bands: Bands, quality: int, sink: Sink) -> None:
+    """The JPEG without its start marker and labels: tables, frame and scan head, scan, end marker."""
+    body = _Body(sink)
+    save(bands, "jpeg", body, Q=quality, subsample_mode="off")
+    body.close()
+
+
+class Hashing:
+    """Writes to a file and into a hash."""
+
+    def __init__(self, file: BinaryIO, digest: hashlib._Hash) -> None:
+        self._file, self._digest = file, digest
+
+    def write(self, piece: bytes) -> None:
+        self._digest.update(piece)
+        self._file.write(piece)
+
+
+class _Body:
+    """Takes a JPEG as it is made, passes on all but its start marker and labels."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._head: bytearray | None = bytearray()
+
+    def write(self, piece: bytes) -> None:
+        """The next bytes of the file, cut anywhere; labels end within the first of them."""
+        if self._head is None:
+            self._sink.write(piece)
+            return
+        self._head += piece
+        if len(self._head) > LONGEST_HEAD:
+            self.close()
+
+    def close(self) -> None:
+        """Pass on what is held."""
+        held, self._head = self._head, None
+        if held is None:
+            return
+        last = 0
+        for marker, first, last in _segments(bytes(held), 0):
+            if marker not in APPLICATION and marker != COMMENT:
+                self._sink.write(bytes(held[first:last]))
+        self._sink.write(bytes(held[last:]))
 
 
 def coded_hash(content: mmap.mmap, start: int) -> str:
@@ -93,22 +126,6 @@ def coded_hash(content: mmap.mmap, start: int) -> str:
     return digest.hexdigest()
 
 
-def _encode(band: Band, quality: int) -> bytes:
-    picture = Image.fromarray(band, mode="CMYK") if band.shape[2] == 4 else Image.fromarray(band)
-    memory = io.BytesIO()
-    picture.save(memory, format="JPEG", quality=quality, subsampling=0, restart_marker_rows=1)
-    return memory.getvalue()
-
-
-def _split(jpeg: bytes) -> tuple[bytes, bytes]:
-    """Tables up to the head of the scan, and the scan itself, of one band."""
-    tables = b""
-    for marker, first, last in _segments(jpeg, 0):
-        if marker not in APPLICATION:
-            tables += jpeg[first:last]
-    return tables, jpeg[last : -len(EOI)]
-
-
 def _segments(jpeg: bytes | mmap.mmap, start: int) -> Iterator[tuple[int, int, int]]:
     """Marker, start and end of every segment up to the head of the scan."""
     at = start + len(SOI)
@@ -120,12 +137,6 @@ def _segments(jpeg: bytes | mmap.mmap, start: int) -> Iterator[tuple[int, int, i
         end = at + 2 + struct.unpack(">H", jpeg[at + 2 : at + 4])[0]
         yield marker, at, end
         at = end
-
-
-def _with_height(tables: bytes, height: int) -> bytes:
-    whole = SOI + tables
-    frame = next(first for marker, first, _ in _segments(whole, 0) if marker == START_OF_FRAME)
-    return whole[len(SOI) : frame + 5] + struct.pack(">H", height) + whole[frame + 7 :]
 
 
 def _labels(bands: Bands, labels: Labels, xmp: bytes) -> bytes:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from imax_dist.output.atomic import write_file
 from imax_dist.output.image.bands import Bands
-from imax_dist.output.image.deflate import packed
-from imax_dist.output.image.jpeg import SOI, encoded, require_fit
+from imax_dist.output.image.jpeg import SOI, Hashing, require_fit, save_coded
 from imax_dist.output.image.labels import Labels, hashed
 from imax_dist.output.image.paper import Sheet
+from imax_dist.output.image.png import save_rows
 from imax_dist.output.image.profile import Profile
 
 LONGEST_SIDE_PT = 14_400.0
@@ -109,9 +108,11 @@ class _Writer:
         entries = f"{_image_entries(bands, labels)} /Length {LENGTH} 0 R"
         self.file.write(f"{IMAGE} 0 obj\n<< {entries} >>\nstream\n".encode())
         begin = self.file.tell()
-        for piece in packed(samples) if labels.lossless else _jpeg(bands, labels.quality):
-            of_code.update(piece if piece is not SOI else b"")
-            self.file.write(piece)
+        if labels.lossless:
+            save_rows(samples, self.file)
+        else:
+            self.file.write(SOI)
+            save_coded(bands, labels.quality, Hashing(self.file, of_code))
         length = self.file.tell() - begin
         self.file.write(b"\nendstream\nendobj\n")
         self._object(LENGTH, str(length))
@@ -133,11 +134,6 @@ class _Writer:
         name = f"<{digest[:32]}>"
         trailer = f"/Size {count} /Root {CATALOG} 0 R /Info {INFO} 0 R /ID [{name} {name}]"
         self.file.write(f"trailer\n<< {trailer} >>\nstartxref\n{table}\n%%EOF\n".encode())
-
-
-def _jpeg(bands: Bands, quality: int) -> Iterator[bytes]:
-    yield SOI
-    yield from encoded(bands, quality)
 
 
 def _image_entries(bands: Bands, labels: Labels) -> str:

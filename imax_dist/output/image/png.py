@@ -1,83 +1,185 @@
-"""PNG files that carry the recipe of their picture."""
+"""PNG of any height in bounded memory, 8 or 16 bits, with its recipe; encoded by libvips."""
 
 from __future__ import annotations
 
 import io
 import json
+import struct
 import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from imax_dist.errors import BadManifest, MissingInput
+from imax_dist.errors import BadManifest, BadValue, MissingInput
 from imax_dist.output.atomic import write_file
 from imax_dist.output.image.bands import Bands, bands_of_array
+from imax_dist.output.image.labels import Labels, hashed
 from imax_dist.output.image.pixels import EightBit
-from imax_dist.output.image.png_stream import (
-    SIGNATURE,
-    SOFTWARE,
-    chunk,
-    header_chunk,
-    packet_chunk,
-    resolution_chunk,
-    write_rows,
-)
+from imax_dist.output.image.vips import Sink, rows_of_pieces, save
 from imax_dist.output.image.xmp import packet
 
-RECIPE_KEY = "imax-recipe"
-LARGEST_RECIPE = 4 << 20
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SOFTWARE = b"imax-dist"
+XMP_KEY = b"XML:com.adobe.xmp"
+RECIPE_KEY = b"imax-recipe"
+COLOURS = {3: 2, 4: 6}
+"""Channels -> PNG's number for them; four are CMYK on their way into a PDF."""
+PERCEPTUAL = 0
+INCHES_PER_METRE = 1 / 0.0254
+SRGB = b"sRGB", bytes([PERCEPTUAL])
+LEVEL = 4
 
 
 def write_png(
     path: Path, image: EightBit | Bands, recipe: dict[str, Any], *, dpi: float | None = None
 ) -> None:
-    """Write 8-bit RGB, an array (H, W, 3) or bands, with the recipe as compressed text.
+    """Write 8-bit sRGB, an array (H, W, 3) or bands, with the recipe as compressed text.
 
     The same input gives the same file. Memory does not grow with the height of bands.
     """
     bands = image if isinstance(image, Bands) else bands_of_array(image)
     text = zlib.compress(json.dumps(recipe, ensure_ascii=False).encode())
-    xmp = packet(recipe, media="image/png", whole=False).encode()
+    chunks = [
+        _header(bands),
+        chunk(*SRGB),
+        b"" if dpi is None else _resolution(dpi),
+        chunk(b"tEXt", b"Software\0" + SOFTWARE),
+        chunk(b"iTXt", RECIPE_KEY + b"\0\1\0\0\0" + text),
+        _packet(packet(recipe, media="image/png", whole=False).encode()),
+    ]
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            file.write(SIGNATURE + header_chunk(bands))
-            if dpi is not None:
-                file.write(resolution_chunk(dpi))
-            file.write(chunk(b"tEXt", b"Software\0" + SOFTWARE))
-            file.write(chunk(b"iTXt", RECIPE_KEY.encode() + b"\0\1\0\0\0" + text))
-            file.write(packet_chunk(xmp))
-            write_rows(file, bands)
+            file.write(SIGNATURE + b"".join(chunks))
+            _write_rows(file, bands)
 
     write_file(path, write)
 
 
+def write_print_png(path: Path, bands: Bands, labels: Labels) -> str:
+    """Write the bands with profile and XMP; returns the hash of their pixels.
+
+    Raises BadValue for CMYK, which PNG cannot hold, CannotWrite or NoPermission.
+    """
+    if bands.channels != 3:
+        raise BadValue(f"{path.name}: PNG cannot hold CMYK; use tif or pdf, or an RGB profile")
+    read, digest = hashed(bands)
+    head = SIGNATURE + _header(bands) + _profile(labels) + _resolution(labels.sheet.dpi)
+    head += chunk(b"tEXt", b"Software\0" + SOFTWARE)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("r+b") as file:
+            file.write(head + _packet(labels.draft))
+            _write_rows(file, read)
+            file.seek(len(head))
+            file.write(_packet(labels.xmp(digest.text)))
+
+    write_file(path, write)
+    return digest.text
+
+
 def write_plain_png(path: Path, image: EightBit) -> None:
-    """Write (H, W, 3) bytes and nothing else."""
-    picture = Image.fromarray(image)
-    write_file(path, lambda temporary: picture.save(temporary, format="PNG"))
+    """Write (H, W, 3) sRGB bytes, their chunk sRGB and nothing else."""
+    write_file(path, lambda temporary: _write_all(temporary, png_bytes(image)))
 
 
 def png_bytes(image: EightBit) -> bytes:
-    """(H, W, 3) bytes as a PNG in memory."""
-    memory = io.BytesIO()
-    Image.fromarray(image).save(memory, format="PNG")
+    """(H, W, 3) sRGB bytes as a PNG in memory."""
+    bands, memory = bands_of_array(image), io.BytesIO()
+    memory.write(SIGNATURE + _header(bands) + chunk(*SRGB))
+    _write_rows(memory, bands)
     return memory.getvalue()
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The recipe in a PNG or a JSON file. Raises MissingInput or BadManifest if there is none."""
-    if not path.is_file():
-        raise MissingInput(f"recipe {path} does not exist")
-    text = _text_of_png(path) if path.suffix.lower() == ".png" else _text_of_json(path)
-    try:
-        recipe = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadManifest(f"{path} holds no readable recipe: {error}") from error
-    if not isinstance(recipe, dict):
-        raise BadManifest(f"{path} holds no readable recipe: its top level is not an object")
-    return recipe
+def save_rows(bands: Bands, sink: Sink) -> None:
+    """The rows as PNG (and a PDF with predictor 15) packs them: one zlib stream."""
+    save(bands, "png", _Rows(sink), compression=LEVEL, filter="sub", bitdepth=bands.bits)
+
+
+def rows_of_stream(layout: Bands, pieces: Callable[[], Iterator[bytes]], *, where: str) -> Bands:
+    """What ``save_rows`` packed: ``layout`` with its rows read from the zlib stream in ``pieces``."""
+
+    def file() -> Iterator[bytes]:
+        yield SIGNATURE + _header(layout)
+        yield from (chunk(b"IDAT", piece) for piece in pieces())
+        yield chunk(b"IEND", b"")
+
+    return replace(layout, read=lambda: rows_of_pieces(file(), "pngload", where))
+
+
+class _Rows:
+    """Takes a PNG as it is made, passes on what its IDAT chunks hold."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._held = bytearray()
+        self._skip = len(SIGNATURE)
+
+    def write(self, piece: bytes) -> None:
+        """The next bytes of the file, cut anywhere."""
+        self._held += piece
+        while True:
+            skipped = min(self._skip, len(self._held))
+            del self._held[:skipped]
+            self._skip -= skipped
+            if self._skip or len(self._held) < 8:
+                return
+            length, kind = struct.unpack(">I4s", self._held[:8])
+            if kind == b"IDAT":
+                if len(self._held) < length + 12:
+                    return
+                self._sink.write(bytes(self._held[8 : 8 + length]))
+            self._skip = length + 12
+
+
+class _ImageData:
+    """Writes pieces of the rows as IDAT chunks."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, piece: bytes) -> None:
+        self._file.write(chunk(b"IDAT", piece))
+
+
+def _write_rows(file: BinaryIO, bands: Bands) -> None:
+    save_rows(bands, _ImageData(file))
+    file.write(chunk(b"IEND", b""))
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """Length, kind, content, checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _header(bands: Bands) -> bytes:
+    size = bands.size
+    return chunk(
+        b"IHDR",
+        struct.pack(">IIBBBBB", size.width, size.height, bands.bits, COLOURS[bands.channels], 0, 0, 0),
+    )
+
+
+def _profile(labels: Labels) -> bytes:
+    name = labels.profile.name.encode("latin-1", "replace")[:79]
+    return chunk(b"iCCP", name + b"\0\0" + zlib.compress(labels.profile.data))
+
+
+def _resolution(dpi: float) -> bytes:
+    """Pixels per metre, as whole numbers."""
+    per_metre = round(dpi * INCHES_PER_METRE)
+    return chunk(b"pHYs", struct.pack(">IIB", per_metre, per_metre, 1))
+
+
+def _packet(xmp: bytes) -> bytes:
+    return chunk(b"iTXt", XMP_KEY + b"\0\0\0\0\0" + xmp)
+
+
+def _write_all(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def read_pixels(path: Path) -> EightBit:
@@ -91,20 +193,3 @@ def read_pixels(path: Path) -> EightBit:
             return np.asarray(picture.convert("RGB"))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise BadManifest(f"{path} is not a readable image: {error}") from error
-
-
-def _text_of_png(path: Path) -> str:
-    try:
-        with PngImagePlugin.PngImageFile(path) as picture:  # Image.open refuses posters above 179 megapixels
-            text = picture.info.get(RECIPE_KEY)
-    except (SyntaxError, OSError, ValueError) as error:
-        raise BadManifest(f"{path} is not a readable PNG: {error}") from error
-    if text is None:
-        raise BadManifest(f"{path} carries no recipe; was it made or re-saved by another program?")
-    return str(text)
-
-
-def _text_of_json(path: Path) -> str:
-    if path.stat().st_size > LARGEST_RECIPE:
-        raise BadManifest(f"{path} is larger than any recipe ({LARGEST_RECIPE >> 20} MiB)")
-    return path.read_text(encoding="utf-8", errors="replace")

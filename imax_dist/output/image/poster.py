@@ -12,8 +12,8 @@ from imax_dist.output.image.finish import check, finish, inherit
 from imax_dist.output.image.labels import hash_of
 from imax_dist.output.image.pixels import rounded, to_eight_bit
 from imax_dist.output.image.png import write_png
+from imax_dist.output.image.reader import Picture
 from imax_dist.output.image.settings import FinishSettings, kind_of, read_outputs
-from imax_dist.output.image.source import Picture
 
 if TYPE_CHECKING:
     from torch import Tensor

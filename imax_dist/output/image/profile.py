@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imax_dist.errors import BadValue, MissingInput
 
-CHANNELS = {"RGB": 3, "CMYK": 4}
+CHANNELS = {"GRAY": 1, "RGB": 3, "CMYK": 4}
 HEADER = 128
 DEVICES = ("mntr", "prtr", "scnr", "spac")
 NO_DEVICES = {"link": "a device link", "abst": "an abstract profile", "nmcl": "a list of named colours"}
@@ -22,7 +22,7 @@ MADE = struct.pack(">6H", 2024, 10, 10, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Profile:
-    """An ICC profile. ``space`` is RGB or CMYK, ``kind`` ICC's device class (mntr, prtr, ...)."""
+    """An ICC profile. ``space`` is RGB, CMYK or GRAY, ``kind`` ICC's device class (mntr, prtr, ...)."""
 
     name: str
     space: str
@@ -75,14 +75,16 @@ def _require_destination(profile: Profile, path: Path) -> None:
         ) from error
 
 
-def parse_profile(data: bytes, *, where: str) -> Profile:
-    """A profile from its bytes. Raises BadValue, with ``where`` at the start."""
+def parse_profile(data: bytes, *, where: str, grey: bool = False) -> Profile:
+    """A profile from its bytes; for greys only if ``grey``. Raises BadValue, beginning with ``where``."""
     if len(data) < HEADER or data[36:40] != b"acsp":
-        raise BadValue(f"{where} is not an ICC profile; give a file ending in .icc or .icm")
+        raise BadValue(
+            f"{where} is not an ICC profile{'' if grey else '; give a file ending in .icc or .icm'}"
+        )
     if struct.unpack(">I", data[:4])[0] != len(data):
         raise BadValue(f"{where} is a torn ICC profile: its length is not the one it states")
     space, kind = data[16:20].decode("latin-1").strip(), data[12:16].decode("latin-1")
-    if space not in CHANNELS:
+    if space not in CHANNELS or (space == "GRAY" and not grey):
         raise BadValue(f"{where} is a profile for {space} colours; prints are RGB or CMYK")
     return Profile(_description(data, where), space, kind, data)
 

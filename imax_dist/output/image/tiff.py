@@ -2,78 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import mmap
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tifffile
-
 from imax_dist.output.atomic import write_file
-from imax_dist.output.image.bands import Band, Bands, rebanded
+from imax_dist.output.image.bands import Bands
 from imax_dist.output.image.labels import Labels, hashed
+from imax_dist.output.image.paper import MM_PER_INCH
+from imax_dist.output.image.vips import library, save_file
 
 TILE = 512
 BIG = 3_900_000_000
 """Bytes of samples from which BigTIFF is used: older readers know only the small form."""
-XMP_TAG = 700
-QUEUED = 64 << 20
+LEVEL = 6
 
 
 def write_tiff(path: Path, bands: Bands, labels: Labels) -> str:
     """Write the bands; returns the hash of their pixels. Raises CannotWrite or NoPermission."""
     read, digest = hashed(bands)
+    draft = labels.draft
+
+    def labelled(image: Any) -> Any:
+        image = image.copy(xres=labels.sheet.dpi / MM_PER_INCH, yres=labels.sheet.dpi / MM_PER_INCH)
+        blob = library().GValue.blob_type
+        image.set_type(blob, "icc-profile-data", labels.profile.data)
+        image.set_type(blob, "xmp-data", draft)
+        return image
 
     def write(temporary: Path) -> None:
-        with tifffile.TiffWriter(temporary, bigtiff=_samples(bands) > BIG) as writer:
-            writer.write(_tiles(read), **_tags(bands, labels))
-        _overwrite_packet(temporary, labels.xmp(digest.text))
+        save_file(read, labelled, lambda image: image.tiffsave(str(temporary), **_options(bands)))
+        _overwrite(temporary, draft, labels.xmp(digest.text))
 
     write_file(path, write)
     return digest.text
 
 
-def _tags(bands: Bands, labels: Labels) -> dict[str, Any]:
-    draft = labels.draft
-    shape = (bands.size.height, bands.size.width, bands.channels)
+def _options(bands: Bands) -> dict[str, Any]:
     return {
-        "shape": shape,
-        "dtype": f"uint{bands.bits}",
-        "tile": (TILE, TILE),
-        "photometric": "rgb" if bands.channels == 3 else "separated",
-        "planarconfig": "contig",
-        "compression": "zlib",
-        "compressionargs": {"level": 6 if _samples(bands) < BIG / 16 else 1},
-        "predictor": 2,
-        "resolution": (labels.sheet.dpi, labels.sheet.dpi),
-        "resolutionunit": "INCH",
-        "iccprofile": labels.profile.data,
-        "software": "imax-dist",
-        "metadata": None,
-        "extratags": [(XMP_TAG, 1, len(draft), draft, True)],
-        "maxworkers": 2,
-        "buffersize": QUEUED,
+        "compression": "deflate",
+        "level": LEVEL,
+        "predictor": "horizontal",
+        "tile": True,
+        "tile_width": _tile(bands.size.width),
+        "tile_height": _tile(bands.size.height),
+        "resunit": "inch",
+        "bigtiff": bands.size.area * bands.channels * bands.bits // 8 > BIG,
     }
 
 
-def _tiles(bands: Bands) -> Iterator[Band]:
-    """Row by row of tiles, each tile full; what lies beyond the picture repeats its edge."""
-    for band in rebanded(bands, TILE):
-        for left in range(0, bands.size.width, TILE):
-            tile = band[:, left : left + TILE]
-            missing = ((0, TILE - tile.shape[0]), (0, TILE - tile.shape[1]), (0, 0))
-            yield np.pad(tile, missing, mode="edge")
+def _tile(side: int) -> int:
+    """TILE, or less for a small picture: libvips reads none whose tiles are much larger than itself."""
+    return min(TILE, -(-side // 16) * 16)
 
 
-def _samples(bands: Bands) -> int:
-    return bands.size.area * bands.channels * bands.bits // 8
-
-
-def _overwrite_packet(path: Path, xmp: bytes) -> None:
-    with tifffile.TiffFile(path) as file:
-        tag = file.pages.first.tags[XMP_TAG]
-        offset, length = tag.valueoffset, tag.count
-    assert length == len(xmp), "a packet's length does not depend on the hash"
-    with path.open("r+b") as raw:
-        raw.seek(offset)
-        raw.write(xmp)
+def _overwrite(path: Path, draft: bytes, xmp: bytes) -> None:
+    """Put the packet that knows the hash in the draft's place."""
+    assert len(draft) == len(xmp), "a packet's length does not depend on the hash"
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        at = content.rfind(draft)
+        assert at >= 0, "libvips wrote the packet as it was given"
+        content[at : at + len(xmp)] = xmp

@@ -8,16 +8,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imax_dist.errors import BadManifest, MissingInput
+from imax_dist.errors import BadManifest
+from imax_dist.geometry import ImageSize
 from imax_dist.output.image.bands import Bands
-from imax_dist.output.image.deflate import PIECE, unpacked
 from imax_dist.output.image.dither import with_bits
 from imax_dist.output.image.jpeg import coded_hash
 from imax_dist.output.image.labels import hash_of
+from imax_dist.output.image.png import rows_of_stream
 from imax_dist.output.image.provenance import read_recipe
-from imax_dist.output.image.source import open_picture
+from imax_dist.output.image.reader import require_file, samples_of
 
 IMAGE = re.compile(rb"/Subtype /Image /Width (\d+) /Height (\d+) /BitsPerComponent (\d+)[^\n]*\n?stream\n")
+STREAM_END = b"\nendstream\nendobj\n6 0 obj\n"
+"""After the picture's stream; object 6 is its length."""
+PIECE = 1 << 20
 COLOURS = re.compile(rb"/Predictor 15 /Colors (\d)")
 
 
@@ -38,8 +42,7 @@ def verify(path: Path, *, recipe_file: Path | None = None) -> Verdict:
 
     Raises MissingInput, or BadManifest for a torn file, one without a recipe, or a recipe without a hash.
     """
-    if not path.is_file():
-        raise MissingInput(f"{path} does not exist")
+    require_file(path, "file")
     recipe = read_recipe(recipe_file or path)
     file = recipe.get("file")
     own = file.get("pixels_sha256") if isinstance(file, dict) else None
@@ -57,7 +60,7 @@ def _start(path: Path) -> bytes:
 
 def hash_of_samples(path: Path) -> str:
     """The hash of a picture's samples, as PNG and TIFF hold them."""
-    bands = open_picture(path).bands
+    bands = samples_of(path)
     return hash_of(bands if bands.bits <= 16 else with_bits(bands, 16))
 
 
@@ -77,20 +80,16 @@ def hash_of_pdf(path: Path) -> str:
         if colours is None:
             return coded_hash(content, head.end())
         width, height, bits = (int(number) for number in head.groups())
-        layout = {"width": width, "height": height, "channels": int(colours[1]), "bits": bits}
-        pieces = lambda: unpacked(_pieces(content, head.end()), **layout)  # noqa: E731
-        return hash_of(_bands(layout, pieces))
+        end = content.find(STREAM_END, head.end())
+        if end < 0:
+            raise BadManifest(f"{path} ends too early; the file was cut off")
+        layout = Bands(ImageSize(width, height), int(colours[1]), bits, lambda: iter(()))
+        return hash_of(rows_of_stream(layout, lambda: _pieces(content, head.end(), end), where=str(path)))
 
 
-def _bands(layout: dict[str, int], read: Callable[[], Iterator[Any]]) -> Bands:
-    from imax_dist.geometry import ImageSize
-
-    return Bands(ImageSize(layout["width"], layout["height"]), layout["channels"], layout["bits"], read)
-
-
-def _pieces(content: mmap.mmap, start: int) -> Iterator[bytes]:
-    for at in range(start, len(content), PIECE):
-        yield content[at : at + PIECE]
+def _pieces(content: mmap.mmap, start: int, end: int) -> Iterator[bytes]:
+    for at in range(start, end, PIECE):
+        yield content[at : min(at + PIECE, end)]
 
 
 HASHES: dict[bytes, Callable[[Path], str]] = {

@@ -24,7 +24,7 @@ from imax_dist.errors import ImaxError
 from imax_dist.geometry import ImageSize
 from imax_dist.output.atomic import write_bytes, write_file, write_json
 from imax_dist.output.image.pyramid import write_pyramid
-from imax_dist.output.image.source import open_picture
+from imax_dist.output.image.reader import open_picture
 from imax_dist.output.own_files import is_file, is_name, remove_files, require_real_folder, write_page_file
 from imax_dist.output.web.batch_folder import Poster, foreign_folders, read_folder
 from imax_dist.wording import duration

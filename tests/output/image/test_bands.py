@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import zlib
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from pictures import gradient
@@ -10,8 +15,8 @@ from PIL import Image
 from imax_dist.errors import BadManifest
 from imax_dist.geometry import ImageSize
 from imax_dist.output.image.bands import Band, Bands, bands_of_array, cropped, rebanded, to_unit
-from imax_dist.output.image.deflate import packed, unpacked
 from imax_dist.output.image.dither import quantised, with_bits
+from imax_dist.output.image.png import rows_of_stream, save_rows
 from imax_dist.output.image.resample import scaled
 
 
@@ -78,25 +83,42 @@ def test_lanczos_in_bands_equals_pillow_on_the_whole(size: tuple[int, int]) -> N
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_packed_rows_unpack_to_themselves(bits: int, channels: int) -> None:
+@pytest.mark.parametrize("cut", [1, 7, 10_000])
+def test_packed_rows_unpack_to_themselves(bits: int, channels: int, cut: int) -> None:
     rng = np.random.default_rng(3)
-    smooth = gradient(260, 33, bits)
-    picture = np.concatenate(
-        [smooth, rng.integers(0, 2**bits, (260, 33, channels - 3), smooth.dtype)], axis=2
-    )
-    stream = packed(bands_of_array(picture))
-    rows = list(unpacked(stream, width=33, height=260, channels=channels, bits=bits))
-    assert (np.concatenate(rows) == picture).all()
+    flat = rng.integers(0, 4, (260, 33, channels)).cumsum(axis=1).astype(f"u{bits // 8}")
+    picture = flat * (1 if bits == 8 else 137)
+    content = io.BytesIO()
+    save_rows(bands_of_array(picture), content)
+    data = content.getvalue()
+    pieces = lambda: (data[at : at + cut] for at in range(0, len(data), cut))  # noqa: E731
+    again = whole(rows_of_stream(bands_of_array(picture), pieces, where="p"))
+    assert (again == picture).all()
+    raw = np.frombuffer(zlib.decompress(data), np.uint8).reshape(260, -1)
+    assert raw.shape[1] == 1 + 33 * channels * bits // 8, "PDF's predictor 15 takes these very rows"
 
 
-def test_a_stream_that_ends_early_or_is_torn_is_refused() -> None:
-    stream = b"".join(packed(bands_of_array(gradient(300, 50))))
-    layout = {"width": 50, "height": 300, "channels": 3, "bits": 8}
-    with pytest.raises(BadManifest, match="end too early"):
-        list(unpacked(iter([stream[:-900]]), **layout))
-    with pytest.raises(BadManifest, match="torn"):
-        list(unpacked(iter([b"no zlib stream"]), **layout))
-    import zlib
+def test_a_torn_stream_is_refused() -> None:
+    content = io.BytesIO()
+    save_rows(bands_of_array(gradient(300, 50)), content)
+    for data in (content.getvalue()[:-900], b"no zlib stream"):
+        bands = rows_of_stream(
+            bands_of_array(gradient(300, 50)), lambda data=data: iter([data]), where="p.pdf"
+        )
+        with pytest.raises(BadManifest, match=r"p\.pdf cannot be read"):
+            whole(bands)
 
-    with pytest.raises(BadManifest, match="packed by filter 4"):
-        list(unpacked(iter([zlib.compress(b"\4" + bytes(150))]), width=50, height=1, channels=3, bits=8))
+
+def test_an_error_while_rows_are_read_or_written_comes_out_as_it_is() -> None:
+    def torn() -> Iterator[Band]:
+        yield gradient(100, 50)
+        raise BadManifest("the source is torn")
+
+    class Full:
+        def write(self, piece: bytes) -> int:
+            raise OSError(errno.ENOSPC, "no space")
+
+    with pytest.raises(BadManifest, match="the source is torn"):
+        save_rows(Bands(ImageSize(50, 300), 3, 8, torn), io.BytesIO())
+    with pytest.raises(OSError, match="no space"):
+        save_rows(bands_of_array(gradient(300, 50)), Full())

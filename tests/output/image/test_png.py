@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from imax_dist.errors import BadManifest, MissingInput
-from imax_dist.output.image.png import LARGEST_RECIPE, read_pixels, read_recipe, write_png
+from imax_dist.output.image.png import read_pixels, write_png
+from imax_dist.output.image.provenance import LARGEST_RECIPE, read_recipe
 
 RECIPE: dict[str, Any] = {"format": "imax-recipe/1", "request": {"prompt": "été\n“sun”", "seed": 2**62}}
 
@@ -74,7 +75,7 @@ def test_a_file_that_is_not_there_is_missing(tmp_path: Path, name: str) -> None:
         ("a.json", b"", r"a.json holds no readable recipe: Expecting value"),
         ("a.json", b"{'prompt': 1}", r"a.json holds no readable recipe: Expecting property name"),
         ("a.json", b"[1, 2]", r"a.json holds no readable recipe: its top level is not an object"),
-        ("a.txt", b"\xff\xfe\x00", r"a.txt holds no readable recipe"),
+        ("a.json", b"\xff\xfe\x00", r"a.json holds no readable recipe"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:

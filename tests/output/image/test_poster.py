@@ -15,8 +15,9 @@ from imax_dist.errors import CannotWrite
 from imax_dist.output.image.bands import bands_of_array
 from imax_dist.output.image.labels import hash_of
 from imax_dist.output.image.pixels import to_eight_bit
-from imax_dist.output.image.png import read_pixels, read_recipe
+from imax_dist.output.image.png import read_pixels
 from imax_dist.output.image.poster import recipe_path, write_poster
+from imax_dist.output.image.provenance import read_recipe
 
 RECIPE: dict[str, Any] = {"format": "imax-recipe/1", "request": {"prompt": "a red sun"}}
 

@@ -27,8 +27,8 @@ from imax_dist.output.image.paper import make_sheet
 from imax_dist.output.image.pdf import page_boxes
 from imax_dist.output.image.profile import Profile, srgb
 from imax_dist.output.image.provenance import read_recipe
+from imax_dist.output.image.reader import Picture, open_picture
 from imax_dist.output.image.settings import FinishSettings
-from imax_dist.output.image.source import Picture, open_picture
 from imax_dist.output.image.verify import verify
 from imax_dist.output.image.xmp import SOURCE_TYPE
 

@@ -10,7 +10,7 @@ from pictures import png_poster
 
 from imax_dist.errors import MissingInput
 from imax_dist.output.atomic import write_json
-from imax_dist.output.image.png import read_recipe
+from imax_dist.output.image.provenance import read_recipe
 from imax_dist.output.web.batch_folder import Poster, read_folder
 
 
