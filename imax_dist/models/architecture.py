@@ -30,7 +30,7 @@ class Load(Protocol):
 
 
 class Architecture(NamedTuple):
-    """An entry of ``models/load.py``'s registry."""
+    """An entry of ``models/registry.py``."""
 
     describe: Callable[[str, ModelSettings, Path], ModelSpec]
     """Facts from the config files; a KeyError, TypeError or ValueError becomes BadConfig."""
