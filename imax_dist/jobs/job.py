@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imax_dist.config import fingerprint, from_mapping, to_mapping
+from imax_dist.config import from_mapping, to_mapping
 from imax_dist.output import done
 from imax_dist.output.atomic import write_json
 from imax_dist.output.own_files import check_name, require_real_folder
-from imax_dist.pipeline.named_files import named_files
 from imax_dist.pipeline.request import Request
-from imax_dist.pipeline.switches import load_method
-
-HASH_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -28,37 +24,6 @@ class Job:
     position: int = 0
     fingerprint: str = ""
     """SHA-256 of the request, the recipe its preset stands for and the files it names."""
-
-
-def make_job(
-    request: Request,
-    *,
-    name: str | None = None,
-    priority: int = 0,
-    position: int = 0,
-    method: Any = None,
-) -> Job:
-    """A job called ``name``, or by the hash of its request. Raises BadValue or BadConfig.
-
-    ``method`` is ``method_of(request)``, where the caller has it already.
-    """
-    if name is not None:
-        check_name(name)
-    made_of = {"request": to_mapping(request), "method": method or method_of(request)} | {
-        "files": named_files(request)
-    }
-    return Job(
-        id=name or request.fingerprint[:HASH_LENGTH],
-        request=request,
-        priority=priority,
-        position=position,
-        fingerprint=fingerprint(made_of),
-    )
-
-
-def method_of(request: Request) -> Any:
-    """All switches that the request's preset and its own changes stand for, as JSON values."""
-    return to_mapping(load_method(request))
 
 
 def request_of(mapping: dict[str, Any], *, where: str) -> Request:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from imax_dist.config import from_mapping, named_configs, set_key, suggestion, to_mapping
 from imax_dist.errors import BadConfig, BadManifest, BadValue, ImaxError, MissingInput
 from imax_dist.geometry import ImageSize
-from imax_dist.jobs.job import Job, make_job, method_of
+from imax_dist.jobs.job import Job
+from imax_dist.jobs.make_job import make_job, method_of
 from imax_dist.jobs.manifest_files import READERS, Entry, Mistake
 from imax_dist.jobs.settings import Limits
 from imax_dist.output.image.poster import SHEET_FIELDS, require_printable

@@ -11,7 +11,6 @@ from typing import Any
 
 from imax_dist.errors import BadManifest
 from imax_dist.output.atomic import write_error, write_json
-from imax_dist.output.image.provenance import find_recipe
 from imax_dist.output.own_files import is_file, own_files, remove_files
 
 FILE = "DONE"
@@ -155,6 +154,8 @@ def _remove_stale(folder: Path, made: Iterable[str], pixels: str) -> list[str]:
 
 def _pixels_of(path: Path) -> str:
     """The hash of the pixels that the recipe inside states, ``?`` if it states none; empty without one."""
+    from imax_dist.output.image.provenance import find_recipe  # late: image libraries, which status needs not
+
     try:
         recipe = find_recipe(path)
     except (BadManifest, OSError):

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from imax_dist.jobs.batch import Batch, load_pool_settings, run_batch
-from imax_dist.jobs.job import Job, make_job
+from imax_dist.jobs.job import Job
+from imax_dist.jobs.make_job import make_job
 from imax_dist.pipeline.request import Request
 
 

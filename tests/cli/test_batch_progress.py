@@ -24,7 +24,7 @@ from imax_dist.events import (
     StepDone,
 )
 from imax_dist.jobs.board import Board
-from imax_dist.jobs.job import make_job
+from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.state import Done, Queued, Running
 from imax_dist.jobs.store import Store
 from imax_dist.pipeline.request import Request

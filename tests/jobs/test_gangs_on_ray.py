@@ -37,7 +37,7 @@ from imax_dist.jobs.board import Board
 from imax_dist.jobs.cluster import draining_nodes
 from imax_dist.jobs.control import approve
 from imax_dist.jobs.gang import RayGangs
-from imax_dist.jobs.job import make_job
+from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.metrics import PoolMetrics
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.pool_deps import PoolDeps

@@ -13,8 +13,8 @@ from test_pool import DIED, Shop
 
 from imax_dist.errors import Preempted
 from imax_dist.jobs.control import all_rows, approve, cancel, retry
-from imax_dist.jobs.job import make_job
 from imax_dist.jobs.lease import hold
+from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.reconcile import add_jobs
 from imax_dist.jobs.rows import store_path
 from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued, Running

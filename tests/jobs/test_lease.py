@@ -17,8 +17,8 @@ import pytest
 from imax_dist.errors import BadValue, FolderBusy, FolderGone
 from imax_dist.jobs import lease as leases
 from imax_dist.jobs.control import all_rows
-from imax_dist.jobs.job import make_job
 from imax_dist.jobs.lease import Holder, driver_of, excludes, hold, lease_path, read_holder, this_holder
+from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.rows import read_store, states_in, store_path
 from imax_dist.jobs.state import Done, Queued
 from imax_dist.jobs.store import Store

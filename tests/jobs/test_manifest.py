@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imax_dist.errors import BadManifest, BadValue, ImaxError, MissingInput
-from imax_dist.jobs.job import Job, JobFolder, make_job
+from imax_dist.jobs.job import Job, JobFolder
+from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.manifest import FILE_FIELDS, REQUEST_FIELDS, Manifest, read_manifest, shard
 from imax_dist.jobs.settings import Limits
 from imax_dist.pipeline.request import Request

@@ -10,7 +10,8 @@ from fake_gang import DONE, Script, World
 
 from imax_dist.errors import BadConfig, ClusterUnavailable, Preempted
 from imax_dist.jobs.board import Board
-from imax_dist.jobs.job import JobFolder, make_job
+from imax_dist.jobs.job import JobFolder
+from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
 from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued, Running

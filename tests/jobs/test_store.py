@@ -10,8 +10,9 @@ import pytest
 
 from imax_dist.errors import BadManifest, BadValue, CannotWrite, FolderBusy, MissingInput
 from imax_dist.jobs.control import all_rows, approve, cancel, damaged, retry
-from imax_dist.jobs.job import JobFolder, make_job
+from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.lease import hold
+from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.reconcile import add_jobs
 from imax_dist.jobs.rows import store_path, store_paths
 from imax_dist.jobs.settings import PoolSettings

@@ -11,7 +11,8 @@ import pytest
 from batch_folders import events
 
 from imax_dist.cli.main import main
-from imax_dist.jobs.job import Job, JobFolder, make_job
+from imax_dist.jobs.job import Job, JobFolder
+from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.reconcile import add_jobs
 from imax_dist.jobs.rows import store_path
 from imax_dist.jobs.state import Done, Queued

@@ -13,7 +13,8 @@ import imax_dist
 from imax_dist.errors import BadValue, CannotWrite
 from imax_dist.events import Note
 from imax_dist.events.log import append_to
-from imax_dist.jobs.job import JobFolder, make_job
+from imax_dist.jobs.job import JobFolder
+from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.store import Store
 from imax_dist.output.atomic import write_json
 from imax_dist.output.own_files import check_name, is_name, own_files, remove_files, require_real_folder

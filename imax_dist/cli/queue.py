@@ -1,0 +1,71 @@
+"""``imax retry``, ``cancel``, ``approve``: change what is queued in a batch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of three: its help, what it says it did, and whether it acts on all posters without ids."""
+
+    name: str
+    help: str
+    description: str
+    did: str
+    needs_ids: bool = False
+
+
+VERBS = (
+    Verb(
+        "retry",
+        "queue failed posters again",
+        "Queue failed and cancelled posters (all, or those named) for the next imax batch.",
+        "queued again",
+    ),
+    Verb(
+        "cancel",
+        "cancel queued posters",
+        "Cancel posters by id. A running batch stops them after their current step and keeps a checkpoint.",
+        "cancelled",
+        needs_ids=True,
+    ),
+    Verb(
+        "approve",
+        "make posters of these proofs",
+        "Approve proofs (all, or those named): the next imax batch makes posters of them.",
+        "approved",
+    ),
+)
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verbs and their options."""
+    for verb in VERBS:
+        parser = verbs.add_parser(verb.name, help=verb.help, description=verb.description)
+        parser.add_argument("out", type=Path, metavar="DIR", help="the folder given to imax batch --out")
+        parser.add_argument(
+            "ids",
+            nargs="+" if verb.needs_ids else "*",
+            metavar="ID",
+            help="posters by id",
+        )
+        parser.add_argument("--json", action="store_true", help="the ids as JSON on stdout")
+        parser.add_argument("--debug", action="store_true", help="tracebacks")
+        parser.set_defaults(run=run, changes=verb)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Change the queue and say which posters were changed."""
+    from imax_dist.jobs import control
+
+    verb: Verb = options.changes
+    ids = {"retry": control.retry, "cancel": control.cancel, "approve": control.approve}[verb.name](
+        options.out, options.ids
+    )
+    print(json.dumps(ids) if options.json else f"{verb.did}: {', '.join(ids) or 'none'}")
+    return 0

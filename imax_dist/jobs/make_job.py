@@ -1,0 +1,48 @@
+"""A request becomes a job: its name, and the fingerprint of all that its picture depends on.
+
+Apart from job.py: presets and LoRA files are read by code that needs torch, and ``imax status`` does without.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from imax_dist.config import fingerprint, to_mapping
+from imax_dist.jobs.job import Job
+from imax_dist.output.own_files import check_name
+from imax_dist.pipeline.named_files import named_files
+from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.switches import load_method
+
+HASH_LENGTH = 16
+
+
+def make_job(
+    request: Request,
+    *,
+    name: str | None = None,
+    priority: int = 0,
+    position: int = 0,
+    method: Any = None,
+) -> Job:
+    """A job called ``name``, or by the hash of its request. Raises BadValue or BadConfig.
+
+    ``method`` is ``method_of(request)``, where the caller has it already.
+    """
+    if name is not None:
+        check_name(name)
+    made_of = {"request": to_mapping(request), "method": method or method_of(request)} | {
+        "files": named_files(request)
+    }
+    return Job(
+        id=name or request.fingerprint[:HASH_LENGTH],
+        request=request,
+        priority=priority,
+        position=position,
+        fingerprint=fingerprint(made_of),
+    )
+
+
+def method_of(request: Request) -> Any:
+    """All switches that the request's preset and its own changes stand for, as JSON values."""
+    return to_mapping(load_method(request))

@@ -1,0 +1,70 @@
+"""``imax status`` and friends, as a farm operator polls them: light, and of the right folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imax_dist.cli.main import main
+from imax_dist.jobs.make_job import make_job
+from imax_dist.jobs.rows import store_path
+from imax_dist.jobs.state import Failed, Queued
+from imax_dist.jobs.store import Store
+from imax_dist.pipeline.request import Request
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    store = Store(store_path(tmp_path))
+    store.add(
+        [
+            (make_job(Request("a"), name="a"), Queued()),
+            (make_job(Request("b"), name="b"), Failed("x", "y", 1)),
+        ]
+    )
+    store.close()
+    return tmp_path
+
+
+@pytest.mark.parametrize("verb", ["status", "cancel", "retry", "approve"])
+def test_no_torch_is_imported_and_little_time_is_spent(out: Path, verb: str) -> None:
+    """It was 3.7 s and 230 MB for two lines."""
+    code = (
+        "import resource, sys, imax_dist.cli.main as cli\n"
+        f"code = cli.main({[verb, str(out), *(['a'] if verb == 'cancel' else [])]!r})\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'ray'} & set(sys.modules)\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print(code, sorted(heavy), used.ru_utime + used.ru_stime, used.ru_maxrss // 1024, file=sys.stderr)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    code_, heavy, seconds, megabytes = ended.stderr.split()
+    assert (code_, heavy) == ("76" if verb == "status" else "0", "[]")
+    assert float(seconds) < 1.0, "0.3 on an idle core"
+    assert int(megabytes) < 60
+
+
+def test_a_mistyped_folder_is_no_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["batch", "--out", str(tmp_path / "typo")]) == 66
+    assert f"{tmp_path / 'typo'} holds no batch" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_folder_of_shards_is_no_whole_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Store(store_path(tmp_path, "0/2")).close()
+    assert main(["batch", "--out", str(tmp_path)]) == 66
+    assert "holds a batch, but only shards" in capsys.readouterr().err
+
+
+def test_the_three_verbs_say_what_they_did(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cancel", str(out), "a", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == ["a"]
+    assert main(["retry", str(out)]) == 0
+    assert capsys.readouterr().out == "queued again: a, b\n"
+    assert main(["approve", str(out)]) == 0
+    assert capsys.readouterr().out == "approved: none\n"
