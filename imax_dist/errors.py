@@ -60,8 +60,10 @@ class CannotWrite(ImaxError):
     exit_code = 73
 
 
-class FolderGone(CannotWrite):
+class FolderGone(ImaxError):
     """The folder of a running batch was moved or removed."""
+
+    exit_code = 73
 
 
 class Preempted(ImaxError):

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 from imax_dist.cli.bars import Bars
 from imax_dist.events import (
     BatchDone,
+    BatchNote,
     BatchPlanned,
     BatchStarted,
     BatchStopping,
+    CheckpointStarted,
     CheckpointWritten,
     ClusterStarting,
     GangBuilding,
@@ -103,7 +105,7 @@ class BatchProgress:
             case BatchStarted(posters, waiting):
                 self._to_do = waiting
                 return f"{plural(posters, 'poster')}, {waiting} to do"
-            case BatchPlanned(text):
+            case BatchPlanned(text) | BatchNote(text):
                 return text
             case ClusterStarting(ray):
                 return f"starting Ray {where(ray)}"
@@ -160,7 +162,7 @@ class BatchProgress:
                 return self._progress(news, round(100 * done / total))
             case Note(text):
                 return f"{news.job}: {text}"
-            case StageDone() | CheckpointWritten() | MemoryPeak():
+            case StageDone() | CheckpointStarted() | CheckpointWritten() | MemoryPeak():
                 return None
             case _:
                 assert_never(news.event)

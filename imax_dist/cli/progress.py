@@ -8,6 +8,7 @@ from typing import assert_never
 
 from imax_dist.cli.bars import Bars
 from imax_dist.events import (
+    CheckpointStarted,
     CheckpointWritten,
     MemoryPeak,
     Note,
@@ -52,7 +53,7 @@ class ProgressBars:
             case CheckpointWritten(path):
                 if self.verbose:
                     self._bars.write(f"checkpoint {path}")
-            case MemoryPeak():
+            case MemoryPeak() | CheckpointStarted():
                 pass
             case _:
                 assert_never(event)

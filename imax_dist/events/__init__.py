@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from imax_dist.events.batch import (
     BatchDone,
+    BatchNote,
     BatchPlanned,
     BatchStarted,
     BatchStopping,
@@ -33,6 +34,7 @@ from imax_dist.events.batch import (
 from imax_dist.events.render import (
     CASCADE,
     MOST_PASSES,
+    CheckpointStarted,
     CheckpointWritten,
     Listener,
     MemoryPeak,
@@ -51,9 +53,11 @@ __all__ = [
     "CASCADE",
     "MOST_PASSES",
     "BatchDone",
+    "BatchNote",
     "BatchPlanned",
     "BatchStarted",
     "BatchStopping",
+    "CheckpointStarted",
     "CheckpointWritten",
     "ClusterStarting",
     "GangBuilding",

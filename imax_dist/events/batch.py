@@ -39,6 +39,13 @@ class BatchStopping:
 
 
 @dataclass(frozen=True)
+class BatchNote:
+    """A sentence for the user: a full disk, a clock that was moved, a clean-up that failed."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class BatchDone:
     pass
 
@@ -161,6 +168,7 @@ PoolEvent: TypeAlias = (
     | BatchStarted
     | BatchPlanned
     | BatchStopping
+    | BatchNote
     | BatchDone
     | ClusterStarting
     | GangBuilding

@@ -57,6 +57,14 @@ class StageDone:
 
 
 @dataclass(frozen=True)
+class CheckpointStarted:
+    """From here to CheckpointWritten it is the disk that is waited for."""
+
+    phase: str
+    step: int
+
+
+@dataclass(frozen=True)
 class CheckpointWritten:
     path: str
     phase: str
@@ -80,7 +88,7 @@ class MemoryPeak:
 
 
 RenderEvent: TypeAlias = (
-    StageStarted | StepDone | Progress | StageDone | CheckpointWritten | Note | MemoryPeak
+    StageStarted | StepDone | Progress | StageDone | CheckpointStarted | CheckpointWritten | Note | MemoryPeak
 )
 Listener: TypeAlias = Callable[[RenderEvent], None]
 

@@ -10,6 +10,7 @@ from typing import assert_never
 from imax_dist.config import to_mapping
 from imax_dist.errors import ImaxError
 from imax_dist.events import (
+    CheckpointStarted,
     CheckpointWritten,
     InJob,
     JobStarted,
@@ -33,6 +34,9 @@ from imax_dist.jobs.task import Gang, Lost, Outcome, Task, Work
 from imax_dist.output.image.poster import require_printable
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 
+SLOW_DISK_S = 5.0
+"""A checkpoint that takes longer is worth a note."""
+
 
 class Attempts:
     """Takes waiting jobs of ``board`` to gangs and what comes of them back."""
@@ -49,6 +53,7 @@ class Attempts:
         self.board = board
         self.settings = settings
         self.cancelling: set[str] = set()
+        self._disk_named = False
         self._deps = deps
         self._out = out
         self._proofs_only = proofs_only
@@ -142,23 +147,39 @@ class Attempts:
                 if not step.skipped:  # its seconds are not a step's
                     slot.remember(self._key(job_id, watch.stage), step.seconds)
                 self.board.step(job_id, step.stage, step.index, step.steps)
-            case Progress() | CheckpointWritten() | Note() | MemoryPeak():
+            case CheckpointStarted():
+                watch.saving = True
+            case CheckpointWritten(seconds=seconds):
+                watch.saving = False
+                self._name_slow_disk(news, seconds)
+            case Progress() | Note() | MemoryPeak():
                 pass  # signs of life
             case _:
                 assert_never(news.event)
+
+    def _name_slow_disk(self, news: InJob, seconds: float) -> None:
+        if seconds < SLOW_DISK_S or self._disk_named:
+            return
+        self._disk_named = True
+        text = f"writing a checkpoint took {seconds:.1f} s: the disk of {self._out} is slow"
+        self._deps.listen(replace(news, event=Note(text)))
+
+    def excuse(self, working: Working, seconds: float) -> None:
+        """Nobody listened for so long; that is no silence of the gang's."""
+        for watch in working.watches.values():
+            watch.heard += seconds
 
     def _overdue(self, slot: Slot, working: Working) -> Lost | None:
         for job_id, watch in working.watches.items():
             state = self.board.states[job_id]
             hangs = state.before.hangs if isinstance(state, Running) else 0
-            seconds = slot.seconds.get(self._key(job_id, watch.stage), ())
+            stage = "checkpoint" if watch.saving else watch.stage
+            seconds = slot.seconds.get(self._key(job_id, stage), ())
             limits = self.settings.deadlines
-            allowed = policy.allowed_silence(limits, watch.stage, tuple(seconds), patience=hangs)
+            allowed = policy.allowed_silence(limits, stage, tuple(seconds), patience=hangs)
             silent = self._deps.now() - watch.heard
             if silent > allowed:
-                text = (
-                    f"nothing heard of {job_id} for {silent:.1f} s ({watch.stage}; {allowed:.1f} s allowed)"
-                )
+                text = f"nothing heard of {job_id} for {silent:.1f} s ({stage}; {allowed:.1f} s allowed)"
                 return Lost("hung", text)
         return None
 

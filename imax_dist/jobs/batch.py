@@ -13,8 +13,10 @@ from imax_dist.config import load_config
 from imax_dist.errors import MissingInput
 from imax_dist.events import (
     BatchDone,
+    BatchNote,
     BatchPlanned,
     BatchStarted,
+    CheckpointStarted,
     CheckpointWritten,
     ClusterStarting,
     InJob,
@@ -44,8 +46,14 @@ from imax_dist.jobs.store import Store
 from imax_dist.output.atomic import require_writable
 from imax_dist.pipeline.run import never
 
-NOT_LOGGED = (StepDone, Progress, StageStarted, StageDone, CheckpointWritten)
+NOT_LOGGED = (StepDone, Progress, StageStarted, StageDone, CheckpointStarted, CheckpointWritten)
 """In the job's own events; the batch's would be mostly these."""
+
+
+NO_SHARED_MEMORY = (
+    "the file system of --out has no shared memory for SQLite (a network or FUSE disk): its database keeps a "
+    "journal instead of a write-ahead log, and imax status may wait for the batch"
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ def run_batch(
         if batch.jobs is not None:
             add_jobs(store, batch.jobs, batch.out)
         ids = None if batch.jobs is None else [job.id for job in batch.jobs]
-        board = Board(store, ids)
+        board = Board(store, ids, patience_s=batch.settings.retry.disk_full)
         _run(batch, board, watch(board), arm)
         lease.check()
         return board.rows()
@@ -116,7 +124,10 @@ def run_batch(
 
 def _run(batch: Batch, board: Board, listen: PoolListener, arm: Callable[[], Callable[[], bool]]) -> None:
     listen = both(listen, _log(batch.out / "events.jsonl"))
+    board.note = lambda text: listen(BatchNote(text))
     listen(BatchStarted(len(board.jobs), len(board.waiting())))
+    if not board.store.shared:
+        listen(BatchNote(NO_SHARED_MEMORY))
     if not board.over:
         settings = batch.settings
         if batch.ray == "local":
@@ -125,7 +136,7 @@ def _run(batch: Batch, board: Board, listen: PoolListener, arm: Callable[[], Cal
         with ray_cluster(batch.ray, settings):
             settings = _settled(settings, board, ray_hosts(), listen)
             listen = both(listen, PoolMetrics(board))
-            deps = PoolDeps(listen=listen, stop=arm())
+            deps = PoolDeps(listen=listen, stop=arm(), check=board.store.check)
             pool = Pool(
                 board,
                 RayGangs(settings),

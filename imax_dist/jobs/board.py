@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 
+from imax_dist.errors import CannotWrite
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.policy import STEPPING
 from imax_dist.jobs.rows import Row
@@ -13,6 +15,8 @@ from imax_dist.jobs.state import OVER, Queued, Running, State
 from imax_dist.jobs.store import Store
 
 PROGRESS_EVERY_S = 1.0
+SHORTEST_WAIT_S, LONGEST_WAIT_S = 1.0, 10.0
+"""Between two attempts to write to a full disk."""
 Mark = tuple[int, int]
 """How far a job is: (pass, step)."""
 
@@ -21,10 +25,19 @@ class Board:
     """States of the jobs ``ids`` (all of the store's by default)."""
 
     def __init__(
-        self, store: Store, ids: Iterable[str] | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        ids: Iterable[str] | None = None,
+        *,
+        patience_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.store = store
+        self.note: Callable[[str], None] = silent
+        self._patience_s = patience_s
         self._clock = clock
+        self._sleep = sleep
         store.recover()
         wanted = None if ids is None else set(ids)
         rows = [row for row in store.rows() if wanted is None or row.job.id in wanted]
@@ -50,8 +63,11 @@ class Board:
         return all(isinstance(state, OVER) for state in self.states.values())
 
     def move(self, job_id: str, state: State) -> State:
-        """The job is in ``state`` from now on, or cancelled if somebody has asked for it: returned."""
-        self.states[job_id] = self.store.move(job_id, state)
+        """The job is in ``state`` from now on, or cancelled if somebody has asked for it: returned.
+
+        A full disk is waited for, up to ``patience_s``. Raises CannotWrite then.
+        """
+        self.states[job_id] = self._patiently(lambda: self.store.move(job_id, state))
         return self.states[job_id]
 
     def furthest(self, job_id: str) -> Mark:
@@ -64,11 +80,28 @@ class Board:
         now = self._clock()
         if now - self._written.get(job_id, 0.0) >= PROGRESS_EVERY_S or step == steps:
             self._written[job_id] = now
-            self.store.progress(job_id, stage, step, steps)
+            with suppress(CannotWrite):  # for people who look; what has to be kept is a change of state
+                self.store.progress(job_id, stage, step, steps)
+
+    def _patiently(self, write: Callable[[], State]) -> State:
+        began, wait = self._clock(), SHORTEST_WAIT_S
+        while True:
+            try:
+                return write()
+            except CannotWrite as error:
+                if self._clock() - began + wait > self._patience_s:
+                    raise
+                self.note(f"{error} (trying again for up to {self._patience_s:g} s)")
+            self._sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT_S)
 
     def rows(self) -> list[Row]:
         """As the store has them, of this run's jobs."""
         return [row for row in self.store.rows() if row.job.id in self.jobs]
+
+
+def silent(text: str) -> None:
+    """Nobody reads notes."""
 
 
 def _ready(state: State) -> State:

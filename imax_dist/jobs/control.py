@@ -54,7 +54,7 @@ def cancel(out: Path, ids: Sequence[str]) -> list[str]:
     The wish is kept in the store until a change of the job's state carries it out, whatever happens to the
     batch in between. A running batch stops the job after its step. Raises BadValue for an unknown id.
     """
-    cancelled = []
+    cancelled: list[str] = []
     for path, states in _picked(out, ids):
         chosen = {job: s for job, s in states.items() if not isinstance(s, Done | Failed | Cancelled)}
         if not chosen:

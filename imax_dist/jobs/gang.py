@@ -103,6 +103,7 @@ class RayGang:
         self._failed_at: float | None = None
         self._losses: list[Lost] = []
         self._seen = [0] * self.ranks
+        self._polled_at = time.monotonic()
         self._polls = {self._ask(rank): (rank, time.monotonic()) for rank in range(self.ranks)}
 
     def start(self, tasks: Sequence[Task]) -> None:
@@ -114,6 +115,7 @@ class RayGang:
         self._tasks = {self._actors[rank].run.remote(task): (rank, task) for rank, task in shares}
 
     def poll(self) -> Report:
+        self._excuse_absence()
         events, lost = self._news()
         self._losses += [lost] if lost else []
         done = _ready(self._tasks)
@@ -130,6 +132,15 @@ class RayGang:
         if done and not self._tasks:
             events += self._last_words()
         return Report(events, ended)
+
+    def _excuse_absence(self) -> None:
+        """If nobody polled for long (the driver was stopped), that is no rank's silence."""
+        now = time.monotonic()
+        away, self._polled_at = now - self._polled_at, now
+        if away > POLL_S:
+            self._polls = {
+                reference: (rank, asked + away) for reference, (rank, asked) in self._polls.items()
+            }
 
     def _take_in(self, reference: Any) -> None:
         """One rank's end of a task. A crash may be the echo of another rank's death: poll waits for that."""

@@ -12,9 +12,11 @@ from ray.util.metrics import Counter, Gauge, Histogram
 
 from imax_dist.events import (
     BatchDone,
+    BatchNote,
     BatchPlanned,
     BatchStarted,
     BatchStopping,
+    CheckpointStarted,
     CheckpointWritten,
     ClusterStarting,
     GangBuilding,
@@ -84,7 +86,7 @@ class PoolMetrics:
                 self._restart(event)
             case GangDraining() | BatchStarted() | BatchPlanned() | BatchStopping() | BatchDone():
                 pass
-            case ClusterStarting():
+            case ClusterStarting() | BatchNote():
                 pass
             case _:
                 assert_never(event)
@@ -99,7 +101,7 @@ class PoolMetrics:
                 self._checkpoint_seconds.observe(written.seconds)
             case MemoryPeak(rank, peak_bytes):
                 self._peak.set(float(peak_bytes), {"gang": news.gang, "rank": str(rank)})
-            case StageStarted() | StageDone() | Progress() | Note():
+            case StageStarted() | StageDone() | Progress() | Note() | CheckpointStarted():
                 pass
             case _:
                 assert_never(news.event)

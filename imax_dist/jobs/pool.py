@@ -6,12 +6,14 @@ policy.py, one job's attempt in attempt.py; what a gang is, in task.py (Ray's in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
 from imax_dist.errors import ImaxError, Preempted
 from imax_dist.events import (
+    BatchNote,
     BatchStopping,
     GangBuilding,
     GangDraining,
@@ -30,9 +32,13 @@ from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.slot import Absent, Building, Idle, Slot, SlotState, Working
 from imax_dist.jobs.state import Cancelled, Failed, Running
 from imax_dist.jobs.task import Gang, GangFactory, Lost
+from imax_dist.wording import first_line
 
-WISHES_EVERY_S = 1.0
-"""How often the store is asked for cancellations and the cluster for draining hosts."""
+LOOK_EVERY_S = 1.0
+"""How often the store is read for cancellations, the cluster for draining hosts, the folder for its owner."""
+ABSENT_S = 2.0
+"""A turn takes milliseconds; after a longer one the driver itself was away."""
+CLOCK_MOVED_S = 5.0
 
 
 class Pool:
@@ -54,7 +60,9 @@ class Pool:
         self._deps = deps or PoolDeps()
         self._attempts = Attempts(board, settings, self._deps, out=out, proofs_only=proofs_only)
         self._slots = [Slot(f"gang-{index}") for index in range(settings.gangs)]
-        self._looked_at = 0.0
+        self._turned_at = self._deps.now()
+        self._looked_at = self._turned_at - LOOK_EVERY_S
+        self._clocks_apart = self._deps.wall() - self._deps.now()
         self._just_looked = False
         self._stop_at: float | None = None
 
@@ -62,11 +70,12 @@ class Pool:
         """Until every job is over. Raises Preempted if asked to stop, ClusterUnavailable without any gang."""
         try:
             while not self.board.over:
+                self._notice_absence()
                 self._obey()
                 for slot in self._slots:
                     slot.state = self._advance(slot)
                 if self._stop_at is not None and self._stopped():
-                    raise Preempted("stopped after a checkpoint; the same command goes on from there")
+                    raise Preempted("stopped after a checkpoint; run the same command again to resume")
                 self._deps.sleep(self._deps.tick_s)
         finally:
             self._leave()
@@ -151,6 +160,23 @@ class Pool:
         self._deps.listen(GangLost(slot.name, lost.kind, lost.message))
         return Absent()
 
+    def _notice_absence(self) -> None:
+        """A driver that was stopped, swapped out or waited for a disk has heard nothing: no gang's fault."""
+        now = self._deps.now()
+        away, self._turned_at = now - self._turned_at, now
+        if away < ABSENT_S:
+            return
+        for slot in self._slots:
+            if isinstance(slot.state, Working):
+                self._attempts.excuse(slot.state, away)
+
+    def _watch_clock(self) -> None:
+        moved = self._deps.wall() - self._deps.now() - self._clocks_apart
+        if abs(moved) > CLOCK_MOVED_S:
+            self._clocks_apart += moved
+            text = f"the clock moved by {moved:+.0f} s (set, or the machine slept); no deadline depends on it"
+            self._deps.listen(BatchNote(text))
+
     def _obey(self) -> None:
         """Listen to signals and, once a second, to what the store and the cluster say."""
         now = self._deps.now()
@@ -159,9 +185,11 @@ class Pool:
             self._deps.listen(BatchStopping())
             for job_id in self.board.running():
                 self._stop(job_id)
-        self._just_looked = now - self._looked_at >= WISHES_EVERY_S
+        self._just_looked = now - self._looked_at >= LOOK_EVERY_S
         if self._just_looked:
             self._looked_at = now
+            self._deps.check()
+            self._watch_clock()
             for job_id in self.board.cancelled():
                 self._cancel(job_id)
 
@@ -208,14 +236,20 @@ class Pool:
                 self._deps.listen(JobFailed(job_id, message, kind="out_of_memory", attempts=state.attempts))
 
     def _leave(self) -> None:
-        """End every gang; what they had goes back into the queue."""
+        """End every gang; what they had goes back into the queue. A failure of this changes no result."""
         for slot in self._slots:
             if isinstance(slot.state, Idle | Working):
-                slot.state.gang.destroy()
+                self._clean_up(slot.state.gang.destroy)
             elif isinstance(slot.state, Building):
                 slot.state.gang.add_done_callback(_destroy_late)
             slot.state = Absent()
-        self._attempts.interrupt()
+        self._clean_up(self._attempts.interrupt)
+
+    def _clean_up(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:
+            self._deps.listen(BatchNote(f"cleaning up: {first_line(error)}"))
 
 
 def _destroy_late(future: Future[Gang]) -> None:

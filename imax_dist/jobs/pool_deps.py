@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from imax_dist.events import PoolListener, ignore
+from imax_dist.jobs.store import free
 from imax_dist.jobs.task import Gang
 from imax_dist.pipeline.run import never
 
@@ -35,6 +36,10 @@ class PoolDeps:
     stop: Callable[[], bool] = never
     now: Callable[[], float] = time.monotonic
     """A clock that nobody sets: for deadlines and waits."""
+    wall: Callable[[], float] = time.time
+    """The clock that people set; only watched."""
     sleep: Callable[[float], None] = time.sleep
+    check: Callable[[], None] = free
+    """Raises if the batch's folder is no longer this driver's."""
     background: Callable[[Callable[[], Gang]], Future[Gang]] = in_background
     tick_s: float = 0.01

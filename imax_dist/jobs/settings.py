@@ -45,6 +45,8 @@ class Retry:
     backoff: float = 2.0
     """Seconds before the second attempt; doubled each time."""
     longest_backoff: float = 300.0
+    disk_full: float = 600.0
+    """Seconds that a change of state waits for room in the batch's folder before the batch ends."""
     gang_builds: int = 3
     """Failed builds in a row, with no gang alive, before the batch gives up."""
 

@@ -22,6 +22,8 @@ class Watch:
     heard: float
     began_at: Mark
     stage: str = "load"
+    saving: bool = False
+    """It waits for the disk: a checkpoint is being written."""
 
 
 @dataclass(frozen=True)

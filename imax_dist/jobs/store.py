@@ -91,6 +91,12 @@ class Store:
         self._database.execute("PRAGMA synchronous=FULL")
         return bool(mode == "wal")
 
+    def check(self) -> None:
+        """Call the guard, and see that no other driver has taken the store over."""
+        with clear_errors(self.path):
+            self._require_fence()
+        self._guard()
+
     def close(self) -> None:
         self._database.close()
 

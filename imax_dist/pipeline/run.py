@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imax_dist.errors import ImaxError, Preempted
-from imax_dist.events import CASCADE, CheckpointWritten, Listener, ignore
+from imax_dist.events import CASCADE, CheckpointStarted, CheckpointWritten, Listener, ignore
 from imax_dist.parallel.broadcast import highest
 from imax_dist.pipeline.checkpoint import Checkpoint, CheckpointFolder
 from imax_dist.pipeline.plan import RenderPlan
@@ -56,6 +56,7 @@ class Run:
             return
         made_of = (phase, step, self.plan.fingerprint, self.plan.request.seed, tensors, number)
         checkpoint = Checkpoint(*made_of)
+        self.listen(CheckpointStarted(phase, step))
         started = time.perf_counter()
         path = self.checkpoints.save(checkpoint)
         seconds = time.perf_counter() - started

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imax_dist.errors import ClusterUnavailable
-from imax_dist.events import InJob, Progress, StageStarted, StepDone
+from imax_dist.events import CheckpointStarted, CheckpointWritten, InJob, Progress, StageStarted, StepDone
 from imax_dist.events.log import as_json
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.task import Finished, Gang, Lost, Outcome, Report, Stopped, Task
@@ -22,6 +22,7 @@ class Clock:
     """Seconds; every sleep is as long as the pool asks for."""
 
     time: float = 1000.0
+    wall_ahead: float = 1e9
 
     def now(self) -> float:
         return self.time
@@ -39,6 +40,8 @@ class Script:
     """None: nothing is heard any more."""
     stage_s: float = 0.0
     """First a stage without steps, that long, in which every poll hears how far it is."""
+    saving_s: float = 0.0
+    """After the first step: a checkpoint on a slow disk."""
     skipped: frozenset[int] = frozenset()
     """Steps that say they took no time, as the network was not asked."""
 
@@ -67,11 +70,15 @@ class World:
         self.alive.add(self.made)
         return FakeGang(self, name, ranks, self.made)
 
-    def deps(self, stop: Callable[[], bool] = lambda: False) -> PoolDeps:
+    def deps(
+        self, stop: Callable[[], bool] = lambda: False, *, check: Callable[[], None] = lambda: None
+    ) -> PoolDeps:
         return PoolDeps(
             listen=lambda event: self.events.append(as_json(event)),
             stop=stop,
+            check=check,
             now=self.clock.now,
+            wall=lambda: self.clock.now() + self.clock.wall_ahead,
             sleep=self.clock.sleep,
             background=at_once,
             tick_s=0.25,
@@ -103,6 +110,7 @@ class FakeGang:
     tasks: dict[str, tuple[Task, Script, float]] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
     stopping: set[str] = field(default_factory=set)
+    saving: set[str] = field(default_factory=set)
 
     def start(self, tasks: Sequence[Task]) -> None:
         assert self.number in self.world.alive
@@ -123,6 +131,19 @@ class FakeGang:
             if stepping < 0:
                 events.append(InJob(job_id, Progress(1, 2)))
                 continue
+            if script.saving_s and STEP_S <= stepping < STEP_S + script.saving_s:
+                if job_id not in self.saving:
+                    self.saving.add(job_id)
+                    events += [
+                        InJob(job_id, self._step(1, script)),
+                        InJob(job_id, CheckpointStarted("native", 1)),
+                    ]
+                    self.steps[job_id] = 1
+                continue
+            if job_id in self.saving:
+                self.saving.discard(job_id)
+                events.append(InJob(job_id, CheckpointWritten("x", "native", 1, script.saving_s)))
+            stepping -= script.saving_s if stepping >= STEP_S else 0.0
             due = min(script.steps, int(stepping / STEP_S))
             if script.skipped and not self.steps[job_id]:
                 events.append(InJob(job_id, StageStarted("extrapolated", 3)))

@@ -92,11 +92,11 @@ def test_a_fingerprint_sees_the_files_that_a_request_names(tmp_path: Path) -> No
 
 
 def test_a_fingerprint_sees_what_the_preset_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from imax_dist.jobs import job
+    from imax_dist.jobs import make_job as module
 
     before = make_job(Request("a red sun")).fingerprint
-    recipe = job.load_method(Request("a red sun", preset="paper"))
-    monkeypatch.setattr(job, "load_method", lambda _: recipe)
+    recipe = module.load_method(Request("a red sun", preset="paper"))
+    monkeypatch.setattr(module, "load_method", lambda _: recipe)
     assert make_job(Request("a red sun")).fingerprint != before
 
 

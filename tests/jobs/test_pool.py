@@ -185,7 +185,7 @@ def test_out_of_memory_fails_when_the_cluster_has_no_more_ranks(tmp_path: Path, 
 
 def test_a_stop_signal_leaves_every_job_resumable(tmp_path: Path, world: World) -> None:
     shop = Shop(tmp_path, world, 3)
-    with pytest.raises(Preempted, match="goes on from there"):
+    with pytest.raises(Preempted, match="to resume"):
         shop.run(stop=lambda: world.clock.now() > 1004.5)
     states = shop.states()
     assert isinstance(states["a"], Done)
