@@ -43,12 +43,11 @@ demo: $(VENV)/.installed
 	@echo
 	@echo "Look at $(OUT)/poster-4x.png and late-4x.png beside $(OUT)/direct-4x.png, the same model without the method."
 
-# Most tests side by side; then, alone, those that start Ray, launchers and hosts and watch clocks.
-# Both parts run, even if the first has a failure.
+# Both halves run, even if the first has a failure. What starts Ray, launchers or hosts runs one at a time, on one worker.
 test: $(VENV)/.installed-dev
 	@code=0; \
 	$(PYTEST) -n $(PROCESSES) --dist loadfile -m "not slow" || code=1; \
-	$(PYTEST) -m slow || code=1; \
+	$(PYTEST) -n $(PROCESSES) --dist loadgroup -m slow || code=1; \
 	exit $$code
 
 lint: $(VENV)/.installed-dev

@@ -23,6 +23,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["HOME"] = config.stash[HOME].name
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With ``--dist loadgroup``: Ray, launchers and hosts on one worker, else a file a worker."""
+    for item in items:
+        group = "machines" if item.get_closest_marker("machines") else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     config.stash[HOME].cleanup()
 

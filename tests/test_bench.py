@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -18,6 +20,7 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_every_section_of_the_gpu_benchmark_runs_on_a_small_shape() -> None:
     done = run("--tiny")
     assert done.returncode == 0, done.stderr

@@ -46,6 +46,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.machines
 def test_two_ranks_under_torchrun_make_the_picture_of_one_process(
     imax: Callable[..., Any], tiny: Path, tmp_path: Path
 ) -> None:
@@ -67,6 +68,7 @@ def test_two_ranks_under_torchrun_make_the_picture_of_one_process(
 
 
 @pytest.mark.slow
+@pytest.mark.machines
 def test_a_terminated_poster_goes_on_later_and_is_the_same_file(
     imax: Callable[..., Any], tiny: Path, tmp_path: Path
 ) -> None:

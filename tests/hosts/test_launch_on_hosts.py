@@ -15,7 +15,12 @@ from tiny_flux import make_tiny_flux
 from imax_dist.cli.main import main
 
 REASON = why_no_hosts()
-pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.skipif(bool(REASON), reason=REASON)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.machines,
+    pytest.mark.hosts,
+    pytest.mark.skipif(bool(REASON), reason=REASON),
+]
 PROMPT = "a red sun over the sea"
 PORT = 29511
 TIMEOUT_S = 150

@@ -21,6 +21,7 @@ from imax_dist.cli.main import main
 REASON = why_no_hosts()
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.machines,
     pytest.mark.hosts,
     pytest.mark.timeout(400),
     pytest.mark.skipif(bool(REASON), reason=REASON),

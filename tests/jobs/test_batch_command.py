@@ -107,6 +107,7 @@ def wait_until_gone(session: int) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.machines
 @pytest.mark.timeout(400)
 def test_a_killed_and_a_stopped_batch_go_on_and_render_nothing_twice(
     command: Command, capsys: pytest.CaptureFixture[str]
@@ -156,6 +157,7 @@ def test_a_killed_and_a_stopped_batch_go_on_and_render_nothing_twice(
 
 
 @pytest.mark.slow
+@pytest.mark.machines
 def test_a_batch_stopped_while_ray_starts_is_resumable_too(command: Command) -> None:
     early = command.start()
     command.wait_for('"event": "batch.started"', files="events.jsonl")

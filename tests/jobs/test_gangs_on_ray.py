@@ -54,7 +54,7 @@ from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.render import render
 from imax_dist.pipeline.request import Request
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.machines, pytest.mark.timeout(400)]
 
 Hook = Callable[[PoolEvent], None]
 LIMITS = Deadlines(build=60, first_step=60, step_least=20, stage=60, heartbeat=5, settle=1, stop=30)

@@ -22,6 +22,7 @@ PROMPT = "a red sun over the sea"
 TIMEOUT_S = 150
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.machines,
     pytest.mark.skipif(shutil.which("imax", path=PROGRAMS) is None, reason="imax is not installed here"),
 ]
 

@@ -21,6 +21,7 @@ LAUNCH += "sys.exit(run_ranks(sys.argv[1:], Nodes(2), drain_s=5))"
 
 
 @pytest.mark.slow
+@pytest.mark.machines
 @pytest.mark.parametrize("launcher", ["imax launch", "torchrun"])
 def test_the_others_do_not_wait_for_a_rank_that_failed_alone(launcher: str, tmp_path: Path) -> None:
     """The rank timeout is 600 s; destroying the group first would take all of it."""

@@ -29,6 +29,7 @@ ROUNDING = 1e-5
 """Of the latents' largest value."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flux-dev", "lumina-next"])
 def test_a_compiled_poster_is_the_eager_one_and_compiles_no_more_after_both_grids(
     tmp_path: Path, name: str

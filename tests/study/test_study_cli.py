@@ -31,6 +31,7 @@ def test_scenes_writes_a_sheet_and_prints_its_captions(
     assert set(" ".join(said).split()) <= set(vocabulary())
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_saved_and_measured_by_commands_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ world size renders all models on all its meshes, and a rank loads each model onc
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -108,11 +109,11 @@ def render_all(
 
 
 @pytest.fixture(scope="module")
-def rendered(folders: dict[str, Path]) -> dict[int, list[dict[tuple[str, str], Any]]]:
-    """World size -> what every rank got."""
+def rendered(folders: dict[str, Path]) -> Callable[[int], list[dict[tuple[str, str], Any]]]:
+    """World size -> what every rank got; rendered once."""
     names = {name: str(folder) for name, folder in folders.items()}
     render_them = partial(render_all, with_xfuser=xfuser_is_installed())
-    return {world: run_ranks(world, render_them, names, timeout_s=200) for world in MESHES}
+    return cache(lambda world: run_ranks(world, render_them, names, timeout_s=200))
 
 
 @cache
@@ -128,7 +129,7 @@ def test_the_picture_is_the_same_on_any_number_of_ranks(
         pytest.skip("xfuser and yunchang are not installed: pip install 'imax-dist[dev]'")
     expected = serial(str(folders[name]), preset_of(mesh))
     assert np.isfinite(expected).all()
-    results = [own[name, mesh] for own in rendered[world]]
+    results = [own[name, mesh] for own in rendered(world)]
     for result in results:
         assert not isinstance(result, str), result
         assert np.array_equal(result, results[0])
