@@ -187,8 +187,17 @@ def _described(path: Path, image: Any, kind: Format) -> _Header:
         extra=image.bands - channels - alpha,
         bits=FORMATS[image.format],
         orientation=image.get("orientation") if image.get_typeof("orientation") else UPRIGHT,
-        icc=image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None,
+        icc=_icc(path, image),
     )
+
+
+def _icc(path: Path, image: Any) -> bytes | None:
+    """The profile; empty for a PNG's that libvips passed over because it is damaged."""
+    if image.get_typeof("icc-profile-data"):
+        profile: bytes = image.get("icc-profile-data")
+        return profile
+    with path.open("rb") as file:
+        return b"" if b"iCCP" in file.read(4096) else None
 
 
 def _is_interlaced(image: Any) -> bool:
