@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from imax_dist.events import Listener, Note, ignore
 from imax_dist.output.image.guide import guide_hash, read_guide
 from imax_dist.parallel.broadcast import from_first_rank
 from imax_dist.parallel.topology import Topology
@@ -15,17 +16,20 @@ from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.shapes import Pixels
 
 
-def with_guide(plan: RenderPlan, topology: Topology) -> tuple[RenderPlan, Pixels | None]:
+def with_guide(
+    plan: RenderPlan, topology: Topology, listen: Listener = ignore
+) -> tuple[RenderPlan, Pixels | None]:
     """``plan`` with its guide's hash, and the guide (1, 3, H, W) in [-1, 1] at native size, on every rank.
 
-    Rank 0 alone reads the file. Raises what ``output.guide.read_guide`` raises.
+    Rank 0 alone reads the file, and tells ``listen`` what was done to it. Raises what ``read_guide`` raises.
     """
     path = plan.request.guide
     if path is None:
         return plan, None
 
     def read() -> dict[str, Tensor]:
-        return {"guide": torch.from_numpy(read_guide(Path(path), plan.native_size, plan.size))}
+        found = read_guide(Path(path), plan.native_size, plan.size, tell=lambda text: listen(Note(text)))
+        return {"guide": torch.from_numpy(found)}
 
     picture = from_first_rank(read, topology)["guide"]
     plan = dataclasses.replace(plan, guide=guide_hash(picture.cpu().numpy()))

@@ -47,7 +47,7 @@ def render_proof(
     """
     request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
     ranks = _alone(model)
-    plan, guide = with_guide(make_plan(request, model.spec), ranks.topology)
+    plan, guide = with_guide(make_plan(request, model.spec), ranks.topology, listen)
     if guide is not None:
         return Proof((guide[0] / 2 + 0.5).permute(1, 2, 0).contiguous(), plan)
     run = Run(plan, ranks, checkpoints, listen, stop)

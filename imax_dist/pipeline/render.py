@@ -93,7 +93,7 @@ def render_with(
 ) -> Rendering:
     """Render one poster with a loaded model (the request's) on ranks that have joined."""
     request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
-    plan, guide = with_guide(make_plan(request, model.spec), ranks.topology)
+    plan, guide = with_guide(make_plan(request, model.spec), ranks.topology, listen)
     if plan.extrapolates:
         check_guidance_passes(ranks.settings.cfg, model.spec, plan.guidance_scale)
     for sentence in left_out(model.spec) if plan.extrapolates and ranks.topology.is_first else []:

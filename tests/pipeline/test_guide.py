@@ -133,3 +133,16 @@ def test_plans_of_two_guides_differ_only_once_they_were_read(tiny: Any) -> None:
     plain = make_plan(Request(PROMPT, size="128x128", guide="a.png"), tiny.spec)
     assert plain.guide is None
     assert dataclasses.replace(plain, guide="0" * 64).fingerprint != plain.fingerprint
+
+
+def test_what_was_done_to_a_guide_is_told(tmp_path: Path) -> None:
+    """A camera's picture, lying on its side with orientation 6; a viewer shows it upright."""
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (48, 64), "red").save(tmp_path / "guide.jpg", exif=exif)
+    told: list[str] = []
+    read = read_guide(tmp_path / "guide.jpg", ImageSize(64, 48), ImageSize(128, 96), tell=told.append)
+    assert read.shape == (48, 64, 3)
+    assert [text.partition("guide.jpg: ")[2] for text in told] == [
+        "the picture was turned upright, as its orientation (6) says"
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,22 @@ Picture = npt.NDArray[np.float32]
 """(height, width, 3) in [0, 1]."""
 
 
-def read_guide(path: Path, native: ImageSize, poster: ImageSize) -> Picture:
-    """The picture at ``native``: as it is if it has that size, else resized to it (Lanczos).
+def quietly(text: str) -> None:
+    """The listener that does nothing."""
 
-    Raises MissingInput or BadManifest for a file that is not there or no picture, BadValue if it is not RGB
-    or its shape differs from the ``poster``'s by more than 5 %. A colour profile is not applied.
+
+def read_guide(
+    path: Path, native: ImageSize, poster: ImageSize, *, tell: Callable[[str], None] = quietly
+) -> Picture:
+    """The picture at ``native``, upright and in sRGB: as it is if it has that size, else resized (Lanczos).
+
+    ``tell`` gets a sentence for each thing done to it. Raises MissingInput or BadManifest for a file that is
+    not there or no picture, BadValue if its shape differs from the ``poster``'s by more than 5 %.
     """
-    bands = as_srgb(open_picture(path))
+    opened = open_picture(path)
+    for note in opened.notes:
+        tell(f"guide {path}: {note}")
+    bands = as_srgb(opened)
     own, wanted = bands.size.width / bands.size.height, poster.width / poster.height
     if abs(math.log(own / wanted)) > math.log(WIDEST_DIFFERENCE):
         raise BadValue(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from imax_dist.errors import BadManifest, BadValue, MissingInput
 from imax_dist.geometry import LARGEST_SIDE, SMALLEST_SIDE, ImageSize
 from imax_dist.output.image.bands import Bands
+from imax_dist.output.image.formats import Format, format_of
 from imax_dist.output.image.profile import Profile, parse_profile, srgb
 from imax_dist.output.image.provenance import find_recipe
 from imax_dist.output.image.vips import FORMATS, library, reason, rows
@@ -30,14 +31,6 @@ CHANNELS = {
     "b-w": GREY, "grey16": GREY, "srgb": RGB, "rgb": RGB, "rgb16": RGB, "scrgb": RGB, "cmyk": CMYK,
 }  # fmt: skip
 """libvips' name of a colour space -> its channels without alpha."""
-ISO_MEDIA = {
-    b"avif": "AVIF",
-    b"avis": "AVIF",
-    b"mif1": "HEIC",
-    b"heic": "HEIC",
-    b"heix": "HEIC",
-    b"hevc": "HEIC",
-}
 
 
 @dataclass(frozen=True)
@@ -48,14 +41,6 @@ class Picture:
     profile: Profile | None = None
     recipe: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
-
-
-class Format(NamedTuple):
-    """A kind of file: libvips' loader, its name for people, whether it is decoded row by row."""
-
-    loader: str
-    name: str
-    by_rows: bool = False
 
 
 class _Header(NamedTuple):
@@ -122,33 +107,8 @@ def require_file(path: Path, what: str = "picture") -> None:
     raise MissingInput(f"{what} {path} {'is no regular file' if path.exists() else 'does not exist'}")
 
 
-def _format_of(path: Path) -> Format:
-    with path.open("rb") as file:
-        start = file.read(12)
-    if not start:
-        raise BadManifest(f"{path} is empty")
-    if start.startswith(b"%PDF"):
-        raise BadManifest(f"{path} is a PDF, a finished print; give the tif or png it was made from")
-    if start.startswith(b"\x89PNG\r\n\x1a\n"):
-        return Format("pngload", "PNG", by_rows=True)
-    if start.startswith(b"\xff\xd8\xff"):
-        return Format("jpegload", "JPEG", by_rows=True)
-    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return Format("tiffload", "TIFF", by_rows=True)
-    if start[:4] == b"RIFF" and start[8:] == b"WEBP":
-        return Format("webpload", "WebP")
-    if start[4:8] == b"ftyp" and start[8:] in ISO_MEDIA:
-        return Format("heifload", ISO_MEDIA[start[8:]])
-    if start[:4] == b"GIF8":
-        return Format("gifload", "GIF")
-    raise BadManifest(
-        f"{path} is not a readable picture: it begins as none of PNG, JPEG, TIFF, WebP, AVIF, HEIC, GIF; "
-        "save it as one of these"
-    )
-
-
 def _read_header(path: Path) -> _Header:
-    kind = _format_of(path)
+    kind = format_of(path)
     try:
         image = _open(path, kind, "sequential")
     except library().Error as error:

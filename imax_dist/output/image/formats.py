@@ -1,0 +1,51 @@
+"""Which kind of picture a file is, by its first bytes; no other loader of libvips is ever called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from imax_dist.errors import BadManifest
+
+ISO_MEDIA = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"mif1": "HEIC",
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"hevc": "HEIC",
+}
+
+
+class Format(NamedTuple):
+    """A kind of file: libvips' loader, its name for people, whether it is decoded row by row."""
+
+    loader: str
+    name: str
+    by_rows: bool = False
+
+
+def format_of(path: Path) -> Format:
+    """The format of a picture. Raises BadManifest for a file that is none we read."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    if not start:
+        raise BadManifest(f"{path} is empty")
+    if start.startswith(b"%PDF"):
+        raise BadManifest(f"{path} is a PDF, a finished print; give the tif or png it was made from")
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return Format("pngload", "PNG", by_rows=True)
+    if start.startswith(b"\xff\xd8\xff"):
+        return Format("jpegload", "JPEG", by_rows=True)
+    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return Format("tiffload", "TIFF", by_rows=True)
+    if start[:4] == b"RIFF" and start[8:] == b"WEBP":
+        return Format("webpload", "WebP")
+    if start[4:8] == b"ftyp" and start[8:] in ISO_MEDIA:
+        return Format("heifload", ISO_MEDIA[start[8:]])
+    if start[:4] == b"GIF8":
+        return Format("gifload", "GIF")
+    raise BadManifest(
+        f"{path} is not a readable picture: it begins as none of PNG, JPEG, TIFF, WebP, AVIF, HEIC, GIF; "
+        "save it as one of these"
+    )
