@@ -57,3 +57,34 @@ def test_the_workflow_for_strangers_runs_what_ci_runs() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/check.yaml").read_text(encoding="utf-8"))
     commands = [step.get("run") for step in workflow["jobs"]["check"]["steps"]]
     assert ".ci/run" in commands
+    assert "make demo check" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_path_a_document_names_exists(name: str) -> None:
+    """Paths are given from the top of the repository or of the package."""
+    named = {
+        word
+        for word in words((ROOT / name).read_text(encoding="utf-8"))
+        if re.fullmatch(r"[\w.\-]+(/[\w.\-*]+)+", word) and word.split("/")[0] in ROOMS
+    }
+    found = {word for word in named if any(list(base.glob(word)) for base in (ROOT, PACKAGE))}
+    assert named - found - PLACEHOLDERS == set()
+
+
+METHOD = (ROOT / "METHOD.md").read_text(encoding="utf-8")
+FUNCTIONS = re.findall(r"`([a-z_/]+\.py)`: ((?:`\w+`(?:, )?)+)", METHOD)
+
+
+def test_method_names_the_functions_of_many_files() -> None:
+    assert len(FUNCTIONS) >= 12
+
+
+@pytest.mark.parametrize(("file", "names"), FUNCTIONS)
+def test_every_function_that_method_names_is_in_its_file(file: str, names: str) -> None:
+    source = (PACKAGE / file).read_text(encoding="utf-8")
+    defined = set(re.findall(r"^(?:def|class) (\w+)|^(\w+)(?:: .*)? = ", source, re.MULTILINE))
+    known = {name for pair in defined for name in pair if name} | set(
+        re.findall(r'^    "(\w+)":', source, re.M)
+    )
+    assert set(re.findall(r"`(\w+)`", names)) - known == set()
