@@ -7,10 +7,8 @@ so that neither the decode nor what writes the picture ever holds it whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,13 +16,12 @@ from imax_dist.errors import ImaxError
 from imax_dist.geometry import ImageSize
 from imax_dist.models.base import FlowModel
 from imax_dist.output.image.bands import ROWS, Band, Bands
-from imax_dist.parallel.broadcast import from_first_rank, on_every_rank
-from imax_dist.pipeline.picture_coder import PictureCoder
+from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.pipeline.vae_runner import VaeRunner
 from imax_dist.shapes import Latents
-from imax_dist.vae.rows import Rows, bands
-from imax_dist.vae.share import RowShare
-from imax_dist.vae.store import RowStore
+from imax_dist.vae.blocks import BlockSizes
+from imax_dist.vae.store import RowStore, Scratch
 
 
 class DecodedPicture:
@@ -49,26 +46,12 @@ class DecodedPicture:
         return Bands(self.size, 3, 32, read)
 
 
-@torch.no_grad()
-def decode(plan: RenderPlan, coder: PictureCoder, latents: Latents) -> DecodedPicture | None:
+def decode(plan: RenderPlan, runner: VaeRunner, latents: Latents) -> DecodedPicture | None:
     """The picture on rank 0, None on the others; the surplus of the render size is cut evenly off both sides.
 
-    All ranks must call this. Raises ImaxError on all for numbers that are not finite.
+    All ranks must call this. Raises ImaxError on all for numbers that are not finite, Preempted if stopped.
     """
-    if coder.way == "rows" and coder.codec is not None:
-        return _decode_rows(plan, coder, latents)
-    found: list[DecodedPicture] = []
-
-    def make() -> dict[str, Tensor]:
-        with coder.tiles():
-            pixels = coder.model.decode_image(latents)[0].permute(1, 2, 0).float().cpu()
-        _require_finite(plan, pixels)
-        cropped = _finished(plan, pixels, top=0)
-        found.append(DecodedPicture(plan.size, lambda top, bottom: cropped[top:bottom]))
-        return {}
-
-    from_first_rank(make, coder.topology)
-    return found[0] if found else None
+    return on_every_rank(lambda: _assembled(plan, runner, latents), runner.topology)
 
 
 @torch.no_grad()
@@ -78,48 +61,32 @@ def decode_whole(model: FlowModel, latents: Latents) -> Float[Tensor, "height wi
     return (pixels / 2 + 0.5).clamp(0.0, 1.0).permute(1, 2, 0)
 
 
-def _decode_rows(plan: RenderPlan, coder: PictureCoder, latents: Latents) -> DecodedPicture | None:
-    assert coder.codec is not None
-    scratch = coder.scratch
-    rows = coder.codec.decode(latents, coder.mesh, scratch, listen=coder.listen)
+def _assembled(plan: RenderPlan, runner: VaeRunner, latents: Latents) -> DecodedPicture | None:
+    scratch = runner.strategy.scratch()
     failure: ImaxError | None = None
-    height = plan.size.height
     store: RowStore | None = None
-    if coder.topology.is_first:
-        like = torch.empty((0, plan.size.width, 3))
-        store = scratch.on_host().open(like=like, rows=height, most=height)
-    for top, band in in_rank_order(rows, coder.topology.rank):
-        try:
-            _require_finite(plan, band)
-            if store is not None:
-                store.append(_finished(plan, band.float().cpu(), top=top))
-        except ImaxError as error:  # the other ranks' bands still have to be taken
-            failure = failure or error
-    rows.close()
-
-    def agree() -> None:
+    for top, rows in runner.decode(latents, scratch):
         if failure is not None:
-            raise failure
-
-    on_every_rank(agree, coder.topology)
+            continue  # the other ranks' bands still have to be taken
+        try:
+            for first in range(0, len(rows), ROWS):
+                band = rows[first : first + ROWS]
+                _require_finite(plan, band)
+                if runner.topology.is_first:
+                    store = store or _store(plan, scratch)
+                    store.append(_finished(plan, band.float().cpu(), top=top + first))
+        except ImaxError as error:
+            failure = error
+    if failure is not None:
+        raise failure
     return None if store is None else DecodedPicture(plan.size, store.read)
 
 
-def in_rank_order(rows: Rows, rank: int) -> Iterator[tuple[int, Tensor]]:
-    """On rank 0 (top, band) of all ranks from the top down; on others of their own, as they send them."""
-    for sender in range(rows.share.ranks):
-        share: RowShare = replace(rows.share, rank=sender)
-        for top, bottom in bands(rows, share):
-            if rank == sender:
-                band = rows.read(top, bottom)
-                rows.forget(bottom)
-                if rank:
-                    dist.send(band.contiguous(), 0, group=share.group)
-                yield top, band
-            elif rank == 0:
-                band = rows.like.new_empty((bottom - top, *rows.like.shape[1:]))
-                dist.recv(band, sender, group=share.group)
-                yield top, band
+def _store(plan: RenderPlan, scratch: Scratch) -> RowStore:
+    """Room for the poster's pixels beside the maps that are still held."""
+    like, height = torch.empty((0, plan.size.width, 3)), plan.size.height
+    sizes = BlockSizes.of("cpu")
+    return scratch.on_host().open(like=like, rows=height, most=height, segment_bytes=sizes.segment_bytes)
 
 
 def _finished(plan: RenderPlan, rows: Tensor, *, top: int) -> Tensor:

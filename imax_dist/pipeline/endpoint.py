@@ -14,8 +14,8 @@ import torch.nn.functional as F  # noqa: N812
 from imax_dist.models.base import FlowModel
 from imax_dist.pipeline.native import NativePass
 from imax_dist.pipeline.noise import draw_noise
-from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.pipeline.vae_runner import VaeRunner
 from imax_dist.shapes import Latents, Pixels
 
 
@@ -51,12 +51,14 @@ def native_pixels(plan: RenderPlan, model: FlowModel, native: NativePass) -> Pix
 
 
 @torch.no_grad()
-def encoded_reference(plan: RenderPlan, coder: PictureCoder, pixels: Pixels) -> Latents:
+def encoded_reference(plan: RenderPlan, runner: VaeRunner, pixels: Pixels) -> Latents:
     """Enlarge the native pictures (bicubic) and encode them again, the authors' way; all ranks together."""
     noise = None
     if plan.method.reference.posterior == "sample":
-        noise = draw_noise(plan.request.seed, "posterior", grid=plan.grid, model=coder.model)
-    return torch.cat([coder.encode_enlarged(image, noise=noise) for image in pixels.split(1)])
+        noise = draw_noise(plan.request.seed, "posterior", grid=plan.grid, model=runner.model)
+    return torch.cat(
+        [runner.encode_enlarged(image, plan.render_size, noise=noise) for image in pixels.split(1)]
+    )
 
 
 @torch.no_grad()

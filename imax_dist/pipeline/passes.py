@@ -18,17 +18,15 @@ from imax_dist.pipeline.decode import decode
 from imax_dist.pipeline.endpoint import Reference, encoded_reference
 from imax_dist.pipeline.extrapolate import guided, network_velocity, run_extrapolated, skip_residual
 from imax_dist.pipeline.native import NativePass
-from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.pipeline.prepare import begin_pass, with_reference
 from imax_dist.pipeline.run import Run
 from imax_dist.pipeline.step_cache import StepCache
+from imax_dist.pipeline.vae_runner import VaeRunner
 from imax_dist.shapes import Latents
 
 
-def run_passes(
-    run: Run, coder: PictureCoder, conditioning: Conditioning, start: Mapping[str, Tensor]
-) -> Latents:
+def run_passes(run: Run, vae: VaeRunner, conditioning: Conditioning, start: Mapping[str, Tensor]) -> Latents:
     """Every pass from ``start`` (of ``prepare``) on; the same bits on every rank."""
     topology = run.ranks.topology
     while True:
@@ -36,27 +34,27 @@ def run_passes(
         plan = run.plan.passes[number]
         if "native_pixels" in start:
             with stage(run.listen, "endpoint"):
-                encoded = encoded_reference(plan, coder.at(plan.render_size), start["native_pixels"])
+                encoded = encoded_reference(plan, vae, start["native_pixels"])
             start = with_reference(plan, start, encoded.to(start["latents"].dtype))
-        done = _run_pass(run, coder.model, conditioning, start)
+        done = _run_pass(run, vae.model, conditioning, start)
         if plan is run.plan:
             return done.latents
-        done = _decoded_if_large(run, plan, coder, done)
-        begin = partial(begin_pass, run.plan.passes[number + 1], coder.model, done)
+        done = _decoded_if_large(run, plan, vae, done)
+        begin = partial(begin_pass, run.plan.passes[number + 1], vae.model, done)
         start = from_first_rank(begin, topology)
 
 
-def _decoded_if_large(run: Run, plan: RenderPlan, coder: PictureCoder, done: NativePass) -> NativePass:
+def _decoded_if_large(run: Run, plan: RenderPlan, vae: VaeRunner, done: NativePass) -> NativePass:
     """With its pixels, decoded by rows on all ranks, if the picture is more than one rank has room for."""
     reference = plan.method.reference
     if (
         reference.upsample == "latents"
         or reference.kind == "per_step"
-        or not coder.too_large(plan.render_size)
+        or not vae.strategy.too_large(plan.render_size)
     ):
         return done
     with stage(run.listen, "endpoint"):
-        picture = decode(plan, coder.at(plan.render_size), done.latents)
+        picture = decode(plan, vae, done.latents)
     if picture is None:
         return done
     pixels = 2.0 * picture.whole().permute(2, 0, 1)[None] - 1.0

@@ -11,10 +11,10 @@ import torch
 from imax_dist.config import from_mapping, to_mapping
 from imax_dist.errors import BadManifest
 from imax_dist.models.base import FlowModel
-from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.pipeline.ranks import Ranks
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.vae_runner import strategy_for
 from imax_dist.version import __version__
 
 FORMAT = "imax-recipe/1"
@@ -41,7 +41,7 @@ def make_recipe(plan: RenderPlan, model: FlowModel, ranks: Ranks) -> dict[str, A
         },
         "surroundings": {
             **surroundings(model.device, ranks),
-            "vae": PictureCoder.of(plan, model, ranks).way,
+            "vae": strategy_for(plan, model, ranks).name,
         },
     }
 

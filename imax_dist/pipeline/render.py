@@ -20,7 +20,6 @@ from imax_dist.pipeline.fit import check_guidance_passes, left_out
 from imax_dist.pipeline.guide import with_guide
 from imax_dist.pipeline.loading import load_requested
 from imax_dist.pipeline.passes import run_passes
-from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.prepare import prepare
 from imax_dist.pipeline.prompt import embed_prompt
@@ -28,6 +27,7 @@ from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.recipe import make_recipe
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.run import Run, never
+from imax_dist.pipeline.vae_runner import VaeRunner
 from imax_dist.shapes import Latents
 
 
@@ -98,19 +98,19 @@ def render_with(
         check_guidance_passes(ranks.settings.cfg, model.spec, plan.guidance_scale)
     for sentence in left_out(model.spec) if plan.extrapolates and ranks.topology.is_first else []:
         listen(Note(sentence))
-    coder = dataclasses.replace(PictureCoder.of(plan, model, ranks), listen=listen)
-    latents = render_latents(Run(plan, ranks, checkpoints, listen, stop, show_native, guide), coder)
+    vae = VaeRunner.for_plan(plan, model, ranks, listen=listen, stop=stop)
+    latents = render_latents(Run(plan, ranks, checkpoints, listen, stop, show_native, guide), vae)
     with stage(listen, "decode"):
-        picture = decode(plan, coder, latents)
+        picture = decode(plan, vae, latents)
     return Rendering(picture, latents, plan, make_recipe(plan, model, ranks))
 
 
-def render_latents(run: Run, coder: PictureCoder) -> Latents:
+def render_latents(run: Run, vae: VaeRunner) -> Latents:
     """All stages but the decode; the final latents are the same bits on every rank."""
-    plan, topology, model = run.plan, run.ranks.topology, coder.model
+    plan, topology, model = run.plan, run.ranks.topology, vae.model
     with stage(run.listen, "prompt"):
         conditioning = embed_prompt(plan, model, topology)
     start = from_first_rank(lambda: prepare(run, model, conditioning), topology)
     if not plan.extrapolates:
         return start["latents"]
-    return run_passes(run, coder, conditioning, start)
+    return run_passes(run, vae, conditioning, start)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imax_dist.planner.cluster import Cluster
-from imax_dist.planner.picture import vae_bytes
 from imax_dist.planner.split import Split
+from imax_dist.planner.vae import vae_bytes
 from imax_dist.planner.workload import Pass, Workload
 
 ATTENTION_HELD = 12.0
@@ -54,7 +54,7 @@ def rank_memory(work: Workload, split: Split, cluster: Cluster) -> RankMemory:
     steps += [step_bytes(work, each, split) for each in work.extrapolated]
     held = 4.0 * WHOLE_LATENTS * work.latents * work.latent_channels
     return RankMemory(
-        weights=element * float(network.transformer.parameters + network.autoencoder.parameters),
+        weights=element * float(network.transformer.parameters + network.autoencoder.parameter_count),
         encoders=0.0 if work.encoders_away else element * float(network.encoder_parameters),
         step=max(steps) + held,
         vae=vae_bytes(work, split, cluster) + held,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import sqrt
 
 from imax_dist.config import named_configs
-from imax_dist.geometry import ImageSize
+from imax_dist.geometry import ImageSize, LatentGrid
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.estimate import GIB, Rejected, best_split, usable_bytes
 from imax_dist.planner.hardware import load_hardware
@@ -131,6 +131,9 @@ def _scaled(work: Workload, share: float) -> Workload:
 
     return replace(
         work,
-        latents=max(1, int(work.latents * share)),
+        grid=LatentGrid(
+            height=max(1, round(work.grid.height * sqrt(share))),
+            width=max(1, round(work.grid.width * sqrt(share))),
+        ),
         extrapolated=tuple(scaled(each) for each in work.extrapolated),
     )

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from imax_dist.planner import communication
 from imax_dist.planner.cluster import Cluster
-from imax_dist.planner.picture import starting, vae_time
 from imax_dist.planner.split import Split
+from imax_dist.planner.vae import starting, vae_time
 from imax_dist.planner.workload import MIB, Pass, Workload
 
 GUIDANCE_PASSES = 20
@@ -65,8 +65,8 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
     elementwise = moved / device.memory_bandwidth.at(work.element * own * net.width / MIB)
     begun = starting(device, net.operations, linear + attention + elementwise)
     talking = communication.seconds(net, tokens, split, cluster, element=work.element, attention=attention)
-    latents = work.latents if tokens in work.extrapolated else work.native_latents
-    whole = 4.0 * latents * work.latent_channels
+    grid = work.grid if tokens in work.extrapolated else work.native_grid
+    whole = 4.0 * grid.height * grid.width * work.latent_channels
     guided = GUIDANCE_PASSES * whole / device.memory_bandwidth.at(whole / MIB)
     runs = tokens.runs
     return StepTime(
@@ -104,14 +104,14 @@ def poster_time(work: Workload, split: Split, cluster: Cluster) -> PosterTime:
     steps = [(each.steps, step_time(work, each, split, cluster)) for each in work.extrapolated]
     prompt = 2.0 * work.network.encoder_parameters * work.prompt_tokens / rates.linear.at(4096.0)
     enlarge = work.enlarged * (
-        vae_time(work, "decoder", work.native_latents, split=alone, cluster=cluster)
-        + vae_time(work, "encoder", work.latents, split=split, cluster=cluster)
+        vae_time(work, "decoder", work.native_grid, split=alone, cluster=cluster)
+        + vae_time(work, "encoder", work.grid, split=split, cluster=cluster)
     )
     return PosterTime(
         prompt=prompt,
         native=sum(count * step.total for count, step in native),
         enlarge=enlarge,
         extrapolated=sum(count * step.total for count, step in steps),
-        decode=vae_time(work, "decoder", work.latents, split=split, cluster=cluster),
+        decode=vae_time(work, "decoder", work.grid, split=split, cluster=cluster),
         step=max((step for _, step in steps or native), key=lambda step: step.total),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from imax_dist.config import choice
 from imax_dist.geometry import LatentGrid
@@ -13,9 +13,11 @@ from imax_dist.models.blueprint import Blueprint, find_blueprint
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.request import Request
-from imax_dist.planner.autoencoder import Autoencoder, autoencoder_of
 from imax_dist.planner.encoders import encoder_parameters
 from imax_dist.planner.transformer import Transformer, transformer_of
+from imax_dist.planner.unknown import UnknownCost
+from imax_dist.vae.layers import Autoencoder
+from imax_dist.vae.networks import NETWORKS, describe
 
 ELEMENT = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes a number."""
@@ -59,9 +61,9 @@ class Workload:
     """On rank 0 alone."""
     extrapolated: tuple[Pass, ...]
     """On all ranks: the steps on the plain grid and those on the shifted one."""
-    latents: int
-    """Latent pixels of the poster."""
-    native_latents: int
+    grid: LatentGrid
+    """Of the poster."""
+    native_grid: LatentGrid
     latent_channels: int
     prompt_tokens: int
     enlarged: int
@@ -76,6 +78,11 @@ class Workload:
     @property
     def element(self) -> int:
         return ELEMENT[self.dtype]
+
+    @property
+    def latents(self) -> int:
+        """Latent pixels of the poster."""
+        return self.grid.height * self.grid.width
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -116,8 +123,8 @@ def workload_of(request: Request, blueprint: Blueprint, *, device: Literal["gpu"
         extrapolated=tuple(part for one in plan.passes for part in _extrapolated(one))
         if plan.extrapolates
         else (),
-        latents=plan.grid.height * plan.grid.width,
-        native_latents=plan.native_grid.height * plan.native_grid.width,
+        grid=plan.grid,
+        native_grid=plan.native_grid,
         latent_channels=plan.spec.latent_channels,
         prompt_tokens=plan.spec.settings.text_tokens,
         enlarged=sum(len(one.reference_sigmas) for one in plan.passes) if guided and by_pixels else 0,
@@ -155,11 +162,19 @@ def network_of(blueprint: Blueprint) -> Network:
             kv_heads=spec.kv_heads or spec.heads,
             head_dim=spec.head_dim,
         ),
-        autoencoder=autoencoder_of(blueprint.configs["vae"]),
+        autoencoder=_autoencoder_of(blueprint.configs["vae"]),
         encoder_parameters=sum(
             stored.get(part) or encoder_parameters(blueprint.configs[part]) for part in encoders
         ),
     )
+
+
+def _autoencoder_of(config: dict[str, Any]) -> Autoencoder:
+    network = describe(config)
+    if network is None:
+        known = ", ".join(NETWORKS)
+        raise UnknownCost(f"the cost of this {config.get('_class_name')} is not known, only of plain {known}")
+    return network
 
 
 def _native(plan: RenderPlan) -> tuple[Pass, ...]:

@@ -17,11 +17,9 @@ from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.parallel.ring import rotate
 from imax_dist.parallel.sequence import split_lengths
 from imax_dist.shapes import Heads
+from imax_dist.vae.blocks import BlockSizes
 from imax_dist.vae.share import RowShare
 from imax_dist.vae.wide_heads import wide_kernel
-
-QUERY_ELEMENTS = 1 << 27
-KEY_ELEMENTS = 1 << 28
 
 
 class Projections(NamedTuple):
@@ -32,7 +30,7 @@ class Projections(NamedTuple):
 
 
 def frame_attention(
-    projections: Projections, share: RowShare, *, width: int, channels: int
+    projections: Projections, share: RowShare, *, width: int, channels: int, sizes: BlockSizes
 ) -> Iterator[tuple[int, int, Tensor]]:
     """(top, bottom, attention of these rows) until all own rows are done; every rank that has rows joins.
 
@@ -44,8 +42,8 @@ def frame_attention(
     mesh = SequenceMesh(
         ulysses=1, ring=len(counts), rank=share.rank, ring_group=share.group, group=share.group
     )
-    groups = math.ceil(max(counts) * width * channels / QUERY_ELEMENTS)
-    chunks = min(math.ceil(2 * max(counts) * width * channels / KEY_ELEMENTS), *counts)
+    groups = math.ceil(max(counts) * width * channels / sizes.query_elements)
+    chunks = min(math.ceil(2 * max(counts) * width * channels / sizes.key_elements), *counts)
     pieces = [split_lengths(count, chunks) for count in counts]
     top = share.top
     for rows in split_lengths(counts[share.rank], groups):

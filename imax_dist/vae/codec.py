@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,55 +15,75 @@ from imax_dist.geometry import ImageSize
 from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.parallel.sequence import gather
 from imax_dist.shapes import Latents
-from imax_dist.vae.elements import decoded_elements, encoded_elements
-from imax_dist.vae.rows import LazyRows, Rows
+from imax_dist.vae.blocks import BlockSizes
+from imax_dist.vae.dry_run import dry_run
+from imax_dist.vae.layers import Autoencoder, Half
+from imax_dist.vae.networks import network_of
+from imax_dist.vae.rows import LazyRows, RowMap
 from imax_dist.vae.share import RowShare
-from imax_dist.vae.store import Scratch
-from imax_dist.vae.walk import decoded, encoded, is_known
-
-HELD_AT_ONCE = 3
-"""Maps of the widest layer that a plain forward holds at its peak, about."""
+from imax_dist.vae.store import Scratch, Tier
+from imax_dist.vae.walk import Walk
+from imax_dist.vae.workspace import Workspace
 
 
-def row_codec(model: Any) -> RowCodec | None:
-    """The codec of an adapter whose ``vae`` is a diffusers AutoencoderKL; None for any other kind of VAE."""
-    return RowCodec(model.vae, *model.latent_scale()) if is_known(model.vae) else None
+def _nothing() -> None:
+    """For what nobody stops."""
+
+
+class Watch(NamedTuple):
+    """Who follows a picture on its way: ``listen`` gets events of progress, ``check`` may raise Preempted."""
+
+    listen: Listener = ignore
+    check: Callable[[], None] = _nothing
+
+
+UNWATCHED = Watch()
+
+
+def row_codec(model: Any, sizes: BlockSizes | None = None) -> RowCodec | None:
+    """The codec of an adapter (``vae``, ``scaled``, ``unscaled``); None for a VAE that is not described."""
+    network = network_of(model.vae)
+    if network is None:
+        return None
+    return RowCodec(
+        model.vae, network, model.scaled, model.unscaled, sizes or BlockSizes.of(model.vae.device.type)
+    )
 
 
 @dataclass(frozen=True)
 class RowCodec:
-    """An AutoencoderKL, by rows. All ranks of the mesh must call its methods with the same arguments."""
+    """A VAE by rows. All ranks of the mesh must call its methods with the same arguments."""
 
     vae: Any
-    shift: float
-    scale: float
-    """latents = (what the VAE makes - shift) x scale."""
+    network: Autoencoder
+    scaled: Callable[[Latents], Latents]
+    """What the VAE makes, as the transformer takes it."""
+    unscaled: Callable[[Latents], Latents]
+    """The inverse, in the VAE's dtype."""
+    sizes: BlockSizes
 
-    @property
-    def factor(self) -> int:
-        """Image pixels per latent pixel."""
-        levels = len(self.vae.config.block_out_channels)
-        return int(2 ** (levels - 1))
+    def workspace(self, scratch: Scratch, half: Half, start: RowMap, watch: Watch = UNWATCHED) -> Workspace:
+        """For one half from ``start`` on; its events say how many of this rank's elements are done."""
+        count = progress(watch.listen, elements(self.network, half, start, sizes=self.sizes))
 
-    def whole_bytes(self, size: ImageSize) -> int:
-        """What a plain encode or decode of ``size`` takes at its peak, about."""
-        widest = max(self.vae.config.block_out_channels[:2])
-        item: int = self.vae.dtype.itemsize
-        return HELD_AT_ONCE * size.area * int(widest) * item
+        def computed(more: int) -> None:
+            count(more)
+            watch.check()
+
+        return Workspace(scratch, self.sizes, computed=computed)
 
     @torch.no_grad()
     def decode(
-        self, latents: Latents, mesh: SequenceMesh, scratch: Scratch, *, listen: Listener = ignore
-    ) -> Rows:
+        self, latents: Latents, mesh: SequenceMesh, scratch: Scratch, *, watch: Watch = UNWATCHED
+    ) -> RowMap:
         """The picture of (1, C, h, w) ``latents``: this rank's rows of (H, W, 3), about [-1, 1], read once.
 
         Raises CannotWrite if neither memory nor disk can hold the features.
         """
-        unscaled = latents.to(self.vae.dtype) / self.scale + self.shift
-        rows = unscaled[0].permute(1, 2, 0).contiguous()
+        rows = self.unscaled(latents)[0].permute(1, 2, 0).contiguous()
         share = RowShare.of(len(rows), rank=mesh.rank, ranks=mesh.size, group=mesh.group)
-        counted = scratch.counting(progress(listen, decoded_elements(self.vae, share, rows.shape[1])))
-        return decoded(self.vae, LazyRows(share, rows[:0], lambda top, bottom: rows[top:bottom]), counted)
+        start = LazyRows(share, rows[:0], lambda top, bottom: rows[top:bottom])
+        return self._through("decoder", start, self.workspace(scratch, "decoder", start, watch))
 
     @torch.no_grad()
     def encode(
@@ -73,7 +94,7 @@ class RowCodec:
         mesh: SequenceMesh,
         scratch: Scratch,
         noise: Latents | None,
-        listen: Listener = ignore,
+        watch: Watch = UNWATCHED,
     ) -> Latents:
         """Latents (1, C, h, w), on every rank, of a picture whose rows are made on demand.
 
@@ -82,22 +103,37 @@ class RowCodec:
         """
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-        vae, height = self.vae, size.height
-        share = RowShare.of(
-            height // self.factor,
-            rank=mesh.rank,
-            ranks=mesh.size,
-            group=mesh.group,
-            unit=self.factor,
-            height=height,
-        )
+        vae, height, factor = self.vae, size.height, self.network.factor
+        of_ranks = partial(RowShare.of, rank=mesh.rank, ranks=mesh.size, group=mesh.group)
+        share = of_ranks(height // factor, unit=factor, height=height)
         like = torch.empty((0, size.width, 3), dtype=vae.dtype, device=vae.device)
-        counted = scratch.counting(progress(listen, encoded_elements(vae, share, size.width)))
-        rows = encoded(vae, LazyRows(share, like, picture), counted)
+        start = LazyRows(share, like, picture)
+        rows = self._through("encoder", start, self.workspace(scratch, "encoder", start, watch))
         own = rows.read(rows.share.top, rows.share.bottom)
         rows.close()
         parameters = gather(own, rows.share.counts, mesh, dim=0).permute(2, 0, 1).unsqueeze(0)
         posterior = DiagonalGaussianDistribution(parameters)
         latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise.to(parameters)
-        scaled: Tensor = (latents - self.shift) * self.scale
-        return scaled.contiguous()
+        return self.scaled(latents).contiguous()
+
+    def _through(self, half: Half, start: RowMap, workspace: Workspace) -> RowMap:
+        walk = Walk(dict(self.vae.named_parameters()), workspace)
+        rows = walk.through(self.network.layers(half), start)
+        if half == "encoder" or not self.network.clamps:
+            return rows
+        return LazyRows(
+            rows.share,
+            rows.like,
+            lambda top, bottom: rows.read(top, bottom).clamp_(-1.0, 1.0),
+            forgets=rows.forget,
+            closes=(rows,),
+            widest=rows.widest,
+        )
+
+
+def elements(network: Autoencoder, half: Half, start: RowMap, *, sizes: BlockSizes) -> int:
+    """Of all maps that the walk computes on this rank, without its result: known before it starts."""
+    nowhere = Scratch([Tier(torch.device("cpu"), 0)])
+    width, dtype = start.like.shape[1], start.like.dtype
+    counted, _ = dry_run(network, half, start.share, width=width, dtype=dtype, scratch=nowhere, sizes=sizes)
+    return counted.elements

@@ -1,147 +1,260 @@
-"""The building blocks of diffusers' AutoencoderKL as maps of rows; nothing is set on the modules.
+"""What an autoencoder's halves are made of: the layers in order, with the names and sizes of their weights.
 
-Each function takes a map and gives the map after one module. A block of several convolutions computes
-its inner map again where memory has no room for it.
+One description serves all who need it: the walk computes with the weights it names, a plan counts its sizes
+without any weights, and ``networks`` says which published autoencoders it fits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple, TypeAlias
 
-import torch
-import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
-
-from imax_dist.vae.attention import Projections, frame_attention
-from imax_dist.vae.moments import Moments, group_norm_affine
-from imax_dist.vae.rows import (
-    LazyRows,
-    Rows,
-    StoredRows,
-    convolved,
-    downsampled3,
-    keep,
-    settle,
-    upsampled3,
-    window3,
-)
-from imax_dist.vae.store import Scratch, row_bytes
-
-Change = Callable[[Tensor], Tensor]
+Half: TypeAlias = Literal["encoder", "decoder"]
+Shapes: TypeAlias = Iterator[tuple[str, tuple[int, ...]]]
+"""Names and shapes of parameters, as in the VAE's own state."""
 
 
-def unchanged(x: Tensor) -> Tensor:
-    """For a convolution that has nothing before it."""
-    return x
+@dataclass(frozen=True)
+class Convolution:
+    """``kernel`` x ``kernel`` with zeros at the edges, from ``inputs`` to ``outputs`` channels."""
+
+    name: str
+    inputs: int
+    outputs: int
+    kernel: int = 3
+    frames: int = 0
+    """0: two-dimensional. Else causal over so many frames: a picture is the first, with zeros before it."""
+
+    def parameters(self) -> Shapes:
+        frames = (self.frames,) if self.frames else ()
+        yield f"{self.name}.weight", (self.outputs, self.inputs, *frames, self.kernel, self.kernel)
+        yield f"{self.name}.bias", (self.outputs,)
+
+    def convolutions(self) -> Iterator[Convolution]:
+        yield self
 
 
-def normalised(rows: Rows, norm: nn.GroupNorm, activation: nn.Module | None) -> Change:
-    """GroupNorm with the statistics of the whole map, then the activation, for any band of it."""
-    assert rows.moments is not None
-    scale, shift = group_norm_affine(
-        rows.moments, groups=norm.num_groups, eps=norm.eps, weight=norm.weight, bias=norm.bias
-    )
-    precision = torch.promote_types(rows.like.dtype, torch.float32)
-    scale, shift = scale.to(precision), shift.to(precision)
+@dataclass(frozen=True)
+class Norm:
+    """GroupNorm over ``groups`` of the whole map, or RMSNorm over each pixel's channels."""
 
-    def change(x: Tensor) -> Tensor:
-        y = x.to(precision, copy=True).mul_(scale).add_(shift).to(x.dtype)
-        if activation is None:
-            return y
-        return F.silu(y, inplace=True) if isinstance(activation, nn.SiLU) else activation(y)
+    name: str
+    channels: int
+    groups: int | None
+    """None: RMSNorm."""
+    eps: float = 1e-6
+    dims: int = 2
+    """Of an RMSNorm's weight, behind the channels."""
 
-    return change
-
-
-def convolution(rows: Rows, conv: nn.Conv2d, before: Change = unchanged, *, last: bool) -> LazyRows:
-    """A 3 x 3 or 1 x 1 convolution of ``before(rows)``. ``last``: nothing else will read ``rows``."""
-    weight, bias = conv.weight, conv.bias
-
-    def make(top: int, bottom: int) -> Tensor:
-        if weight.shape[2] == 1:
-            return convolved(before(rows.read(top, bottom)), weight, bias)
-        window, (over, under) = window3(rows, top, bottom)
-        return convolved(before(window), weight, bias, pad=(1, 1, over, under))
-
-    like = rows.like.new_empty((0, rows.like.shape[1], weight.shape[0]))
-    forgets = (lambda row: rows.forget(row - 1)) if last else None
-    closes, widest = (rows,) if last else (), row_bytes(rows.like)
-    return LazyRows(rows.share, like, make, forgets=forgets, closes=closes, widest=widest)
+    def parameters(self) -> Shapes:
+        if self.groups is None:
+            yield f"{self.name}.gamma", (self.channels, *(1,) * self.dims)
+        else:
+            yield f"{self.name}.weight", (self.channels,)
+            yield f"{self.name}.bias", (self.channels,)
 
 
-def resnet(rows: Rows, block: Any, scratch: Scratch) -> StoredRows:
-    """ResnetBlock2D without a time embedding; ``rows`` is used up."""
-    first = convolution(rows, block.conv1, normalised(rows, block.norm1, block.nonlinearity), last=False)
-    hidden = settle(first, scratch, reserve=rows.share.most * row_bytes(first.like))
-    inner = convolution(hidden, block.conv2, normalised(hidden, block.norm2, block.nonlinearity), last=False)
-    shortcut = block.conv_shortcut
+@dataclass(frozen=True)
+class Stem:
+    """The first convolutions of a half; the map after the last of them is stored."""
 
-    def make(top: int, bottom: int) -> Tensor:
-        x = rows.read(top, bottom)
-        x = x if shortcut is None else convolved(x, shortcut.weight, shortcut.bias)
-        y = inner.read(top, bottom).add_(x)
-        return y if block.output_scale_factor == 1 else y.div_(block.output_scale_factor)
+    convs: tuple[Convolution, ...]
 
-    def forgets(row: int) -> None:
-        hidden.forget(row - 1)
-        rows.forget(row - 2)
+    @property
+    def outputs(self) -> int:
+        return self.convs[-1].outputs
 
-    widest = max(row_bytes(rows.like), row_bytes(hidden.like))
-    whole = LazyRows(rows.share, inner.like, make, forgets=forgets, closes=(hidden, rows), widest=widest)
-    return keep(whole, scratch)
+    def parameters(self) -> Shapes:
+        for conv in self.convs:
+            yield from conv.parameters()
+
+    def convolutions(self) -> Iterator[Convolution]:
+        yield from self.convs
 
 
-def upsampled(rows: Rows, conv: nn.Conv2d, scratch: Scratch) -> Rows:
-    """Upsample2D; ``rows`` is used up. Stored only if memory has room for it and the block after it."""
-    share, (_, width, channels) = rows.share.doubled(), rows.like.shape
+@dataclass(frozen=True)
+class ResBlock:
+    """x (or its 1 x 1 ``shortcut``) + conv2(silu(norm2(conv1(silu(norm1(x))))))."""
 
-    def make(top: int, bottom: int) -> Tensor:
-        return upsampled3(rows, conv.weight, conv.bias, top=top, bottom=bottom)
+    norm1: Norm
+    conv1: Convolution
+    norm2: Norm
+    conv2: Convolution
+    shortcut: Convolution | None
 
-    like = rows.like.new_empty((0, 2 * width, channels))
-    doubled = LazyRows(share, like, make, forgets=lambda row: rows.forget(row // 2 - 2), closes=(rows,))
-    return settle(doubled, scratch, reserve=2 * share.most * row_bytes(like))
+    @property
+    def outputs(self) -> int:
+        return self.conv2.outputs
 
+    def parameters(self) -> Shapes:
+        yield from self.norm1.parameters()
+        yield from self.norm2.parameters()
+        for conv in self.convolutions():
+            yield from conv.parameters()
 
-def downsampled(rows: Rows, conv: nn.Conv2d, scratch: Scratch) -> StoredRows:
-    """Downsample2D of the encoder (one zero at the right and below); ``rows`` is used up."""
-
-    def make(top: int, bottom: int) -> Tensor:
-        return downsampled3(rows, conv.weight, conv.bias, top=top, bottom=bottom)
-
-    like = rows.like.new_empty((0, rows.like.shape[1] // 2, conv.out_channels))
-    halved = LazyRows(
-        rows.share.halved(),
-        like,
-        make,
-        forgets=lambda row: rows.forget(2 * row),
-        closes=(rows,),
-        widest=2 * row_bytes(rows.like),  # two of its rows make one
-    )
-    return keep(halved, scratch)
+    def convolutions(self) -> Iterator[Convolution]:
+        yield from (self.conv1, self.conv2)
+        if self.shortcut is not None:
+            yield self.shortcut
 
 
-def attention(rows: Rows, block: Any, scratch: Scratch) -> StoredRows:
-    """The mid block's attention over the whole frame; ``rows`` is used up."""
-    share, (_, width, channels) = rows.share, rows.like.shape
-    norm = normalised(rows, block.group_norm, None)
+@dataclass(frozen=True)
+class Attention:
+    """x + out(attention(norm(x))) with one head over all pixels of the map."""
 
-    def heads(top: int, bottom: int, *layers: nn.Linear) -> list[Tensor]:
-        tokens = norm(rows.read(top, bottom)).reshape(1, -1, channels)
-        return [layer(tokens).unflatten(-1, (block.heads, -1)) for layer in layers]
+    norm: Norm
+    query_key_value: tuple[str, ...]
+    """Names of three projections, or of one that makes all three."""
+    out: str
+    channels: int
+    dims: int = 0
+    """Of the projections' weights behind (outputs, inputs): 2 for convolutions of 1 x 1."""
 
-    projections = Projections(
-        query=lambda top, bottom: heads(top, bottom, block.to_q)[0],
-        key_value=lambda top, bottom: tuple(heads(top, bottom, block.to_k, block.to_v)),  # type: ignore[arg-type,return-value]
-    )
-    store = scratch.open(like=rows.like, rows=share.bottom - share.top, most=share.most)
-    moments = Moments.none(channels, rows.like.device)
-    for top, bottom, attended in frame_attention(projections, share, width=width, channels=channels):
-        out = block.to_out[0](attended.flatten(2)).reshape(-1, width, channels)
-        out = (out + rows.read(top, bottom)) / block.rescale_output_factor
-        store.append(out)
-        moments = moments.merged(Moments.of(out))
-        scratch.computed(out)
-    rows.close()
-    return StoredRows(share, store, moments)
+    @property
+    def outputs(self) -> int:
+        return self.channels
+
+    def parameters(self) -> Shapes:
+        yield from self.norm.parameters()
+        each = 3 // len(self.query_key_value)
+        for name, times in [*((name, each) for name in self.query_key_value), (self.out, 1)]:
+            yield f"{name}.weight", (times * self.channels, self.channels, *(1,) * self.dims)
+            yield f"{name}.bias", (times * self.channels,)
+
+    def convolutions(self) -> Iterator[Convolution]:
+        yield from ()
+
+
+@dataclass(frozen=True)
+class Upsample:
+    """Every pixel doubled in both directions, then ``conv``."""
+
+    conv: Convolution
+
+    @property
+    def outputs(self) -> int:
+        return self.conv.outputs
+
+    def parameters(self) -> Shapes:
+        return self.conv.parameters()
+
+    def convolutions(self) -> Iterator[Convolution]:
+        yield self.conv
+
+
+@dataclass(frozen=True)
+class Downsample:
+    """``conv`` with stride 2, and one row and column of zeros at the right and below."""
+
+    conv: Convolution
+
+    @property
+    def outputs(self) -> int:
+        return self.conv.outputs
+
+    def parameters(self) -> Shapes:
+        return self.conv.parameters()
+
+    def convolutions(self) -> Iterator[Convolution]:
+        yield self.conv
+
+
+@dataclass(frozen=True)
+class Head:
+    """conv(silu(norm(x))), then the 1 x 1 ``after``; the result is read once and not stored."""
+
+    norm: Norm
+    conv: Convolution
+    after: Convolution | None = None
+
+    @property
+    def outputs(self) -> int:
+        return (self.after or self.conv).outputs
+
+    def parameters(self) -> Shapes:
+        yield from self.norm.parameters()
+        for conv in self.convolutions():
+            yield from conv.parameters()
+
+    def convolutions(self) -> Iterator[Convolution]:
+        yield self.conv
+        if self.after is not None:
+            yield self.after
+
+
+Layer: TypeAlias = Stem | ResBlock | Attention | Upsample | Downsample | Head
+
+
+class Placed(NamedTuple):
+    """A convolution where it stands: ``scale`` is its output's side in latent pixels' sides."""
+
+    conv: Convolution
+    scale: int
+    doubles: bool
+    """Behind a layer that doubles the map."""
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """Both halves, from a stem to a head each, and what is stored beside them."""
+
+    encoder: tuple[Layer, ...]
+    decoder: tuple[Layer, ...]
+    unused: tuple[Convolution, ...] = ()
+    """Over time, which a picture has none of."""
+    clamps: bool = False
+    """Whether its own ``decode`` ends with a clamp to [-1, 1]."""
+
+    def layers(self, half: Half) -> tuple[Layer, ...]:
+        return self.encoder if half == "encoder" else self.decoder
+
+    @cached_property
+    def factor(self) -> int:
+        """Picture pixels a latent pixel's side."""
+        return int(2 ** sum(isinstance(layer, Upsample) for layer in self.decoder))
+
+    @cached_property
+    def latent_channels(self) -> int:
+        return self.placed("decoder")[0].conv.inputs
+
+    @cached_property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """All of them by name."""
+        parts = (*self.encoder, *self.decoder, *self.unused)
+        return {name: shape for part in parts for name, shape in part.parameters()}
+
+    @cached_property
+    def parameter_count(self) -> int:
+        return sum(math.prod(shape) for shape in self.parameters.values())
+
+    @cached_property
+    def attention_width(self) -> int:
+        """Channels of the attention's single head; 0 without one."""
+        return max((x.channels for x in self.decoder if isinstance(x, Attention)), default=0)
+
+    def placed(self, half: Half) -> tuple[Placed, ...]:
+        """Every convolution of a half, in order."""
+        return self._placed[half]
+
+    @cached_property
+    def _placed(self) -> dict[Half, tuple[Placed, ...]]:
+        return {"encoder": tuple(self._place("encoder")), "decoder": tuple(self._place("decoder"))}
+
+    def _place(self, half: Half) -> Iterator[Placed]:
+        scale = 1 if half == "decoder" else self.factor
+        for layer in self.layers(half):
+            if isinstance(layer, Upsample):
+                scale *= 2
+            elif isinstance(layer, Downsample):
+                scale //= 2
+            for conv in layer.convolutions():
+                yield Placed(conv, scale, isinstance(layer, Upsample))
+
+    @cached_property
+    def widest(self) -> int:
+        """Most channels that a map of the picture's own size has."""
+        placed = (*self.placed("encoder"), *self.placed("decoder"))
+        return max(each.conv.inputs for each in placed if each.scale == self.factor)

@@ -11,9 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from imax_dist.errors import CannotWrite, ImaxError
+from imax_dist.errors import CannotWrite, ImaxError, Preempted
 from imax_dist.parallel.collectives import all_gather_single
 from imax_dist.vae.share import RowShare
+
+DONE, STOPPED, FAILED = 0.0, 1.0, 2.0
+"""How a rank's part of a map ended; travels with its moments."""
 
 
 class Moments(NamedTuple):
@@ -54,24 +57,33 @@ class Moments(NamedTuple):
 def over_ranks(own: Moments, share: RowShare, *, width: int, failure: ImaxError | None = None) -> Moments:
     """The moments of all ranks' rows, merged in rank order: the same bits on every rank.
 
-    ``failure`` is why this rank could not keep its rows; then every rank raises, and none waits for another.
+    ``failure`` is why this rank has not made its rows: they cannot be stored, or a stop was requested. Then
+    every rank raises, and none waits for another.
     """
     if share.ranks == 1:
         if failure is not None:
             raise failure
         return own
-    piece = torch.cat([own.mean, own.deviations, own.mean.new_tensor([float(failure is not None)])])
+    state = DONE if failure is None else STOPPED if isinstance(failure, Preempted) else FAILED
+    piece = torch.cat([own.mean, own.deviations, own.mean.new_tensor([state])])
     pieces = piece.new_empty((share.ranks * len(piece),))
     all_gather_single(pieces, piece, share.group)
     parts = pieces.view(share.ranks, -1)
-    if parts[:, -1].any():
-        raise failure or CannotWrite(
-            "another rank could not keep its part of the picture; its message says why"
-        )
+    states = parts[:, -1]
+    if states.any():
+        raise failure or _failure_elsewhere(failed=bool((states == FAILED).any()))
     total = Moments.none(len(own.mean), piece.device)
     for rows, part in zip(share.counts, parts, strict=True):
         total = total.merged(Moments(rows * width, *part[:-1].chunk(2)))
     return total
+
+
+def _failure_elsewhere(*, failed: bool) -> ImaxError:
+    if failed:
+        return CannotWrite("another rank could not keep its part of the picture; its message says why")
+    stopped = Preempted("stopped on request; another rank says where")
+    stopped.told = True
+    return stopped
 
 
 def group_norm_affine(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch.distributed as dist
 
@@ -54,12 +55,12 @@ class RowShare:
     def ranks(self) -> int:
         return len(self.starts) - 1
 
-    @property
+    @cached_property
     def counts(self) -> tuple[int, ...]:
         """Rows of every rank."""
         return tuple(b - a for a, b in zip(self.starts, self.starts[1:], strict=False))
 
-    @property
+    @cached_property
     def most(self) -> int:
         """Rows of the rank that holds most: what all ranks decide by, so that they decide alike."""
         return max(self.counts)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
 
 from imax_dist.errors import CannotWrite
-
-SEGMENT_BYTES = 256 << 20
 
 
 @dataclass
@@ -27,28 +24,23 @@ class Tier:
     used: int = 0
 
 
+class Place(NamedTuple):
+    """Where a store is: ``needed`` bytes of a tier, or files in ``folder``."""
+
+    tier: Tier | None
+    needed: int
+    folder: Path
+
+
 class Scratch:
     """Room for feature maps: ``tiers`` in order (GPU, host), then temp files in ``folder``.
 
     Decisions count what the rank with most rows needs, so that all ranks take the same ones.
     """
 
-    def __init__(
-        self, tiers: list[Tier], folder: Path | None = None, *, count: Callable[[int], None] | None = None
-    ) -> None:
-        """``count`` is told the elements of every band of a map that was computed."""
+    def __init__(self, tiers: list[Tier], folder: Path | None = None) -> None:
         self.tiers = tiers
         self.folder = Path(tempfile.gettempdir()) if folder is None else folder
-        self._count = count
-
-    def counting(self, count: Callable[[int], None]) -> Scratch:
-        """The same room, telling ``count``."""
-        return Scratch(self.tiers, self.folder, count=count)
-
-    def computed(self, band: Tensor) -> None:
-        """A band of a map is done."""
-        if self._count is not None:
-            self._count(band.numel())
 
     def tier_for(self, needed: int) -> Tier | None:
         """The first tier with room for ``needed`` bytes; None means files."""
@@ -58,10 +50,10 @@ class Scratch:
         """Only what lies in the host's memory or in files."""
         return Scratch([tier for tier in self.tiers if tier.device.type == "cpu"], self.folder)
 
-    def open(self, *, like: Tensor, rows: int, most: int) -> RowStore:
+    def open(self, *, like: Tensor, rows: int, most: int, segment_bytes: int) -> RowStore:
         """A store for ``rows`` rows like those of ``like`` (0, width, channels); ``most`` of any rank."""
-        needed = most * row_bytes(like)
-        return RowStore(like, rows, tier=self.tier_for(needed), needed=needed, folder=self.folder)
+        place = Place(self.tier_for(most * row_bytes(like)), most * row_bytes(like), self.folder)
+        return RowStore(like, rows, place, segment_bytes=segment_bytes)
 
 
 def row_bytes(like: Tensor) -> int:
@@ -76,16 +68,16 @@ class RowStore:
     frees them when they are closed, also when the process is killed.
     """
 
-    def __init__(self, like: Tensor, rows: int, *, tier: Tier | None, needed: int, folder: Path) -> None:
+    def __init__(self, like: Tensor, rows: int, place: Place, *, segment_bytes: int) -> None:
         self.like = like
         self.rows = rows
         self.written = 0
-        self.in_memory = tier is not None
-        self._tier, self._needed, self._folder = tier, needed, folder
-        self._step = max(1, SEGMENT_BYTES // row_bytes(like))
+        self.in_memory = place.tier is not None
+        self._tier, self._needed, self._folder = place
+        self._step = max(1, segment_bytes // row_bytes(like))
         self._segments: dict[int, Tensor | BinaryIO] = {}
-        if tier is not None:
-            tier.used += needed
+        if place.tier is not None:
+            place.tier.used += place.needed
 
     def append(self, rows: Tensor) -> None:
         """The next rows. Raises CannotWrite if the disk is full."""
@@ -169,5 +161,5 @@ class RowStore:
         reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
         return CannotWrite(
             f"the picture's features do not fit in memory and {self._folder} cannot hold them: {reason}; "
-            "set TMPDIR to a folder with more room, or let them take more memory (parallel: vae_memory)"
+            "set TMPDIR to a folder with more room, or let them take more memory (parallel: vae_memory_gib)"
         )

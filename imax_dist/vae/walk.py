@@ -1,90 +1,232 @@
-"""AutoencoderKL's encoder and decoder in the order of their own ``forward``, on maps of rows."""
+"""An autoencoder's layers on maps of rows, in order: the same numbers as its own ``forward``.
+
+Nothing is set on the VAE's modules. A map is used up by the layer after it. A block of several convolutions
+computes its inner map again where memory has no room for it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from imax_dist.vae.attention import Projections
+from imax_dist.vae.convolutions import convolved, downsampled3, upsampled3, window3
 from imax_dist.vae.layers import (
-    attention,
-    convolution,
-    downsampled,
-    normalised,
-    resnet,
-    upsampled,
+    Attention,
+    Convolution,
+    Downsample,
+    Head,
+    Layer,
+    Norm,
+    ResBlock,
+    Stem,
+    Upsample,
 )
-from imax_dist.vae.rows import LazyRows, Rows, keep
-from imax_dist.vae.store import Scratch
+from imax_dist.vae.moments import group_norm_affine
+from imax_dist.vae.rows import LazyRows, RowMap
+from imax_dist.vae.store import row_bytes
+from imax_dist.vae.workspace import Workspace
+
+Change = Callable[[Tensor], Tensor]
+T = TypeVar("T")
 
 
-def decoded(vae: Any, latents: Rows, scratch: Scratch) -> Rows:
-    """The picture of ``latents`` (height, width, C), as a map to be read once: (8 height, 8 width, 3)."""
-    decoder = vae.decoder
-    rows: Rows = latents
-    if vae.post_quant_conv is not None:
-        rows = convolution(rows, vae.post_quant_conv, last=True)
-    rows = _middle(keep(convolution(rows, decoder.conv_in, last=True), scratch), decoder.mid_block, scratch)
-    for block in decoder.up_blocks:
-        for part in block.resnets:
-            rows = resnet(rows, part, scratch)
-        for part in block.upsamplers or ():
-            rows = upsampled(rows, part.conv, scratch)
-    return _out(rows, decoder)
+def unchanged(x: Tensor) -> Tensor:
+    """For a convolution that has nothing before it."""
+    return x
 
 
-def encoded(vae: Any, picture: Rows, scratch: Scratch) -> Rows:
-    """Mean and log variance of the latents of ``picture`` (H, W, 3): (H / 8, W / 8, 2 C), to be read once."""
-    encoder = vae.encoder
-    rows: Rows = keep(convolution(picture, encoder.conv_in, last=True), scratch)
-    for block in encoder.down_blocks:
-        for part in block.resnets:
-            rows = resnet(rows, part, scratch)
-        for part in block.downsamplers or ():
-            rows = downsampled(rows, part.conv, scratch)
-    out = _out(_middle(rows, encoder.mid_block, scratch), encoder)
-    return out if vae.quant_conv is None else convolution(out, vae.quant_conv, last=True)
+@dataclass(frozen=True)
+class Walk:
+    """``weights`` by the names that the layers give; none are read in a dry run."""
+
+    weights: Mapping[str, Tensor]
+    workspace: Workspace
+
+    def through(self, layers: Iterable[Layer], rows: RowMap) -> RowMap:
+        """The map after all ``layers``; to be read once if the last one is a head."""
+        for layer in layers:
+            rows = self.after(layer, rows)
+        return rows
+
+    def after(self, layer: Layer, rows: RowMap) -> RowMap:
+        """The map after one layer; ``rows`` is used up."""
+        match layer:
+            case Stem(convs):
+                for conv in convs:
+                    rows = self.convolution(rows, conv, last=True)
+                return self.workspace.store(rows)
+            case ResBlock():
+                return self.residual(rows, layer)
+            case Attention():
+                return self.attention(rows, layer)
+            case Upsample(conv):
+                return self.upsampled(rows, conv)
+            case Downsample(conv):
+                return self.downsampled(rows, conv)
+            case Head(norm, conv, after):
+                rows = self.convolution(rows, conv, self.normalised(rows, norm), last=True)
+                return rows if after is None else self.convolution(rows, after, last=True)
+
+    def convolution(
+        self, rows: RowMap, conv: Convolution, before: Change = unchanged, *, last: bool
+    ) -> LazyRows:
+        """``conv`` of ``before(rows)``. ``last``: nothing else will read ``rows``."""
+        filters = self.filters(conv)
+
+        def make(top: int, bottom: int) -> Tensor:
+            if conv.kernel == 1:
+                return convolved(before(rows.read(top, bottom)), *filters())
+            window, (over, under) = window3(rows, top, bottom)
+            return convolved(before(window), *filters(), pad=(1, 1, over, under))
+
+        like = _like(rows, rows.like.shape[1], conv.outputs)
+        forgets = (lambda row: rows.forget(row - 1)) if last else None
+        closes, widest = (rows,) if last else (), row_bytes(rows.like)
+        return LazyRows(rows.share, like, make, forgets=forgets, closes=closes, widest=widest)
+
+    def residual(self, rows: RowMap, block: ResBlock) -> RowMap:
+        first = self.convolution(rows, block.conv1, self.normalised(rows, block.norm1), last=False)
+        room = rows.share.most * row_bytes(first.like)
+        hidden = self.workspace.store_or_recompute(first, reserve=room)
+        inner = self.convolution(hidden, block.conv2, self.normalised(hidden, block.norm2), last=False)
+        shortcut = None if block.shortcut is None else self.filters(block.shortcut)
+
+        def make(top: int, bottom: int) -> Tensor:
+            x = rows.read(top, bottom)
+            x = x if shortcut is None else convolved(x, *shortcut())
+            return inner.read(top, bottom).add_(x)
+
+        def forgets(row: int) -> None:
+            hidden.forget(row - 1)
+            rows.forget(row - 2)
+
+        widest = max(row_bytes(rows.like), row_bytes(hidden.like))
+        both = LazyRows(rows.share, inner.like, make, forgets=forgets, closes=(hidden, rows), widest=widest)
+        return self.workspace.store(both)
+
+    def upsampled(self, rows: RowMap, conv: Convolution) -> RowMap:
+        """Stored only if memory has room for it and the block after it."""
+        share, width, filters = rows.share.doubled(), rows.like.shape[1], self.filters(conv)
+
+        def make(top: int, bottom: int) -> Tensor:
+            return upsampled3(rows, *filters(), top=top, bottom=bottom)
+
+        like = _like(rows, 2 * width, conv.outputs)
+        doubled = LazyRows(share, like, make, forgets=lambda row: rows.forget(row // 2 - 2), closes=(rows,))
+        return self.workspace.store_or_recompute(doubled, reserve=2 * share.most * row_bytes(like))
+
+    def downsampled(self, rows: RowMap, conv: Convolution) -> RowMap:
+        filters = self.filters(conv)
+
+        def make(top: int, bottom: int) -> Tensor:
+            return downsampled3(rows, *filters(), top=top, bottom=bottom)
+
+        like = _like(rows, rows.like.shape[1] // 2, conv.outputs)
+        halved = LazyRows(
+            rows.share.halved(),
+            like,
+            make,
+            forgets=lambda row: rows.forget(2 * row),
+            closes=(rows,),
+            widest=2 * row_bytes(rows.like),  # two of its rows make one
+        )
+        return self.workspace.store(halved)
+
+    def attention(self, rows: RowMap, block: Attention) -> RowMap:
+        norm = self.normalised(rows, block.norm, activate=False)
+        width, channels = rows.like.shape[1:]
+        linear = once(lambda: self.projections(block))
+
+        def heads(top: int, bottom: int, *which: int) -> list[Tensor]:
+            tokens = norm(rows.read(top, bottom)).reshape(1, -1, channels)
+            return [F.linear(tokens, *linear()[index]).unsqueeze(2) for index in which]
+
+        def finish(attended: Tensor, top: int, bottom: int) -> Tensor:
+            out = F.linear(attended.flatten(2), *linear()[3]).reshape(-1, width, channels)
+            return out + rows.read(top, bottom)
+
+        projections = Projections(
+            query=lambda top, bottom: heads(top, bottom, 0)[0],
+            key_value=lambda top, bottom: tuple(heads(top, bottom, 1, 2)),  # type: ignore[arg-type,return-value]
+        )
+        return self.workspace.attend(rows, projections, finish)
+
+    def normalised(self, rows: RowMap, norm: Norm, *, activate: bool = True) -> Change:
+        """The norm, then SiLU, of any band of ``rows``."""
+        normalise = self.rms_norm(norm) if norm.groups is None else self.group_norm(rows, norm)
+        if not activate:
+            return normalise
+        return lambda x: F.silu(normalise(x), inplace=True)
+
+    def group_norm(self, rows: RowMap, norm: Norm) -> Change:
+        """With the statistics of the whole map."""
+        precision = torch.promote_types(rows.like.dtype, torch.float32)
+
+        @once
+        def affine() -> tuple[Tensor, Tensor]:
+            assert rows.moments is not None
+            assert norm.groups is not None
+            weight, bias = self.weights[f"{norm.name}.weight"], self.weights[f"{norm.name}.bias"]
+            scale, shift = group_norm_affine(
+                rows.moments, groups=norm.groups, eps=norm.eps, weight=weight, bias=bias
+            )
+            return scale.to(precision), shift.to(precision)
+
+        def normalise(x: Tensor) -> Tensor:
+            scale, shift = affine()
+            return x.to(precision, copy=True).mul_(scale).add_(shift).to(x.dtype)
+
+        return normalise
+
+    def rms_norm(self, norm: Norm) -> Change:
+        """Each pixel over its channels, in float32 or better, then rounded as diffusers rounds it."""
+
+        def normalise(x: Tensor) -> Tensor:
+            gamma = self.weights[f"{norm.name}.gamma"].flatten()
+            unit = F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1).to(x.dtype)
+            scaled: Tensor = unit * norm.channels**0.5 * gamma
+            return scaled
+
+        return normalise
+
+    def filters(self, conv: Convolution) -> Callable[[], tuple[Tensor, Tensor]]:
+        """Weight (outputs, inputs, k, k) and bias, once they are needed."""
+
+        @once
+        def read() -> tuple[Tensor, Tensor]:
+            weight = self.weights[f"{conv.name}.weight"]
+            return weight[:, :, -1].contiguous() if conv.frames else weight, self.weights[f"{conv.name}.bias"]
+
+        return read
+
+    def projections(self, block: Attention) -> list[tuple[Tensor, Tensor]]:
+        """Weight (channels, channels) and bias of query, key, value, output."""
+        found: list[tuple[Tensor, Tensor]] = []
+        for name in (*block.query_key_value, block.out):
+            weight, bias = self.weights[f"{name}.weight"].flatten(1), self.weights[f"{name}.bias"]
+            parts = len(weight) // block.channels
+            found += zip(weight.chunk(parts), bias.chunk(parts), strict=True)
+        return found
 
 
-def is_known(vae: Any) -> bool:
-    """Whether the walk gives what ``vae`` itself would: its class, its blocks, and none of their options."""
-    from diffusers import AutoencoderKL
-    from diffusers.models.attention_processor import Attention
-    from diffusers.models.resnet import ResnetBlock2D
-
-    if type(vae) is not AutoencoderKL:
-        return False
-    kinds = {*vae.config.down_block_types, *vae.config.up_block_types}
-    if kinds != {"DownEncoderBlock2D", "UpDecoderBlock2D"}:
-        return False
-    parts = list(vae.modules())
-    return all(
-        _plain_resnet(part) if isinstance(part, ResnetBlock2D) else _plain_attention(part)
-        for part in parts
-        if isinstance(part, ResnetBlock2D | Attention)
-    ) and all(
-        block.downsamplers is None or block.downsamplers[0].padding == 0 for block in vae.encoder.down_blocks
-    )
+def _like(rows: RowMap, width: int, channels: int) -> Tensor:
+    """No rows of another map."""
+    return torch.empty((0, width, channels), dtype=rows.like.dtype, device=rows.like.device)
 
 
-def _plain_resnet(block: Any) -> bool:
-    extras = (block.time_emb_proj, block.upsample, block.downsample)
-    return all(extra is None for extra in extras) and block.time_embedding_norm in ("default", "group")
+def once(make: Callable[[], T]) -> Callable[[], T]:
+    """``make``, called when its result is first needed; a dry run never does."""
+    made: list[T] = []
 
+    def get() -> T:
+        if not made:
+            made.append(make())
+        return made[0]
 
-def _plain_attention(block: Any) -> bool:
-    extras = (block.spatial_norm, block.norm_q, block.norm_k, block.norm_cross)
-    plain = block.residual_connection and block.group_norm is not None
-    return plain and all(not extra for extra in extras)
-
-
-def _middle(rows: Rows, block: Any, scratch: Scratch) -> Rows:
-    rows = resnet(rows, block.resnets[0], scratch)
-    for attend, part in zip(block.attentions, block.resnets[1:], strict=True):
-        if attend is not None:
-            rows = attention(rows, attend, scratch)
-        rows = resnet(rows, part, scratch)
-    return rows
-
-
-def _out(rows: Rows, coder: Any) -> LazyRows:
-    before = normalised(rows, coder.conv_norm_out, coder.conv_act)
-    return convolution(rows, coder.conv_out, before, last=True)
+    return get

@@ -26,14 +26,14 @@ def wide_kernel(query: Heads) -> Kernel | None:
     return PRODUCTS if query.dtype in HALVES else KERNELS["efficient"]
 
 
-def products(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def products(q: Tensor, k: Tensor, v: Tensor, *, logits: int = LOGITS) -> tuple[Tensor, Tensor]:
     """Query, key, value (B, H, S, D) -> output (B, H, S, D), natural log-sum-exp (B, H, S).
 
     Logits and sums are float32 or better; the weights are rounded to the tensors' dtype, and it is those that
-    are summed. The output has the tensors' dtype.
+    are summed. The output has the tensors' dtype. At most ``logits`` of them are made at a time.
     """
     batch, heads, queries, _ = q.shape
-    rows = max(1, LOGITS // (batch * heads * k.shape[2]))
+    rows = max(1, logits // (batch * heads * k.shape[2]))
     flat_q, flat_k, flat_v = (x.flatten(0, 1) for x in (q, k, v))
     parts = [_block(block, flat_k, flat_v) for block in flat_q.split(rows, dim=1)]
     output = torch.cat([part for part, _ in parts], dim=1)

@@ -12,11 +12,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from imax_dist.parallel.kernels import KERNELS
-from imax_dist.parallel.mesh import single_rank
 from imax_dist.parallel.topology import Topology
-from imax_dist.pipeline.decode import in_rank_order
-from imax_dist.pipeline.picture_coder import scratch
 from imax_dist.vae.codec import row_codec
+from imax_dist.vae.strategies import Rows
 from imax_dist.vae.wide_heads import PRODUCTS
 from tests.bench.flux_shape import seconds, wait
 
@@ -126,9 +124,8 @@ def _whole(model: Any, latents: torch.Tensor) -> torch.Tensor:
 def _by_rows(model: Any, latents: torch.Tensor, gib: float | None = None) -> torch.Tensor:
     codec = row_codec(model)
     assert codec is not None
-    rows = codec.decode(latents, single_rank(), scratch(Topology.alone(model.device), gib))
-    bands = [band.float().cpu() for _, band in in_rank_order(rows, 0)]
-    rows.close()
+    strategy = Rows(Topology.alone(model.device), codec, gib)
+    bands = [band.float().cpu() for _, band in strategy.decode(latents, strategy.scratch())]
     return torch.cat(bands)
 
 

@@ -81,19 +81,19 @@ def _picture(way: str, model: Any, latents: Any, *, topology: Any) -> Any:
 
 def _decode(model: Any, latents: Any, *, topology: Any, way: str, gib: float | None = None) -> Any:
     from imax_dist.pipeline.decode import decode
-    from imax_dist.pipeline.picture_coder import PictureCoder
     from imax_dist.pipeline.plan import make_plan
     from imax_dist.pipeline.ranks import ParallelSettings, join_for
     from imax_dist.pipeline.request import Request
+    from imax_dist.pipeline.vae_runner import VaeRunner
 
     size = f"{8 * latents.shape[3]}x{8 * latents.shape[2]}"
     method = {"vae": "tiled"} if way == "tiled" else {}
     plan = make_plan(Request("a scene", size=size, method=method), model.spec)
     memory = {"whole": 100.0, "rows": SMALL_GIB}.get(way, gib)
     ranks = join_for(model, ParallelSettings(vae_memory_gib=memory), topology)
-    coder = PictureCoder.of(plan, model, ranks)
-    print(f"way {coder.way}", file=sys.stderr)
-    return decode(plan, coder, latents)
+    runner = VaeRunner.for_plan(plan, model, ranks)
+    print(f"strategy {runner.strategy.name}", file=sys.stderr)
+    return decode(plan, runner, latents)
 
 
 def poster(side: int, out: Path, gib: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,8 @@ from imax_dist.pipeline.ranks import ParallelSettings, join_for
 from imax_dist.pipeline.render import Rendering, render, render_with
 from imax_dist.pipeline.request import Request
 from imax_dist.shapes import RopeTable
-from imax_dist.vae.codec import RowCodec
+from imax_dist.vae.blocks import BlockSizes
+from imax_dist.vae.codec import RowCodec, row_codec
 from imax_dist.vae.store import Scratch, Tier
 from imax_dist.vae.wide_heads import PRODUCTS
 
@@ -115,21 +117,23 @@ def test_a_render_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> N
     assert torch.equal(resumed.latents, whole.latents)
 
 
+def codec_of(vae: Any, sizes: BlockSizes | None = None) -> RowCodec:
+    codec = row_codec(SimpleNamespace(vae=vae, scaled=lambda x: x, unscaled=lambda x: x), sizes)
+    assert codec is not None
+    return codec
+
+
 @pytest.mark.parametrize("limits", [(1 << 30, 1 << 30), (60_000, 60_000), (0, 0)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @torch.no_grad()
 def test_a_decode_that_spills_to_host_and_files_is_the_whole_one(
-    dtype: torch.dtype, limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, limits: tuple[int, int]
 ) -> None:
-    from imax_dist.vae import rows as vae_rows
-
-    monkeypatch.setattr(vae_rows, "BAND_BYTES", {"cuda": 1})
-    monkeypatch.setattr(vae_rows, "FEWEST_ROWS", 7)
     vae = make_tiny_vae(attention=True, dtype=dtype).to(CUDA)
     latents = torch.randn(1, 4, 13, 9, dtype=dtype, generator=torch.Generator().manual_seed(1)).to(CUDA)
     whole = vae.decode(latents).sample[0].permute(1, 2, 0)
     room = Scratch([Tier(CUDA, limits[0]), Tier(CPU, limits[1])])
-    rows = RowCodec(vae, 0.0, 1.0).decode(latents, single_rank(), room)
+    rows = codec_of(vae, BlockSizes(band_bytes=1, fewest_rows=7)).decode(latents, single_rank(), room)
     found = rows.read(0, rows.share.bottom)
     rows.close()
     allowed = 1e-10 if dtype == torch.float64 else 2e-5
@@ -149,7 +153,7 @@ def test_a_decode_in_bfloat16_with_a_head_of_512_is_as_near_to_float32_as_diffus
     vae.to(torch.bfloat16)
     half = latents.to(torch.bfloat16)
     theirs = (vae.decode(half).sample - exact).norm() / exact.norm()
-    rows = RowCodec(vae, 0.0, 1.0).decode(half, single_rank(), Scratch([Tier(CUDA, 1 << 30)]))
+    rows = codec_of(vae).decode(half, single_rank(), Scratch([Tier(CUDA, 1 << 30)]))
     own = rows.read(0, rows.share.bottom).permute(2, 0, 1)[None]
     rows.close()
     assert (own.to(CUDA) - exact).norm() / exact.norm() < 1.2 * theirs

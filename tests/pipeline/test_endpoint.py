@@ -19,10 +19,10 @@ from imax_dist.pipeline.endpoint import (
     reference_sigmas,
 )
 from imax_dist.pipeline.native import NativePass
-from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.vae_runner import VaeRunner
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def upsample_reference(made: RenderPlan, model: Any, state: NativePass) -> torch
     if made.method.reference.upsample == "latents":
         return enlarged_latents(made, state)
     ranks = join_ranks(ParallelSettings(), Topology.alone(), heads=model.spec.heads)
-    return encoded_reference(made, PictureCoder.of(made, model, ranks), native_pixels(made, model, state))
+    return encoded_reference(made, VaeRunner.for_plan(made, model, ranks), native_pixels(made, model, state))
 
 
 def three_steps() -> Reference:

@@ -20,10 +20,10 @@ from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.decode import decode
 from imax_dist.pipeline.noise import start_noise
-from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import RenderPlan, make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.vae_runner import VaeRunner
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
 
@@ -361,7 +361,7 @@ def test_what_cannot_be_rendered_is_refused_by_name(
 def decoded(made: Any, model: Any, latents: torch.Tensor) -> torch.Tensor:
     """What one rank decodes."""
     ranks = join_ranks(ParallelSettings(), Topology.alone(), heads=model.spec.heads)
-    picture = decode(made, PictureCoder.of(made, model, ranks), latents)
+    picture = decode(made, VaeRunner.for_plan(made, model, ranks), latents)
     assert picture is not None
     return picture.whole()
 

@@ -15,9 +15,10 @@ from imax_dist.models.joint_attention import JointProcessor, TableAsIds
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.parallel.sequence import JointLayout
-from imax_dist.planner.autoencoder import autoencoder_of
 from imax_dist.planner.encoders import encoder_parameters
 from imax_dist.planner.transformer import TRANSFORMERS, flux, transformer_of
+from imax_dist.planner.vae import attention_flops
+from imax_dist.vae.networks import describe
 
 CONFIG = dict(
     in_channels=64, num_layers=2, num_single_layers=3, attention_head_dim=64, num_attention_heads=6,
@@ -115,19 +116,22 @@ def test_the_autoencoders_parameters_and_flops_are_those_of_diffusers(attends: b
         use_quant_conv=attends, use_post_quant_conv=attends,
     )  # fmt: skip
     kinds = dict(down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3)
-    vae, shape = AutoencoderKL(**config, **kinds), autoencoder_of(config)
-    assert shape.parameters == sum(p.numel() for p in vae.parameters())
+    vae, network = AutoencoderKL(**config, **kinds), describe(config)
+    assert network is not None
+    assert network.parameter_count == sum(p.numel() for p in vae.parameters())
     for half, inputs in (("decoder", torch.rand(1, 4, 6, 8)), ("encoder", torch.rand(1, 3, 24, 32))):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             vae.decode(inputs) if half == "decoder" else vae.encode(inputs)
-        formula = shape.convolution_flops(half, 48) + attends * shape.attention_flops(48)
+        placed = network.placed(half)
+        formula = sum(2.0 * c.kernel**2 * c.inputs * c.outputs * 48 * scale**2 for c, scale, _ in placed)
+        formula += attends * attention_flops(network.attention_width, 48)
         assert counter.get_total_flops() == pytest.approx(formula, rel=0.03)  # the down-sampler pads
 
 
 def test_the_formulas_agree_with_the_headers_of_the_files_on_disk() -> None:
     blueprint = find_blueprint("embedded")
     assert blueprint.stored["transformer"] == flux(blueprint.configs["transformer"]).parameters
-    assert blueprint.stored["vae"] == autoencoder_of(blueprint.configs["vae"]).parameters
+    assert blueprint.stored["vae"] == describe(blueprint.configs["vae"]).parameter_count
     for part in ("text_encoder", "text_encoder_2"):
         assert blueprint.stored[part] == encoder_parameters(blueprint.configs[part])
     assert stored_parameters(EMBEDDED / "vae") == blueprint.stored["vae"]

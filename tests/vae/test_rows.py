@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,16 @@ from ranks import run_ranks
 from imax_dist.errors import CannotWrite
 from imax_dist.parallel.attention import attend
 from imax_dist.parallel.topology import Topology
-from imax_dist.vae import attention as frame
-from imax_dist.vae import rows as vae_rows
-from imax_dist.vae import store as row_store
+from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.vae.attention import Projections, frame_attention
+from imax_dist.vae.blocks import BlockSizes
+from imax_dist.vae.convolutions import downsampled3, upsampled3
 from imax_dist.vae.halo import exchange_rows
 from imax_dist.vae.moments import Moments, group_norm_affine, over_ranks
-from imax_dist.vae.rows import LazyRows, downsampled3, keep, upsampled3
+from imax_dist.vae.rows import LazyRows
 from imax_dist.vae.share import RowShare
-from imax_dist.vae.store import RowStore, Scratch, Tier
+from imax_dist.vae.store import Place, RowStore, Scratch, Tier
+from imax_dist.vae.workspace import Workspace
 
 HEIGHTS = [2, 3, 5, 11]
 
@@ -44,8 +47,8 @@ def lazy(x: torch.Tensor, share: RowShare) -> LazyRows:
     return LazyRows(share, x[:0], lambda top, bottom: x[top:bottom])
 
 
-def in_memory() -> Scratch:
-    return Scratch([Tier(torch.device("cpu"), 1 << 30)])
+def in_memory(sizes: BlockSizes | None = None) -> Workspace:
+    return Workspace(Scratch([Tier(torch.device("cpu"), 1 << 30)]), sizes or BlockSizes.of("cpu"))
 
 
 def test_what_a_height_has_beyond_the_units_goes_to_the_last_rank_with_rows() -> None:
@@ -101,7 +104,7 @@ def projections_of(heads: list[torch.Tensor]) -> Projections:
 
 def attention_error(topology: Topology) -> float:
     """Groups of queries and chunks of keys over the ranks, against attention over the whole frame."""
-    frame.QUERY_ELEMENTS, frame.KEY_ELEMENTS = 40, 60
+    sizes = BlockSizes(1, query_elements=40, key_elements=60)
     worst = 0.0
     for rows in HEIGHTS:
         heads = [4.0 * picture(rows + k, 3, 4)[:rows] for k in (20, 40, 60)]
@@ -110,7 +113,7 @@ def attention_error(topology: Topology) -> float:
         share = share_of(topology, rows)
         projections = projections_of(heads)
         seen = 0
-        for top, bottom, out in frame_attention(projections, share, width=3, channels=4):
+        for top, bottom, out in frame_attention(projections, share, width=3, channels=4, sizes=sizes):
             difference = out.reshape(-1, 3, 4) - expected[top:bottom]
             worst = max(worst, float(difference.abs().max()))
             seen += bottom - top
@@ -120,7 +123,6 @@ def attention_error(topology: Topology) -> float:
 
 def resampling_error(topology: Topology) -> float:
     """Up and down by two with a convolution, in bands of two rows, against torch on the whole picture."""
-    vae_rows.BAND_BYTES, vae_rows.FEWEST_ROWS = {"cpu": 1}, 2
     weight = picture(5, 4, 4 * 9)[0].reshape(4, 4, 3, 3)
     bias = weight[:, 0, 0, 0]
     worst = 0.0
@@ -132,7 +134,7 @@ def resampling_error(topology: Topology) -> float:
         padded = torch.nn.functional.pad(nchw, (0, 1, 0, 1))
         down = torch.nn.functional.conv2d(padded, weight, bias, stride=2)[0].permute(1, 2, 0)
         share = share_of(topology, rows)
-        source = keep(lazy(x, share), in_memory())
+        source = in_memory(BlockSizes(1, fewest_rows=2)).store(lazy(x, share))
         for top in range(2 * share.top, 2 * share.bottom):
             for bottom in (top + 1, min(top + 2, 2 * share.bottom)):
                 found = upsampled3(source, weight, bias, top=top, bottom=bottom)
@@ -152,7 +154,7 @@ def failing_rank(topology: Topology) -> str:
         return picture(8)[top:bottom]
 
     try:
-        keep(LazyRows(share_of(topology, 8), picture(8)[:0], make), in_memory())
+        in_memory().store(LazyRows(share_of(topology, 8), picture(8)[:0], make))
     except CannotWrite as error:
         return str(error)
     return "no error"
@@ -190,13 +192,10 @@ def test_group_norm_from_moments_equals_torch() -> None:
 
 @pytest.mark.parametrize("limit", [0, 1 << 30], ids=["files", "memory"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_store_gives_back_what_it_took(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: int, dtype: torch.dtype
-) -> None:
-    monkeypatch.setattr(row_store, "SEGMENT_BYTES", 300)
+def test_a_store_gives_back_what_it_took(tmp_path: Path, limit: int, dtype: torch.dtype) -> None:
     tier = Tier(torch.device("cpu"), limit)
     x = picture(23, 5).to(dtype)
-    store = Scratch([tier], tmp_path).open(like=x[:0], rows=23, most=23)
+    store = Scratch([tier], tmp_path).open(like=x[:0], rows=23, most=23, segment_bytes=300)
     for top in range(0, 23, 4):
         store.append(x[top : top + 4])
     assert torch.equal(store.read(0, 23), x)
@@ -217,14 +216,18 @@ def test_a_full_disk_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tm
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "pwrite", full)
-    store = RowStore(picture(1)[:0], 4, tier=None, needed=0, folder=tmp_path)
-    with pytest.raises(CannotWrite, match=r"cannot hold them: the disk is full; set TMPDIR to a folder"):
+    store = RowStore(picture(1)[:0], 4, Place(None, 0, tmp_path), segment_bytes=300)
+    said = r"cannot hold them: the disk is full; set TMPDIR to a folder"
+    with pytest.raises(CannotWrite, match=said) as told:
         store.append(picture(4))
+    advised = re.search(r"\(parallel: (\w+)\)", str(told.value))
+    assert advised
+    assert advised[1] in {field.name for field in fields(ParallelSettings)}
 
 
 def test_a_band_read_again_is_not_changed_by_what_was_done_with_it() -> None:
     x = picture(6)
-    kept = keep(lazy(x, RowShare.of(6)), in_memory())
+    kept = in_memory().store(lazy(x, RowShare.of(6)))
     before = kept.read(0, 6).clone()
     upsampled3(kept, picture(5, 4, 36)[0].reshape(4, 4, 3, 3), None, top=0, bottom=12)
     assert np.array_equal(kept.read(0, 6), before)

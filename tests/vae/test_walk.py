@@ -1,4 +1,4 @@
-"""The VAE by rows equals diffusers' AutoencoderKL on the whole picture: bands, ranks, spilled features."""
+"""A VAE by rows equals its own forward on the whole picture: bands, ranks, spilled features, each network."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import torch
 from ranks import run_ranks
-from tiny_vae import make_tiny_vae
+from tiny_vae import TINY_VAES, make_tiny_vae, plain_decode, plain_encode
 
+from imax_dist.errors import Preempted
 from imax_dist.events import render
 from imax_dist.geometry import ImageSize
-from imax_dist.models.base import LatentScale
 from imax_dist.parallel.mesh import SequenceMesh, single_rank
 from imax_dist.parallel.topology import Topology
-from imax_dist.vae import attention as frame_attention
-from imax_dist.vae import rows as vae_rows
-from imax_dist.vae import store as row_store
-from imax_dist.vae.codec import RowCodec, row_codec
+from imax_dist.vae.blocks import BlockSizes
+from imax_dist.vae.codec import RowCodec, Watch, row_codec
+from imax_dist.vae.limits import whole_bytes
 from imax_dist.vae.store import Scratch, Tier
+from imax_dist.vae.workspace import bands
 
 SHIFT, SCALE = 0.3, 1.7
 SIZES = [(13, 9), (5, 17), (2, 5)]
@@ -27,24 +27,26 @@ SIZES = [(13, 9), (5, 17), (2, 5)]
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
 
 
-def small_bands() -> None:
-    """So that a small picture has many bands, segments, query groups and key chunks."""
-    vae_rows.BAND_BYTES, vae_rows.FEWEST_ROWS = {"cpu": 1}, 7
-    row_store.SEGMENT_BYTES = 4_000
-    frame_attention.QUERY_ELEMENTS, frame_attention.KEY_ELEMENTS = 700, 900
+SMALL = BlockSizes(band_bytes=1, fewest_rows=7, segment_bytes=4_000, query_elements=700, key_elements=900)
+"""So that a small picture has many bands, segments, query groups and key chunks."""
 
 
-@pytest.fixture(autouse=True)
-def _small_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in (
-        (vae_rows, "BAND_BYTES"),
-        (vae_rows, "FEWEST_ROWS"),
-        (row_store, "SEGMENT_BYTES"),
-        (frame_attention, "QUERY_ELEMENTS"),
-        (frame_attention, "KEY_ELEMENTS"),
-    ):
-        monkeypatch.setattr(module, name, getattr(module, name))
-    small_bands()
+def codec_of(vae: Any, sizes: BlockSizes = SMALL) -> RowCodec:
+    model = SimpleNamespace(
+        vae=vae, scaled=lambda x: (x - SHIFT) * SCALE, unscaled=lambda x: x.to(vae.dtype) / SCALE + SHIFT
+    )
+    codec = row_codec(model, sizes)
+    assert codec is not None
+    return codec
+
+
+def ring(topology: Topology) -> SequenceMesh:
+    """All ranks."""
+    if topology.world_size == 1:
+        return single_rank()
+    import torch.distributed as dist
+
+    return SequenceMesh(1, topology.world_size, topology.rank, None, dist.group.WORLD, dist.group.WORLD)
 
 
 def random_picture(height: int, width: int, channels: int, dtype: torch.dtype) -> torch.Tensor:
@@ -60,7 +62,7 @@ def errors(codec: RowCodec, mesh: SequenceMesh, size: tuple[int, int], limit: in
     """Of decode and encode against the plain ones, to their largest value; 4 does not divide the image."""
     vae, dtype = codec.vae, codec.vae.dtype
     latents = random_picture(*size, 4, dtype)
-    whole = vae.decode(latents / SCALE + SHIFT).sample[0].permute(1, 2, 0)
+    whole = plain_decode(vae, latents / SCALE + SHIFT)[0].permute(1, 2, 0)
     room = scratch(limit)
     rows = codec.decode(latents, mesh, room)
     top, bottom = rows.share.top, rows.share.bottom
@@ -70,8 +72,7 @@ def errors(codec: RowCodec, mesh: SequenceMesh, size: tuple[int, int], limit: in
     height, width = 4 * size[0] + 3, 4 * size[1] + 1
     pixels = random_picture(height, width, 3, dtype)
     noise = random_picture(size[0], size[1], 4, dtype)
-    posterior = vae.encode(pixels).latent_dist
-    expected = (posterior.mean + posterior.std * noise - SHIFT) * SCALE
+    expected = (plain_encode(vae, pixels, noise) - SHIFT) * SCALE
     image = SimpleNamespace(height=height, width=width)
     source = pixels[0].permute(1, 2, 0)
     found = codec.encode(
@@ -88,21 +89,18 @@ def errors(codec: RowCodec, mesh: SequenceMesh, size: tuple[int, int], limit: in
 def test_bands_on_one_rank_equal_the_whole(dtype: torch.dtype, attention: bool, limit: int) -> None:
     vae = make_tiny_vae(attention=attention, dtype=dtype, quant=attention)
     for size in SIZES:
-        decode, encode = errors(RowCodec(vae, SHIFT, SCALE), single_rank(), size, limit)
+        decode, encode = errors(codec_of(vae), single_rank(), size, limit)
         assert decode < TOLERANCE[dtype]
         assert encode < TOLERANCE[dtype]
 
 
 @torch.no_grad()
 def on_ranks(topology: Topology) -> list[tuple[Any, ...]]:
-    import torch.distributed as dist
-
-    small_bands()
-    mesh = SequenceMesh(1, topology.world_size, topology.rank, None, dist.group.WORLD, dist.group.WORLD)
+    mesh = ring(topology)
     found = []
     cases = [(torch.float64, True, 0), (torch.float64, False, 30_000), (torch.float32, True, 1 << 30)]
     for dtype, attention, limit in cases:
-        codec = RowCodec(make_tiny_vae(attention=attention, dtype=dtype), SHIFT, SCALE)
+        codec = codec_of(make_tiny_vae(attention=attention, dtype=dtype))
         for size in SIZES:
             relative = [error / TOLERANCE[dtype] for error in errors(codec, mesh, size, limit)]
             found.append((f"{dtype} {attention} {limit} {size}", *relative))
@@ -121,66 +119,85 @@ def test_the_comparison_sees_a_norm_or_an_edge_that_is_local(
     wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What tiles do wrong must fail here: statistics of a band only, and zeros at a band's edge."""
-    from imax_dist.vae import layers
+    from imax_dist.vae import walk, workspace
 
     if wrong == "moments":
-        monkeypatch.setattr(layers.Moments, "merged", lambda _, other: other)
+        monkeypatch.setattr(workspace.Moments, "merged", lambda _, other: other)
     else:
-        monkeypatch.setattr(layers, "window3", lambda rows, top, bottom: (rows.read(top, bottom), (1, 1)))
+        monkeypatch.setattr(walk, "window3", lambda rows, top, bottom: (rows.read(top, bottom), (1, 1)))
     vae = make_tiny_vae(attention=False, dtype=torch.float64)
-    decode, encode = errors(RowCodec(vae, SHIFT, SCALE), single_rank(), (13, 9), 0)
+    decode, encode = errors(codec_of(vae), single_rank(), (13, 9), 0)
     assert min(decode, encode) > 1e-3
 
 
-def test_only_a_plain_autoencoder_kl_is_walked() -> None:
+def test_only_what_is_described_is_walked() -> None:
     vae = make_tiny_vae(attention=True, dtype=torch.float32)
-    adapter: Any = SimpleNamespace(vae=vae, latent_scale=lambda: LatentScale(SHIFT, SCALE))
+    adapter: Any = SimpleNamespace(vae=vae, scaled=lambda x: x, unscaled=lambda x: x)
     codec = row_codec(adapter)
     assert codec is not None
-    assert (codec.shift, codec.scale, codec.factor) == (SHIFT, SCALE, 4)
+    assert codec.network.factor == 4
     vae.encoder.mid_block.attentions[0].residual_connection = False
     assert row_codec(adapter) is None
     assert row_codec(SimpleNamespace(vae=torch.nn.Identity())) is None
+    adapter.vae = make_tiny_vae(attention=True, dtype=torch.float32)
+    adapter.vae.decoder.conv_out.extra = torch.nn.Parameter(torch.zeros(1))
+    assert row_codec(adapter) is None, "a weight that the description does not have"
+
+
+@pytest.mark.parametrize("name", TINY_VAES)
+@pytest.mark.parametrize("limit", [0, 1 << 30], ids=["files", "memory"])
+@torch.no_grad()
+def test_every_network_by_bands_equals_its_own_forward(name: str, limit: int) -> None:
+    vae = TINY_VAES[name](torch.float64)
+    for size in SIZES:
+        assert max(errors(codec_of(vae), single_rank(), size, limit)) < TOLERANCE[torch.float64]
+
+
+@torch.no_grad()
+def networks_on_ranks(topology: Topology) -> list[tuple[Any, ...]]:
+    found = []
+    for name, make in TINY_VAES.items():
+        for dtype in (torch.float64, torch.float32):
+            found.append((name, dtype, *errors(codec_of(make(dtype)), ring(topology), (13, 9), 30_000)))
+    return found
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_every_network_on_ranks_equals_its_own_forward(ranks: int) -> None:
+    for found in run_ranks(ranks, networks_on_ranks):
+        assert [case for case in found if max(case[2:]) > TOLERANCE[case[1]]] == []
 
 
 def test_a_plain_forward_of_a_poster_is_known_not_to_fit() -> None:
-    codec = RowCodec(make_tiny_vae(attention=False, dtype=torch.float32), SHIFT, SCALE)
-    assert codec.whole_bytes(ImageSize(1000, 500)) == 3 * 500_000 * 16 * 4
+    codec = codec_of(make_tiny_vae(attention=False, dtype=torch.float32))
+    assert whole_bytes(codec.network, ImageSize(1000, 500).area, 4) == 3 * 500_000 * 16 * 4
 
 
-def test_a_band_of_three_channels_is_no_higher_than_the_map_it_is_made_of_allows(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_band_of_three_channels_is_no_higher_than_the_map_it_is_made_of_allows() -> None:
     """Else the last convolution would read the whole of the widest map at once."""
-    monkeypatch.setattr(vae_rows, "BAND_BYTES", {"cpu": 40 * 8 * 36 * 10})
-    codec = RowCodec(make_tiny_vae(attention=False, dtype=torch.float64), SHIFT, SCALE)
+    sizes = BlockSizes(band_bytes=40 * 8 * 36 * 10, fewest_rows=7)
+    codec = codec_of(make_tiny_vae(attention=False, dtype=torch.float64), sizes)
     rows = codec.decode(random_picture(20, 9, 4, torch.float64), single_rank(), scratch(1 << 30))
-    heights = [bottom - top for top, bottom in vae_rows.bands(rows)]
+    heights = [bottom - top for top, bottom in bands(rows, sizes)]
     rows.close()
     assert rows.like.shape[1:] == (36, 3)
     assert max(heights) == 50  # of 8 channels: 40 x 10 / 8
 
 
-def told(topology: Topology, size: tuple[int, int], limit: int) -> list[list[dict[str, int]]]:
+def told(topology: Topology, size: tuple[int, int], limit: int) -> list[list[Any]]:
     """The events of progress of a decode and of an encode on this rank."""
-    small_bands()
     render.PROGRESS_S = 0.0
-    mesh = single_rank()
-    if topology.world_size > 1:
-        import torch.distributed as dist
-
-        mesh = SequenceMesh(1, topology.world_size, topology.rank, None, dist.group.WORLD, dist.group.WORLD)
-    codec = RowCodec(make_tiny_vae(dtype=torch.float32, attention=True), SHIFT, SCALE)
+    mesh = ring(topology)
+    codec = codec_of(make_tiny_vae(dtype=torch.float32, attention=True))
     heard: list[list[Any]] = [[], []]
-    codec.decode(
-        random_picture(*size, 4, torch.float32), mesh, scratch(limit), listen=heard[0].append
-    ).close()
+    watches = [Watch(one.append) for one in heard]
+    codec.decode(random_picture(*size, 4, torch.float32), mesh, scratch(limit), watch=watches[0]).close()
     height, width = 4 * size[0] + 3, 4 * size[1] + 1
     source = random_picture(height, width, 3, torch.float32)[0].permute(1, 2, 0)
     codec.encode(
         lambda top, bottom: source[top:bottom].contiguous(),
         ImageSize(height=height, width=width), mesh=mesh, scratch=scratch(limit), noise=None,
-        listen=heard[1].append,
+        watch=watches[1],
     )  # fmt: skip
     return heard
 
@@ -195,3 +212,42 @@ def test_progress_rises_band_by_band_to_exactly_its_total(world: int, limit: int
             assert len(done) > 20
             assert done == sorted(set(done))
             assert {event.total for event in heard} == {done[-1]}
+
+
+def stopped_after(topology: Topology, stopping: int, count: int, half: str) -> tuple[str, bool, int]:
+    """What each rank says, whether another says it, and its bands, if one stops in its band ``count``."""
+    codec = codec_of(make_tiny_vae(dtype=torch.float32, attention=True))
+    seen = 0
+
+    def check() -> None:
+        nonlocal seen
+        seen += 1
+        if topology.rank == stopping and seen >= count:
+            raise Preempted("stopped here")
+
+    mesh, room, watch = ring(topology), scratch(1 << 30), Watch(check=check)
+    try:
+        if half == "decoder":
+            codec.decode(random_picture(13, 9, 4, torch.float32), mesh, room, watch=watch)
+        else:
+            source = random_picture(52, 36, 3, torch.float32)[0].permute(1, 2, 0).contiguous()
+            codec.encode(
+                lambda top, bottom: source[top:bottom], ImageSize(36, 52),
+                mesh=mesh, scratch=room, noise=None, watch=watch,
+            )  # fmt: skip
+    except Preempted as error:
+        return str(error), error.told, seen
+    return "no error", False, seen
+
+
+@pytest.mark.parametrize("half", ["decoder", "encoder"])
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_a_stop_acts_within_a_picture_and_on_all_ranks(world: int, half: str) -> None:
+    for count in (1, 9):
+        results = run_ranks(world, stopped_after, world - 1, count, half)
+        said, told, bands_done = results[-1]
+        assert (said, told, bands_done) == ("stopped here", False, count)
+        elsewhere = ("stopped on request; another rank says where", True)
+        assert all(other[:2] == elsewhere for other in results[:-1])
+        whole = run_ranks(world, stopped_after, -1, 0, half)
+        assert all(a[2] < b[2] for a, b in zip(results, whole, strict=True)), "the others stop, too"

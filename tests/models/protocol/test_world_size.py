@@ -20,12 +20,12 @@ from xfuser_on_cpu import answer_for_cpu, xfuser_is_installed
 from imax_dist.models.tiny import TINY
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.loading import load_requested
-from imax_dist.pipeline.picture_coder import PictureCoder
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_for
 from imax_dist.pipeline.render import render, render_latents
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.run import Run
+from imax_dist.pipeline.vae_runner import VaeRunner
 
 MESHES: dict[int, dict[str, dict[str, Any]]] = {
     2: {
@@ -101,8 +101,8 @@ def render_all(
             try:
                 ranks = join_for(model, settings, topology)
                 run = Run(make_plan(request_of(folder, preset_of(mesh)), model.spec), ranks)
-                coder = PictureCoder.of(run.plan, model, ranks)
-                results[name, mesh] = render_latents(run, coder).numpy()
+                vae = VaeRunner.for_plan(run.plan, model, ranks)
+                results[name, mesh] = render_latents(run, vae).numpy()
             except Exception:
                 results[name, mesh] = traceback.format_exc()
     return results

@@ -17,12 +17,14 @@ from imax_dist.geometry import ImageSize
 from imax_dist.models.load import load_model
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.decode import decode
-from imax_dist.pipeline.picture_coder import PictureCoder, whole_limit
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
 from imax_dist.pipeline.render import render
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.vae_runner import VaeRunner
 from imax_dist.vae.enlarge import enlarged_rows
+from imax_dist.vae.limits import whole_limit
+from imax_dist.vae.strategies import Tiled, Whole
 
 ALONE = Topology.alone()
 LITTLE = {"vae_memory_gib": 1e-5}
@@ -36,35 +38,35 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def rendered(topology: Topology, fields: dict[str, Any], settings: dict[str, Any]) -> Any:
-    """Latents, pixels (rank 0) and the way."""
+    """Latents, pixels (rank 0) and the strategy."""
     found = render(Request(**fields), topology=topology, parallel=ParallelSettings(**settings))
     pixels = None if found.pixels is None else found.pixels.numpy()
     return found.latents.numpy(), pixels, found.recipe["surroundings"]["vae"]
 
 
 @pytest.mark.parametrize(
-    ("ranks", "settings", "way"),
+    ("ranks", "settings", "strategy"),
     [(1, {}, "whole"), (1, LITTLE, "rows"), (2, {}, "rows"), (3, LITTLE, "rows")],
     ids=["whole", "bands", "two-ranks", "three-ranks-files"],
 )
-def test_the_picture_is_the_same_by_any_way(
-    tiny: str, ranks: int, settings: dict[str, Any], way: str
+def test_the_picture_is_the_same_by_any_strategy(
+    tiny: str, ranks: int, settings: dict[str, Any], strategy: str
 ) -> None:
     fields = {**FIELDS, "model": tiny}
     latents, pixels, _ = rendered(ALONE, fields, {})
     results = run_ranks(ranks, rendered, fields, settings)
-    assert [result[2] for result in results] == [way] * ranks
+    assert [result[2] for result in results] == [strategy] * ranks
     assert np.abs(results[0][1] - pixels).max() < 1e-6, "pixels are float32"
     assert all(np.abs(result[0] - latents).max() < 1e-10 for result in results)
     assert all(np.array_equal(result[0], results[0][0]) for result in results)
     assert [result[1] is None for result in results] == [rank > 0 for rank in range(ranks)]
 
 
-def coder_of(tiny: str, settings: dict[str, Any] | None = None, **method: Any) -> tuple[Any, PictureCoder]:
+def runner_of(tiny: str, settings: dict[str, Any] | None = None, **method: Any) -> tuple[Any, VaeRunner]:
     model = load_model(tiny, device=torch.device("cpu"), dtype="float32", text=False)
     plan = make_plan(Request("a red sun", size="640x304", model=tiny, method=method), model.spec)
     ranks = join_ranks(ParallelSettings(**(settings or {})), ALONE, heads=model.spec.heads)
-    return plan, PictureCoder.of(plan, model, ranks)
+    return plan, VaeRunner.for_plan(plan, model, ranks)
 
 
 def random_latents(plan: Any) -> torch.Tensor:
@@ -73,8 +75,8 @@ def random_latents(plan: Any) -> torch.Tensor:
 
 
 def test_bands_for_the_writers_are_the_picture(tiny: str) -> None:
-    plan, coder = coder_of(tiny, LITTLE)
-    picture = decode(plan, coder, random_latents(plan))
+    plan, runner = runner_of(tiny, LITTLE)
+    picture = decode(plan, runner, random_latents(plan))
     assert picture is not None
     bands = list(picture.bands().read())
     assert len(bands) > 1
@@ -83,9 +85,9 @@ def test_bands_for_the_writers_are_the_picture(tiny: str) -> None:
 
 
 def test_tiles_are_used_only_if_asked_for_and_are_another_picture(tiny: str) -> None:
-    plan, exact = coder_of(tiny)
-    tiled_plan, tiled = coder_of(tiny, vae="tiled")
-    assert (exact.way, tiled.way) == ("whole", "tiled")
+    plan, exact = runner_of(tiny)
+    tiled_plan, tiled = runner_of(tiny, vae="tiled")
+    assert (type(exact.strategy), type(tiled.strategy)) == (Whole, Tiled)
     assert tiled_plan.fingerprint != plan.fingerprint
     latents = random_latents(plan)
     plain, blended = decode(plan, exact, latents), decode(tiled_plan, tiled, latents)
@@ -100,24 +102,24 @@ def test_tiles_are_used_only_if_asked_for_and_are_another_picture(tiny: str) -> 
 
 
 def test_a_vae_of_another_kind_is_used_whole_and_has_no_tiles(tiny: str) -> None:
-    plan, coder = coder_of(tiny)
-    model = coder.model
+    plan, runner = runner_of(tiny)
+    model = runner.model
     decoder = model.vae  # type: ignore[attr-defined]
     model.vae = torch.nn.Identity()  # type: ignore[attr-defined]
     ranks = join_ranks(ParallelSettings(), ALONE, heads=model.spec.heads)
-    assert PictureCoder.of(plan, model, ranks).way == "whole on rank 0"
+    assert VaeRunner.for_plan(plan, model, ranks).strategy.name == "whole on rank 0"
     tiled = make_plan(Request("a", size="128x128", model=tiny, method={"vae": "tiled"}), model.spec)
     with pytest.raises(
         BadConfig, match=r"vae: tiled was asked for, but the VAE of .* has no tiles; use exact"
     ):
-        PictureCoder.of(tiled, model, ranks)
+        VaeRunner.for_plan(tiled, model, ranks)
     model.vae = decoder  # type: ignore[attr-defined]
 
 
 def test_numbers_that_are_not_finite_are_refused_by_rows_too(tiny: str) -> None:
-    plan, coder = coder_of(tiny, LITTLE)
+    plan, runner = runner_of(tiny, LITTLE)
     with pytest.raises(ImaxError, match=r"numbers that are not finite"):
-        decode(plan, coder, torch.full_like(random_latents(plan), torch.nan))
+        decode(plan, runner, torch.full_like(random_latents(plan), torch.nan))
 
 
 def test_memory_for_features_must_be_above_zero() -> None:
@@ -141,8 +143,8 @@ def test_no_feature_file_is_left_in_the_temp_folder(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    plan, coder = coder_of(tiny, LITTLE)
-    picture = decode(plan, coder, random_latents(plan))
+    plan, runner = runner_of(tiny, LITTLE)
+    picture = decode(plan, runner, random_latents(plan))
     assert picture is not None
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,83 @@
+"""The VAE of one render: the strategy that its plan, its ranks and the memory decide, and who watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from imax_dist.errors import BadConfig, Preempted
+from imax_dist.events import Listener, ignore
+from imax_dist.geometry import ImageSize
+from imax_dist.models.base import FlowModel
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.pipeline.ranks import Ranks
+from imax_dist.pipeline.run import never
+from imax_dist.shapes import Latents, Pixels
+from imax_dist.vae.codec import Watch, row_codec
+from imax_dist.vae.limits import fits_whole
+from imax_dist.vae.store import Scratch
+from imax_dist.vae.strategies import Rows, Strategy, Tiled, Whole
+
+
+@dataclass(frozen=True)
+class VaeRunner:
+    """Every rank has one and calls it at the same places."""
+
+    model: FlowModel
+    topology: Topology
+    strategy: Strategy
+    listen: Listener = ignore
+    """Gets events of how far a picture is that goes by rows."""
+    stop: Callable[[], bool] = never
+    """Read after every band of a picture that goes by rows."""
+
+    @classmethod
+    def for_plan(
+        cls,
+        plan: RenderPlan,
+        model: FlowModel,
+        ranks: Ranks,
+        *,
+        listen: Listener = ignore,
+        stop: Callable[[], bool] = never,
+    ) -> VaeRunner:
+        """Raises BadConfig for tiles that the model's VAE does not offer."""
+        return cls(model, ranks.topology, strategy_for(plan, model, ranks), listen, stop)
+
+    def encode_enlarged(self, pixels: Pixels, size: ImageSize, *, noise: Latents | None) -> Latents:
+        """Latents, on every rank, of ``pixels`` (1, 3, h, w) in [-1, 1] enlarged to ``size`` (bicubic)."""
+        return self.strategy.encode_enlarged(pixels, size, noise=noise, watch=self._watch("encoded"))
+
+    def decode(self, latents: Latents, scratch: Scratch) -> Iterator[tuple[int, Tensor]]:
+        """On rank 0 (top, rows (n, W, 3) in about [-1, 1]) from the top down; on others what they send."""
+        return self.strategy.decode(latents, scratch, watch=self._watch("decoded"))
+
+    def _watch(self, doing: str) -> Watch:
+        def check() -> None:
+            if self.stop():
+                raise Preempted(f"stopped while the picture was {doing}; --resume auto goes on from there")
+
+        return Watch(self.listen, check)
+
+
+def strategy_for(plan: RenderPlan, model: FlowModel, ranks: Ranks) -> Strategy:
+    """Whole if one rank has room for it, else by rows; tiles only if the plan says so."""
+    topology, memory = ranks.topology, ranks.settings.vae_memory_gib
+    if plan.method.vae == "tiled":
+        if not hasattr(model.vae, "enable_tiling"):
+            raise BadConfig(
+                f"vae: tiled was asked for, but the VAE of {model.spec.name} has no tiles; use exact"
+            )
+        return Tiled(topology, model, memory)
+    codec = row_codec(model)
+    if codec is None:
+        return Whole(topology, model, memory, "whole on rank 0")
+    rows = Rows(topology, codec, memory)
+    limit, kind = rows.scratch().tiers[0].limit, topology.device.type
+    area, element = plan.render_size.area, codec.vae.dtype.itemsize
+    if topology.world_size == 1 and fits_whole(codec.network, area, element, kind=kind, limit=limit):
+        return Whole(topology, model, memory)
+    return rows

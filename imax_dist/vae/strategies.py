@@ -1,0 +1,181 @@
+"""How a picture goes through the VAE: whole, by rows (the same numbers to rounding), or in blended tiles.
+
+One rank computes whole what fits the memory for it. Anything larger, and any picture on several ranks, goes
+by rows, which need no more memory than they are given, and on a GPU less time once a picture is large
+(BENCHMARKS.md, "One GPU"). Tiles change the picture and are used only if the user chooses them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from imax_dist.errors import ImaxError
+from imax_dist.geometry import ImageSize
+from imax_dist.parallel.broadcast import from_first_rank
+from imax_dist.parallel.mesh import SequenceMesh, single_rank
+from imax_dist.parallel.topology import Topology
+from imax_dist.shapes import Latents, Pixels
+from imax_dist.vae.codec import UNWATCHED, RowCodec, Watch
+from imax_dist.vae.enlarge import enlarged_rows
+from imax_dist.vae.limits import scratch_of, whole_bytes
+from imax_dist.vae.rows import RowMap
+from imax_dist.vae.share import RowShare
+from imax_dist.vae.store import Scratch
+from imax_dist.vae.workspace import bands
+
+
+class Strategy(ABC):
+    """One poster's way through the VAE; every rank has one and calls it at the same places."""
+
+    name: str
+    """As the recipe says it."""
+    topology: Topology
+    memory_gib: float | None
+    """For maps, as ``vae_memory_gib`` of the parallel settings says."""
+
+    @abstractmethod
+    def decode(
+        self, latents: Latents, scratch: Scratch, *, watch: Watch = UNWATCHED
+    ) -> Iterator[tuple[int, Tensor]]:
+        """On rank 0 (top, rows (n, W, 3) in about [-1, 1]) from the top down; on others what they send."""
+
+    @abstractmethod
+    def encode_enlarged(
+        self, pixels: Pixels, size: ImageSize, *, noise: Latents | None, watch: Watch = UNWATCHED
+    ) -> Latents:
+        """Latents, on every rank, of ``pixels`` (1, 3, h, w) in [-1, 1] enlarged to ``size`` (bicubic)."""
+
+    @abstractmethod
+    def too_large(self, size: ImageSize) -> bool:
+        """Whether one rank has no room to decode a picture of ``size`` whole; the same on every rank."""
+
+    def scratch(self) -> Scratch:
+        """Room for one picture's maps: memory up to the limit, then temp files."""
+        return scratch_of(self.topology.device, self.memory_gib)
+
+
+@dataclass(frozen=True)
+class Whole(Strategy):
+    """On rank 0, by the VAE's own forward."""
+
+    topology: Topology
+    model: Any
+    """Has ``encode_image(pixels, noise=)`` and ``decode_image(latents)``."""
+    memory_gib: float | None = None
+    name: str = "whole"
+
+    @torch.no_grad()
+    def decode(
+        self, latents: Latents, scratch: Scratch, *, watch: Watch = UNWATCHED
+    ) -> Iterator[tuple[int, Tensor]]:
+        del scratch  # a plain forward takes what it needs
+        if self.topology.is_first:
+            watch.check()
+            with self.around():
+                pixels = self.model.decode_image(latents)
+            yield 0, pixels[0].permute(1, 2, 0)
+
+    @torch.no_grad()
+    def encode_enlarged(
+        self, pixels: Pixels, size: ImageSize, *, noise: Latents | None, watch: Watch = UNWATCHED
+    ) -> Latents:
+        def encode() -> dict[str, Tensor]:
+            watch.check()
+            sides = (size.height, size.width)
+            enlarged = F.interpolate(pixels, size=sides, mode="bicubic", align_corners=False)
+            with self.around():
+                return {"latents": self.model.encode_image(enlarged.clamp(-1.0, 1.0), noise=noise)}
+
+        return from_first_rank(encode, self.topology)["latents"]
+
+    def too_large(self, size: ImageSize) -> bool:
+        del size  # there is no other way
+        return False
+
+    def around(self) -> AbstractContextManager[None]:
+        """What holds while the VAE runs."""
+        return nullcontext()
+
+
+@dataclass(frozen=True)
+class Tiled(Whole):
+    """On rank 0, by diffusers' own blended tiles: little memory, another picture."""
+
+    name: str = "tiled"
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        self.model.vae.enable_tiling()
+        try:
+            yield
+        finally:
+            self.model.vae.disable_tiling()
+
+
+@dataclass(frozen=True)
+class Rows(Strategy):
+    """Each rank its own rows, a band at a time."""
+
+    topology: Topology
+    codec: RowCodec
+    memory_gib: float | None = None
+    name: str = "rows"
+
+    @property
+    def mesh(self) -> SequenceMesh:
+        """All ranks as one ring; their rows follow each other."""
+        if self.topology.world_size == 1:
+            return single_rank()
+        everyone = dist.group.WORLD
+        return SequenceMesh(1, self.topology.world_size, self.topology.rank, None, everyone, everyone)
+
+    @torch.no_grad()
+    def decode(
+        self, latents: Latents, scratch: Scratch, *, watch: Watch = UNWATCHED
+    ) -> Iterator[tuple[int, Tensor]]:
+        rows = self.codec.decode(latents, self.mesh, scratch, watch=watch)
+        failure: ImaxError | None = None
+        for sender in range(rows.share.ranks):
+            share: RowShare = replace(rows.share, rank=sender)
+            for top, bottom in bands(rows, self.codec.sizes, share):
+                if sender == self.topology.rank:
+                    try:
+                        watch.check()
+                        band = rows.read(top, bottom) if failure is None else _blank(rows, bottom - top)
+                    except ImaxError as error:  # rank 0 waits for all bands
+                        failure, band = error, _blank(rows, bottom - top)
+                    rows.forget(bottom)
+                    if sender:
+                        dist.send(band.contiguous(), 0, group=share.group)
+                    yield top, band
+                elif self.topology.is_first:
+                    band = _blank(rows, bottom - top)
+                    dist.recv(band, sender, group=share.group)
+                    yield top, band
+        rows.close()
+        if failure is not None:
+            raise failure
+
+    def encode_enlarged(
+        self, pixels: Pixels, size: ImageSize, *, noise: Latents | None, watch: Watch = UNWATCHED
+    ) -> Latents:
+        vae = self.codec.vae
+        rows = enlarged_rows(pixels.to(vae.device), size, dtype=vae.dtype)
+        return self.codec.encode(rows, size, mesh=self.mesh, scratch=self.scratch(), noise=noise, watch=watch)
+
+    def too_large(self, size: ImageSize) -> bool:
+        needed = whole_bytes(self.codec.network, size.area, self.codec.vae.dtype.itemsize)
+        return needed > self.scratch().tiers[0].limit
+
+
+def _blank(rows: RowMap, count: int) -> Tensor:
+    return rows.like.new_zeros((count, *rows.like.shape[1:]))
