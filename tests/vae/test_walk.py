@@ -240,14 +240,22 @@ def stopped_after(topology: Topology, stopping: int, count: int, half: str) -> t
     return "no error", False, seen
 
 
-@pytest.mark.parametrize("half", ["decoder", "encoder"])
+def stops(topology: Topology) -> dict[tuple[str, int], tuple[str, bool, int]]:
+    """By half, and the band in which the last rank stops; 0: in none."""
+    last = topology.world_size - 1
+    return {
+        (half, count): stopped_after(topology, last if count else -1, count, half)
+        for half in ("decoder", "encoder")
+        for count in (0, 1, 9)
+    }
+
+
 @pytest.mark.parametrize("world", [1, 2, 4])
-def test_a_stop_acts_within_a_picture_and_on_all_ranks(world: int, half: str) -> None:
-    for count in (1, 9):
-        results = run_ranks(world, stopped_after, world - 1, count, half)
-        said, told, bands_done = results[-1]
-        assert (said, told, bands_done) == ("stopped here", False, count)
-        elsewhere = ("stopped on request; another rank says where", True)
-        assert all(other[:2] == elsewhere for other in results[:-1])
-        whole = run_ranks(world, stopped_after, -1, 0, half)
-        assert all(a[2] < b[2] for a, b in zip(results, whole, strict=True)), "the others stop, too"
+def test_a_stop_acts_within_a_picture_and_on_all_ranks(world: int) -> None:
+    results = run_ranks(world, stops) if world > 1 else [stops(Topology.alone())]
+    elsewhere = ("stopped on request; another rank says where", True)
+    for half in ("decoder", "encoder"):
+        for count in (1, 9):
+            assert results[-1][half, count] == ("stopped here", False, count)
+            assert all(other[half, count][:2] == elsewhere for other in results[:-1])
+            assert all(each[half, count][2] < each[half, 0][2] for each in results), "the others stop, too"
