@@ -8,20 +8,21 @@ from typing import Any
 
 import pytest
 
-from imax_dist.config import config_folder, from_mapping, load_named, load_yaml, named_configs, to_mapping
+from imax_dist.config import config_folder, from_mapping, load_yaml, named_configs, to_mapping
 from imax_dist.method.guidance import SCHEDULES
 from imax_dist.method.presets import Method
 from imax_dist.method.projection import PROJECTIONS
 from imax_dist.method.proportional_attention import LOGIT_FACTORS
 from imax_dist.method.rope_rules import FREQUENCY_RULES
 from imax_dist.method.text_duplication import COPY_RULES
+from imax_dist.pipeline.switches import load_preset, renamed_preset
 
 PRESETS = sorted(named_configs("presets"))
 FILES = sorted(config_folder().rglob("*.yaml"))
 
 
 def preset(name: str) -> Method:
-    return from_mapping(Method, load_named("presets", name), where=f"configs/presets/{name}.yaml")
+    return from_mapping(Method, load_preset(name), where=f"configs/presets/{name}.yaml")
 
 
 def test_the_four_recipes_ship() -> None:
@@ -78,11 +79,19 @@ def test_every_preset_is_a_recipe_of_known_names(name: str) -> None:
 
 
 def test_the_presets_are_different_recipes() -> None:
-    assert len({preset(name) for name in PRESETS}) == len(PRESETS)
+    assert len({preset(name) for name in PRESETS}) == len(PRESETS) - 1
+    assert preset("imax_late") == preset("imax")
+    assert renamed_preset("imax_late") == "imax"
+    assert renamed_preset("imax") is None
 
 
-def test_imax_is_what_a_recipe_is_without_a_file() -> None:
-    assert preset("imax") == Method()
+def test_one_jump_is_what_a_recipe_is_without_a_file() -> None:
+    assert preset("one_jump") == Method()
+
+
+def test_the_default_starts_each_pass_of_a_cascade_from_the_picture_before() -> None:
+    start = dataclasses.replace(Method().start, sigma=0.6)
+    assert preset("imax") == dataclasses.replace(Method(), cascade="doubling", start=start)
 
 
 def test_paper_does_only_what_the_text_says() -> None:

@@ -20,10 +20,22 @@ from imax_dist.method.text_duplication import COPY_RULES
 from imax_dist.pipeline.request import Request
 
 
+def load_preset(name: str) -> dict[str, Any]:
+    """A preset's switches by name or path; an old name (``same_as``) stands for the one it names."""
+    preset, _ = load_config("presets", name)
+    renamed = preset.get("same_as")
+    return load_preset(str(renamed)) if renamed is not None else preset
+
+
+def renamed_preset(name: str) -> str | None:
+    """What a preset's old name is called now; None for a name that is not old."""
+    preset, _ = load_config("presets", name)
+    return None if preset.get("same_as") is None else str(preset["same_as"])
+
+
 def load_method(request: Request) -> Method:
     """The request's preset with its own switches laid over it. Raises BadConfig for a wrong one."""
-    preset, _ = load_config("presets", request.preset)
-    mapping = _overlay(preset, request.method)
+    mapping = _overlay(load_preset(request.preset), request.method)
     method = from_mapping(Method, mapping, where=f"preset {request.preset}")
     choice("guidance.schedule", method.guidance.schedule, SCHEDULES)
     choice("guidance.projection", method.guidance.projection, PROJECTIONS)

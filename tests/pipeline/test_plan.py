@@ -46,7 +46,8 @@ def flux_dev() -> ModelSpec:
 
 
 def plan(spec: ModelSpec, **fields: Any) -> RenderPlan:
-    return make_plan(Request(**{"prompt": PROMPT, **fields}), spec)
+    """In one jump from noise, unless a preset is named."""
+    return make_plan(Request(**{"prompt": PROMPT, "preset": "one_jump", **fields}), spec)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_height_and_width_have_their_own_scale(flux_dev: ModelSpec) -> None:
     assert made.scale.linear == pytest.approx(math.sqrt(3008 * 4000 / (880 * 1184)))
 
 
-@pytest.mark.parametrize("preset", ["imax", "paper", "official", "direct"])
+@pytest.mark.parametrize("preset", ["one_jump", "paper", "official", "direct"])
 @pytest.mark.parametrize("steps", [1, 4, 30])
 def test_noise_levels_fall_from_exactly_one_to_exactly_zero(
     flux_dev: ModelSpec, preset: str, steps: int
@@ -114,8 +115,8 @@ def shifted(sigma: float, shift: float) -> float:
     [
         ("official", "4096x4096", 3.0, 6.0),
         ("official", "2048x2048", 3.0, 6.0),
-        ("imax", "4096x4096", 3.0, 6.0),
-        ("imax", "2048x2048", 3.0, 3.0),
+        ("one_jump", "4096x4096", 3.0, 6.0),
+        ("one_jump", "2048x2048", 3.0, 3.0),
         ("paper", "8192x2048", 3.0, 6.0),
         ("direct", "4096x4096", 3.0, 3.0),
     ],
@@ -276,7 +277,7 @@ def test_the_fingerprint_is_the_same_however_a_thing_was_asked_for(flux_dev: Mod
     """Names of things and defaults written out are not the picture; neither are ranks or engines."""
     plain = plan(flux_dev, size="2048x2048")
     written_out = plan(
-        dataclasses.replace(flux_dev, name="my copy"), steps=30, native_steps=30, preset="imax",
+        dataclasses.replace(flux_dev, name="my copy"), steps=30, native_steps=30, preset="one_jump",
         method={"attention": "one_text"},
     )  # fmt: skip
     assert plain.fingerprint == written_out.fingerprint
@@ -287,7 +288,7 @@ def test_the_fingerprint_is_the_same_however_a_thing_was_asked_for(flux_dev: Mod
     ("fields", "kind", "message"),
     [
         ({"preset": "offical"}, BadConfig, r"preset 'offical' is not known; did you mean 'official'\?"),
-        ({"method": {"rop": {}}}, BadConfig, r"preset imax: unknown key 'rop'; did you mean 'rope'\?"),
+        ({"method": {"rop": {}}}, BadConfig, r"preset one_jump: unknown key 'rop'; did you mean 'rope'\?"),
         ({"method": {"rope": {"rul": "none"}}}, BadConfig, r"rope: unknown key 'rul'; did you mean 'rule'\?"),
         ({"method": {"rope": {"rule": "ntkk"}}}, BadConfig, r"rope.rule: 'ntkk' is not known; did you mean"),
         ({"method": {"rope": 3}}, BadConfig, r"rope must hold keys, got 3"),

@@ -68,7 +68,7 @@ def latents_as_shipped(tiny: Any, ranks: Ranks) -> torch.Tensor:
 
 def latents(tiny: Any, ranks: Ranks, method: dict[str, Any]) -> torch.Tensor:
     """A target of 2.5 x 1.5 native tokens a side in four steps."""
-    request = Request(PROMPT, size="160x96", model=tiny.spec.name, method=method)
+    request = Request(PROMPT, size="160x96", model=tiny.spec.name, preset="one_jump", method=method)
     return render_with(tiny, ranks, request).latents
 
 

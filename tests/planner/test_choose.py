@@ -247,7 +247,7 @@ def test_what_is_fixed_stays_fixed() -> None:
 
 
 def test_text_copies_cost_tokens() -> None:
-    few, many = flux(preset="imax"), flux(preset="paper")
+    few, many = flux(), flux(preset="paper")
     assert few.extrapolated[-1].text == 512
     assert many.extrapolated[-1].text == 16 * 512
     assert many.flops > few.flops

@@ -27,7 +27,7 @@ MEASURED = {
 
 
 @cache
-def flux(size: str = "4096x4096", *, preset: str = "imax", model: str = "flux-dev") -> Workload:
+def flux(size: str = "4096x4096", *, preset: str = "one_jump", model: str = "flux-dev") -> Workload:
     """A poster of FLUX.1-dev from the architecture table, as a GPU would make it."""
     request = Request("a poster", size=size, preset=preset, model=model)
     return workload_of(request, find_blueprint(model), device="gpu")

@@ -55,7 +55,7 @@ class Cell:
         variants share it."""
         method, preset = self.variant.method(), self.variant.preset
         kept: dict[str, Any] = {k: method[k] for k in ("time_shift", "guidance_scale") if k in method}
-        preset = preset if preset == "official" else "imax"
+        preset = preset if preset == "official" else "one_jump"
         request = replace(self.request(), size=str(self.native), method=kept, preset=preset)
         return replace(request, steps=None)
 

@@ -20,7 +20,8 @@ SMALL_SCALE = "2"
 class Variant:
     """One way to draw a scene; what is None is the study's or the model's own."""
 
-    preset: str = "imax"
+    preset: str = ""
+    """None: the study's."""
     set: tuple[str, ...] = ()
     """Switches as on the command line: ``rope.rule=none``."""
     steps: int | None = None
@@ -48,6 +49,8 @@ class Study:
     variants: dict[str, Any]
     baseline: str
     """The variant that all others are compared with, scene by scene."""
+    preset: str = "imax"
+    """Of variants that name none. Studies of the paper's parts take ``one_jump``, where each part acts."""
     paper: str = ""
     """The figure or section it reproduces, if any."""
     trial: str = ""
@@ -76,10 +79,11 @@ class Study:
     @property
     def parsed_variants(self) -> dict[str, Variant]:
         """The variants by name."""
-        return {
+        variants = {
             name: from_mapping(Variant, mapping or {}, where=f"variants: {name}")
             for name, mapping in self.variants.items()
         }
+        return {n: replace(v, preset=v.preset or self.preset) for n, v in variants.items()}
 
     @property
     def counts(self) -> dict[float, int]:
