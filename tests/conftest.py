@@ -13,6 +13,16 @@ import torch
 from disks import DyingDisk
 
 HOME = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+PLACES = (
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_TOKEN",
+    "TORCH_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "RAY_AUTH_MODE",
+)
+"""Where else a user's caches, models and tokens may be."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,6 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     config.stash[HOME] = tempfile.TemporaryDirectory(prefix="imax-home-")
     os.environ["HOME"] = config.stash[HOME].name
+    for name in PLACES:
+        os.environ.pop(name, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
@@ -56,7 +57,8 @@ LEAST_TO_GUESS = 0.3
 class BatchProgress:
     """A listener for the pool's events that prints; a context so that the terminal is left in order."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._board: Board | None = None
         self._bars = Bars(quiet=quiet)
         self._began: float | None = None
@@ -172,7 +174,7 @@ class BatchProgress:
         self._bars.write(line)
 
     def _first_job(self) -> None:
-        self._began = self._began or time.monotonic()
+        self._began = self._began or self._clock()
         self._draw_all()
 
     def _draw_all(self) -> None:
@@ -199,7 +201,7 @@ class BatchProgress:
         """Where there are no bars: a line of a poster, every few seconds."""
         if self._bars.drawn:
             return None
-        now = time.monotonic()
+        now = self._clock()
         if now - self._printed.setdefault(job, now) < EVERY_S:
             return None
         self._printed[job] = now
@@ -219,7 +221,7 @@ class BatchProgress:
         missing = self._to_do - made
         if self._began is None or made < LEAST_TO_GUESS or missing <= 0:
             return ""
-        return f", about {duration((time.monotonic() - self._began) / made * missing)} left"
+        return f", about {duration((self._clock() - self._began) / made * missing)} left"
 
 
 def where(ray: str) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from imax_dist.cli import batch_progress
 from imax_dist.cli.batch_progress import BatchProgress
 from imax_dist.events import (
     BatchDone,
@@ -38,15 +37,13 @@ class Terminal(io.StringIO):
 class Clock:
     now = 1000.0
 
-    def monotonic(self) -> float:
+    def __call__(self) -> float:
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(batch_progress, "time", clock)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
@@ -62,7 +59,7 @@ def step(job: str, index: int, stage: str = "extrapolated") -> InJob:
 
 def run(board: Board, clock: Clock) -> None:
     """Four posters; one begins, is done, and the next is half way."""
-    with BatchProgress() as progress:
+    with BatchProgress(clock=clock) as progress:
         hear = progress.watch(board)
         hear(BatchStarted(4, 4))
         hear(ClusterStarting("local"))
@@ -117,7 +114,7 @@ def test_a_terminal_gets_bars_that_go_away(
 
 
 def test_quiet_says_nothing(board: Board, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with BatchProgress(quiet=True) as progress:
+    with BatchProgress(quiet=True, clock=clock) as progress:
         hear = progress.watch(board)
         hear(BatchStarted(4, 4))
         hear(JobStarted("sun", "gang-0"))
@@ -141,7 +138,7 @@ def decode(progress: BatchProgress, board: Board, clock: Clock) -> None:
 def test_a_long_decode_is_told_in_a_log(
     board: Board, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with BatchProgress() as progress:
+    with BatchProgress(clock=clock) as progress:
         decode(progress, board, clock)
     assert capsys.readouterr().err.splitlines()[1:] == ["sun on gang-0: decode 40 %; 0 of 1 posters"]
 
@@ -152,7 +149,7 @@ def test_a_long_decode_is_told_by_the_gangs_bar(
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm-256color")
-    with BatchProgress() as progress:
+    with BatchProgress(clock=clock) as progress:
         decode(progress, board, clock)
     drawn = [line for line in terminal.getvalue().splitlines() if "gang-0  decode  sun" in line]
     assert any("40%" in line for line in drawn)
