@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from imax_dist.errors import BadValue
 from imax_dist.output.image.bands import Bands
@@ -14,17 +17,23 @@ from imax_dist.output.image.dither import with_bits
 from imax_dist.output.image.jpeg import write_jpeg
 from imax_dist.output.image.labels import Labels
 from imax_dist.output.image.layout import Placed, place
+from imax_dist.output.image.paper import parse_length
 from imax_dist.output.image.pdf import REDUCED, page_boxes, write_pdf
 from imax_dist.output.image.png import write_print_png
-from imax_dist.output.image.profile import Profile, read_profile, srgb
+from imax_dist.output.image.profile import PRINTER, Profile, read_profile, srgb
 from imax_dist.output.image.reader import Picture
 from imax_dist.output.image.settings import FinishSettings, kind_of
 from imax_dist.output.image.tiff import write_tiff
-from imax_dist.output.image.xmp import packet
+from imax_dist.output.image.xmp import NOT_XML, packet
 
 FORMAT = "imax-print/1"
-PDF_X = {"pdfxid:GTS_PDFXVersion": "PDF/X-4", "pdf:Trapped": "False"}
-PDF_NAMES = ' xmlns:pdfxid="http://www.npes.org/pdfx/ns/id/" xmlns:pdf="http://ns.adobe.com/pdf/1.3/"'
+PDF_X = {"pdfxid:GTS_PDFXVersion": "PDF/X-4"}
+PDF_NAMES = (
+    ' xmlns:pdfxid="http://www.npes.org/pdfx/ns/id/" xmlns:pdf="http://ns.adobe.com/pdf/1.3/"'
+    ' xmlns:xmpMM="http://ns.adobe.com/xap/1.0/mm/"'
+)
+LEAST_DPI = 150
+"""Below, single pixels can be seen at arm's length."""
 
 
 class Kind(NamedTuple):
@@ -71,7 +80,10 @@ def finish(picture: Picture, out: Path, settings: FinishSettings) -> Finished:
     labels = _labels(placed, target, settings, record=record, picture=picture, kind=kind)
     digest = kind.write(out, with_bits(bands, bits), labels)
     record = {**record, "pixels_sha256": digest}
-    return _finished(record, placed, notes=picture.notes, report=report, crop_marks=settings.crop_marks)
+    notes = [*picture.notes, *_sheet_notes(placed, settings, picture.recipe)]
+    if kind_of(out) == "pdf" and labels.press is None:
+        notes.append("not PDF/X-4: that takes the profile of a press or printer (--icc or --output-intent)")
+    return _finished(record, placed, notes=notes, report=report, crop_marks=settings.crop_marks)
 
 
 def check(out: Path, settings: FinishSettings) -> str:
@@ -164,25 +176,65 @@ def _labels(
 ) -> Labels:
     is_pdf = record["kind"] == "pdf"
     prompt = str((picture.recipe or {}).get("request", {}).get("prompt", "")) or "poster"
-    properties = dict(PDF_X) if is_pdf else {}
+    title = NOT_XML.sub(" ", prompt[:200])
+    moment = _moment()
+    properties = _pdf_properties(moment) if is_pdf else {}
+    intent = read_profile(Path(settings.output_intent)) if settings.output_intent else None
+    if is_pdf and (intent or target).kind == PRINTER:
+        properties |= PDF_X
     if is_pdf and page_boxes(placed.sheet, crop_marks=settings.crop_marks).reduction != 1:
         properties["pdf:Keywords"] = f"page at 1:{REDUCED} of its real size"
 
     def xmp(digest: str) -> bytes:
         recipe = picture.recipe and {**picture.recipe, "file": {**record, "pixels_sha256": digest}}
-        names = PDF_NAMES if is_pdf else ""
-        return packet(recipe, media=kind.media, namespaces=names, properties=properties).encode()
+        if not is_pdf:
+            return packet(recipe, media=kind.media).encode()
+        own = {**properties, "xmpMM:DocumentID": f"uuid:{UUID(digest[:32])}"}
+        return packet(recipe, media=kind.media, namespaces=PDF_NAMES, properties=own, title=title).encode()
 
     return Labels(
         sheet=placed.sheet,
         profile=target,
         xmp=xmp,
-        title=prompt[:200],
-        output_intent=read_profile(Path(settings.output_intent)) if settings.output_intent else None,
+        title=title,
+        output_intent=intent,
+        moment=moment,
         crop_marks=settings.crop_marks,
         quality=settings.quality,
         lossless=settings.lossless,
     )
+
+
+def _moment() -> datetime:
+    """Now, or what SOURCE_DATE_EPOCH names, as in reproducible builds: then equal prints are equal files."""
+    named = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(named), UTC) if named.isdecimal() else datetime.now(UTC)
+
+
+def _pdf_properties(moment: datetime) -> dict[str, str]:
+    """What PDF/X-4 wants said in XMP beside the title, the document and the printing condition."""
+    made = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    dates = dict.fromkeys(("xmp:CreateDate", "xmp:ModifyDate", "xmp:MetadataDate"), made)
+    return {
+        **dates,
+        "pdf:Producer": "imax-dist",
+        "pdf:Trapped": "False",
+        "xmpMM:VersionID": "1",
+        "xmpMM:RenditionClass": "default",
+    }
+
+
+def _sheet_notes(placed: Placed, settings: FinishSettings, recipe: Mapping[str, Any] | None) -> Iterator[str]:
+    """What a print shop would ask about."""
+    record = placed.record
+    if settings.paper is not None and record["dpi"] < LEAST_DPI:
+        yield f"{record['dpi']:.0f} dpi on {record['paper']}: under {LEAST_DPI} pixels can be seen from near"
+    rendered = ((recipe or {}).get("request") or {}).get("bleed")
+    if rendered and parse_length(str(rendered)) > record["bleed_mm"]:
+        yield (
+            f"the poster was rendered with {rendered} bleed, this print has {record['bleed_mm']:g} mm; "
+            f"add --bleed {rendered} to keep it"
+        )
 
 
 def _finished(

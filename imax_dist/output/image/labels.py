@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import numpy as np
 
 from imax_dist.output.image.bands import Band, Bands
 from imax_dist.output.image.paper import Sheet
-from imax_dist.output.image.profile import Profile
+from imax_dist.output.image.profile import PRINTER, Profile
 from imax_dist.output.image.xmp import UNKNOWN
 
 
@@ -29,6 +30,14 @@ class Labels:
     crop_marks: bool = False
     quality: int = 95
     lossless: bool = False
+    moment: datetime = datetime(2024, 10, 10, tzinfo=UTC)
+    """Written as the time a PDF was made."""
+
+    @property
+    def press(self) -> Profile | None:
+        """The printing condition of a PDF/X-4: the output intent if it is a printer's or press's, or None."""
+        intent = self.output_intent or self.profile
+        return intent if intent.kind == PRINTER else None
 
     @property
     def draft(self) -> bytes:

@@ -1,14 +1,13 @@
-"""PDF of one page and one picture, structured as PDF/X-4 asks: boxes, output intent, XMP, no encryption.
+"""PDF of one page and one picture: boxes, XMP, no encryption; PDF/X-4 where a printing condition is named.
 
-Written piece by piece, so that the picture never has to be in memory. Whether a file conforms is for a
-validator to say; this program claims the structure only.
+Written piece by piece, so that the picture never has to be in memory. Without the profile of a printer or
+press there is no output intent, and no claim (DECISIONS 70 says which keys were checked).
 """
 
 from __future__ import annotations
 
 import hashlib
 import zlib
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -21,6 +20,7 @@ from imax_dist.output.image.png import save_rows
 from imax_dist.output.image.profile import Profile
 
 LONGEST_SIDE_PT = 14_400.0
+ROUNDING_PT = 0.001
 REDUCED = 10
 """A page that would be longer is written at one tenth, as printers of banners expect."""
 SLUG_MM = 12.0
@@ -43,7 +43,7 @@ def page_boxes(sheet: Sheet, *, crop_marks: bool) -> Boxes:
     """Boxes of a sheet: the bleed box is the picture, the media box is it and the marks' margin."""
     slug = SLUG_MM if crop_marks else 0.0
     longest = max(sheet.width_mm, sheet.height_mm) + 2 * slug
-    reduction = REDUCED if longest * PT_PER_MM > LONGEST_SIDE_PT else 1
+    reduction = REDUCED if longest * PT_PER_MM > LONGEST_SIDE_PT + ROUNDING_PT else 1
     unit = PT_PER_MM / reduction
     right, top = (slug + sheet.width_mm) * unit, (slug + sheet.height_mm) * unit
     low, cut = slug * unit, (slug + sheet.bleed_mm) * unit
@@ -81,24 +81,31 @@ class _Writer:
 
     def document(self, bands: Bands, labels: Labels) -> str:
         boxes = page_boxes(labels.sheet, crop_marks=labels.crop_marks)
-        intent = labels.output_intent or labels.profile
         self.file.write(b"%PDF-1.6\n%\xe2\xe3\xcf\xd3\n")
         digest = self._image(bands, labels)
         self._stream(PROFILE, _profile_entries(labels.profile), zlib.compress(labels.profile.data))
-        intent_stream = PROFILE
-        if intent.data != labels.profile.data:
-            intent_stream = INFO + 1
-            self._stream(intent_stream, _profile_entries(intent), zlib.compress(intent.data))
-        self._object(INTENT, _output_intent(intent, intent_stream))
+        self._intent(labels)
         self._stream(METADATA, "/Type /Metadata /Subtype /XML", labels.xmp(digest))
         self._stream(CONTENT, "", _content(boxes, labels))
         self._object(PAGE, _page(boxes))
         self._object(PAGES, f"<< /Type /Pages /Kids [{PAGE} 0 R] /Count 1 >>")
-        catalog = f"/Type /Catalog /Pages {PAGES} 0 R /Metadata {METADATA} 0 R /OutputIntents [{INTENT} 0 R]"
+        catalog = f"/Type /Catalog /Pages {PAGES} 0 R /Metadata {METADATA} 0 R"
+        catalog += f" /OutputIntents [{INTENT} 0 R]" if labels.press else ""
         self._object(CATALOG, f"<< {catalog} >>")
         self._object(INFO, _information(labels))
         self._end(digest)
         return digest
+
+    def _intent(self, labels: Labels) -> None:
+        """The printing condition; an empty object without one."""
+        press, stream = labels.press, PROFILE
+        if press is None:
+            self._object(INTENT, "null")
+            return
+        if press.data != labels.profile.data:
+            stream = INFO + 1
+            self._stream(stream, _profile_entries(press), zlib.compress(press.data))
+        self._object(INTENT, _output_intent(press, stream))
 
     def _image(self, bands: Bands, labels: Labels) -> str:
         """The picture's object, whose length stands in an object after it."""
@@ -162,7 +169,7 @@ def _page(boxes: Boxes) -> str:
     written = " ".join(
         f"/{name}Box [{' '.join(f'{side:.4f}' for side in box)}]" for name, box in named.items()
     )
-    resources = f"<< /XObject << /Poster {IMAGE} 0 R >> >>"
+    resources = f"<< /XObject << /Poster {IMAGE} 0 R >> /ColorSpace << /Own [/ICCBased {PROFILE} 0 R] >> >>"
     return f"<< /Type /Page /Parent {PAGES} 0 R {written} /Resources {resources} /Contents {CONTENT} 0 R >>"
 
 
@@ -170,7 +177,7 @@ def _content(boxes: Boxes, labels: Labels) -> bytes:
     left, bottom, right, top = boxes.bleed
     draw = f"q {right - left:.4f} 0 0 {top - bottom:.4f} {left:.4f} {bottom:.4f} cm /Poster Do Q\n"
     if labels.crop_marks:
-        ink = "1 1 1 1 K" if labels.profile.space == "CMYK" else "0 0 0 RG"
+        ink = "/Own CS " + ("1 1 1 1 SC" if labels.profile.space == "CMYK" else "0 0 0 SC")
         draw += f"q {ink} 0.25 w {_marks(boxes)} Q\n"
     return draw.encode()
 
@@ -189,9 +196,9 @@ def _marks(boxes: Boxes) -> str:
 
 
 def _information(labels: Labels) -> str:
-    now = datetime.now(UTC).strftime("D:%Y%m%d%H%M%SZ")
+    made = labels.moment.strftime("D:%Y%m%d%H%M%SZ")
     title = text_string(labels.title)
-    dates = f"/CreationDate ({now}) /ModDate ({now})"
+    dates = f"/CreationDate ({made}) /ModDate ({made})"
     return f"<< /Title {title} /Creator (imax-dist) /Producer (imax-dist) {dates} /Trapped /False >>"
 
 

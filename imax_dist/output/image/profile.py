@@ -12,6 +12,8 @@ from imax_dist.errors import BadValue, MissingInput
 
 CHANNELS = {"GRAY": 1, "RGB": 3, "CMYK": 4}
 HEADER = 128
+PRINTER = "prtr"
+"""ICC's class of output devices, which alone is a printing condition."""
 DEVICES = ("mntr", "prtr", "scnr", "spac")
 NO_DEVICES = {"link": "a device link", "abst": "an abstract profile", "nmcl": "a list of named colours"}
 """ICC's other classes: they lead from no colours, or to none, that a print has."""

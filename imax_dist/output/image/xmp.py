@@ -44,6 +44,7 @@ def packet(
     whole: bool = True,
     namespaces: str = "",
     properties: Mapping[str, str] | None = None,
+    title: str | None = None,
 ) -> str:
     """The packet for a file of type ``media`` (image/tiff, ...).
 
@@ -51,6 +52,8 @@ def packet(
     ``properties`` are more elements, name -> text, of ``namespaces`` (ready-made xmlns attributes).
     """
     lines = [f"<{name}>{_clean(text)}</{name}>" for name, text in (properties or {}).items()]
+    if title is not None:
+        lines.append(f"<dc:title>{_in_default_language(title)}</dc:title>")
     if recipe is not None:
         lines += _provenance(recipe, whole=whole)
     return TEMPLATE.format(
@@ -66,9 +69,12 @@ def _provenance(recipe: Mapping[str, Any], *, whole: bool) -> list[str]:
     prompt = str(recipe.get("request", {}).get("prompt", ""))[:LONGEST_DESCRIPTION]
     lines = [f"<Iptc4xmpExt:DigitalSourceType>{SOURCE_TYPE}</Iptc4xmpExt:DigitalSourceType>"]
     if prompt:
-        words = f'<rdf:Alt><rdf:li xml:lang="x-default">{_clean(prompt)}</rdf:li></rdf:Alt>'
-        lines.append(f"<dc:description>{words}</dc:description>")
+        lines.append(f"<dc:description>{_in_default_language(prompt)}</dc:description>")
     return [*lines, f"<imax:recipe>{escape(json.dumps(recipe))}</imax:recipe>"] if whole else lines
+
+
+def _in_default_language(text: str) -> str:
+    return f'<rdf:Alt><rdf:li xml:lang="x-default">{_clean(text)}</rdf:li></rdf:Alt>'
 
 
 def _clean(text: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from imax_dist.errors import BadManifest, MissingInput
-from imax_dist.output.image.png import read_pixels, write_png
+from imax_dist.output.image.png import read_pixels, write_plain_png, write_png
 from imax_dist.output.image.provenance import LARGEST_RECIPE, read_recipe
 
 RECIPE: dict[str, Any] = {"format": "imax-recipe/1", "request": {"prompt": "été\n“sun”", "seed": 2**62}}
@@ -44,6 +44,15 @@ def test_any_viewer_reads_it_as_eight_bit_colour(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.png") as opened:
         assert (opened.format, opened.mode, opened.size) == ("PNG", "RGB", (19, 21))
         assert opened.info["Software"].startswith("imax-dist")
+
+
+def test_it_says_that_its_colours_are_srgb(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", picture(), RECIPE)
+    write_plain_png(tmp_path / "b.png", picture())
+    for name in ("a.png", "b.png"):
+        with Image.open(tmp_path / name) as opened:
+            assert opened.info["srgb"] == 0
+            assert np.array_equal(np.asarray(opened), picture())
 
 
 def test_a_recipe_reads_from_json_as_well(tmp_path: Path) -> None:
