@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+FOLDERS = ("imax_dist", "configs", "cluster", "launch", "tests")
 ROOT = Path(__file__).parent.parent
 DECISIONS = (ROOT / "DECISIONS.md").read_text(encoding="utf-8")
 ENTRIES = re.findall(r"^## (\d+)\. (.+)\n+(.+)", DECISIONS, re.MULTILINE)
@@ -88,3 +90,12 @@ def test_every_function_that_method_names_is_in_its_file(file: str, names: str) 
         re.findall(r'^    "(\w+)":', source, re.M)
     )
     assert set(re.findall(r"`(\w+)`", names)) - known == set()
+
+
+def test_a_new_clone_has_every_file() -> None:
+    """Git ignores nothing that the program, its settings and its tests are made of."""
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--", *FOLDERS]
+    found = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip(f"not a git checkout: {found.stderr.strip()}")
+    assert [path for path in found.stdout.splitlines() if "__pycache__/" not in path] == []
