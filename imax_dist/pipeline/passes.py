@@ -33,7 +33,8 @@ def run_passes(run: Run, vae: VaeRunner, conditioning: Conditioning, start: Mapp
         number = int(start["number"])
         plan = run.plan.passes[number]
         if "native_pixels" in start:
-            with stage(run.listen, "endpoint"):
+            waiting = {name: start[name] for name in ("latents", "native_pixels")}
+            with stage(run.listen, "endpoint"), run.saved_if_stopped(0, waiting, number):
                 encoded = encoded_reference(plan, vae, start["native_pixels"])
             start = with_reference(plan, start, encoded.to(start["latents"].dtype))
         done = _run_pass(run, vae.model, conditioning, start)
@@ -53,7 +54,8 @@ def _decoded_if_large(run: Run, plan: RenderPlan, vae: VaeRunner, done: NativePa
         or not vae.strategy.too_large(plan.render_size)
     ):
         return done
-    with stage(run.listen, "endpoint"):
+    number = len(plan.earlier)
+    with stage(run.listen, "endpoint"), run.saved_if_stopped(done.step, {"latents": done.latents}, number):
         picture = decode(plan, vae, done.latents)
     if picture is None:
         return done

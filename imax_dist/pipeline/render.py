@@ -99,8 +99,11 @@ def render_with(
     for sentence in left_out(model.spec) if plan.extrapolates and ranks.topology.is_first else []:
         listen(Note(sentence))
     vae = VaeRunner.for_plan(plan, model, ranks, listen=listen, stop=stop)
-    latents = render_latents(Run(plan, ranks, checkpoints, listen, stop, show_native, guide), vae)
-    with stage(listen, "decode"):
+    run = Run(plan, ranks, checkpoints, listen, stop, show_native, guide)
+    latents = render_latents(run, vae)
+    steps, phase = len(plan.sigmas) - 1, "extrapolated" if plan.extrapolates else "native"
+    finished = run.saved_if_stopped(steps, {"latents": latents}, len(plan.earlier), phase)
+    with stage(listen, "decode"), finished:
         picture = decode(plan, vae, latents)
     return Rendering(picture, latents, plan, make_recipe(plan, model, ranks))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,7 +29,7 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Run:
-    """One poster being made. ``stop`` is asked after every step."""
+    """One poster being made. ``stop`` is read after every step, and after every band of the VAE by rows."""
 
     plan: RenderPlan
     ranks: Ranks
@@ -61,6 +62,22 @@ class Run:
         path = self.checkpoints.save(checkpoint)
         seconds = time.perf_counter() - started
         self.listen(CheckpointWritten(str(path), phase, step, seconds))
+
+    @contextmanager
+    def saved_if_stopped(
+        self,
+        step: int,
+        tensors: dict[str, Tensor],
+        number: int,
+        phase: Literal["native", "extrapolated"] = "extrapolated",
+    ) -> Iterator[None]:
+        """While a picture goes through the VAE: a stop there keeps what the steps before it have made."""
+        try:
+            yield
+        except Preempted:
+            if self.ranks.topology.is_first:
+                self.save(phase, step, tensors, number)
+            raise
 
     def end_alone(
         self, phase: Literal["native", "extrapolated"], step: int, steps: int, tensors: dict[str, Tensor]

@@ -12,10 +12,12 @@ import torch.nn.functional as F  # noqa: N812
 from ranks import run_ranks
 from tiny_flux import make_tiny_flux
 
-from imax_dist.errors import BadConfig, ImaxError
+from imax_dist.errors import BadConfig, ImaxError, Preempted
+from imax_dist.events import RenderEvent, StageStarted, StepDone
 from imax_dist.geometry import ImageSize
 from imax_dist.models.load import load_model
 from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.decode import decode
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
@@ -153,3 +155,55 @@ def test_a_gpu_has_a_limit_of_its_own_for_whole_pictures() -> None:
     gib = 1 << 30
     assert [whole_limit(room, "cuda") for room in (gib, 40 * gib)] == [gib, 2 * gib]
     assert [whole_limit(room, "cpu") for room in (gib, 40 * gib)] == [gib, 40 * gib]
+
+
+def interrupted(topology: Topology, fields: dict[str, Any], folder: str, where: str) -> Any:
+    """A stop within the stage ``where``, on the last rank only; then the render resumed.
+
+    What was said, the stages and the number of steps after that, latents, pixels.
+    """
+    stages: list[str] = []
+    steps: list[int] = []
+
+    def listen(event: RenderEvent) -> None:
+        if isinstance(event, StageStarted):
+            stages.append(event.stage)
+        elif isinstance(event, StepDone):
+            steps.append(event.index)
+
+    def stop() -> bool:
+        return topology.rank == topology.world_size - 1 and stages[-1:] == [where]
+
+    settings = ParallelSettings(**LITTLE)
+    keep = CheckpointFolder(Path(folder), every=0, resume="never")
+    with pytest.raises(Preempted) as stopped:
+        render(
+            Request(**fields),
+            topology=topology,
+            parallel=settings,
+            checkpoints=keep,
+            listen=listen,
+            stop=stop,
+        )
+    done = len(steps)
+    again = CheckpointFolder(Path(folder), every=0, resume="must")
+    found = render(Request(**fields), topology=topology, parallel=settings, checkpoints=again, listen=listen)
+    pixels = None if found.pixels is None else found.pixels.numpy()
+    return str(stopped.value), len(steps) - done, found.latents.numpy(), pixels
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(
+    ("where", "doing", "steps_left"), [("endpoint", "encoded", 2), ("decode", "decoded", 0)]
+)
+def test_a_stop_within_the_vae_keeps_the_steps_before_it(
+    tiny: str, tmp_path: Path, ranks: int, where: str, doing: str, steps_left: int
+) -> None:
+    fields = {**FIELDS, "model": tiny}
+    latents, pixels, _ = rendered(Topology.alone(), fields, LITTLE)
+    results = run_ranks(ranks, interrupted, fields, str(tmp_path), where)
+    assert f"stopped while the picture was {doing}" in results[-1][0]
+    for _, steps, found, _ in results:
+        assert steps == steps_left
+        assert np.abs(found - latents).max() < 1e-10
+    assert np.abs(results[0][3] - pixels).max() < 1e-6
