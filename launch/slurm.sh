@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One poster on the machines SLURM gives: 2 with 8 GPUs each (for others: sbatch --nodes=4 ..., RANKS=4).
 # Call:     sbatch launch/slurm.sh "a red sun over the sea" --size 32768x32768 --out /shared/sea.png
-# Stopping: SIGTERM comes 180 s before the time limit; 75 means: the same call goes on from the checkpoint.
+# Stopping: SIGTERM comes 180 s before the time limit; 75 means: submit it again to resume.
 #SBATCH --job-name=imax
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

@@ -100,7 +100,7 @@ def _target(options: argparse.Namespace) -> Path:
         return named
     out: Path = options.out
     if options.to is not None and kind_of(named) != kind_of(out):
-        raise BadValue(f"--to {options.to} and --out {out} contradict each other; leave --to away")
+        raise BadValue(f"--to {options.to} and --out {out} contradict each other; omit --to")
     return out
 
 

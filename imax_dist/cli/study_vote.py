@@ -40,7 +40,7 @@ def run_vote(args: argparse.Namespace) -> int:
     print(json.dumps(result, indent=2, ensure_ascii=False))
     if stopped:
         raise Preempted(f"the vote stopped: {stopped}; {args.folder}/vote.json holds what there is, "
-                        "and the same command goes on")  # fmt: skip
+                        "run the same command again to resume")  # fmt: skip
     return 0
 
 

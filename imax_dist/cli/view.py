@@ -55,7 +55,7 @@ def serve(folder: Path, port: int) -> None:
     try:
         server = ThreadingHTTPServer((LOOPBACK, port), handler)
     except OSError as error:
-        raise CannotWrite(f"port {port} cannot be opened: {error.strerror}; leave --port away") from error
+        raise CannotWrite(f"port {port} cannot be opened: {error.strerror}; omit --port") from error
     with server:
         print(f"http://{LOOPBACK}:{server.server_address[1]}/  (Ctrl-C ends it)", flush=True)
         server.serve_forever()

@@ -231,7 +231,7 @@ class Pool:
             raise error
         for job_id, state in self.board.waiting():
             if state.ranks == ranks:
-                message = f"{state.after}; {ranks} ranks cannot be had: {error}"
+                message = f"{state.after}; {ranks} ranks are not available: {error}"
                 self.board.move(job_id, Failed("out_of_memory", message, state.attempts))
                 self._deps.listen(JobFailed(job_id, message, kind="out_of_memory", attempts=state.attempts))
 

@@ -24,7 +24,7 @@ def lost_ranks_told(timeout_s: float) -> Iterator[None]:
             raise
         raise GangLost(
             "another rank was lost: it ended, or its machine did not answer for "
-            f"{timeout_s:g} s; the same command goes on from the last checkpoint"
+            f"{timeout_s:g} s; run the same command again to resume"
         ) from error
 
 

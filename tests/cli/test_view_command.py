@@ -74,7 +74,7 @@ def test_a_link_that_leads_out_is_not_served(posters: Path, address: str, tmp_pa
 
 
 def test_a_port_that_is_taken_is_told(posters: Path, address: str) -> None:
-    with pytest.raises(CannotWrite, match="cannot be opened: Address already in use; leave --port away"):
+    with pytest.raises(CannotWrite, match="cannot be opened: Address already in use; omit --port"):
         view.serve(posters, int(address.rpartition(":")[2]))
 
 

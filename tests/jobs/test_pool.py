@@ -179,7 +179,7 @@ def test_out_of_memory_fails_when_the_cluster_has_no_more_ranks(tmp_path: Path, 
     world.scripts["a"] = [Script(0, MEMORY)]
     world.most_ranks = 2
     states = Shop(tmp_path, world, 2, ranks=2, most_ranks=4).run()
-    assert "4 ranks cannot be had" in states["a"].message
+    assert "4 ranks are not available" in states["a"].message
     assert isinstance(states["b"], Done)
 
 

@@ -86,7 +86,7 @@ def _require_pixels(size: ImageSize, sheet: Sheet) -> None:
     if size.width < target.width or size.height < target.height:
         raise BadValue(
             f"{sheet.paper.name} with {sheet.bleed_mm:g} mm bleed at {sheet.dpi:g} dpi has {target} px, "
-            f"the picture {size} ({_dpi_of(size, sheet):.0f} dpi); leave dpi away to take it as it is, "
+            f"the picture {size} ({_dpi_of(size, sheet):.0f} dpi); omit dpi to take it as it is, "
             "or scale it (lanczos)"
         )
 
