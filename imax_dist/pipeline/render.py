@@ -101,8 +101,12 @@ def render_with(
     vae = VaeRunner.for_plan(plan, model, ranks, listen=listen, stop=stop)
     run = Run(plan, ranks, checkpoints, listen, stop, show_native, guide)
     latents = render_latents(run, vae)
-    steps, phase = len(plan.sigmas) - 1, "extrapolated" if plan.extrapolates else "native"
-    finished = run.saved_if_stopped(steps, {"latents": latents}, len(plan.earlier), phase)
+    finished = run.saved_if_stopped(
+        len(plan.sigmas) - 1,
+        {"latents": latents},
+        len(plan.earlier),
+        "extrapolated" if plan.extrapolates else "native",
+    )
     with stage(listen, "decode"), finished:
         picture = decode(plan, vae, latents)
     return Rendering(picture, latents, plan, make_recipe(plan, model, ranks))
