@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from imax_dist.errors import BadValue
 from imax_dist.output.atomic import write_error
 from imax_dist.output.image.bands import Bands
 from imax_dist.output.image.dither import with_bits
@@ -39,6 +40,8 @@ def write_pyramid(folder: Path, bands: Bands) -> dict[str, Any]:
 def _move(made: Path, level: Path) -> None:
     level.mkdir(exist_ok=True)
     for tile in made.iterdir():
+        if (level / tile.name).is_symlink():
+            raise BadValue(f"{level / tile.name} is a link, and nothing is written over links; remove it")
         tile.replace(level / tile.name)
 
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from imax_dist.geometry import ImageSize
+from imax_dist.geometry import SMALLEST_SIDE, ImageSize
 from imax_dist.output.image.bands import ROWS, Band, Bands, to_unit
+from imax_dist.output.image.dither import with_bits
 
 LOBES = 3.0
 
@@ -64,3 +65,14 @@ def _across(band: npt.NDArray[np.float32], taps: Taps) -> npt.NDArray[np.float32
     for tap in range(taps.places.shape[1]):
         wide += taps.weight[None, :, tap, None] * band[:, taps.places[:, tap]]
     return wide
+
+
+def small_copy(bands: Bands, side: int) -> npt.NDArray[np.uint8]:
+    """The picture in memory, 8 bits, its longer side at most ``side`` px."""
+    longest = max(bands.size.width, bands.size.height)
+    if longest > side:
+        width, height = (
+            max(SMALLEST_SIDE, round(n * side / longest)) for n in (bands.size.width, bands.size.height)
+        )
+        bands = scaled(bands, ImageSize(width, height))
+    return np.concatenate(list(with_bits(bands, 8).read()))

@@ -21,6 +21,7 @@ from imax_dist.output.image.settings import FILE_KINDS
 from imax_dist.output.own_files import is_file, is_name
 
 LARGEST_JSON = 16 << 20
+LARGEST_NUMBER = 1e15
 SHOWN = ("png", "tif", "tiff", "jpg", "jpeg")
 
 
@@ -41,6 +42,7 @@ class Poster:
     state: str
     request: Mapping[str, Any]
     recipe: Mapping[str, Any] | None = None
+    recipe_file: Path | None = None
     picture: Path | None = None
     native: Path | None = None
     files: tuple[Path, ...] = ()
@@ -55,19 +57,31 @@ class Poster:
 
     @property
     def size(self) -> str:
-        plan = (self.recipe or {}).get("plan", {})
+        plan = section(self.recipe, "plan")
         return str(plan.get("size") or self.request.get("size") or "")
 
     @property
     def on_gpu(self) -> bool:
         """Whether the recipe names a GPU; False for a CPU, or where no recipe is."""
-        device = str(((self.recipe or {}).get("surroundings") or {}).get("device", "cpu"))
+        device = str(section(self.recipe, "surroundings").get("device", "cpu"))
         return not device.startswith("cpu")
 
     @property
     def rank_seconds(self) -> float:
         """Seconds times ranks of all attempts: what the poster cost."""
         return sum(attempt.seconds * attempt.ranks for attempt in self.attempts)
+
+
+def section(values: Mapping[str, Any] | None, key: str) -> Mapping[str, Any]:
+    """A part of a file that anyone may have written; empty if it is none."""
+    found = (values or {}).get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def number(value: object) -> float | None:
+    """A finite number of such a file; None for anything else."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER
+    return float(value) if plain else None  # type: ignore[arg-type]
 
 
 def read_folder(out: Path) -> list[Poster]:
@@ -114,16 +128,24 @@ def _job(folder: Path, ranks: Mapping[str, int]) -> Poster:
         state="done" if done else _state(last),
         request=request if isinstance(request, dict) else {},
         recipe=recipe,
+        recipe_file=folder / "poster.recipe.json" if recipe else None,
         picture=_picture(folder, "poster") if recipe else None,
         native=next((path for path in (folder / "native.png", folder / "proof.png") if is_file(path)), None),
         files=tuple(path for path in _files(folder, "poster") if belongs(path, done)),
         attempts=attempts,
         step_seconds=_steps(events),
         stage_seconds=_stages(events),
-        seconds=done.get("seconds"),
+        seconds=number(done.get("seconds")),
         finished=last.ts if done and last else "",
-        message="" if done or last is None else _why(last.event),
+        message=_message(last, done=bool(done), recipe=recipe is not None),
     )
+
+
+def _message(last: Logged | None, *, done: bool, recipe: bool) -> str:
+    """What a card says beside its picture, or in its place."""
+    if done:
+        return "" if recipe else "its recipe is missing or cannot be read"
+    return "" if last is None else _why(last.event)
 
 
 def _loose(recipe_file: Path) -> Poster:
@@ -137,6 +159,7 @@ def _loose(recipe_file: Path) -> Poster:
         state="done" if picture else "missing",
         request=request if isinstance(request, dict) else {},
         recipe=recipe,
+        recipe_file=recipe_file,
         picture=picture,
         native=native if is_file(native) else None,
         files=_files(recipe_file.parent, name),

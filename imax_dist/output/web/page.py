@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +21,15 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from imax_dist.errors import ImaxError
+from imax_dist.errors import CannotWrite, ImaxError, NoPermission
 from imax_dist.geometry import ImageSize
 from imax_dist.output.atomic import write_bytes, write_file, write_json
 from imax_dist.output.image.pyramid import write_pyramid
-from imax_dist.output.image.reader import open_picture
+from imax_dist.output.image.reader import as_srgb, open_picture
+from imax_dist.output.image.resample import small_copy
+from imax_dist.output.image.settings import PLAIN_DPI
 from imax_dist.output.own_files import is_file, is_name, remove_files, require_real_folder, write_page_file
-from imax_dist.output.web.batch_folder import Poster, foreign_folders, read_folder
+from imax_dist.output.web.batch_folder import Poster, foreign_folders, number, read_folder, section
 from imax_dist.wording import duration
 
 VIEW = "_view"
@@ -39,6 +42,13 @@ MARK = b'"_view/page.css"'
 """What every page of this program holds."""
 LOOK_FILES = r"thumb\.jpg|look\.json"
 TILE_FILES = r"\d{1,4}_\d{1,4}\.jpg"
+
+
+Looks = Mapping[str, Mapping[str, Any]]
+"""By a poster's id, what was drawn of it."""
+Scene = tuple[str, str, str]
+Scenes = dict[Scene, list[Poster]]
+"""Posters of the same prompt, seed and size: several presets of one are layers of each other."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +74,25 @@ def write_page(out: Path, *, tell: Callable[[str], None] = quietly) -> Made:
     for name in ASSETS:
         write_bytes(view / name, _asset(name))
     looks: dict[str, dict[str, Any]] = {}
-    problems = foreign_folders(out)
+    unreadable: dict[str, str] = {}
     for poster in posters:
         if poster.picture is None:
             continue
         try:
             looks[poster.id] = _look(out, poster, tell)
+        except (CannotWrite, NoPermission):
+            raise
         except ImaxError as error:
-            problems.append(str(error))
+            unreadable[poster.id] = str(error)
     title = out.resolve().name
-    content = {"title": title, "posters": [_entry(out, p, posters, looks) for p in posters]}
-    text = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
+    scenes = _scenes(posters, looks)
+    entries = [{**_entry(out, p, scenes, looks), "message": unreadable.get(p.id, p.message)} for p in posters]
+    text = json.dumps({"title": title, "posters": entries}, allow_nan=False).replace("<", "\\u003c")
     page = _asset("index.html").decode().replace("/*DATA*/", text)
     page = page.replace("<title>Posters</title>", f"<title>{html.escape(title)}</title>")
-    write_page_file(out / "index.html", page.encode(), mark=MARK)
-    return Made(out / "index.html", len(posters), tuple(problems))
+    write_page_file(out / "index.html", page.encode("utf-8", "replace"), mark=MARK)
+    problems = (*foreign_folders(out), *unreadable.values())
+    return Made(out / "index.html", len(posters), problems)
 
 
 def _asset(name: str) -> bytes:
@@ -98,7 +112,9 @@ def _look(out: Path, poster: Poster, tell: Callable[[str], None]) -> dict[str, A
     }
     kept = folder / "look.json"
     look = _read_look(kept)
-    if look.get("source") == source:
+    if look.get("source") == source and all(
+        isinstance(look.get(key), str) for key in ("url", "thumb", "size")
+    ):
         return look
     tell(poster.id)
     _remove_look(folder)
@@ -132,14 +148,12 @@ def _remove_look(folder: Path) -> None:
 
 
 def _draw(out: Path, picture: Path, folder: Path) -> dict[str, Any]:
-    bands = open_picture(picture).bands
+    bands = as_srgb(open_picture(picture))
     size = bands.size
     thumb = folder / "thumb.jpg"
     if max(size.width, size.height) <= PLAIN_SIDE and picture.suffix.lower() in (".png", ".jpg", ".jpeg"):
-        with Image.open(picture) as image:
-            small = image.convert("RGB")
-            small.thumbnail((THUMB, THUMB))
-            write_file(thumb, lambda temporary: small.save(temporary, format="JPEG", quality=85))
+        small = Image.fromarray(small_copy(bands, THUMB))
+        write_file(thumb, lambda temporary: small.save(temporary, format="JPEG", quality=85))
         return {"url": href(out, picture), "thumb": href(out, thumb), "size": str(size)}
     tiles = write_pyramid(folder / "tiles", bands)
     return {
@@ -157,9 +171,7 @@ def _single_tile(tiles: Path) -> Path:
     return next(level for level in levels if len(list(level.iterdir())) == 1) / "0_0.jpg"
 
 
-def _entry(
-    out: Path, poster: Poster, posters: Sequence[Poster], looks: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+def _entry(out: Path, poster: Poster, scenes: Scenes, looks: Looks) -> dict[str, Any]:
     request = poster.request
     look = looks.get(poster.id)
     return {
@@ -167,24 +179,34 @@ def _entry(
         "state": poster.state,
         "prompt": str(request.get("prompt", "")),
         "size": poster.size or (look["size"] if look else ""),
-        "seed": request.get("seed", 0),
+        "seed": str(request.get("seed", 0)),
         "model": str(request.get("model", "")),
         "preset": str(request.get("preset", "")),
         "paper": _paper(request),
         "time": "" if poster.seconds is None else duration(poster.seconds),
         "finished": poster.finished[:16].replace("T", " "),
-        "message": poster.message,
         "thumb": look["thumb"] if look else None,
-        "layers": _layers(out, poster, posters, looks),
+        "layers": _layers(out, poster, scenes, looks),
         "files": [{"name": p.name, "href": href(out, p), "size": _bytes(p)} for p in poster.files],
-        "recipe": poster.recipe,
+        "recipe": href(out, poster.recipe_file) if poster.recipe_file else None,
         "command": _command(poster),
     }
 
 
-def _layers(
-    out: Path, poster: Poster, posters: Sequence[Poster], looks: Mapping[str, Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def _scenes(posters: Sequence[Poster], looks: Looks) -> Scenes:
+    """The posters that can be shown, by what they are of."""
+    found: Scenes = {}
+    for poster in posters:
+        if poster.id in looks:
+            found.setdefault(_scene(poster), []).append(poster)
+    return found
+
+
+def _scene(poster: Poster) -> Scene:
+    return str(poster.request.get("prompt")), str(poster.request.get("seed", 0)), poster.size
+
+
+def _layers(out: Path, poster: Poster, scenes: Scenes, looks: Looks) -> list[dict[str, Any]]:
     """The poster, its native picture, and the same prompt, seed and size by other presets."""
     if poster.id not in looks:
         return []
@@ -193,10 +215,9 @@ def _layers(
         layers.append(
             {"label": "native (up-sampled)", "url": href(out, poster.native), **_native_place(poster)}
         )
-    for other in posters:
-        if other.id != poster.id and other.id in looks and _same_scene(poster, other):
-            layers.append(_layer(looks[other.id], _label(other)))
-    return layers
+    others = {_label(other): other for other in scenes[_scene(poster)]}
+    others.pop(_label(poster), None)
+    return [*layers, *(_layer(looks[other.id], label) for label, other in others.items())]
 
 
 def _layer(look: Mapping[str, Any], label: str) -> dict[str, Any]:
@@ -209,14 +230,9 @@ def _label(poster: Poster) -> str:
     return "direct" if preset == "direct" else f"extrapolated ({preset or 'imax'})"
 
 
-def _same_scene(one: Poster, other: Poster) -> bool:
-    scene = lambda poster: (poster.request.get("prompt"), poster.request.get("seed"), poster.size)  # noqa: E731
-    return bool(scene(one) == scene(other) and one.request.get("preset") != other.request.get("preset"))
-
-
 def _native_place(poster: Poster) -> dict[str, float]:
     """Where the native picture lies in units of the poster's width: it covers the uncropped render."""
-    plan = (poster.recipe or {}).get("plan", {})
+    plan = section(poster.recipe, "plan")
     try:
         size, render = ImageSize.parse(str(plan["size"])), ImageSize.parse(str(plan["render_size"]))
     except (KeyError, ImaxError):
@@ -233,7 +249,8 @@ def _paper(request: Mapping[str, Any]) -> str:
     if not request.get("paper"):
         return ""
     bleed = f", bleed {request['bleed']}" if request.get("bleed") else ""
-    return f"{request['paper']}{bleed}, {request.get('dpi') or 200:g} dpi"
+    dpi = number(request.get("dpi")) or PLAIN_DPI
+    return f"{request['paper']}{bleed}, {dpi:g} dpi"
 
 
 def _command(poster: Poster) -> str:
@@ -255,4 +272,4 @@ def _bytes(path: Path) -> str:
 
 def href(out: Path, path: Path) -> str:
     """``path`` as a link from the page."""
-    return quote(path.relative_to(out).as_posix())
+    return quote(os.fsencode(path.relative_to(out).as_posix()))

@@ -64,7 +64,7 @@ def write_report(out: Path, target: Path) -> Summary:
     """Write the page for the folder ``out``. Raises MissingInput, CannotWrite or NoPermission."""
     posters = read_folder(out)
     summary = summarise(posters, wall_seconds=_wall(out / "events.jsonl"))
-    page = _page(out.resolve().name, posters, summary).encode()
+    page = _page(out.resolve().name, posters, summary).encode("utf-8", "replace")
     write_page_file(target, page, mark=MARK)
     return summary
 
@@ -81,7 +81,8 @@ def _wall(path: Path) -> float:
 
 def _megapixels(size: str) -> float:
     width, _, height = size.partition("x")
-    return int(width) * int(height) / 1e6 if width.isdigit() and height.isdigit() else 0.0
+    usable = all(side.isdecimal() and len(side) < 7 for side in (width, height))
+    return int(width) * int(height) / 1e6 if usable else 0.0
 
 
 def _page(title: str, posters: Sequence[Poster], summary: Summary) -> str:

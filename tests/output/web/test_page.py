@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_the_page_lists_every_poster_with_what_it_is(tmp_path: Path) -> None:
         "sea": "done", "bad": "failed", "later": "queued",
     }  # fmt: skip
     assert (found["sea"]["seed"], found["sea"]["time"], found["bad"]["message"]) == (
-        7,
+        "7",
         "9.5 s",
         "out of memory",
     )
@@ -141,6 +142,72 @@ def test_a_torn_picture_is_named_and_the_others_are_shown(tmp_path: Path) -> Non
     assert len(made.problems) == 1
     assert "torn" in made.problems[0]
     assert entries(made.page)["whole"]["layers"]
+
+    assert "torn" in entries(made.page)["torn"]["message"]
+    assert entries(made.page)["torn"]["thumb"] is None
+
+
+def _recipe(value: Any) -> Callable[[Path], object]:
+    return lambda folder: (folder / "poster.recipe.json").write_text(json.dumps(value))
+
+
+HOSTILE: dict[str, Callable[[Path], object]] = {
+    "a recipe that is a list": _recipe([1, 2]),
+    "a plan that is text": _recipe({"plan": "text", "request": [], "surroundings": 7}),
+    "a size of many digits": _recipe({"plan": {"size": "9" * 5000 + "x1", "render_size": None}}),
+    "DONE with text for seconds": lambda folder: _done(folder, seconds="soon"),
+    "DONE with infinite seconds": lambda folder: _done(folder, seconds=float("inf")),
+    "a request with NaN and half a character": lambda folder: _request(
+        folder, prompt="\ud800 <script>", seed=float("nan"), dpi="many", paper=["A4"], preset={"a": 1}
+    ),
+    "a cut PNG": lambda folder: _cut(folder / "poster.png"),
+    "a PNG of another kind": lambda folder: (folder / "poster.png").write_bytes(b"GIF89a"),
+    "a JSON that never ends": lambda folder: (folder / "poster.recipe.json").write_text("[" * 100_000),
+    "events of other types": lambda folder: (folder / "events.jsonl").write_text('{"event": 5}\n[]\n7\n'),
+}  # fmt: skip
+
+
+def _done(folder: Path, **changes: Any) -> None:
+    (folder / "DONE").write_text(json.dumps({**json.loads((folder / "DONE").read_text()), **changes}))
+
+
+def _request(folder: Path, **changes: Any) -> None:
+    record = json.loads((folder / "request.json").read_text())
+    (folder / "request.json").write_text(json.dumps({**record, "request": {**record["request"], **changes}}))
+
+
+def _cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+def test_a_bad_file_becomes_a_card_and_the_page_is_valid(tmp_path: Path, how: str) -> None:
+    HOSTILE[how](done_job(tmp_path, "bad"))
+    done_job(tmp_path, "good")
+    for _ in range(2):
+        made = write_page(tmp_path)
+        write_report(tmp_path, tmp_path / "report.html")
+        found = entries(made.page)
+        assert sorted(found) == ["bad", "good"]
+        assert found["good"]["layers"]
+        assert found["bad"]["layers"] or found["bad"]["message"] or found["bad"]["state"] != "done"
+        text = made.page.read_text(encoding="utf-8")
+        assert "NaN" not in text.split('type="application/json">')[1].split("</script>")[0]
+
+
+def test_presets_of_one_scene_are_layers_of_each_other(tmp_path: Path) -> None:
+    for name, preset, seed in (("a", "imax", 1), ("b", "direct", 1), ("c", "direct", 2)):
+        done_job(tmp_path, name, preset=preset, seed=seed)
+    found = entries(write_page(tmp_path).page)
+    assert {name: len(entry["layers"]) for name, entry in found.items()} == {"a": 2, "b": 2, "c": 1}
+
+
+def test_recipes_are_linked_and_not_in_the_page(tmp_path: Path) -> None:
+    done_job(tmp_path, "sea")
+    page = write_page(tmp_path).page
+    assert entries(page)["sea"]["recipe"] == "sea/poster.recipe.json"
+    assert "imax-recipe/1" not in page.read_text()
 
 
 def test_the_report_adds_up(tmp_path: Path) -> None:

@@ -130,8 +130,8 @@
       facts.append(element("p", {}, element("a", { href: file.href, textContent: file.name }), " " + file.size));
     }
     if (poster.recipe) {
-      const text = JSON.stringify(poster.recipe, null, 2);
-      facts.append(element("details", {}, element("summary", { textContent: "Recipe" }), element("pre", { textContent: text })));
+      const text = element("iframe", { src: poster.recipe, loading: "lazy", title: "Recipe" });
+      facts.append(element("details", {}, element("summary", { textContent: "Recipe" }), text));
     }
   }
 
