@@ -146,7 +146,7 @@ def _numbers(spec: Any) -> dict[str, Any]:
         "latent_channels": spec.latent_channels,
         "attention_heads": heads if spec.kv_heads is None else f"{heads}, {spec.kv_heads} of keys and values",
         "positions": f"{spec.positions}, axes {'+'.join(map(str, spec.rope_axes))}, base {spec.rope_theta:g}",
-        "text": f"{spec.text}, at most {settings.text_tokens} tokens",
+        "text": f"{spec.text_attention}, at most {settings.text_tokens} tokens",
         "guidance": spec.guidance.replace("_", "-"),
         "loras": ", ".join(f"{lora.file.name} x {lora.weight:g}" for lora in spec.loras) or "none",
         "quantize": settings.quantize or "none",

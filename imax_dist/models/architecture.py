@@ -15,7 +15,7 @@ from imax_dist.models.spec import ModelSettings, ModelSpec
 class Load(Protocol):
     """Load the weights (safetensors, memory-mapped). What the libraries raise becomes MissingInput.
 
-    ``text`` is the device of the text encoders; None leaves them out.
+    ``encoder_device`` is that of the text encoders; None leaves them out.
     """
 
     def __call__(
@@ -25,7 +25,7 @@ class Load(Protocol):
         *,
         device: torch.device,
         dtype: torch.dtype,
-        text: torch.device | None,
+        encoder_device: torch.device | None,
     ) -> FlowModel: ...
 
 

@@ -6,16 +6,15 @@ small kernels, ``split`` gives each half of the ranks one prompt: shorter rings,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 import torch
-from torch import Tensor
 
+from imax_dist.models.conditioning import Prompt
 from imax_dist.parallel.cfg_parallel import CfgParallel
 from imax_dist.shapes import Latents
 
-Prompt: TypeAlias = Mapping[str, Tensor]
 Predict: TypeAlias = Callable[[Latents, Prompt], Latents]
 Batch: TypeAlias = Callable[[Sequence[Prompt]], Prompt]
 

@@ -9,7 +9,7 @@ that parallel equals serial (DECISIONS 7).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,15 @@ from torch import Tensor, nn
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Heads, RopeTable
+
+
+class AttentionCall(NamedTuple):
+    """How a sequence of tokens attends to itself: the own tokens' table, and who computes the rest."""
+
+    table: RopeTable
+    engine: AttentionEngine
+    layout: JointLayout
+    text_weight: int = 1
 
 
 class TableAsIds(nn.Module):
@@ -64,9 +73,7 @@ class JointProcessor:
             text = encoder_hidden_states.shape[1]
             pairs = zip(text_heads(attn, encoder_hidden_states), heads, strict=True)
             heads = tuple(torch.cat(pair, dim=1) for pair in pairs)  # type: ignore[assignment]
-        output = attend_rotated(
-            heads, RopeTable(*image_rotary_emb), engine=engine, layout=layout, text_weight=text_weight
-        )
+        output = attend(heads, AttentionCall(RopeTable(*image_rotary_emb), engine, layout, text_weight))
         if getattr(attn, "pre_only", False):
             return output  # FLUX.1's single-stream blocks project it themselves
         image_output = attn.to_out[1](attn.to_out[0](output[:, text:].contiguous()))
@@ -77,18 +84,12 @@ class JointProcessor:
         return image_output, text_output if last else attn.to_add_out(text_output)
 
 
-def attend_rotated(
-    heads: tuple[Heads, Heads, Heads],
-    table: RopeTable,
-    *,
-    engine: AttentionEngine,
-    layout: JointLayout,
-    text_weight: int = 1,
-) -> Tensor:
-    """Queries and keys rotated by ``table``, global attention by ``engine``: (B, own tokens, H D)."""
+def attend(heads: tuple[Heads, Heads, Heads], call: AttentionCall) -> Tensor:
+    """Queries and keys rotated by the table, global attention by the engine: (B, own tokens, H D)."""
     query, key, value = heads
-    query, key = rotate_pairs(query, table), rotate_pairs(key, table)
-    return engine(query, key, value, layout=layout, text_weight=text_weight).flatten(2, 3)
+    query, key = rotate_pairs(query, call.table), rotate_pairs(key, call.table)
+    output = call.engine(query, key, value, layout=call.layout, text_weight=call.text_weight)
+    return output.flatten(2, 3)
 
 
 def image_heads(attn: Any, states: Tensor) -> tuple[Heads, Heads, Heads]:

@@ -28,7 +28,7 @@ class Loading(NamedTuple):
     """What is loaded besides the weights of the folder, and where to."""
 
     device: torch.device
-    text: torch.device | None
+    encoder_device: torch.device | None
     """Device of the text encoders; None leaves them out (ranks above 0)."""
     dtype: str | None = None
     """None: the model's own for this kind of device."""
@@ -61,7 +61,7 @@ def load(name: str, how: Loading) -> FlowModel:
         torch.backends.cudnn.allow_tf32 = False  # else convolutions round factors to 10 bits (DECISIONS 59)
     try:
         model = architecture_of(name, folder).load(
-            spec, folder, device=how.device, dtype=DTYPES[kind], text=how.text
+            spec, folder, device=how.device, dtype=DTYPES[kind], encoder_device=how.encoder_device
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise MissingInput(f"model {name} does not load from {folder}: {error}") from error

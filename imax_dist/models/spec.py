@@ -133,7 +133,7 @@ class ModelSpec:
     """absolute: learned and added, so that no RoPE rule applies; all tokens have one and the same table."""
     largest_side: int | None = None
     """Tokens along a side that absolute positions reach; None: any number."""
-    text: Literal["joint", "cross"] = "joint"
+    text_attention: Literal["joint", "cross"] = "joint"
     """joint: text tokens are part of the sequence and may be copied; cross: the image attends to them."""
 
     @property

@@ -33,7 +33,7 @@ def fit_method(method: Method, asked: Mapping[str, Any], spec: ModelSpec) -> Met
                 "leave text.copies out, or let each text token count for several with text.copies shared"
             )
         method = dataclasses.replace(method, text=dataclasses.replace(method.text, copies="none"))
-    if spec.text == "cross" and method.text.copies != "none":
+    if spec.text_attention == "cross" and method.text.copies != "none":
         if _asks(asked, "text", "copies"):
             raise BadConfig(
                 f"text.copies {method.text.copies}: model {spec.name} attends to its text apart, "
@@ -68,7 +68,7 @@ def left_out(spec: ModelSpec) -> list[str]:
             f"{spec.name} has absolute positions: no RoPE rule and no text copies at places, the rest of the "
             "method applies"
         )
-    if spec.text == "cross":
+    if spec.text_attention == "cross":
         sentences.append(f"{spec.name} attends to its text apart: no text copies")
     return sentences
 

@@ -134,7 +134,7 @@ def sequence_lengths(plan: RenderPlan, grid: TokenGrid, text_tokens: int) -> Seq
 
     Text that the image attends to apart (cross-attention) has no part in them.
     """
-    text = text_tokens if plan.spec.text == "joint" else 0
+    text = text_tokens if plan.spec.text_attention == "joint" else 0
     return SequenceLengths(
         image=grid.count,
         text=text * plan.copies.literal * plan.copies.weight,

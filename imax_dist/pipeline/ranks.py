@@ -24,8 +24,9 @@ from imax_dist.parallel.kernels import Quality
 from imax_dist.parallel.mesh import SequenceMesh, build_mesh, choose_degrees
 from imax_dist.parallel.topology import Topology
 
-CFG: dict[str, CfgExecution] = {"two_passes": two_passes, "batched": batched, "split": two_passes}
-"""By name; ``split`` is made of the ranks when they join."""
+ON_ONE_MESH: dict[str, CfgExecution] = {"two_passes": two_passes, "batched": batched}
+SPLIT = "split"
+"""Two meshes of half the ranks each: made of the ranks when they join."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Ranks:
     @property
     def passes_alone(self) -> CfgExecution:
         """Of the native pass, which rank 0 makes by itself: nothing to split there."""
-        return CFG[self.settings.cfg]
+        return ON_ONE_MESH.get(self.settings.cfg, two_passes)
 
     def sequence(self, copies: TextCopies) -> TokenSequence:
         """The layout of the joint sequence with these text copies."""
@@ -106,9 +107,9 @@ def join_ranks(
 
     Raises BadConfig if degrees, ranks and heads do not fit, or an engine or kernel cannot be had here.
     """
-    choice("parallel: cfg", settings.cfg, CFG)
+    choice("parallel: cfg", settings.cfg, (*ON_ONE_MESH, SPLIT))
     check_devices(topology)
-    splits = settings.cfg == "split"
+    splits = settings.cfg == SPLIT
     chosen = choose_engine(settings.engine, text_replicated=settings.text == "replicated", halves=splits)
     ulysses, ring = choose_degrees(
         ranks_per_half(topology.world_size) if splits else topology.world_size,
@@ -117,12 +118,11 @@ def join_ranks(
         ulysses=settings.ulysses,
         ring=settings.ring,
     )
-    passes = CFG[settings.cfg]
     if splits:
         cfg_parallel = build_cfg_parallel(topology, ulysses=ulysses, ring=ring)
         mesh, passes = cfg_parallel.mesh, split(cfg_parallel)
     else:
-        mesh = build_mesh(topology, ulysses=ulysses, ring=ring)
+        mesh, passes = build_mesh(topology, ulysses=ulysses, ring=ring), ON_ONE_MESH[settings.cfg]
     work = Workload(heads=heads, head_dim=head_dim, dtype=dtype)
     kernel = choose_kernel(settings.kernel, settings.quality, topology, work)
     engine = ENGINES[chosen](mesh, kernel=kernel.kernel)

@@ -128,14 +128,19 @@ def spec_from_configs(
 
 
 def load(
-    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    encoder_device: torch.device | None,
 ) -> FluxModel:
-    """Transformer, VAE and, with ``text``, both text encoders."""
+    """Transformer, VAE and, with ``encoder_device``, both text encoders."""
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
     kinds = FluxTransformer2DModel, AutoencoderKL
     transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
-    encoders = load_text_encoders(folder, device=text, dtype=dtype) if text else None
+    encoders = load_text_encoders(folder, device=encoder_device, dtype=dtype) if encoder_device else None
     transformer.pos_embed = TableAsIds()
     transformer.set_attn_processor(JointProcessor())
     return FluxModel(spec, transformer=transformer, vae=vae, encoders=encoders)

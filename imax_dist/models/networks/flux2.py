@@ -20,7 +20,7 @@ from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import FlowModel, TablesByText
 from imax_dist.models.components import check_packed, load_components, read_configs, vae_factor
 from imax_dist.models.conditioning import Prompt
-from imax_dist.models.joint_attention import JointProcessor, TableAsIds, attend_rotated, ids_of
+from imax_dist.models.joint_attention import AttentionCall, JointProcessor, TableAsIds, attend, ids_of
 from imax_dist.models.patches import image_position_ids, pack, unpack
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
@@ -61,13 +61,8 @@ class ParallelBlockProcessor:
             [3 * attn.inner_dim, attn.mlp_hidden_dim * attn.mlp_mult_factor], dim=-1
         )
         query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in heads.chunk(3, dim=-1))
-        output = attend_rotated(
-            (attn.norm_q(query), attn.norm_k(key), value),
-            RopeTable(*image_rotary_emb),
-            engine=engine,
-            layout=layout,
-            text_weight=text_weight,
-        )
+        call = AttentionCall(RopeTable(*image_rotary_emb), engine, layout, text_weight)
+        output = attend((attn.norm_q(query), attn.norm_k(key), value), call)
         return attn.to_out(torch.cat([output, attn.mlp_act_fn(hidden)], dim=-1))  # type: ignore[no-any-return]
 
 
@@ -236,15 +231,24 @@ def _spec(
 
 
 def load(
-    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    encoder_device: torch.device | None,
 ) -> Flux2Model:
-    """Transformer, VAE and, with ``text``, the text encoder."""
+    """Transformer, VAE and, with ``encoder_device``, the text encoder."""
     from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 
     kinds = Flux2Transformer2DModel, AutoencoderKLFlux2
     transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
     is_klein = pipeline_index(folder)["_class_name"] == KLEIN
-    encoders = load_encoder(folder, is_klein=is_klein, device=text, dtype=dtype) if text else None
+    encoders = (
+        load_encoder(folder, is_klein=is_klein, device=encoder_device, dtype=dtype)
+        if encoder_device
+        else None
+    )
     transformer.pos_embed = TableAsIds()
     for block in transformer.transformer_blocks:
         block.attn.set_processor(JointProcessor())

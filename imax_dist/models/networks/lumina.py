@@ -174,7 +174,7 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
         vae_factor=vae_factor(vae),
         patch=int(transformer["patch_size"]),
         guidance="classifier_free",
-        text="cross",
+        text_attention="cross",
     )
     check_patches(
         spec,
@@ -186,14 +186,19 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
 
 
 def load(
-    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    encoder_device: torch.device | None,
 ) -> LuminaModel:
-    """Transformer, VAE and, with ``text``, the text encoder."""
+    """Transformer, VAE and, with ``encoder_device``, the text encoder."""
     from diffusers import AutoencoderKL, LuminaNextDiT2DModel
 
     kinds = LuminaNextDiT2DModel, AutoencoderKL
     transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
-    encoders = load_gemma(folder, device=text, dtype=dtype) if text else None
+    encoders = load_gemma(folder, device=encoder_device, dtype=dtype) if encoder_device else None
     for module in transformer.modules():
         if hasattr(module, "set_processor"):
             module.set_processor(LuminaProcessor())

@@ -16,13 +16,12 @@ from imax_dist.models.base import FlowModel, TablesByText
 from imax_dist.models.components import check_patches, load_components, read_configs, vae_factor
 from imax_dist.models.conditioning import Prompt
 from imax_dist.models.guidance import norm_preserving
-from imax_dist.models.joint_attention import rotate_pairs
+from imax_dist.models.joint_attention import AttentionCall, attend
 from imax_dist.models.patches import image_position_ids, own_row, whole_image
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import encode_caption, load_gemma
 from imax_dist.models.token_shards import TokenSequence, TokenShards
 from imax_dist.models.weights import weights_hash
-from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Latents, PositionIds, RopeTable, Tokens
 
@@ -36,21 +35,12 @@ def joint_position_ids(grid: TokenGrid, copies: TextCopies, *, text_tokens: int)
     return torch.cat([text, image])
 
 
-class Rotary(NamedTuple):
-    """What one kind of block needs: its tokens' table, and how their attention is computed."""
-
-    table: RopeTable
-    engine: AttentionEngine
-    layout: JointLayout
-    text_weight: int = 1
-
-
 class Sequences(NamedTuple):
     """Goes in as ``encoder_attention_mask``: the three sequences the transformer computes with."""
 
-    caption: Rotary
-    image: Rotary
-    joint: Rotary
+    caption: AttentionCall
+    image: AttentionCall
+    joint: AttentionCall
     own_text: int
     """Caption tokens that this rank adds to the joint sequence: the first of those it refines."""
 
@@ -80,7 +70,7 @@ class Lumina2Processor:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Any = None,
-        image_rotary_emb: Rotary | None = None,
+        image_rotary_emb: AttentionCall | None = None,
     ) -> Tensor:
         del attention_mask  # captions come without padding
         assert image_rotary_emb is not None
@@ -89,10 +79,7 @@ class Lumina2Processor:
             project(encoder_hidden_states).unflatten(-1, (-1, query.shape[-1]))
             for project in (attn.to_k, attn.to_v)
         )
-        table, engine, layout, text_weight = image_rotary_emb
-        query = rotate_pairs(attn.norm_q(query), table)
-        key = rotate_pairs(attn.norm_k(key), table)
-        output: Tensor = engine(query, key, value, layout=layout, text_weight=text_weight).flatten(2, 3)
+        output = attend((attn.norm_q(query), attn.norm_k(key), value), image_rotary_emb)
         return attn.to_out[1](attn.to_out[0](output))  # type: ignore[no-any-return]
 
 
@@ -170,9 +157,9 @@ class Lumina2Model(FlowModel):
         alone = JointLayout(text=(caption.states.shape[1],), image=(0,))
         image_only = JointLayout(text=(0,) * len(layout.image), image=layout.image)
         return Sequences(
-            caption=Rotary(caption.table, self.engine_alone(), alone),
-            image=Rotary(shares.tables(table)[1], sequence.engine, image_only),
-            joint=Rotary(shares.joint_table(table), sequence.engine, layout, sequence.copies.weight),
+            caption=AttentionCall(caption.table, self.engine_alone(), alone),
+            image=AttentionCall(shares.tables(table)[1], sequence.engine, image_only),
+            joint=AttentionCall(shares.joint_table(table), sequence.engine, layout, sequence.copies.weight),
             own_text=layout.text[sequence.mesh.rank],
         )
 
@@ -209,14 +196,19 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
 
 
 def load(
-    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    encoder_device: torch.device | None,
 ) -> Lumina2Model:
-    """Transformer, VAE and, with ``text``, the text encoder."""
+    """Transformer, VAE and, with ``encoder_device``, the text encoder."""
     from diffusers import AutoencoderKL, Lumina2Transformer2DModel
 
     kinds = Lumina2Transformer2DModel, AutoencoderKL
     transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
-    encoders = load_gemma(folder, device=text, dtype=dtype) if text else None
+    encoders = load_gemma(folder, device=encoder_device, dtype=dtype) if encoder_device else None
     transformer.rope_embedder = TokensAsGiven(spec.patch)
     for module in transformer.modules():
         if hasattr(module, "set_processor"):

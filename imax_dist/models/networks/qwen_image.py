@@ -222,14 +222,19 @@ def _spec(
 
 
 def load(
-    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    encoder_device: torch.device | None,
 ) -> QwenImageModel:
-    """Transformer, VAE and, with ``text``, the text encoder."""
+    """Transformer, VAE and, with ``encoder_device``, the text encoder."""
     from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
 
     kinds = QwenImageTransformer2DModel, AutoencoderKLQwenImage
     transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
-    encoders = load_encoder(folder, device=text, dtype=dtype) if text else None
+    encoders = load_encoder(folder, device=encoder_device, dtype=dtype) if encoder_device else None
     transformer.pos_embed = TableAsShapes()
     for block in transformer.transformer_blocks:
         block.attn.set_processor(JointProcessor())

@@ -17,7 +17,7 @@ from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import FlowModel, TablesByText
 from imax_dist.models.components import check_patches, load_components, read_configs, vae_factor
 from imax_dist.models.conditioning import Prompt
-from imax_dist.models.joint_attention import JointProcessor, attend_rotated, image_heads
+from imax_dist.models.joint_attention import AttentionCall, JointProcessor, attend, image_heads
 from imax_dist.models.patches import unpack_channels_last
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder, padded_ids
@@ -76,7 +76,7 @@ class ImageProcessor:
         own = hidden_states.shape[1]
         table = RopeTable(*(part[part.shape[0] - own :] for part in image_rotary_emb))
         heads = image_heads(attn, hidden_states)
-        output = attend_rotated(heads, table, engine=engine, layout=layout.without_text())
+        output = attend(heads, AttentionCall(table, engine, layout.without_text()))
         result: torch.Tensor = attn.to_out[1](attn.to_out[0](output))
         return result
 
@@ -191,14 +191,19 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
 
 
 def load(
-    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    encoder_device: torch.device | None,
 ) -> SD3Model:
-    """Transformer, VAE and, with ``text``, the three text encoders."""
+    """Transformer, VAE and, with ``encoder_device``, the three text encoders."""
     from diffusers import AutoencoderKL, SD3Transformer2DModel
 
     kinds = SD3Transformer2DModel, AutoencoderKL
     transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
-    encoders = load_text_encoders(folder, device=text, dtype=dtype) if text else None
+    encoders = load_text_encoders(folder, device=encoder_device, dtype=dtype) if encoder_device else None
     embedder, transformer.pos_embed = transformer.pos_embed, TokensAsRow()
     for block in transformer.transformer_blocks:
         block.attn.set_processor(JointProcessor())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,13 +22,12 @@ from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import FlowModel, TablesByText
 from imax_dist.models.components import check_patches, load_components, read_configs, vae_factor
 from imax_dist.models.conditioning import Prompt
-from imax_dist.models.joint_attention import attend_rotated, image_heads
+from imax_dist.models.joint_attention import AttentionCall, attend, image_heads
 from imax_dist.models.patches import image_position_ids, pack_channels_last, unpack_channels_last
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
 from imax_dist.models.token_shards import TokenSequence, TokenShards
 from imax_dist.models.weights import weights_hash
-from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Latents, PositionIds, RopeTable, Tokens
 
@@ -55,15 +54,6 @@ def joint_position_ids(grid: TokenGrid, copies: TextCopies, *, text_tokens: int)
     return torch.cat([*texts, image, pads])
 
 
-class AttentionCall(NamedTuple):
-    """How one stack of blocks attends: the own tokens' table, and who computes the rest."""
-
-    table: RopeTable
-    engine: AttentionEngine
-    layout: JointLayout
-    text_weight: int = 1
-
-
 class CallProcessor:
     """In the place of diffusers' ZSingleStreamAttnProcessor."""
 
@@ -78,13 +68,7 @@ class CallProcessor:
         assert encoder_hidden_states is None, "text and image are one sequence"
         assert attention_mask is None, "one picture a pass needs no mask"
         assert freqs_cis is not None
-        output = attend_rotated(
-            image_heads(attn, hidden_states),
-            freqs_cis.table,
-            engine=freqs_cis.engine,
-            layout=freqs_cis.layout,
-            text_weight=freqs_cis.text_weight,
-        )
+        output = attend(image_heads(attn, hidden_states), freqs_cis)
         for project in attn.to_out:
             output = project(output)
         return output
@@ -228,14 +212,19 @@ def _spec(
 
 
 def load(
-    spec: ModelSpec, folder: Path, *, device: torch.device, dtype: torch.dtype, text: torch.device | None
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    encoder_device: torch.device | None,
 ) -> ZImageModel:
-    """Transformer, VAE and, with ``text``, the text encoder."""
+    """Transformer, VAE and, with ``encoder_device``, the text encoder."""
     from diffusers import AutoencoderKL, ZImageTransformer2DModel
 
     kinds = ZImageTransformer2DModel, AutoencoderKL
     transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
-    encoders = load_encoder(folder, device=text, dtype=dtype) if text else None
+    encoders = load_encoder(folder, device=encoder_device, dtype=dtype) if encoder_device else None
     for blocks in (transformer.noise_refiner, transformer.context_refiner, transformer.layers):
         for block in blocks:
             block.attention.set_processor(CallProcessor())
