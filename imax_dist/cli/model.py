@@ -27,6 +27,7 @@ def add_parser(verbs: Any) -> None:
     check = actions.add_parser("check", help="whether a model is complete and loads; its numbers")
     check.add_argument("name", metavar="MODEL", help="name, folder in diffusers layout, or hub id")
     check.add_argument("--lora", action="append", default=[], metavar="PATH[:WEIGHT]", help="check these too")
+    check.add_argument("--lora-partial", action="store_true", help="merge what fits of a LoRA")
     check.add_argument("--load", action=argparse.BooleanOptionalAction, help="load it (default: if it fits)")
     tiny = actions.add_parser("make-tiny", help="write a pipeline of under 1 MB with random weights")
     tiny.add_argument("name", metavar="NAME", help="of imax model list")
@@ -71,6 +72,7 @@ def run_check(options: argparse.Namespace) -> int:
     from imax_dist.models.catalogue import faults, weight_files
     from imax_dist.models.find import find_model
     from imax_dist.models.load import describe_model
+    from imax_dist.models.lora import fit_loras
     from imax_dist.models.quiet import quiet_libraries
 
     quiet_libraries()
@@ -79,12 +81,20 @@ def run_check(options: argparse.Namespace) -> int:
     broken = faults(folder)
     if broken:
         raise MissingInput(f"model {options.name} is incomplete: " + "; ".join(broken))
+    fitted = fit_loras(spec, folder, partial=options.lora_partial)
     size = sum(file.stat().st_size for file in weight_files(folder))
     fits = size <= LARGEST_SHARE * _free_memory()
     loads = fits if options.load is None else options.load
     if loads:
         _load(options)
-    numbers = {**_numbers(spec), "folder": str(folder), "weights_gb": round(size / GB, 3), "loaded": loads}
+    loras = "; ".join(each.summary() for each in fitted) or "none"
+    numbers = {
+        **_numbers(spec),
+        "loras": loras,
+        "folder": str(folder),
+        "weights_gb": round(size / GB, 3),
+        "loaded": loads,
+    }
     if options.json:
         print(json.dumps(numbers, indent=2))
         return 0
@@ -117,7 +127,7 @@ def _load(options: argparse.Namespace) -> None:
     from imax_dist.models.load import Loading, load
 
     cpu = torch.device("cpu")
-    load(options.name, Loading(cpu, cpu, loras=options.lora))
+    load(options.name, Loading(cpu, cpu, loras=options.lora, lora_partial=options.lora_partial))
 
 
 def _row(entry: Any) -> dict[str, Any]:
@@ -148,7 +158,6 @@ def _numbers(spec: Any) -> dict[str, Any]:
         "positions": f"{spec.positions}, axes {'+'.join(map(str, spec.rope_axes))}, base {spec.rope_theta:g}",
         "text": f"{spec.text_attention}, at most {settings.text_tokens} tokens",
         "guidance": spec.guidance.replace("_", "-"),
-        "loras": ", ".join(f"{lora.file.name} x {lora.weight:g}" for lora in spec.loras) or "none",
         "quantize": settings.quantize or "none",
         "weights_sha256": spec.weights,
     }

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 REQUEST_FIELDS = (
     "size", "paper", "dpi", "bleed", "landscape",
-    "seed", "model", "lora", "preset", "guide", "steps", "native_steps", "dtype",
+    "seed", "model", "lora", "lora_partial", "preset", "guide", "steps", "native_steps", "dtype",
 )  # fmt: skip
 PARALLEL_FIELDS = ("ulysses", "ring", "engine", "kernel", "quality", "compile", "cfg", "text_encoders")
 
@@ -25,6 +25,12 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="name, folder in diffusers layout, or hub id (default: embedded)")
     parser.add_argument(
         "--lora", action="append", metavar="PATH[:WEIGHT]", help="a LoRA file; may be repeated"
+    )
+    parser.add_argument(
+        "--lora-partial",
+        action="store_true",
+        default=None,
+        help="merge what fits of a LoRA",
     )
     parser.add_argument("--preset", help="imax (default), paper, official, direct, ..., or a YAML file")
     parser.add_argument("--guide", metavar="FILE", help="a picture to guide by instead of the native pass")

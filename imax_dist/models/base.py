@@ -62,6 +62,8 @@ class FlowModel(ABC):
     dtype: torch.dtype
     """Of the latents that the transformer takes."""
     device: torch.device
+    notes: tuple[str, ...] = ()
+    """What loading found that a person wants to know: how much of each LoRA was merged."""
 
     combine: Combine = staticmethod(classifier_free)
     """How predictions with and without the prompt are put together."""

@@ -14,12 +14,11 @@ from safetensors import SafetensorError
 from imax_dist.errors import BadConfig, MissingInput
 from imax_dist.models.base import FlowModel
 from imax_dist.models.find import find_model
-from imax_dist.models.lora import find_loras, merge_loras
+from imax_dist.models.lora import find_loras, fit_loras, merge_loras
 from imax_dist.models.precise import precise
 from imax_dist.models.quantised import check_quantisation, quantisation_id
 from imax_dist.models.registry import architecture_of
 from imax_dist.models.spec import Lora, ModelSettings, ModelSpec
-from imax_dist.models.weights import pipeline_class
 
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
 
@@ -34,6 +33,8 @@ class Loading(NamedTuple):
     """None: the model's own for this kind of device."""
     loras: Sequence[str] = ()
     """PATH[:WEIGHT] each, merged into the transformer's weights."""
+    lora_partial: bool = False
+    """Merge what fits of a LoRA, though some of its layers do not."""
 
 
 def describe_model(name: str, *, loras: Sequence[str] = ()) -> ModelSpec:
@@ -57,6 +58,7 @@ def load(name: str, how: Loading) -> FlowModel:
     kind = how.dtype or getattr(settings.dtype, "cuda" if how.device.type == "cuda" else "cpu")
     if kind not in DTYPES:
         raise BadConfig(f"dtype {kind!r} is not known; choose {', '.join(DTYPES)}")
+    fitted = fit_loras(spec, folder, partial=how.lora_partial)
     if kind == "float32" and how.device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # else convolutions round factors to 10 bits (DECISIONS 59)
     try:
@@ -66,7 +68,8 @@ def load(name: str, how: Loading) -> FlowModel:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise MissingInput(f"model {name} does not load from {folder}: {error}") from error
     model.dtype = DTYPES[kind]  # quantised weights have one of their own
-    merge_loras(model.transformer, spec, pipeline_class(folder))
+    merge_loras(model.transformer, fitted, spec, folder)
+    model.notes = tuple(f"lora {each.summary()}" for each in fitted)
     if DTYPES[kind] == torch.float64:
         precise(model.transformer)
     return model

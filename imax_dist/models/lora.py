@@ -1,21 +1,48 @@
-"""LoRA files on a transformer: read, checked and merged into its weights before the first step.
+"""LoRA files on a transformer: read, checked, fitted and merged into its weights before the first step.
 
-diffusers reads the many key formats (its own, kohya, x-labs, black-forest-labs) and peft does the arithmetic;
-merged weights cost a step nothing and need nothing of the engines.
+What does not fit is found on a network without weights, before gigabytes are read; peft does the arithmetic.
+Merged weights cost a step nothing and need nothing of the engines.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from imax_dist.errors import BadConfig, BadValue, MissingInput
 from imax_dist.models.spec import Lora, ModelSpec
+from imax_dist.models.weights import component_config, pipeline_index
 from imax_dist.wording import first_line
+
+if TYPE_CHECKING:
+    from imax_dist.models.lora_layers import LoraLayers
+
+OTHER_KINDS = {
+    "lokr_": "a LoKr of LyCORIS",
+    "hada_": "a LoHa of LyCORIS",
+    "oft_": "an OFT",
+    "dora_scale": "a DoRA",
+    "lora_magnitude_vector": "a DoRA",
+    "lora_B.bias": "a LoRA with biases",
+}
+"""By a piece of a tensor's name: what is not B A alone."""
+PLAIN_DTYPES = ("F64", "F32", "F16", "BF16")
+
+
+class FittedLora(NamedTuple):
+    """A file and what of it is merged."""
+
+    lora: Lora
+    layers: LoraLayers
+
+    def summary(self) -> str:
+        """``style.safetensors x 0.8: 20 of 20 layers (kohya)``."""
+        return f"{self.lora.file.name} x {self.lora.weight:g}: {self.layers.summary()}"
 
 
 def parse_lora(text: str) -> tuple[str, float]:
@@ -33,7 +60,7 @@ def parse_lora(text: str) -> tuple[str, float]:
 
 
 def find_loras(asked: Sequence[str]) -> tuple[Lora, ...]:
-    """Every file with its hash. Raises MissingInput for one that is not there, BadValue for no LoRA."""
+    """Every file with its hash. Raises MissingInput for one that is not there, BadValue for no plain LoRA."""
     return tuple(_find(*parse_lora(text)) for text in asked)
 
 
@@ -48,67 +75,168 @@ def _find(source: str, weight: float) -> Lora:
         raise MissingInput(f"lora {source} does not exist; give a .safetensors file on this machine")
     try:
         with safe_open(file, framework="pt") as opened:
-            keys = list(opened.keys())
+            kinds = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118
+            _check_kind(source, {key: str(part.get_dtype()) for key, part in kinds.items()})
+            _check_ranks(source, {key: part.get_shape() for key, part in kinds.items()})
     except SafetensorError as error:
         raise BadValue(f"lora {source} is not a .safetensors file: {error}") from error
-    if not any("lora" in key for key in keys):
-        raise BadValue(f"lora {source} holds no LoRA: none of its {len(keys)} tensors is named after one")
     return Lora(source, file, weight, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
-def merge_loras(transformer: Any, spec: ModelSpec, pipeline_class: str) -> None:
-    """Add every LoRA of ``spec`` to the transformer's weights; a part for the text encoders is left out.
+def _check_kind(source: str, dtypes: Mapping[str, str]) -> None:
+    """Raise BadValue for what is no LoRA, another kind of adapter, or stored in few bits."""
+    for piece, kind in OTHER_KINDS.items():
+        if any(piece in key for key in dtypes):
+            raise BadValue(
+                f"lora {source} is {kind}, which is not merged; only plain LoRA layers are: "
+                "export it as a LoRA with the tool that made it"
+            )
+    if not any("lora" in key for key in dtypes):
+        raise BadValue(f"lora {source} holds no LoRA: none of its {len(dtypes)} tensors is named after one")
+    odd = next((key for key, dtype in dtypes.items() if dtype not in PLAIN_DTYPES), None)
+    if odd is not None:
+        raise BadValue(
+            f"lora {source} is stored as {dtypes[odd]} (tensor {odd}), whose scale is not known; "
+            "save it as bfloat16 or float16"
+        )
 
-    Quantised weights cannot be added to: there the LoRA's own layers stay and cost a little at every step.
 
-    Raises BadConfig if peft is missing or the network takes none, BadValue if a file does not fit it.
+def _check_ranks(source: str, shapes: Mapping[str, Sequence[int]]) -> None:
+    empty = next((key for key, shape in shapes.items() if 0 in shape), None)
+    if empty is not None:
+        raise BadValue(f"lora {source}: tensor {empty} has rank 0: it holds nothing")
+
+
+def fit_loras(spec: ModelSpec, folder: Path, *, partial: bool) -> tuple[FittedLora, ...]:
+    """Every LoRA of ``spec`` fitted to the folder's transformer, of which only config.json is read.
+
+    Raises BadConfig if peft is missing or the network takes none, BadValue for a file that does not fit
+    it, or of which only a part does, unless ``partial``. Its part for text encoders is left out.
     """
     if not spec.loras:
+        return ()
+    pipeline, network = _pipeline_class(spec, folder), _without_weights(folder)
+    return tuple(_fit(lora, spec, network, pipeline, partial=partial) for lora in spec.loras)
+
+
+def _fit(lora: Lora, spec: ModelSpec, network: Any, pipeline: Any, *, partial: bool) -> FittedLora:
+    from imax_dist.models.lora_layers import fit_layers
+
+    try:
+        layers = fit_layers(_tensors(lora), network, pipeline, trained_scale=_trained_scale(lora))
+    except BadValue as error:
+        raise BadValue(f"lora {lora.source} does not fit model {spec.name}: {error}") from error
+    if layers.count == 0:
+        raise BadValue(
+            f"lora {lora.source} holds {layers.of_text} layers of text encoders and none of a transformer, "
+            "which is all that a LoRA is merged into"
+        )
+    if layers.taken < layers.count and not (partial and layers.taken):
+        advice = "; --lora-partial merges the layers that fit" if layers.taken else ""
+        raise BadValue(
+            f"lora {lora.source} does not fit model {spec.name}: {layers.summary()} fit; "
+            f"{layers.misfit}{advice}"
+        )
+    return FittedLora(lora, layers)
+
+
+def merge_loras(transformer: Any, fitted: Sequence[FittedLora], spec: ModelSpec, folder: Path) -> None:
+    """Add them to the transformer's weights, in order.
+
+    Quantised weights cannot be added to: there the LoRA's own layers stay and cost a little at every step.
+    """
+    if not fitted:
         return
-    pipeline = _bare_pipeline(transformer, spec, pipeline_class)
-    names, shapes = [f"lora_{index}" for index in range(len(spec.loras))], _shapes(transformer)
-    for name, lora in zip(names, spec.loras, strict=True):
+    pipeline = _bare_pipeline(transformer, _pipeline_class(spec, folder))
+    names = [f"lora_{index}" for index in range(len(fitted))]
+    for name, each in zip(names, fitted, strict=True):
         try:
-            pipeline.load_lora_weights(_tensors(lora), adapter_name=name)
+            pipeline.load_lora_weights(each.layers.tensors, adapter_name=name)
         except (ValueError, KeyError, RuntimeError, AttributeError) as error:
-            raise BadValue(_misfit(lora, spec, str(error))) from error
-        if name not in getattr(transformer, "peft_config", {}):
-            raise BadValue(_misfit(lora, spec, "none of its layers is one of the transformer's"))
-        if _shapes(transformer) != shapes:  # diffusers widens a layer for some of them (FLUX.1 control)
-            raise BadValue(_misfit(lora, spec, "its layers are wider than the transformer's"))
-    pipeline.set_adapters(names, [lora.weight for lora in spec.loras])
+            raise BadValue(
+                f"lora {each.lora.source} does not fit model {spec.name}: {first_line(error)}"
+            ) from error
+        _check_all_loaded(transformer, name, each, spec)
+    pipeline.set_adapters(names, [each.lora.weight for each in fitted])
     if getattr(transformer, "hf_quantizer", None) is None:
         pipeline.fuse_lora(adapter_names=names)
         pipeline.unload_lora_weights()
 
 
-def _bare_pipeline(transformer: Any, spec: ModelSpec, pipeline_class: str) -> Any:
+def _check_all_loaded(transformer: Any, name: str, fitted: FittedLora, spec: ModelSpec) -> None:
+    """Raise BadValue unless every layer that was handed over is in the network now, and no other."""
+    ends = (f".lora_A.{name}.weight", f".lora_B.{name}.weight")
+    there = sum(key.endswith(ends) for key, _ in transformer.named_parameters())
+    if there != len(fitted.layers.tensors):
+        raise BadValue(
+            f"lora {fitted.lora.source} does not fit model {spec.name}: of its "
+            f"{len(fitted.layers.tensors)} matrices diffusers loaded {there}"
+        )
+
+
+def _pipeline_class(spec: ModelSpec, folder: Path) -> Any:
     import diffusers
     from diffusers.utils import is_peft_available
 
-    kind = getattr(diffusers, pipeline_class)
+    name = str(pipeline_index(folder)["_class_name"])
+    kind = getattr(diffusers, name)
     if not hasattr(kind, "load_lora_weights"):
-        raise BadConfig(f"lora: diffusers has no LoRA loader for a {pipeline_class}, model {spec.name}")
+        raise BadConfig(f"lora: diffusers has no LoRA loader for a {name}, model {spec.name}")
     if not is_peft_available():
         raise BadConfig("lora needs the package peft; install it with pip install 'imax-dist[lora]'")
+    return kind
+
+
+def _bare_pipeline(transformer: Any, kind: Any) -> Any:
     signature = kind.__init__.__annotations__
     parts = {name: None for name in signature if name not in ("return", "is_distilled")}
     return kind(**{**parts, "transformer": transformer})
 
 
-def _shapes(transformer: Any) -> dict[str, tuple[int, ...]]:
-    """Of the network's own weights, by name."""
-    own = ((name.replace(".base_layer", ""), x) for name, x in transformer.named_parameters())
-    return {name: tuple(x.shape) for name, x in own if ".lora_" not in name}
+def _without_weights(folder: Path) -> Any:
+    """The folder's transformer with its layers and shapes, but no memory behind them."""
+    import diffusers
+    from accelerate import init_empty_weights
+
+    config = component_config(folder, "transformer", weights=False)
+    with init_empty_weights():
+        return getattr(diffusers, str(config["_class_name"])).from_config(config)
 
 
 def _tensors(lora: Lora) -> dict[str, Any]:
-    """The transformer's part of the file."""
+    """Raises BadValue for numbers that no picture can come from."""
     from safetensors.torch import load_file
 
-    return {key: x for key, x in load_file(lora.file).items() if not key.startswith("text_encoder")}
+    tensors = load_file(lora.file)
+    for key, x in tensors.items():
+        if not bool(x.isfinite().all()):
+            raise BadValue(f"its tensor {key} holds numbers that are not finite; the training has diverged")
+        if key.endswith(".alpha") and float(x) == 0.0:
+            raise BadValue(f"{key} is 0, so that the layer would change nothing; give it an alpha above 0")
+    return tensors
 
 
-def _misfit(lora: Lora, spec: ModelSpec, why: str) -> str:
-    first = first_line(why, otherwise="its keys or shapes differ")
-    return f"lora {lora.source} does not fit model {spec.name}: {first}"
+def _trained_scale(lora: Lora) -> Callable[[str, int], float]:
+    """Alpha over rank by layer and rank, as the file's header or PEFT's config beside it says."""
+    beside = lora.file.with_name("adapter_config.json")
+    if lora.file.name == "adapter_model.safetensors" and beside.is_file():
+        text = beside.read_text(encoding="utf-8")
+    else:
+        with safe_open(lora.file, framework="pt") as opened:
+            text = (opened.metadata() or {}).get("lora_adapter_metadata", "{}")
+    try:
+        settings = {key.removeprefix("transformer."): value for key, value in json.loads(text).items()}
+        alpha, pattern = settings.get("lora_alpha"), dict(settings.get("alpha_pattern") or {})
+    except (ValueError, AttributeError, TypeError) as error:
+        raise BadValue(f"its adapter settings are not readable: {first_line(error)}") from error
+    if settings.get("use_dora"):
+        raise BadValue("it is a DoRA by its adapter settings, which is not merged; export it as a LoRA")
+    root = 0.5 if settings.get("use_rslora") else 1.0
+
+    def scale(layer: str, rank: int) -> float:
+        own = next(
+            (value for key, value in pattern.items() if f".{layer}".endswith(f".{key.lstrip('^')}")), alpha
+        )
+        return 1.0 if own is None else float(own) / rank**root
+
+    return scale

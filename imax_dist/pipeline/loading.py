@@ -18,7 +18,7 @@ def load_requested(
     Raises what ``load`` raises, and BadConfig if it is to be compiled and cannot be.
     """
     encoders = torch.device("cpu") if settings.text_encoders == "cpu" else device
-    how = Loading(device, encoders if text else None, request.dtype, request.lora)
+    how = Loading(device, encoders if text else None, request.dtype, request.lora, request.lora_partial)
     if settings.compile == "none":
         return load(request.model, how)
     from imax_dist.models.compiled import check_compilable, compile_blocks  # imports the compiler: a second
@@ -31,4 +31,4 @@ def load_requested(
 
 def key_of(request: Request) -> tuple[object, ...]:
     """Requests with one key are rendered by one loaded model."""
-    return request.model, request.dtype, request.lora
+    return request.model, request.dtype, request.lora, request.lora_partial

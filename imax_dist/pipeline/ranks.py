@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -24,9 +25,25 @@ from imax_dist.parallel.kernels import Quality
 from imax_dist.parallel.mesh import SequenceMesh, build_mesh, choose_degrees
 from imax_dist.parallel.topology import Topology
 
-ON_ONE_MESH: dict[str, CfgExecution] = {"two_passes": two_passes, "batched": batched}
+
+def _one_mesh(
+    passes: CfgExecution, topology: Topology, *, ulysses: int, ring: int
+) -> tuple[SequenceMesh, CfgExecution]:
+    return build_mesh(topology, ulysses=ulysses, ring=ring), passes
+
+
+def _two_meshes(topology: Topology, *, ulysses: int, ring: int) -> tuple[SequenceMesh, CfgExecution]:
+    parallel = build_cfg_parallel(topology, ulysses=ulysses, ring=ring)
+    return parallel.mesh, split(parallel)
+
+
 SPLIT = "split"
-"""Two meshes of half the ranks each: made of the ranks when they join."""
+CFG: dict[str, Callable[..., tuple[SequenceMesh, CfgExecution]]] = {
+    "two_passes": partial(_one_mesh, two_passes),
+    "batched": partial(_one_mesh, batched),
+    SPLIT: _two_meshes,
+}
+"""By name: this rank's mesh, and how the two predictions are computed on it."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +97,7 @@ class Ranks:
     @property
     def passes_alone(self) -> CfgExecution:
         """Of the native pass, which rank 0 makes by itself: nothing to split there."""
-        return ON_ONE_MESH.get(self.settings.cfg, two_passes)
+        return batched if self.settings.cfg == "batched" else two_passes
 
     def sequence(self, copies: TextCopies) -> TokenSequence:
         """The layout of the joint sequence with these text copies."""
@@ -107,7 +124,7 @@ def join_ranks(
 
     Raises BadConfig if degrees, ranks and heads do not fit, or an engine or kernel cannot be had here.
     """
-    choice("parallel: cfg", settings.cfg, (*ON_ONE_MESH, SPLIT))
+    build = choice("parallel: cfg", settings.cfg, CFG)
     check_devices(topology)
     splits = settings.cfg == SPLIT
     chosen = choose_engine(settings.engine, text_replicated=settings.text == "replicated", halves=splits)
@@ -118,11 +135,7 @@ def join_ranks(
         ulysses=settings.ulysses,
         ring=settings.ring,
     )
-    if splits:
-        cfg_parallel = build_cfg_parallel(topology, ulysses=ulysses, ring=ring)
-        mesh, passes = cfg_parallel.mesh, split(cfg_parallel)
-    else:
-        mesh, passes = build_mesh(topology, ulysses=ulysses, ring=ring), ON_ONE_MESH[settings.cfg]
+    mesh, passes = build(topology, ulysses=ulysses, ring=ring)
     work = Workload(heads=heads, head_dim=head_dim, dtype=dtype)
     kernel = choose_kernel(settings.kernel, settings.quality, topology, work)
     engine = ENGINES[chosen](mesh, kernel=kernel.kernel)

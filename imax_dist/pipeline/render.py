@@ -68,7 +68,7 @@ def render(
                 topology,
             )
         ranks = join_for(model, settings, topology)
-        for note in ranks.notes:
+        for note in (*model.notes, *ranks.notes):
             listen(Note(note))
         return render_with(
             model,

@@ -111,5 +111,7 @@ class Renderer:
             gc.collect()
         with stage(listen, "load"):
             model = load_requested(request, self.parallel, device=self.topology.device, text=text)
+        for note in model.notes:
+            listen(Note(note))
         self._kept = (wanted, text, model)
         return model

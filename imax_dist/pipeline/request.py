@@ -21,7 +21,8 @@ class Request:
     """One poster. What is None is filled in from the model's settings.
 
     ``size`` is ``WIDTHxHEIGHT`` in pixels; a ``paper`` (A2, 24x36in) with ``bleed`` at ``dpi`` fills it in.
-    ``lora`` holds ``PATH[:WEIGHT]`` of LoRA files, merged in this order.
+    ``lora`` holds ``PATH[:WEIGHT]`` of LoRA files, merged in this order; ``lora_partial``
+    merges what fits of a file whose other layers do not.
     ``method`` changes single switches of the preset, nested as in ``configs/presets``:
     ``{"rope": {"rule": "none"}}``. ``guide`` is a picture's path: it guides instead of the native pass.
     ``output`` names print files by ending: ``{"pdf": {"icc": "shop.icc"}}``.
@@ -37,6 +38,7 @@ class Request:
     native_steps: int | None = None
     dtype: str | None = None
     lora: tuple[str, ...] = ()
+    lora_partial: bool = False
     method: dict[str, Any] = field(default_factory=dict)
     guide: str | None = None
     paper: str | None = None

@@ -118,6 +118,153 @@ def test_a_lora_of_another_network_is_refused_by_name(flux: Path, tmp_path: Path
             loaded(flux, str(file))
 
 
+def layers_of(network: Any, count: int | None = None) -> list[str]:
+    return [name for name, module in network.named_modules() if hasattr(module, "in_features")][:count]
+
+
+def written(
+    file: Path, network: Any, layers: list[str], *, spelt: str = "transformer.{}", rank: int = 2
+) -> Path:
+    """A LoRA on ``layers`` of the network, in diffusers' suffixes."""
+    generator = torch.Generator().manual_seed(1)
+    tensors = {}
+    for name in layers:
+        module = network.get_submodule(name)
+        for side, shape in (("A", (rank, module.in_features)), ("B", (module.out_features, rank))):
+            tensors[f"{spelt.format(name)}.lora_{side}.weight"] = (
+                torch.randn(shape, generator=generator) * 0.1
+            )
+    save_file(tensors, file)
+    return file
+
+
+def changed(before: Any, after: Any) -> set[str]:
+    old = dict(before.transformer.named_parameters())
+    new = dict(after.transformer.named_parameters())
+    assert old.keys() == new.keys()
+    return {name.removesuffix(".weight") for name, x in new.items() if not torch.equal(x, old[name])}
+
+
+@pytest.mark.parametrize("spelt", ["transformer.{}", "base_model.model.{}", "diffusion_model.{}", "{}"])
+def test_every_layer_of_a_lora_is_merged_and_counted_whoever_wrote_its_names(
+    flux: Path, tmp_path: Path, spelt: str
+) -> None:
+    plain = loaded(flux)
+    layers = layers_of(plain.transformer)
+    merged = loaded(flux, str(written(tmp_path / "all.safetensors", plain.transformer, layers, spelt=spelt)))
+    assert changed(plain, merged) == set(layers)
+    assert merged.notes[0].startswith(f"lora all.safetensors x 1: {len(layers)} of {len(layers)} layers (")
+
+
+def test_kohyas_names_go_through_diffusers_converter_with_their_alpha(flux: Path, tmp_path: Path) -> None:
+    """Queries, keys, values: one layer of kohya's, three of the network's; alpha 1 at rank 2 is half."""
+    down, up = torch.randn(2, 32), torch.randn(96, 2)
+    layer, file = "lora_unet_double_blocks_0_img_attn_qkv", tmp_path / "kohya.safetensors"
+    tensors = {"lora_down.weight": down, "lora_up.weight": up, "alpha": torch.tensor(1.0)}
+    save_file({f"{layer}.{name}": x for name, x in tensors.items()}, file)
+    plain, merged = loaded(flux), loaded(flux, str(file))
+    assert merged.notes == ("lora kohya.safetensors x 1: 1 of 1 layer (kohya)",)
+    for name, part in zip("qkv", up.chunk(3), strict=True):
+        before, after = (
+            getattr(model.transformer.transformer_blocks[0].attn, f"to_{name}").weight
+            for model in (plain, merged)
+        )
+        assert (after - before - 0.5 * part @ down).abs().max() < 1e-5
+
+
+def test_a_misspelt_layer_of_kohyas_is_named(flux: Path, tmp_path: Path) -> None:
+    tensors = {}
+    for layer in ("lora_unet_double_blocks_0_img_attn_proj", "lora_unet_double_blocks_0_img_atn_proj"):
+        tensors |= {
+            f"{layer}.lora_down.weight": torch.ones(2, 32),
+            f"{layer}.lora_up.weight": torch.ones(32, 2),
+        }
+    save_file(tensors, tmp_path / "kohya.safetensors")
+    with pytest.raises(
+        BadValue, match=r"1 of 2 layers \(kohya\) fit; lora_unet_double_blocks_0_img_atn_proj is"
+    ):
+        loaded(flux, str(tmp_path / "kohya.safetensors"))
+
+
+def test_half_a_lora_is_refused_unless_a_part_is_asked_for(flux: Path, tmp_path: Path) -> None:
+    plain = loaded(flux)
+    good = layers_of(plain.transformer, 4)
+    file = written(tmp_path / "half.safetensors", plain.transformer, good)
+    tensors = load_file(file)
+    for name in good[:2]:
+        for side in "AB":
+            key = f"transformer.{name}.lora_{side}.weight"
+            tensors[key.replace(name, f"{name}_misspelt")] = tensors.pop(key)
+    save_file(tensors, file)
+    with pytest.raises(
+        BadValue, match=r"2 of 4 layers \(diffusers\) fit; .*_misspelt is no layer.*--lora-partial"
+    ):
+        loaded(flux, str(file))
+    merged = load(str(flux), Loading(CPU, None, "float32", (str(file),), lora_partial=True))
+    assert changed(plain, merged) == set(good[2:])
+    assert merged.notes == ("lora half.safetensors x 1: 2 of 4 layers (diffusers)",)
+
+
+@pytest.mark.parametrize("width", [10, 48])
+def test_a_layer_of_another_width_is_refused_with_both_shapes(flux: Path, tmp_path: Path, width: int) -> None:
+    file = tmp_path / "odd.safetensors"
+    save_file(matrices(width=width), file)
+    with pytest.raises(
+        BadValue, match=rf"\(32, 2\) x \(2, {width}\), but the layer takes 32 numbers and makes 32"
+    ):
+        loaded(flux, str(file))
+
+
+def test_the_alpha_of_adapter_settings_counts(flux: Path, tmp_path: Path) -> None:
+    """diffusers keeps it in the file's header, PEFT in adapter_config.json beside the file."""
+    down, up = matrices().values()
+    header = tmp_path / "header.safetensors"
+    save_file(
+        matrices(), header, {"lora_adapter_metadata": '{"transformer.r": 2, "transformer.lora_alpha": 6}'}
+    )
+    peft = tmp_path / "adapter_model.safetensors"
+    save_file({key.replace("transformer", "base_model.model", 1): x for key, x in matrices().items()}, peft)
+    (tmp_path / "adapter_config.json").write_text('{"r": 2, "lora_alpha": 6, "alpha_pattern": {}}')
+    plain = query(loaded(flux))
+    for file in (header, peft):
+        assert (query(loaded(flux, str(file))) - plain - 3.0 * up @ down).abs().max() < 1e-5
+
+
+def first(name: str, x: Tensor) -> dict[str, Tensor]:
+    """``matrices`` with a tensor more, or in the place of another."""
+    return {**matrices(), f"{LAYER}.{name}": x}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "sentence"),
+    [
+        (
+            first("lora_A.weight", torch.full((2, 32), torch.nan)),
+            r"lora_A.weight holds numbers that are not finite",
+        ),
+        (first("lora_A.weight", torch.ones(0, 32)), r"lora_A.weight has rank 0"),
+        (first("alpha", torch.tensor(0.0)), r"alpha is 0, so that the layer would change nothing"),
+        (
+            first("lora_A.weight", torch.ones(2, 32).to(torch.float8_e4m3fn)),
+            r"is stored as F8_E4M3 .*bfloat16",
+        ),
+        (first("dora_scale", torch.ones(32, 1)), r"is a DoRA, which is not merged"),
+        ({"lycoris_x.lokr_w1": torch.ones(2, 2)}, r"is a LoKr of LyCORIS, which is not merged"),
+        ({"lora_unet_x.hada_w1_a": torch.ones(2, 2)}, r"is a LoHa of LyCORIS, which is not merged"),
+        ({"lora_te_x.lora_down.weight": torch.ones(2, 2)}, r"1 layers of text encoders and none of a transf"),
+        ({f"{LAYER}.lora_A.weight": torch.ones(2, 32)}, r"has only one of its two matrices \(down\)"),
+    ],
+)
+def test_what_no_picture_can_come_from_is_refused_before_loading(
+    flux: Path, tmp_path: Path, tensors: dict[str, Tensor], sentence: str
+) -> None:
+    file = tmp_path / "bad.safetensors"
+    save_file(tensors, file)
+    with pytest.raises(BadValue, match=sentence) as refused:
+        loaded(flux, str(file))
+    assert refused.value.exit_code == 64
+
+
 def test_a_network_without_a_loader_says_so(tmp_path: Path, lora: Path) -> None:
     folder = make_tiny("lumina-next", tmp_path / "lumina-next")
     with pytest.raises(BadConfig, match=r"diffusers has no LoRA loader for a LuminaPipeline"):
