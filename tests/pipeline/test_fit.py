@@ -45,7 +45,7 @@ def test_a_rope_rule_asked_for_is_refused_where_there_is_no_rope(joint: ModelSpe
 
 
 def test_text_outside_the_sequence_is_never_copied(joint: ModelSpec) -> None:
-    cross = dataclasses.replace(joint, text="cross")
+    cross = dataclasses.replace(joint, text_attention="cross")
     assert planned(cross).copies.literal == 1
     assert "attends to its text apart" in left_out(cross)[0]
     with pytest.raises(BadConfig, match=r"text.copies grid: model embedded attends to its text apart"):
