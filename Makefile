@@ -37,11 +37,10 @@ demo: $(VENV)/.installed
 	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 128x128 --out $(OUT)/native.png
 	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 256x256 --out $(OUT)/poster-2x.png
 	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 512x512 --out $(OUT)/poster-4x.png
-	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 512x512 --preset imax_late --out $(OUT)/late-4x.png
 	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 256x256 --preset direct --out $(OUT)/direct-2x.png
 	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 512x512 --preset direct --out $(OUT)/direct-4x.png
 	@echo
-	@echo "Look at $(OUT)/poster-4x.png and late-4x.png beside $(OUT)/direct-4x.png, the same model without the method."
+	@echo "Look at $(OUT)/poster-4x.png beside $(OUT)/direct-4x.png, the same model without the method."
 
 # Both halves run, even if the first has a failure. What starts Ray, launchers or hosts runs one at a time, on one worker.
 test: $(VENV)/.installed-dev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -14,6 +15,7 @@ from imax_dist.models.base import FlowModel
 from imax_dist.pipeline.plan import RenderPlan
 from imax_dist.pipeline.ranks import Ranks
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.switches import load_method
 from imax_dist.pipeline.vae_runner import strategy_for
 from imax_dist.version import __version__
 
@@ -68,10 +70,19 @@ def surroundings(device: torch.device, ranks: Ranks) -> dict[str, Any]:
 
 
 def request_of(recipe: dict[str, Any], *, where: str) -> Request:
-    """The request of a recipe. Raises BadManifest if it is not one of ours, BadConfig for a wrong key."""
+    """The request of a recipe, with the switches it was made with, whatever its preset's name means now.
+
+    Raises BadManifest if it is not one of ours, BadConfig for a wrong key.
+    """
     if recipe.get("format") != FORMAT or not isinstance(recipe.get("request"), dict):
         raise BadManifest(f"{where} is not a recipe of this program ({FORMAT})")
-    return from_mapping(Request, recipe["request"], where=where)
+    request = from_mapping(Request, recipe["request"], where=where)
+    made_with = _section(recipe, "plan").get("method")
+    if not isinstance(made_with, dict):
+        return request
+    replayed = dataclasses.replace(request, method=made_with)
+    same = to_mapping(load_method(request)) == to_mapping(load_method(replayed))
+    return request if same else replayed
 
 
 def differences(recipe: dict[str, Any], now: dict[str, Any]) -> list[str]:

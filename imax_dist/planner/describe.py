@@ -144,7 +144,7 @@ def _stages(best: Estimate) -> str:
     poster = best.longest
     stages = {
         "native pass": poster.native,
-        "last pass": poster.extrapolated,
+        "larger passes": poster.extrapolated,
         "VAE": poster.enlarge + poster.decode,
     }
     return ", ".join(f"{name} {duration(seconds)}" for name, seconds in stages.items() if seconds)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from imax_dist.config import to_mapping
 from imax_dist.errors import BadConfig, BadManifest, BadValue
 from imax_dist.models.load import load_model
 from imax_dist.parallel.topology import Topology
@@ -16,6 +17,7 @@ from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
 from imax_dist.pipeline.recipe import differences, make_recipe, request_of
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.switches import load_method
 
 ALONE = Topology.alone()
 REQUEST = Request(
@@ -33,6 +35,19 @@ def recipe() -> dict[str, Any]:
 
 def test_a_recipe_survives_json_and_gives_its_request_back(recipe: dict[str, Any]) -> None:
     assert request_of(json.loads(json.dumps(recipe)), where="file") == REQUEST
+
+
+def test_a_recipe_replays_with_its_own_switches_when_its_preset_has_changed() -> None:
+    """Recipes of the day when `imax` was one jump from noise."""
+    one_jump = to_mapping(load_method(Request("x", preset="one_jump")))
+    old = {
+        "format": "imax-recipe/1",
+        "request": {"prompt": "x", "preset": "imax"},
+        "plan": {"method": one_jump},
+    }
+    assert load_method(request_of(old, where="file")) == load_method(Request("x", preset="one_jump"))
+    now = {**old, "plan": {"method": to_mapping(load_method(Request("x")))}}
+    assert request_of(now, where="file") == Request("x")
 
 
 def test_a_recipe_names_what_was_decided(recipe: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imax_dist.output.atomic import write_bytes
+from imax_dist.pipeline.request import Request
 from imax_dist.study.experiments.draw import ResultCache
 from imax_dist.study.experiments.measures import ALL
 from imax_dist.study.experiments.plots import draw, png_of
@@ -15,6 +16,7 @@ from imax_dist.study.experiments.report import vote_line, write_sheets
 from imax_dist.study.experiments.settings import load_study, study_names
 from imax_dist.study.experiments.table import interval, legend, table
 
+DEFAULT_PRESET = Request.preset
 WIDEST = 1100
 """Pixels across of a sheet on the page."""
 SHEETS_OF = ("presets", "guidance", "sequential", "filter", "truth", "cascade", "single-size", "aspect")
@@ -66,7 +68,8 @@ def write_results(folder: Path, page: Path, pictures: Path, cache: ResultCache) 
 def summary(found: Mapping[str, Any]) -> str:
     """The five numbers a reader wants, from the study of the presets at its largest scale, as Markdown."""
     label = list(found["sizes"])[-1]
-    size, ours = found["sizes"][label], found["baseline"]
+    size = found["sizes"][label]
+    ours = DEFAULT_PRESET if DEFAULT_PRESET in size["variants"] else found["baseline"]
     rows = [
         f"| at {label}, n = {size['n']} scenes, 95 % intervals | `{ours}` | compared with |",
         "|---|---|---|",
