@@ -133,7 +133,7 @@ def _run(batch: Batch, board: Board, listen: PoolListener, arm: Callable[[], Cal
         if batch.ray == "local":
             settings = _settled(settings, board, [this_host()], listen)
         listen(ClusterStarting(batch.ray))
-        with ray_cluster(batch.ray, settings):
+        with ray_cluster(batch.ray, settings, note=board.note):
             settings = _settled(settings, board, ray_hosts(), listen)
             listen = both(listen, PoolMetrics(board))
             deps = PoolDeps(listen=listen, stop=arm(), check=board.store.check)

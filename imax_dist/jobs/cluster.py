@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
+from ray._private import ray_constants
+from ray._raylet import AuthenticationMode, get_authentication_mode
 from ray.exceptions import RayError
 
 from imax_dist.errors import BadValue, ClusterUnavailable, Preempted
+from imax_dist.jobs.board import silent
 from imax_dist.jobs.guardian import guarded
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.wording import first_line
@@ -19,36 +27,92 @@ from imax_dist.wording import first_line
 OBJECT_STORE_BYTES = 100 << 20
 """Only requests and events travel through Ray; pictures go to disk."""
 CONNECT_S = 5.0
+END_S = 10.0
 
 
 @contextmanager
-def ray_cluster(address: str, settings: PoolSettings) -> Iterator[None]:
+def ray_cluster(
+    address: str, settings: PoolSettings, *, note: Callable[[str], None] = silent
+) -> Iterator[None]:
     """Connect to ``local`` (started here, ended with the block), ``auto`` or an address.
 
-    Raises ClusterUnavailable if there is none.
+    A local Ray listens on the loopback interface, wants a token of whoever connects, and keeps its session in
+    a private folder that goes with it. Raises ClusterUnavailable if there is none; what fails while it ends
+    is a ``note``.
     """
-    with guarded() if address == "local" else nullcontext():
-        _connect(address, settings)
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
-def _connect(address: str, settings: PoolSettings) -> None:
     if not address.strip():
         raise BadValue("--ray needs local, auto or an address like 10.0.0.1:6379")
+    with guarded() if address == "local" else nullcontext() as folder:
+        before = set(psutil.Process().children(recursive=True))
+        try:
+            _connect(address, settings, folder)
+            yield
+        finally:
+            try:
+                _shut_down(set(psutil.Process().children(recursive=True)) - before if folder else set())
+            except Exception as error:
+                note(f"Ray ended badly: {first_line(error)}")
+
+
+def _connect(address: str, settings: PoolSettings, folder: Path | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if address == "local":
-            ray.init(address="local", include_dashboard=False, **_own_size(settings), **quiet)
+        if folder is not None:
+            with _sheltered():
+                place = str(folder / "r")  # Ray opens this one to everybody, but not the folder around it
+                own = {**_own_size(settings), "_temp_dir": place}
+                ray.init(address="local", include_dashboard=False, **own, **quiet)
+            _require_tokens()
         else:
             _require_listener(address)
             ray.init(address=address, **quiet)
     except SystemExit as error:  # Ray's own answer to a SIGTERM while it starts
-        raise Preempted("stopped before any poster was begun; the same command begins again") from error
+        text = "stopped before any poster was begun; run the same command again to resume"
+        raise Preempted(text) from error
     except (RayError, ConnectionError, ValueError, OSError, RuntimeError, OverflowError) as error:
         raise ClusterUnavailable(_why_not(address, error)) from error
+
+
+@contextmanager
+def _sheltered() -> Iterator[None]:
+    """Ray's servers, started in this block, listen on loopback and outlive a SIGTERM to the process group.
+
+    Supervisors signal every process of a group, and the posters' checkpoints need the servers until the
+    driver has ended them itself. A blocked signal is inherited by what is started; Ray blocks SIGINT alike.
+    """
+    clusters = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False  # "use loopback IP as the local IP address", says Ray
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _require_tokens() -> None:
+    """Raise BadValue where the environment has turned Ray's tokens off: any user could run code as us."""
+    if get_authentication_mode() != AuthenticationMode.TOKEN:
+        raise BadValue(
+            "RAY_AUTH_MODE turns Ray's tokens off, and --ray local requires them: any user of this machine "
+            "could run programs as you; unset it"
+        )
+
+
+def _shut_down(servers: set[psutil.Process]) -> None:
+    """Leave Ray. Its own servers do not hear SIGTERM: once this driver has left, they are killed."""
+
+    def end() -> None:
+        while ray.is_initialized():
+            time.sleep(0.02)
+        for server in servers:
+            with suppress(psutil.Error):
+                server.kill()
+
+    thread = threading.Thread(target=end, daemon=True)
+    thread.start()
+    ray.shutdown()
+    thread.join(timeout=END_S)
 
 
 def _require_listener(address: str) -> None:

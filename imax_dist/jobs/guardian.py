@@ -12,33 +12,56 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
 LOOK_EVERY_S = 2.0
 GRACE_S = 2.0
 END_S = 10.0
+LONGEST_PLACE = 20
+"""A socket's path may have 107 bytes, and Ray's take 80 of them."""
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
-    """Whatever this process starts in the block ends with it, however it ends."""
+def guarded() -> Iterator[Path]:
+    """Whatever this process starts in the block ends with it, however it ends.
+
+    Yields a folder that only this user can enter, and that is removed then. Raises CannotWrite without one.
+    """
     command = [sys.executable, "-P", __file__, str(os.getpid())]
-    guardian = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    guardian = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert guardian.stdin is not None
+    assert guardian.stdout is not None
+    folder = guardian.stdout.readline().decode().strip()
     try:
-        yield
+        if not folder:
+            from imax_dist.errors import CannotWrite  # late: the guardian itself imports no package
+
+            raise CannotWrite(f"no folder can be made in {short_temporary()} for the session of Ray")
+        yield Path(folder)
     finally:
-        assert guardian.stdin is not None
         with suppress(OSError):  # it was killed: nothing is left to say, and the batch's end stays what it is
             guardian.stdin.write(b"done")
             guardian.stdin.flush()
         with suppress(OSError):
             guardian.stdin.close()
+        guardian.stdout.close()
         with suppress(subprocess.TimeoutExpired):
             guardian.wait(timeout=END_S)
+
+
+def short_temporary() -> str:
+    """Where temporary files go, unless Ray's sockets in there would have names too long for the system."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual) <= LONGEST_PLACE else "/tmp"
 
 
 def watch(driver: psutil.Process) -> None:
@@ -58,4 +81,6 @@ def watch(driver: psutil.Process) -> None:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    watch(psutil.Process(int(sys.argv[1])))
+    with TemporaryDirectory(prefix="imax-", dir=short_temporary(), ignore_cleanup_errors=True) as private:
+        print(private, flush=True)
+        watch(psutil.Process(int(sys.argv[1])))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -59,11 +60,22 @@ class Rank:
         return this_process()
 
     def open_store(self, host: str) -> int:
-        """Rank 0 opens the gang's meeting point on its own ``host`` and a free port, which it returns."""
+        """Rank 0 opens the gang's meeting point on its own ``host`` and a free port, which it returns.
+
+        On that address only: left to itself, the store listens on every interface.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        door = socket.create_server((host, 0), family=family, backlog=self.world_size + 8)
+        port = int(door.getsockname()[1])
         self._store = dist.TCPStore(  # type: ignore[attr-defined]
-            host, 0, self.world_size, is_master=True, wait_for_workers=False
+            host,
+            port,
+            self.world_size,
+            is_master=True,
+            wait_for_workers=False,
+            master_listen_fd=door.detach(),
         )
-        return int(self._store.port)
+        return port
 
     def join(self, host: str, port: int, parallel: ParallelSettings) -> dict[str, Any]:
         """Meet the other ranks; returns process id and host."""

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from imax_dist.cli.main import main
@@ -104,6 +105,45 @@ def wait_until_gone(session: int) -> list[int]:
     while (left := alive(session)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return left
+
+
+@pytest.mark.slow
+@pytest.mark.machines
+@pytest.mark.timeout(300)
+def test_a_sigterm_to_the_whole_group_ends_in_seconds_and_ray_was_private(command: Command) -> None:
+    """As systemd, timeout and supervisors send it: Ray died of it, and the driver after 60 s, with 1."""
+    process = command.start()
+    command.wait_for('"event": "step"', count=2)
+    family = psutil.Process(process.pid).children(recursive=True)
+    raylet = next(child for child in family if child.name() == "raylet")
+    places = [Path(part) for word in raylet.cmdline() for part in word.split("=") if "/session_" in part]
+    private = next(parent for parent in places[0].parents if parent.name.startswith("imax-"))
+    assert private.stat().st_mode & 0o777 == 0o700
+    listening = {
+        connection.laddr.ip: child.name()
+        for child in family
+        if child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+        for connection in child.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert set(listening) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
+    os.killpg(process.pid, signal.SIGTERM)
+    began = time.monotonic()
+    _, message = process.communicate(timeout=HARD_LIMIT_S)
+    assert process.returncode == 75, message
+    assert "run the same command again to resume" in message
+    assert time.monotonic() - began < 30, "a step of a small poster, its checkpoint, and Ray's end"
+    assert wait_until_gone(process.pid) == []
+    assert not private.exists()
+
+
+def test_a_local_ray_without_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from imax_dist.errors import BadValue
+    from imax_dist.jobs import cluster
+
+    monkeypatch.setattr(cluster, "get_authentication_mode", lambda: cluster.AuthenticationMode.DISABLED)
+    with pytest.raises(BadValue, match="RAY_AUTH_MODE turns Ray's tokens off"):
+        cluster._require_tokens()
 
 
 @pytest.mark.slow
