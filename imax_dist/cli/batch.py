@@ -21,18 +21,28 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "batch",
         help="render many posters from a manifest",
-        description="Render what a manifest asks for and is not in the folder yet. Running it again goes on.",
+        description="Render what a manifest asks for and is not in the folder yet. Run it again to resume.",
     )
     add = parser.add_argument
-    add("manifest", nargs="?", type=Path, help="JSONL, CSV or YAML; without: what is still queued in DIR")
-    add("--out", type=Path, required=True, metavar="DIR", help="every poster gets a folder in here")
+    add("manifest", nargs="?", type=Path, help="JSONL, CSV or YAML (default: what is still queued in DIR)")
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="output folder, with a folder a poster in it",
+    )
     add("--ray", default="local", metavar="WHERE", help="local (default), auto, or a cluster's address")
     add("--pool", metavar="NAME", help="a file of configs/jobs, or a path (default: local, or default)")
     add("--gangs", type=int, help="how many posters at once (default: planned)")
     add("--ranks", type=int, help="how many ranks render one poster together (default: planned)")
     add("--device", choices=("auto", "cpu", "cuda"))
-    add("--shard", metavar="I/N", help="every N-th poster from I on; each shard has its own store")
-    add("--proofs-only", action="store_true", help="native images only; then: imax approve DIR")
+    add("--shard", metavar="I/N", help="render every N-th poster, from I on; each shard has its own queue")
+    add(
+        "--proofs-only",
+        action="store_true",
+        help="render native images only; approve them with imax approve",
+    )
     add("--check", action="store_true", help="report every mistake in the manifest and stop")
     add("--json", action="store_true", help="result as JSON on stdout")
     add("-q", "--quiet", action="store_true", help="no progress")
@@ -98,12 +108,12 @@ def _jobs(options: argparse.Namespace, settings: PoolSettings) -> list[Job] | No
 
 
 def _report_check(options: argparse.Namespace, settings: PoolSettings, jobs: list[Job]) -> int:
-    from imax_dist.jobs.sizing import settle, this_host
+    from imax_dist.jobs.sizing import fill_defaults_from_plan, this_host
 
     sizes = sorted({job.request.size or "default size" for job in jobs})
     plan = ""
     if options.ray == "local":  # another cluster is not asked before it is used
-        _, plan = settle(settings, [job.request for job in jobs], [this_host()])
+        _, plan = fill_defaults_from_plan(settings, [job.request for job in jobs], [this_host()])
     if options.json:
         ids = [job.id for job in jobs]
         print(json.dumps({"posters": len(jobs), "ids": ids, "sizes": sizes, "plan": plan}))

@@ -106,13 +106,13 @@ class Attempts:
             made = folder.finished(job.fingerprint)
             if made is not None:  # the gang or the batch was lost after DONE was written
                 CheckpointFolder(folder.checkpoints).remove()
-                self._settle(job_id, done_state(made, attempts=state.attempts), slot)
+                self._store(job_id, done_state(made, attempts=state.attempts), slot)
                 return None
             require_printable(folder.poster, to_mapping(job.request))
             folder.open(job)
         except ImaxError as error:
             outcome = policy.refusal(error)
-            self._settle(job_id, policy.after(outcome, state, self.settings, self._what(work)), slot)
+            self._store(job_id, policy.after(outcome, state, self.settings, self._what(work)), slot)
             return None
         begun = self.board.move(job_id, Running(gang=slot, since=time.time(), before=state))
         if not isinstance(begun, Running):
@@ -199,9 +199,9 @@ class Attempts:
             proofs_only=self._proofs_only,
         )
         self.cancelling.discard(job_id)
-        self._settle(job_id, policy.after(outcome, state.before, self.settings, what), gang)
+        self._store(job_id, policy.after(outcome, state.before, self.settings, what), gang)
 
-    def _settle(self, job_id: str, state: State, gang: str) -> None:
+    def _store(self, job_id: str, state: State, gang: str) -> None:
         kept = self.board.move(job_id, state)
         self._report(event_of(job_id, kept, gang))
 

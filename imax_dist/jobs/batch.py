@@ -41,7 +41,7 @@ from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.reconcile import add_jobs
 from imax_dist.jobs.rows import Row, store_path, store_paths
 from imax_dist.jobs.settings import PoolSettings
-from imax_dist.jobs.sizing import Host, ray_hosts, settle, this_host
+from imax_dist.jobs.sizing import Host, fill_defaults_from_plan, ray_hosts, this_host
 from imax_dist.jobs.store import Store
 from imax_dist.output.atomic import require_writable
 from imax_dist.pipeline.run import never
@@ -58,7 +58,7 @@ NO_SHARED_MEMORY = (
 
 @dataclass(frozen=True)
 class Batch:
-    """What to do where. ``jobs`` None goes on with what the folder holds."""
+    """What to do where. ``jobs`` None resumes what the folder holds."""
 
     out: Path
     settings: PoolSettings
@@ -102,7 +102,7 @@ def run_batch(
     arm()
     pool_parallel(batch.settings)
     if batch.ray == "local" and batch.jobs is not None:
-        settle(batch.settings, [job.request for job in batch.jobs], [this_host()])
+        fill_defaults_from_plan(batch.settings, [job.request for job in batch.jobs], [this_host()])
     path = store_path(batch.out, batch.shard)
     if batch.jobs is None and not path.is_file():
         store_paths(batch.out)  # a mistyped folder holds no batch at all
@@ -131,10 +131,10 @@ def _run(batch: Batch, board: Board, listen: PoolListener, arm: Callable[[], Cal
     if not board.over:
         settings = batch.settings
         if batch.ray == "local":
-            settings = _settled(settings, board, [this_host()], listen)
+            settings = _planned(settings, board, [this_host()], listen)
         listen(ClusterStarting(batch.ray))
         with ray_cluster(batch.ray, settings, note=board.note):
-            settings = _settled(settings, board, ray_hosts(), listen)
+            settings = _planned(settings, board, ray_hosts(), listen)
             listen = both(listen, PoolMetrics(board))
             deps = PoolDeps(listen=listen, stop=arm(), check=board.store.check)
             pool = Pool(
@@ -149,12 +149,12 @@ def _run(batch: Batch, board: Board, listen: PoolListener, arm: Callable[[], Cal
     listen(BatchDone())
 
 
-def _settled(
+def _planned(
     settings: PoolSettings, board: Board, hosts: Sequence[Host], listen: PoolListener
 ) -> PoolSettings:
     """Gangs and ranks for what is waiting, where nobody named them."""
     requests = [board.jobs[job_id].request for job_id, _ in board.waiting()]
-    chosen, sentence = settle(settings, requests, hosts)
+    chosen, sentence = fill_defaults_from_plan(settings, requests, hosts)
     if sentence:
         listen(BatchPlanned(sentence, chosen.gangs, chosen.ranks))
     return chosen

@@ -51,7 +51,7 @@ def damaged(out: Path, rows: Sequence[Row]) -> dict[str, str]:
 def cancel(out: Path, ids: Sequence[str]) -> list[str]:
     """Cancel queued, running and proofed jobs; the ids that are or will be cancelled.
 
-    The wish is kept in the store until a change of the job's state carries it out, whatever happens to the
+    It is kept in the store until a change of the job's state carries it out, whatever happens to the
     batch in between. A running batch stops the job after its step. Raises BadValue for an unknown id.
     """
     cancelled: list[str] = []

@@ -215,7 +215,7 @@ class RayGang:
         broken = [job for job, by_rank in self._outcomes.items() if by_rank]
         if not broken or self._failed_at is None:
             return False
-        return time.monotonic() - self._failed_at > self._deadlines.settle
+        return time.monotonic() - self._failed_at > self._deadlines.grace
 
     def _abandon(self) -> dict[str, Outcome]:
         """What the ranks that did end said about tasks that others will not end."""

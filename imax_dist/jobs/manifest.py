@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +83,7 @@ class _Reading:
     full: bool = False
     """Enough is wrong, or asked for: the rest is not read."""
     _lines: dict[str, int] = field(default_factory=dict)
+    _folded: dict[str, int] = field(default_factory=dict)
     _methods: dict[str, Any] = field(default_factory=dict)
 
     def take(self, item: Entry | Mistake) -> None:
@@ -103,11 +104,12 @@ class _Reading:
     def _take_entry(self, entry: Entry) -> None:
         try:
             _require_text(entry.fields)
-            made = [_unclaimed(job, self._lines) for job in self._made(entry)]
+            made = [_unclaimed(job, self._lines, self._folded) for job in self._made(entry)]
         except (ImaxError, ValueError) as error:  # ValueError: numbers of thousands of digits
             self.mistakes.append(Mistake(entry.line, str(error)[:LONGEST_SENTENCE]))
             return
         self._lines.update({job.id: entry.line for job in made})
+        self._folded.update({job.id.casefold(): entry.line for job in made})
         self.jobs.extend(made)
 
     def _made(self, entry: Entry) -> Iterator[Job]:
@@ -162,7 +164,7 @@ def _require_text(fields: dict[str, Any]) -> None:
     try:
         json.dumps(fields, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
-        raise BadValue("a text holds half a character (a lone surrogate)") from error
+        raise BadValue("text contains an unpaired surrogate (half a character)") from error
 
 
 def _request(fields: dict[str, Any], limits: Limits) -> Request:
@@ -229,12 +231,17 @@ def _require_no_files(request: Request) -> None:
             raise BadValue(f"output: {ending} names a file of this machine, which this pool does not allow")
 
 
-def _unclaimed(job: Job, lines: dict[str, int]) -> Job:
+def _unclaimed(job: Job, lines: Mapping[str, int], folded: Mapping[str, int]) -> Job:
     """The job, if no line before has its id. Raises BadManifest."""
     if job.id in lines:
         raise BadManifest(
             f"id {job.id!r} is that of line {lines[job.id]}; give each poster its own id, or "
             "another seed if the same picture is not wanted twice"
+        )
+    if job.id.casefold() in folded:
+        raise BadManifest(
+            f"id {job.id!r} differs from that of line {folded[job.id.casefold()]} by case alone, and some "
+            "disks take their folders for one; give it another"
         )
     return job
 

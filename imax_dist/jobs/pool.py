@@ -232,7 +232,8 @@ class Pool:
         for job_id, state in self.board.waiting():
             if state.ranks == ranks:
                 message = f"{state.after}; {ranks} ranks are not available: {error}"
-                self.board.move(job_id, Failed("out_of_memory", message, state.attempts))
+                failed = Failed("out_of_memory", message, state.attempts, proofed=state.proofed)
+                self.board.move(job_id, failed)
                 self._deps.listen(JobFailed(job_id, message, kind="out_of_memory", attempts=state.attempts))
 
     def _leave(self) -> None:

@@ -157,7 +157,7 @@ class Rank:
         return done
 
     def make_proof(self, task: Task) -> dict[str, Any]:
-        """This rank alone: the native picture, and the checkpoint the poster will go on from."""
+        """This rank alone: the native picture, and the checkpoint that the poster resumes from."""
         assert self._renderer is not None
         folder = JobFolder(Path(task.folder))
         proof = self._renderer.proof(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from imax_dist.errors import BadManifest
 from imax_dist.jobs.job import Job, JobFolder
 from imax_dist.jobs.rows import Row
 from imax_dist.jobs.state import Done, Failed, Queued, State, done_state
@@ -21,10 +22,20 @@ def add_jobs(store: Store, jobs: Sequence[Job], out: Path) -> None:
     """
     store.recover()
     known = {row.job.id: row for row in store.rows()}
+    _refuse_case_twins(jobs, known)
     states = {job.id: state_of(job, known.get(job.id), JobFolder.of(out, job.id)) for job in jobs}
     fresh = [(job, states[job.id]) for job in jobs if _differs(job, known.get(job.id), states[job.id])]
     store.add(fresh)
     store.reorder(jobs)
+
+
+def _refuse_case_twins(jobs: Sequence[Job], known: Mapping[str, Row]) -> None:
+    """Raise BadManifest for an id that is another's of this folder but for case."""
+    folded = {name.casefold(): name for name in known}
+    for job in jobs:
+        if job.id not in known and job.id.casefold() in folded:
+            other = folded[job.id.casefold()]
+            raise BadManifest(f"id {job.id!r} differs from {other!r} of this folder by case alone; rename it")
 
 
 def state_of(job: Job, row: Row | None, folder: JobFolder) -> State:

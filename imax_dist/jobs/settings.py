@@ -26,7 +26,7 @@ class Deadlines:
     """From then on ``step_factor`` times the gang's own median of that stage, never less than this."""
     heartbeat: float = 20.0
     """A rank whose process does not answer at all."""
-    settle: float = 2.0
+    grace: float = 2.0
     """The other ranks, once one has failed."""
     stop: float = 120.0
     """Finishing the step and the checkpoint after a SIGTERM."""

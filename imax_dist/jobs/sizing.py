@@ -34,7 +34,7 @@ class Host(NamedTuple):
     """Bytes of the host's memory that ranks may use, all together."""
 
 
-def settle(
+def fill_defaults_from_plan(
     settings: PoolSettings, requests: Sequence[Request], hosts: Sequence[Host]
 ) -> tuple[PoolSettings, str]:
     """``settings`` with what was left open chosen, and a line that says so.

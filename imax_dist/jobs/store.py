@@ -108,7 +108,7 @@ class Store:
         self._fence = int(number)
 
     def add(self, jobs: Iterable[tuple[Job, State]]) -> None:
-        """Put jobs in, or in again with another request; what somebody wished for the old one is over."""
+        """Put jobs in, or in again with another request; a cancellation of the old one is over."""
         now = time.time()
         values = [
             (
@@ -228,7 +228,7 @@ class Store:
 
 
 def _update(database: sqlite3.Connection, states: Mapping[str, State]) -> None:
-    """States that end a wish to cancel clear it: carried out, or overtaken by the finished poster."""
+    """States that end a cancellation clear it: carried out, or overtaken by the finished poster."""
     now = time.time()
     database.executemany(
         "UPDATE jobs SET state = ?, detail = ?, changed = ?, cancel = cancel AND ? WHERE id = ?",

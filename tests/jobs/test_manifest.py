@@ -19,7 +19,10 @@ from imax_dist.errors import BadManifest, BadValue, ImaxError, MissingInput
 from imax_dist.jobs.job import Job, JobFolder
 from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.manifest import FILE_FIELDS, REQUEST_FIELDS, Manifest, read_manifest, shard
+from imax_dist.jobs.reconcile import add_jobs
+from imax_dist.jobs.rows import store_path
 from imax_dist.jobs.settings import Limits
+from imax_dist.jobs.store import Store
 from imax_dist.pipeline.request import Request
 
 POSTERS = [
@@ -125,7 +128,7 @@ def test_a_fingerprint_sees_what_the_preset_stands_for(monkeypatch: pytest.Monke
         ('{"prompt": "x", "id": "/root"}', "cannot name a folder"),
         ('{"prompt": "x", "id": ".."}', "cannot name a folder"),
         ('{"prompt": "x", "id": ["a"]}', "id must be text"),
-        ('{"prompt": "\\ud800"}', "half a character"),
+        ('{"prompt": "\\ud800"}', "unpaired surrogate"),
         ('{"prompt": "x", "seed": ' + "9" * 5000 + "}", "digits"),
         ('{"prompt": "x", "seed": 9223372036854775807, "count": 2}', "start lower"),
         ('{"a":' * 5000 + "1" + "}" * 5000, "nested too deeply"),
@@ -154,6 +157,16 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
 def test_two_lines_with_one_id_are_a_mistake(tmp_path: Path) -> None:
     line = '{"id": "a", "prompt": "x"}'
     assert "is that of line 1" in mistakes(tmp_path, f"{line}\n{line}")[0][1]
+
+
+def test_ids_that_differ_by_case_alone_are_refused(tmp_path: Path) -> None:
+    """On a Mac or a Windows share, Sea and sea are one folder."""
+    lines = '{"prompt": "x", "id": "Sea"}\n{"prompt": "y", "id": "sea"}'
+    assert "differs from that of line 1 by case alone" in mistakes(tmp_path, lines)[0][1]
+    store = Store(store_path(tmp_path))
+    add_jobs(store, [make_job(Request("x"), name="Sea")], tmp_path)
+    with pytest.raises(BadManifest, match="differs from 'Sea' of this folder by case alone"):
+        add_jobs(store, [make_job(Request("x"), name="sea")], tmp_path)
 
 
 def test_two_lines_with_one_picture_are_a_mistake(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from imax_dist.jobs import sizing
 from imax_dist.jobs.batch import load_pool_settings
 from imax_dist.jobs.gang import pool_parallel
 from imax_dist.jobs.settings import PoolSettings
-from imax_dist.jobs.sizing import Host, settle
+from imax_dist.jobs.sizing import Host, fill_defaults_from_plan
 from imax_dist.pipeline.request import Request
 
 OPEN = PoolSettings(open=("gangs", "ranks"))
@@ -25,10 +25,10 @@ def posters(count: int, size: str = "512x512", model: str = "embedded") -> list[
 
 
 def test_many_posters_get_a_rank_each_and_one_gets_several() -> None:
-    many, said = settle(OPEN, posters(8), [CORES])
+    many, said = fill_defaults_from_plan(OPEN, posters(8), [CORES])
     assert (many.gangs, many.ranks, many.open) == (4, 1, ())
     assert said.startswith("planned: 4 gangs x 1 rank on 4 x cpu")
-    one, _ = settle(OPEN, posters(1, "1024x1024"), [CORES])
+    one, _ = fill_defaults_from_plan(OPEN, posters(1, "1024x1024"), [CORES])
     assert one.gangs == 1
     assert one.ranks > 1
     assert one.ranks % (one.ulysses or 1) == 0
@@ -36,35 +36,37 @@ def test_many_posters_get_a_rank_each_and_one_gets_several() -> None:
 
 def test_gpus_of_every_node_are_used_and_gangs_over_nodes_may_spread() -> None:
     flux = posters(1, "4096x4096", "flux-dev")
-    chosen, _ = settle(OPEN, flux, [H100._replace(gpu="H100")] * 2)
+    chosen, _ = fill_defaults_from_plan(OPEN, flux, [H100._replace(gpu="H100")] * 2)
     assert (chosen.gangs, chosen.ranks, chosen.placement) == (1, 16, "PACK")
     assert pool_parallel(chosen).ulysses == chosen.ulysses
-    many, _ = settle(OPEN, flux * 64, [H100, H100])
+    many, _ = fill_defaults_from_plan(OPEN, flux * 64, [H100, H100])
     assert (many.gangs, many.ranks, many.placement) == (16, 1, "STRICT_PACK")
 
 
 def test_what_was_named_stays() -> None:
     settings = load_pool_settings("default", {"ranks": 2})
     assert settings.open == ("gangs",)
-    chosen, _ = settle(settings, posters(5), [CORES])
+    chosen, _ = fill_defaults_from_plan(settings, posters(5), [CORES])
     assert (chosen.gangs, chosen.ranks) == (2, 2)
     named = load_pool_settings("default", {"gangs": 1, "ranks": 1})
-    assert settle(named, posters(5), [CORES]) == (named, "")
-    assert settle(OPEN, [], [CORES]) == (OPEN, "")
+    assert fill_defaults_from_plan(named, posters(5), [CORES]) == (named, "")
+    assert fill_defaults_from_plan(OPEN, [], [CORES]) == (OPEN, "")
 
 
 def test_cores_are_shared_out_by_what_a_rank_takes() -> None:
-    chosen, _ = settle(PoolSettings(open=("gangs", "ranks"), cpus_per_rank=2), posters(9), [CORES])
+    chosen, _ = fill_defaults_from_plan(
+        PoolSettings(open=("gangs", "ranks"), cpus_per_rank=2), posters(9), [CORES]
+    )
     assert chosen.gangs * chosen.ranks <= 2
 
 
 def test_a_poster_that_fits_nowhere_is_refused_before_anything_starts() -> None:
     with pytest.raises(BadValue, match=r"no plan on 4 x cpu fits: .*8192x8192 needs .* what would: at most"):
-        settle(OPEN, posters(1, "8192x8192"), [CORES._replace(memory=2**30)])
+        fill_defaults_from_plan(OPEN, posters(1, "8192x8192"), [CORES._replace(memory=2**30)])
 
 
 def test_an_unknown_gpu_makes_every_device_a_gang_and_says_so() -> None:
-    chosen, said = settle(OPEN, posters(9), [H100._replace(gpu="NVIDIA Z9")])
+    chosen, said = fill_defaults_from_plan(OPEN, posters(9), [H100._replace(gpu="NVIDIA Z9")])
     assert (chosen.gangs, chosen.ranks) == (8, 1)
     assert "configs/hardware does not describe a NVIDIA Z9" in said
 
@@ -75,7 +77,7 @@ def test_a_measured_file_in_the_working_folder_is_taken(
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[2] / "configs/hardware/cpu.yaml").read_text()
     (tmp_path / sizing.MEASURED_FILE).write_text(text.replace("name: cpu", "name: this-host"))
-    _, said = settle(OPEN, posters(3), [CORES])
+    _, said = fill_defaults_from_plan(OPEN, posters(3), [CORES])
     assert "4 x this-host" in said
 
 
