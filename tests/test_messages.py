@@ -16,8 +16,8 @@ from imax_dist.cli.main import build_parser
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "imax_dist").rglob("*.py"))
 
-OF_OTHERS = {"jobs_by_state", "journal_mode", "user_version"} | {
-    "add_generation_prompt", "enable_thinking", "im_end", "im_start", "model_index", "other_height", "other_width"
+OF_OTHERS = {"jobs_by_state", "journal_mode", "user_version", "other_height", "other_width"} | {
+    "add_generation_prompt", "enable_thinking", "im_end", "im_start", "model_index"
 }  # fmt: skip
 """Words of SQL, chat templates, diffusers' files and shapes."""
 
