@@ -121,6 +121,7 @@ def serial(folder: str, preset: str) -> Any:
     return render(request_of(folder, preset)).latents.numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "world", "mesh"), CASES, ids=str)
 def test_the_picture_is_the_same_on_any_number_of_ranks(
     folders: dict[str, Path], rendered: Any, name: str, world: int, mesh: str
