@@ -46,11 +46,11 @@ def test_a_quantity_without_a_fitting_unit_is_refused(text: str, kind: Any, mess
         quantity(text, kind, where="x")
 
 
-@pytest.mark.parametrize("name", ["H100", "H200", "A100", "L40S", "B200"])
+@pytest.mark.parametrize("name", ["H100", "H200", "A100", "L40S", "B200", "RTX4090", "RTX5090", "MI300X"])
 def test_a_shipped_gpu_has_sane_numbers_and_a_source(name: str) -> None:
     gpu = load_hardware(name.lower())
     assert gpu.name == name
-    assert 40e9 < gpu.memory < 200e9
+    assert 20e9 < gpu.memory < 200e9
     rates = gpu.rates_of("bfloat16")
     assert 1e14 < rates.attention.at(128) <= rates.linear.at(3072) < 2e15
     assert gpu.rates_of("float32").linear.at(1024) < rates.linear.at(1024)

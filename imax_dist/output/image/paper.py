@@ -23,7 +23,9 @@ LARGEST_SIDE_MM = 20_000.0
 LARGEST_BLEED_MM = 100.0
 LARGEST_DPI = 2_400.0
 
-NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
+NUMBER = r"(\d+(?:[.,]\d+)?|[.,]\d+)"
+"""With a point or, as in most of Europe, a comma."""
+TURNED = re.compile(r"[\s_-]+(landscape|portrait)$")
 UNIT = r'(mm|cm|m|inch|in|pt|ft|")'
 
 
@@ -39,6 +41,11 @@ class Paper:
         """The same sheet, lying."""
         short, long = sorted((self.width_mm, self.height_mm))
         return Paper(self.name, long, short)
+
+    def portrait(self) -> Paper:
+        """The same sheet, upright."""
+        short, long = sorted((self.width_mm, self.height_mm))
+        return Paper(self.name, short, long)
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,16 @@ def known_papers() -> dict[str, Paper]:
 
 
 def parse_paper(text: str) -> Paper:
-    """``A2``, ``arch d``, ``24x36in``, ``50 x 70 cm``, ``8.5"x11"``. Raises BadValue for anything else."""
+    """``A2``, ``DIN A2``, ``A4 landscape``, ``arch d``, ``24x36in``, ``50,5 x 70 cm``, ``8.5"x11"``.
+
+    Raises BadValue for anything else.
+    """
+    turned = TURNED.search(text.strip().lower())
+    if turned is not None:
+        paper = parse_paper(text.strip()[: turned.start()])
+        return paper.landscape() if turned[1] == "landscape" else paper.portrait()
     wanted = re.sub(r"[\s_]+", "-", text.strip().lower())
+    wanted = re.sub(r"^din-?(?=2?[ab]\d)", "", wanted)
     papers = known_papers()
     squeezed = {name.replace("-", ""): paper for name, paper in papers.items()}
     named = papers.get(wanted) or squeezed.get(wanted.replace("-", ""))
@@ -118,8 +133,8 @@ def parse_paper(text: str) -> Paper:
             f"paper {text!r} is neither a known sheet (near it: {names}; all are in configs/papers) "
             "nor WIDTHxHEIGHT with a unit, like 24x36in or 50x70cm"
         )
-    width = float(match[1]) * MM_PER[match[2] or match[4]]
-    height = float(match[3]) * MM_PER[match[4]]
+    width = _number(match[1]) * MM_PER[match[2] or match[4]]
+    height = _number(match[3]) * MM_PER[match[4]]
     if not (1 <= width <= LARGEST_SIDE_MM and 1 <= height <= LARGEST_SIDE_MM):
         raise BadValue(f"paper {text!r}: a side must be between 1 mm and {LARGEST_SIDE_MM / 1000:g} m")
     return Paper(text.strip(), width, height)
@@ -132,7 +147,7 @@ def parse_length(text: str) -> float:
         if re.fullmatch(r"\s*0+(\.0*)?\s*", text):
             return 0.0
         raise BadValue(f"length {text!r} is not a number with a unit; write for example 3mm or 0.125in")
-    return float(match[1]) * MM_PER[match[2]]
+    return _number(match[1]) * MM_PER[match[2]]
 
 
 def check_dpi(dpi: float) -> None:
@@ -141,6 +156,10 @@ def check_dpi(dpi: float) -> None:
         raise BadValue(
             f"dpi {dpi:g} is outside 1 to {LARGEST_DPI:g}; posters are printed at 150 to 300 pixels per inch"
         )
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", "."))
 
 
 def _nearest(length: float) -> int:

@@ -33,7 +33,17 @@ def test_trim_bleed_and_dpi_give_the_pixels_of_the_trade(
 
 
 @pytest.mark.parametrize(
-    "text", ["24x36in", "24 x 36 in", "24inx36in", '24"x36"', "2x3ft", "609.6x914.4mm", "60.96 × 91.44 cm"]
+    "text",
+    [
+        "24x36in",
+        "24 x 36 in",
+        "24inx36in",
+        '24"x36"',
+        "2x3ft",
+        "609,6 x 914,4 mm",
+        "609.6x914.4mm",
+        "60.96 × 91.44 cm",
+    ],
 )
 def test_a_size_may_be_written_in_many_ways(text: str) -> None:
     paper = parse_paper(text)
@@ -41,10 +51,34 @@ def test_a_size_may_be_written_in_many_ways(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mm"), [("3mm", 3), ("0.125in", 3.175), (".5 cm", 5), ("9pt", 3.175), ("0", 0)]
+    ("text", "mm"), [("3mm", 3), ("0.125in", 3.175), (".5 cm", 5), ("9pt", 3.175), ("3,5 mm", 3.5), ("0", 0)]
 )
 def test_a_length_has_a_unit(text: str, mm: float) -> None:
     assert parse_length(text) == pytest.approx(mm)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "sides"),
+    [
+        ("DIN-A4", "A4", (210, 297)),
+        ("din a4", "A4", (210, 297)),
+        ("DIN A4 landscape", "A4", (297, 210)),
+        ("A4_landscape", "A4", (297, 210)),
+        ("B2 portrait", "B2", (500, 707)),
+        ("quad portrait", "quad", (762, 1016)),
+        ("70x50cm portrait", "70x50cm", (500, 700)),
+        ("50,5x70cm", "50,5x70cm", (505, 700)),
+    ],
+)
+def test_papers_as_offices_write_them(text: str, name: str, sides: tuple[float, float]) -> None:
+    paper = parse_paper(text)
+    assert (paper.name, paper.width_mm, paper.height_mm) == (name, *(pytest.approx(s) for s in sides))
+
+
+@pytest.mark.parametrize("text", ["DIN", "landscape", "DIN letter", "1,2,3x4cm"])
+def test_what_only_looks_like_one_is_refused(text: str) -> None:
+    with pytest.raises(BadValue, match="is neither a known sheet"):
+        parse_paper(text)
 
 
 def test_landscape_turns_the_sheet_and_only_once() -> None:
