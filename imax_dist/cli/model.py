@@ -54,7 +54,7 @@ def run_list(options: argparse.Namespace) -> int:
         memory, text = (
             f"{row[key]:.0f} GB" if row[key] >= 1 else "< 1 GB" for key in ("memory_gb", "text_gb")
         )
-        gated, here = ("yes" if row[key] else "no" for key in ("gated", "present"))
+        gated, here = "yes" if row["gated"] else "no", row["here"]
         print(
             f"{row['name']:<{wide}} {row['native_px']:>6} {memory:>12} {text:>7}  {gated:<5} {here:<4} "
             f"{row['licence']}"
@@ -139,7 +139,8 @@ def _row(entry: Any) -> dict[str, Any]:
         "memory_gb": round(entry.memory_gb, 1),
         "text_gb": round(entry.text_memory_gb, 1),
         "gated": bool(about and about.gated),
-        "present": entry.present,
+        "present": entry.present == "yes",
+        "here": entry.present,
         "licence": about.licence if about else "see its page",
     }
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from safetensors import SafetensorError, safe_open
 
 from imax_dist.config import from_mapping, load_named, named_configs
 from imax_dist.models.find import SHIPPED
 from imax_dist.models.spec import ModelSettings
+from imax_dist.models.weights import pipeline_index
 
 BYTES_PER_WEIGHT = 2
 """bfloat16."""
+
+
+Presence: TypeAlias = Literal["yes", "part", "no"]
+WITHOUT_WEIGHTS = ("Tokenizer", "Scheduler", "Processor", "Extractor")
+"""How the classes of a pipeline's other components end."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +31,8 @@ class Entry:
     settings: ModelSettings
     memory_gb: float
     text_memory_gb: float
-    present: bool
-    """Whether the weights are on this disk."""
+    present: Presence
+    """Whether the weights are on this disk, all of them or a part."""
 
 
 def catalogue() -> list[Entry]:
@@ -45,15 +52,28 @@ def _entry(name: str) -> Entry:
     )
 
 
-def _present(settings: ModelSettings) -> bool:
+def _present(settings: ModelSettings) -> Presence:
     if settings.source in SHIPPED:
-        return SHIPPED[settings.source].is_dir()
+        return "yes" if SHIPPED[settings.source].is_dir() else "no"
     if Path(settings.source).is_dir():
-        return True
+        return completeness(Path(settings.source))
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(settings.source, "model_index.json", revision=settings.revision)
-    return isinstance(found, str)
+    return completeness(Path(found).parent) if isinstance(found, str) else "no"
+
+
+def completeness(folder: Path) -> Presence:
+    """``part`` where a network of the pipeline's index has no weights, or not all of them."""
+    networks = [
+        name
+        for name, entry in pipeline_index(folder).items()
+        if isinstance(entry, list)
+        and entry[1]
+        and not str(entry[1]).removesuffix("Fast").endswith(WITHOUT_WEIGHTS)
+    ]
+    has_all = all(any((folder / name).glob("*.safetensors")) for name in networks)
+    return "yes" if has_all and not faults(folder) else "part"
 
 
 def weight_files(folder: Path) -> list[Path]:

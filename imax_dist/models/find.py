@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from imax_dist.config import from_mapping, load_named, load_yaml, named_configs, suggestion
 from imax_dist.errors import BadConfig, MissingInput, NoPermission
 from imax_dist.models.registry import architecture_of
+from imax_dist.models.single_file import refuse_single_file
 from imax_dist.models.spec import ModelSettings
 from imax_dist.models.weights import component_config, is_gguf
 
@@ -29,6 +29,7 @@ def find_model(name: str) -> tuple[ModelSettings, Path]:
             ModelSettings, load_named("models", name), where=f"configs/models/{name}.yaml"
         )
         return settings, _folder(settings.source, settings.revision, without=_unread(settings))
+    refuse_single_file(name)
     looks_like_source = Path(name).exists() or name.count("/") == 1 or name.startswith((".", "/"))
     if not looks_like_source:
         known = list(named_configs("models"))
@@ -46,14 +47,17 @@ def _unread(settings: ModelSettings) -> Sequence[str]:
 
 
 def _settings_of(folder: Path, name: str) -> ModelSettings:
-    """An ``imax.yaml`` in the folder, else the settings its architecture names."""
+    """The folder's ``imax.yaml``, laid over its architecture's settings unless it has a native side."""
     own = folder / SETTINGS_FILE
-    if own.is_file():
-        mapping = {"source": name, **load_yaml(own)}
-        return from_mapping(ModelSettings, mapping, where=str(own))
-    like = architecture_of(name, folder).settings(component_config(folder, "transformer"))
-    settings = from_mapping(ModelSettings, load_named("models", like), where=like)
-    return dataclasses.replace(settings, source=name, revision=None)
+    given = load_yaml(own) if own.is_file() else {}
+    if "native_side" in given:
+        return from_mapping(ModelSettings, {"source": name, **given}, where=str(own))
+    like = architecture_of(name, folder).settings(component_config(folder, "transformer", weights=False))
+    mapping = {**load_named("models", like), "source": name, "revision": None}
+    for key, value in given.items():
+        below = mapping.get(key)
+        mapping[key] = {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
+    return from_mapping(ModelSettings, mapping, where=str(own) if given else like)
 
 
 def _folder(source: str, revision: str | None, *, without: Sequence[str] = ()) -> Path:

@@ -126,12 +126,12 @@ def _fit(lora: Lora, spec: ModelSpec, network: Any, pipeline: Any, *, partial: b
         layers = fit_layers(_tensors(lora), network, pipeline, trained_scale=_trained_scale(lora))
     except BadValue as error:
         raise BadValue(f"lora {lora.source} does not fit model {spec.name}: {error}") from error
-    if layers.count == 0:
+    if layers.total == 0:
         raise BadValue(
             f"lora {lora.source} holds {layers.of_text} layers of text encoders and none of a transformer, "
             "which is all that a LoRA is merged into"
         )
-    if layers.taken < layers.count and not (partial and layers.taken):
+    if layers.taken < layers.total and not (partial and layers.taken):
         advice = "; --lora-partial merges the layers that fit" if layers.taken else ""
         raise BadValue(
             f"lora {lora.source} does not fit model {spec.name}: {layers.summary()} fit; "
@@ -207,7 +207,7 @@ def _tensors(lora: Lora) -> dict[str, Any]:
     """Raises BadValue for numbers that no picture can come from."""
     from safetensors.torch import load_file
 
-    tensors = load_file(lora.file)
+    tensors: dict[str, Any] = load_file(lora.file)
     for key, x in tensors.items():
         if not bool(x.isfinite().all()):
             raise BadValue(f"its tensor {key} holds numbers that are not finite; the training has diverged")

@@ -43,7 +43,7 @@ class LoraLayers(NamedTuple):
 
     form: str
     """Whose key names they are."""
-    count: int
+    total: int
     """Layers in the file, without those of text encoders."""
     taken: int
     misfit: str
@@ -56,7 +56,7 @@ class LoraLayers(NamedTuple):
     def summary(self) -> str:
         """``20 of 20 layers (kohya)``."""
         left = f"; {plural(self.of_text, 'layer')} of text encoders left out" if self.of_text else ""
-        return f"{self.taken} of {plural(self.count, 'layer')} ({self.form}){left}"
+        return f"{self.taken} of {plural(self.total, 'layer')} ({self.form}){left}"
 
 
 def layer_of(key: str) -> str:
@@ -175,7 +175,7 @@ def _whereto(tensors: Mapping[str, Tensor], layers: list[str], pipeline: Any) ->
     return went
 
 
-def _misfit(places: list[str], made: Mapping[str, Tensor], modules: Mapping[str, nn.Module]) -> str:
+def _misfit(places: list[str], made: Mapping[str, Tensor], modules: Mapping[str, Any]) -> str:
     """Why one of the file's layers fits nothing; empty where it does."""
     if not places:
         return "is no layer that diffusers' converter knows"
@@ -191,7 +191,7 @@ def _misfit(places: list[str], made: Mapping[str, Tensor], modules: Mapping[str,
     return ""
 
 
-def _wrong_shape(down: Tensor, up: Tensor, module: nn.Module) -> str:
+def _wrong_shape(down: Tensor, up: Tensor, module: Any) -> str:
     """Compared with the sizes of a linear layer or the weight of a convolution."""
     if hasattr(module, "in_features"):
         inputs, outputs = (int(module.in_features),), int(module.out_features)

@@ -17,6 +17,7 @@ from tiny_flux import SETTINGS, edit_json, make_tiny_flux
 
 from imax_dist.config import from_mapping, load_named
 from imax_dist.errors import BadConfig, BadValue, ImaxError, MissingInput
+from imax_dist.models.catalogue import completeness
 from imax_dist.models.find import EMBEDDED, WANTED_FILES, find_model
 from imax_dist.models.load import describe_model, load_model
 from imax_dist.models.networks.flux import AXES, ROPE_THETA
@@ -311,3 +312,53 @@ def test_hub_downloads_leave_out_the_second_copy_of_the_weights() -> None:
     assert all(map(wanted, [*needed, "tokenizer_2/spiece.model", "tokenizer/merges.txt", "model_index.json"]))
     assert wanted("transformer/diffusion_pytorch_model-00001-of-00003.safetensors")
     assert not any(map(wanted, ["flux1-dev.safetensors", "ae.safetensors", "transformer/model.bin"]))
+
+
+def test_a_settings_file_of_one_key_is_laid_over_the_architectures_settings(
+    tiny: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(tiny, copy)
+    (copy / "imax.yaml").unlink()
+    bare = find_model(str(copy))[0]
+    (copy / "imax.yaml").write_text("quantize: torchao-int8\nsteps: {native: 7}\n")
+    laid = find_model(str(copy))[0]
+    assert (laid.quantize, laid.steps.native) == ("torchao-int8", 7)
+    assert laid.steps.extrapolated == bare.steps.extrapolated
+    assert (laid.native_side, laid.source) == (bare.native_side, str(copy))
+
+
+FLUX_KEY = "double_blocks.0.img_attn.norm.key_norm.scale"
+
+
+def test_a_single_file_is_recognised_and_refused_by_what_it_is(tmp_path: Path) -> None:
+    known, unknown = tmp_path / "flux1.safetensors", tmp_path / "other.safetensors"
+    save_file({FLUX_KEY: torch.ones(1), "img_in.weight": torch.ones(2, 2)}, known)
+    save_file({"weight": torch.ones(1)}, unknown)
+    for file, what in ((known, "2 tensors, flux"), (unknown, "1 tensor, of no network that diffusers knows")):
+        with pytest.raises(BadValue, match=rf"is a single file \({what}.*folder in diffusers layout"):
+            find_model(str(file))
+    known.write_bytes(known.read_bytes()[:20])
+    with pytest.raises(BadValue, match=r"is not a readable .safetensors file"):
+        find_model(str(known))
+
+
+@pytest.mark.parametrize("ending", ["ckpt", "bin", "pt", "pth"])
+def test_a_pickled_model_is_refused_unopened(tmp_path: Path, ending: str) -> None:
+    file = tmp_path / f"model.{ending}"
+    file.write_bytes(b"")
+    with pytest.raises(BadValue, match=rf"is a pickled file \(.{ending}\), which is never opened"):
+        find_model(str(file))
+
+
+def test_a_model_file_that_is_not_there_is_no_hub_id() -> None:
+    with pytest.raises(MissingInput, match=r"model file models/flux1.safetensors does not exist"):
+        find_model("models/flux1.safetensors")
+
+
+def test_a_folder_that_lacks_a_networks_weights_is_there_in_part(tiny: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(tiny, copy)
+    assert completeness(copy) == "yes"
+    next((copy / "transformer").glob("*.safetensors")).unlink()
+    assert completeness(copy) == "part"
