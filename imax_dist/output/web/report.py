@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import html
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from imax_dist.events import CASCADE
 from imax_dist.events.log import read_log
@@ -86,110 +85,76 @@ def _megapixels(size: str) -> float:
 
 
 def _page(title: str, posters: Sequence[Poster], summary: Summary) -> str:
-    style = files("imax_dist.output.web").joinpath("viewer", "report.css").read_text(encoding="utf-8")
-    parts = [
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_safe(title)}</title>',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<link rel="icon" href="data:,"><style>{style}</style></head><body>',
-        f"<h1>{_safe(title)}</h1>",
-        _numbers(summary),
-        _failures(posters),
-        *_plots(posters),
-        _table(posters, summary.unit),
-        "</body></html>",
-    ]
-    return "\n".join(parts)
+    """The template filled; Jinja escapes every text but our own style and drawings."""
+    environment = Environment(
+        loader=PackageLoader("imax_dist.output.web", "viewer"), autoescape=True, undefined=StrictUndefined
+    )
+    style = environment.loader.get_source(environment, "report.css")[0]  # type: ignore[union-attr]
+    return environment.get_template("report.html").render(
+        title=title,
+        style=style,
+        facts=_facts(summary),
+        failed=[
+            (p.id, p.message or "no reason was recorded", len(p.attempts)) for p in posters if _failed(p)
+        ],
+        tried=list(_tried(posters)),
+        plots=list(_plots(posters)),
+        posters=[_row(poster) for poster in posters],
+        unit=summary.unit,
+    )
 
 
-def _numbers(summary: Summary) -> str:
+def _facts(summary: Summary) -> dict[str, str]:
     states = ", ".join(f"{count} {state}" for state, count in sorted(summary.states.items()))
-    facts = {
-        states: str(sum(summary.states.values())) + " posters",
+    return {
+        states: plural(sum(summary.states.values()), "poster"),
         "megapixels finished": f"{summary.megapixels:.4g}",
         "from first event to last": duration(summary.wall_seconds),
         f"{summary.unit} (ranks x time)": f"{summary.rank_hours:.3g}",
         f"{summary.unit} in failed attempts": f"{summary.lost_rank_hours:.3g}",
         "retries": str(summary.retries),
     }
-    boxes = (
-        f'<div><b>{_safe(value)}</b><span class="soft">{_safe(name)}</span></div>'
-        for name, value in facts.items()
-    )
-    return f'<div class="numbers">{"".join(boxes)}</div>'
 
 
-def _failures(posters: Sequence[Poster]) -> str:
-    rows = [
-        [
-            _safe(p.id),
-            f'<span class="wrong">{_safe(p.message or "no reason was recorded")}</span>',
-            str(len(p.attempts)),
-        ]
-        for p in posters
-        if p.state == "failed"
-    ]
-    tried = [
-        [_safe(p.id), _safe(attempt.failure), duration(attempt.seconds)]
-        for p in posters
-        for attempt in (p.attempts[:-1] if p.state == "failed" else p.attempts)
-        if attempt.failure
-    ]
-    parts = ["<h2>What failed, and why</h2>"]
-    parts.append(_rows(("Poster", "Reason", "Attempts"), rows) if rows else "<p>Nothing failed.</p>")
-    if tried:
-        parts += ["<h2>What was tried again</h2>", _rows(("Poster", "Why the attempt ended", "After"), tried)]
-    return "\n".join(parts)
+def _failed(poster: Poster) -> bool:
+    return poster.state == "failed"
 
 
-def _plots(posters: Sequence[Poster]) -> list[str]:
-    parts = []
+def _reason(poster: Poster) -> tuple[str, str, int]:
+    return poster.id, poster.message or "no reason was recorded", len(poster.attempts)
+
+
+def _tried(posters: Sequence[Poster]) -> Iterator[tuple[str, str, str]]:
+    """Attempts that ended badly and were not the last."""
+    for poster in posters:
+        for attempt in poster.attempts[:-1] if _failed(poster) else poster.attempts:
+            if attempt.failure:
+                yield poster.id, attempt.failure, duration(attempt.seconds)
+
+
+def _plots(posters: Sequence[Poster]) -> Iterator[tuple[str, str]]:
+    """Headings and drawings."""
     for stage in ("extrapolated", "native"):
         samples = [seconds for poster in posters for seconds in poster.step_seconds.get(stage, [])]
         if samples:
-            parts += [f"<h2>Step times, {stage_name(stage)}</h2>", histogram(samples, unit="s")]
+            yield f"Step times, {stage_name(stage)}", histogram(samples, unit="s")
     spent = {name: sum(poster.stage_seconds.get(name, 0.0) for poster in posters) for name in STAGES}
     stages = {stage_name(name): seconds for name, seconds in spent.items() if seconds}
     if stages:
-        parts += ["<h2>Where the time went</h2>", bars(stages, unit="s")]
+        yield "Where the time went", bars(stages, unit="s")
     retries = Counter(len(poster.attempts) - 1 for poster in posters if poster.attempts)
     if retries:
-        counted = {
-            plural(count, "retry", "retries"): float(number) for count, number in sorted(retries.items())
-        }
-        parts += ["<h2>Retries</h2>", bars(counted, unit="posters")]
-    return parts
+        counted = {plural(n, "retry", "retries"): float(many) for n, many in sorted(retries.items())}
+        yield "Retries", bars(counted, unit="posters")
 
 
-def _table(posters: Sequence[Poster], unit: str) -> str:
-    rows = [
-        [
-            _safe(p.id),
-            _safe(p.state),
-            f"{_safe(str(p.request.get('prompt', ''))[:300])}",
-            _safe(p.size),
-            _safe(str(p.request.get("seed", 0))),
-            "" if p.seconds is None else duration(p.seconds),
-            f"{p.rank_seconds / 3600:.3g}" if p.attempts else "",
-        ]
-        for p in posters
-    ]
-    heads = ("Poster", "State", "Prompt", "Size", "Seed", "Time", unit)
-    return "<h2>All posters</h2>\n" + _rows(heads, rows)
-
-
-def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    kinds = {"Time": "number", "Seed": "number", "Prompt": "long", "Reason": "long"}
-    kinds |= dict.fromkeys(("GPU-hours", "rank-hours"), "number")
-    classes = [kinds.get(head, "") for head in heads]
-    top = "".join(f'<th class="{kind}">{head}</th>' for head, kind in zip(heads, classes, strict=True))
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td class="{k}">{cell}</td>' for cell, k in zip(row, classes, strict=True))
-        + "</tr>"
-        for row in rows
+def _row(poster: Poster) -> tuple[str, ...]:
+    return (
+        poster.id,
+        poster.state,
+        str(poster.request.get("prompt", ""))[:300],
+        poster.size,
+        str(poster.request.get("seed", 0)),
+        "" if poster.seconds is None else duration(poster.seconds),
+        f"{poster.rank_seconds / 3600:.3g}" if poster.attempts else "",
     )
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _safe(text: Any) -> str:
-    return html.escape(str(text))
