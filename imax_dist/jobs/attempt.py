@@ -93,6 +93,7 @@ class Attempts:
 
     def interrupt(self) -> None:
         """Put whatever is still running back into the queue, and carry out what was cancelled at the last."""
+        self.board.patience_s = 0.0  # the run has ended: what cannot be written now, the next one recovers
         for job_id in {*self.board.running(), *self.board.cancelled()}:
             state = self.board.states[job_id]
             self.board.move(job_id, interrupted(state) if isinstance(state, Running) else state)

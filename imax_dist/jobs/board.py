@@ -34,8 +34,8 @@ class Board:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.store = store
+        self.patience_s = patience_s
         self.note: Callable[[str], None] = silent
-        self._patience_s = patience_s
         self._clock = clock
         self._sleep = sleep
         store.recover()
@@ -89,9 +89,9 @@ class Board:
             try:
                 return write()
             except CannotWrite as error:
-                if self._clock() - began + wait > self._patience_s:
+                if self._clock() - began + wait > self.patience_s:
                     raise
-                self.note(f"{error} (trying again for up to {self._patience_s:g} s)")
+                self.note(f"{error} (trying again for up to {self.patience_s:g} s)")
             self._sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_S)
 

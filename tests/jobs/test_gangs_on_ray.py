@@ -69,7 +69,7 @@ def settings(**changes: Any) -> PoolSettings:
         "threads": 1,
         "checkpoint_every": 2,
         "deadlines": LIMITS,
-        "retry": Retry(attempts=3, backoff=0.2),
+        "retry": Retry(attempts=3, backoff=0.2, disk_full=1.0),
     }
     return PoolSettings(**{**base, **changes})
 
@@ -315,7 +315,7 @@ def test_a_full_disk_ends_the_batch_and_loses_no_step(
     filler = small_disk / "filler"
 
     def fill() -> None:
-        with filler.open("wb") as file, suppress(OSError):
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
 
@@ -338,7 +338,7 @@ def harmed_and_mended(
 ) -> None:
     """Harm the disk at the second pass's first checkpoint, expect one sentence, mend it and run again."""
     break_it, mend_it, sentence = harm
-    monkeypatch.setattr(jobs_batch, "ray_cluster", lambda *_: nullcontext())
+    monkeypatch.setattr(jobs_batch, "ray_cluster", lambda *_, **__: nullcontext())
     batch = Batch(out, settings(ranks=1), [make_job(SEA, name="sea")])
     struck: list[PoolEvent] = []
 

@@ -198,7 +198,7 @@ def test_a_pool_has_its_limits(
 def test_every_field_of_a_request_is_known_to_name_a_file_or_not() -> None:
     harmless = {
         "prompt", "size", "seed", "model", "preset", "steps", "native_steps", "dtype", "method", "paper",
-        "dpi", "bleed", "landscape", "output",
+        "dpi", "bleed", "landscape", "output", "lora_partial",
     }  # fmt: skip
     assert harmless | set(FILE_FIELDS) == set(REQUEST_FIELDS), "a new field: does it name files?"
 
