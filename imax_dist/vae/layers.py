@@ -57,26 +57,34 @@ class Norm:
             yield f"{self.name}.bias", (self.channels,)
 
 
+class _Layer:
+    """What all layers can say of their parts."""
+
+    def convolutions(self) -> Iterator[Convolution]:
+        yield from ()
+
+    def norms(self) -> Iterator[Norm]:
+        yield from ()
+
+    def parameters(self) -> Shapes:
+        for norm in self.norms():
+            yield from norm.parameters()
+        for conv in self.convolutions():
+            yield from conv.parameters()
+
+
 @dataclass(frozen=True)
-class Stem:
+class Stem(_Layer):
     """The first convolutions of a half; the map after the last of them is stored."""
 
     convs: tuple[Convolution, ...]
-
-    @property
-    def outputs(self) -> int:
-        return self.convs[-1].outputs
-
-    def parameters(self) -> Shapes:
-        for conv in self.convs:
-            yield from conv.parameters()
 
     def convolutions(self) -> Iterator[Convolution]:
         yield from self.convs
 
 
 @dataclass(frozen=True)
-class ResBlock:
+class ResBlock(_Layer):
     """x (or its 1 x 1 ``shortcut``) + conv2(silu(norm2(conv1(silu(norm1(x))))))."""
 
     norm1: Norm
@@ -85,15 +93,8 @@ class ResBlock:
     conv2: Convolution
     shortcut: Convolution | None
 
-    @property
-    def outputs(self) -> int:
-        return self.conv2.outputs
-
-    def parameters(self) -> Shapes:
-        yield from self.norm1.parameters()
-        yield from self.norm2.parameters()
-        for conv in self.convolutions():
-            yield from conv.parameters()
+    def norms(self) -> Iterator[Norm]:
+        yield from (self.norm1, self.norm2)
 
     def convolutions(self) -> Iterator[Convolution]:
         yield from (self.conv1, self.conv2)
@@ -102,7 +103,7 @@ class ResBlock:
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(_Layer):
     """x + out(attention(norm(x))) with one head over all pixels of the map."""
 
     norm: Norm
@@ -113,10 +114,6 @@ class Attention:
     dims: int = 0
     """Of the projections' weights behind (outputs, inputs): 2 for convolutions of 1 x 1."""
 
-    @property
-    def outputs(self) -> int:
-        return self.channels
-
     def parameters(self) -> Shapes:
         yield from self.norm.parameters()
         each = 3 // len(self.query_key_value)
@@ -124,60 +121,37 @@ class Attention:
             yield f"{name}.weight", (times * self.channels, self.channels, *(1,) * self.dims)
             yield f"{name}.bias", (times * self.channels,)
 
-    def convolutions(self) -> Iterator[Convolution]:
-        yield from ()
-
 
 @dataclass(frozen=True)
-class Upsample:
+class Upsample(_Layer):
     """Every pixel doubled in both directions, then ``conv``."""
 
     conv: Convolution
 
-    @property
-    def outputs(self) -> int:
-        return self.conv.outputs
-
-    def parameters(self) -> Shapes:
-        return self.conv.parameters()
-
     def convolutions(self) -> Iterator[Convolution]:
         yield self.conv
 
 
 @dataclass(frozen=True)
-class Downsample:
+class Downsample(_Layer):
     """``conv`` with stride 2, and one row and column of zeros at the right and below."""
 
     conv: Convolution
 
-    @property
-    def outputs(self) -> int:
-        return self.conv.outputs
-
-    def parameters(self) -> Shapes:
-        return self.conv.parameters()
-
     def convolutions(self) -> Iterator[Convolution]:
         yield self.conv
 
 
 @dataclass(frozen=True)
-class Head:
+class Head(_Layer):
     """conv(silu(norm(x))), then the 1 x 1 ``after``; the result is read once and not stored."""
 
     norm: Norm
     conv: Convolution
     after: Convolution | None = None
 
-    @property
-    def outputs(self) -> int:
-        return (self.after or self.conv).outputs
-
-    def parameters(self) -> Shapes:
-        yield from self.norm.parameters()
-        for conv in self.convolutions():
-            yield from conv.parameters()
+    def norms(self) -> Iterator[Norm]:
+        yield self.norm
 
     def convolutions(self) -> Iterator[Convolution]:
         yield self.conv
