@@ -34,13 +34,12 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	@mkdir -p $(OUT)
-	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 128x128 --out $(OUT)/native.png
-	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 256x256 --out $(OUT)/poster-2x.png
-	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 512x512 --out $(OUT)/poster-4x.png
-	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 256x256 --preset direct --out $(OUT)/direct-2x.png
-	$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 512x512 --preset direct --out $(OUT)/direct-4x.png
-	@echo
-	@echo "Look at $(OUT)/poster-4x.png beside $(OUT)/direct-4x.png, the same model without the method."
+	@$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 128x128 --out $(OUT)/native.png
+	@$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 256x256 --out $(OUT)/poster-2x.png
+	@$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 512x512 --out $(OUT)/poster-4x.png
+	@$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 512x512 --preset direct --out $(OUT)/direct-4x.png
+	@$(BIN)/imax study sheet $(OUT)/native.png $(OUT)/poster-4x.png $(OUT)/direct-4x.png --crop 192,160,320,320 --out $(OUT)/sheet.png
+	@echo "Look at $(OUT)/sheet.png: the same part of the native picture (enlarged), of the poster, and of the model without the method."
 
 # Both halves run, even if the first has a failure. What starts Ray, launchers or hosts runs one at a time, on one worker.
 test: $(VENV)/.installed-dev

@@ -69,6 +69,26 @@ def _scenes(args: argparse.Namespace) -> int:
     return 0
 
 
+def _sheet_arguments(parser: Parser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, help="pictures of one shape; names become the heads")
+    parser.add_argument("--crop", required=True, metavar="X,Y,W,H", help="in pixels of the largest picture")
+    parser.add_argument("--out", type=Path, required=True, help="PNG or JPEG to write")
+
+
+def _sheet(args: argparse.Namespace) -> int:
+    from imax_dist.output.image.png import read_pixels
+    from imax_dist.output.image.sheet import same_crop, write_sheet
+
+    numbers = args.crop.split(",")
+    if len(numbers) != 4 or not all(number.strip().isdigit() for number in numbers):
+        raise BadValue(f"--crop {args.crop!r} is not X,Y,W,H; write for example 128,96,256,256")
+    left, top, width, height = (int(number) for number in numbers)
+    shown = same_crop([read_pixels(file) for file in args.files], (left, top, width, height))
+    write_sheet(args.out, shown, columns=len(shown), heads=[file.stem for file in args.files])
+    print(args.out)
+    return 0
+
+
 def _file_arguments(parser: Parser) -> None:
     parser.add_argument("file", help="a YAML file like those of configs/studies")
     study_arguments(parser)
@@ -80,6 +100,7 @@ def _file(args: argparse.Namespace) -> int:
 
 VERBS: dict[str, tuple[str, Callable[[Parser], None], Verb]] = {
     "scenes": ("draw a sheet of scenes and print their captions", _scenes_arguments, _scenes),
+    "sheet": ("lay the same crop of several pictures side by side", _sheet_arguments, _sheet),
     "run": ("run a study of your own", _file_arguments, _file),
     "all": ("run every study and write RESULTS.md", all_arguments, run_all),
     "vote": ("pairwise preference over a study's pictures", vote_arguments, run_vote),

@@ -34,6 +34,31 @@ def tile(pictures: Sequence[Pixels], *, columns: int, gap: int = 4) -> Pixels:
     return sheet
 
 
+def same_crop(pictures: Sequence[Pixels], crop: tuple[int, int, int, int]) -> list[Pixels]:
+    """The same part of pictures of one shape and several sizes, at the pixels of the largest.
+
+    ``crop`` is (left, top, width, height) in the largest picture; smaller ones are enlarged to its size first
+    (Lanczos). Raises BadValue if the crop does not lie inside, or the shapes differ.
+    """
+    largest = max(pictures, key=len)
+    height, width, _ = largest.shape
+    left, top, wide, high = crop
+    if min(left, top) < 0 or min(wide, high) < 1 or left + wide > width or top + high > height:
+        raise BadValue(
+            f"crop {left},{top},{wide},{high} does not lie inside the largest picture, {width}x{height}"
+        )
+    shown = []
+    for picture in pictures:
+        if abs(picture.shape[1] * height - picture.shape[0] * width) > max(height, width):
+            raise BadValue(
+                f"sheet: a picture of {picture.shape[1]}x{picture.shape[0]} has another shape than the largest, "
+                f"{width}x{height}; give pictures of one shape"
+            )
+        enlarged = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
+        shown.append(np.asarray(enlarged)[top : top + high, left : left + wide])
+    return shown
+
+
 def write_sheet(
     path: Path, pictures: Sequence[Pixels], *, columns: int = 6, heads: Sequence[str] = (),
     widest: int | None = None,
