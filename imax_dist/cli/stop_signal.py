@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first finishes the step and checkpoints, the second leaves at once."""
+"""SIGTERM and Ctrl-C: the first finishes the step or band and checkpoints, the second leaves at once."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class VaeRunner:
     def _watch(self, doing: str) -> Watch:
         def check() -> None:
             if self.stop():
-                raise Preempted(f"stopped while the picture was {doing}; --resume auto goes on from there")
+                raise Preempted(f"stopped while the picture was {doing}; run the same command again to resume")
 
         return Watch(self.listen, check)
 
