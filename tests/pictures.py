@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
+import pyvips
 
 from imax_dist.output.image.bands import Band, bands_of_array
 from imax_dist.output.image.png import write_png
@@ -44,8 +44,7 @@ def png_poster(path: Path, height: int = 200, width: int = 300, **request: Any) 
 
 
 def cmyk_profile(path: Path) -> Path:
-    """libvips' public-domain CMYK profile as a file; skips the test where pyvips is not installed."""
-    pyvips = pytest.importorskip("pyvips", reason="pyvips is not installed (extra: print)")
+    """libvips' public-domain CMYK profile as a file."""
     converted = pyvips.Image.black(8, 8, bands=3).copy(interpretation="srgb").icc_transform("cmyk")
     path.write_bytes(converted.get("icc-profile-data"))
     return path

@@ -51,6 +51,9 @@ def _add_colour_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="without black-point compensation",
     )
+    parser.add_argument(
+        "--background", metavar="#RRGGBB", help="what transparent parts are laid on (default: white)"
+    )
     parser.add_argument("--quality", type=int, help="of JPEG, alone or in a PDF (default 95)")
 
 
@@ -65,7 +68,7 @@ def _add_page_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Finish one file and say what was done."""
     from imax_dist.output.image.finish import check, finish, inherit
-    from imax_dist.output.image.reader import open_picture
+    from imax_dist.output.image.reader import WHITE, open_picture, parse_colour
     from imax_dist.output.image.settings import FinishSettings
 
     given = {name: getattr(options, name) for name in CHOICES if getattr(options, name) is not None}
@@ -76,7 +79,8 @@ def run(options: argparse.Namespace) -> int:
     check(out, settings)
     if options.sign is not None or options.key is not None:
         _check_signing(options, out)
-    picture = open_picture(options.poster)
+    background = parse_colour(options.background) if options.background else WHITE
+    picture = open_picture(options.poster, background=background)
     finished = finish(picture, out, inherit(settings, picture.recipe))
     if options.sign is not None:
         from imax_dist.output.image.sign import sign

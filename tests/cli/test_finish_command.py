@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tifffile
 from pictures import names, png_poster
+from PIL import Image
 
 Imax = Callable[..., Any]
 
@@ -152,3 +153,14 @@ def test_the_native_picture_is_kept_for_the_slider(imax: Imax, tmp_path: Path) -
     assert made.code == 0, made.err
     (found,) = read_folder(tmp_path)
     assert found.native == tmp_path / "sea.native.png"
+
+
+def test_transparent_parts_are_laid_on_the_colour_of_choice(imax: Imax, tmp_path: Path) -> None:
+    Image.new("RGBA", (60, 40), (255, 0, 0, 0)).save(tmp_path / "p.png")
+    made = imax("finish", tmp_path / "p.png", "--out", tmp_path / "q.png", "--background", "#0080ff")
+    assert "its transparent parts were laid on #0080ff" in made.out
+    with Image.open(tmp_path / "q.png") as opened:
+        assert opened.convert("RGB").getpixel((30, 20)) == (0, 128, 255)
+    refused = imax("finish", tmp_path / "p.png", "--out", tmp_path / "r.png", "--background", "blue")
+    assert (refused.code, (tmp_path / "r.png").exists()) == (64, False)
+    assert "is not written as #rrggbb" in refused.err

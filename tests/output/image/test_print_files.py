@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pyvips
 import tifffile
 from pdf_x4 import x4_faults
 from pictures import PROMPT, cmyk_profile, gradient, names, picture, png_poster, profile_in
@@ -71,7 +72,6 @@ def test_a_sixteen_bit_tiff_is_read_by_tifffile_and_libtiff(tmp_path: Path) -> N
 
 
 def test_a_sixteen_bit_png_is_read_by_libpng(tmp_path: Path) -> None:
-    pyvips = pytest.importorskip("pyvips", reason="pyvips is not installed (extra: print)")
     finish(picture(300, 200, 16), tmp_path / "p.png", FinishSettings(dpi=180))
     assert (pyvips.Image.new_from_file(str(tmp_path / "p.png")).numpy() == gradient(300, 200, 16)).all()
     with Image.open(tmp_path / "p.png") as image:
@@ -415,7 +415,6 @@ def test_a_wrong_profile_is_refused_before_any_work(
 
 def test_a_picture_whose_own_profile_leads_nowhere_is_refused(tmp_path: Path) -> None:
     """Its class says device link, so lcms finds no way from it; nothing is left of the print."""
-    pytest.importorskip("pyvips")
     broken = Profile("broken", "RGB", "link", Path(_device_link(tmp_path / "broken.icc")).read_bytes())
     torn = dataclasses.replace(picture(), profile=broken)
     icc = cmyk_profile(tmp_path / "shop.icc")
