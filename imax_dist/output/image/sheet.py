@@ -44,15 +44,14 @@ def same_crop(pictures: Sequence[Pixels], crop: tuple[int, int, int, int]) -> li
     height, width, _ = largest.shape
     left, top, wide, high = crop
     if min(left, top) < 0 or min(wide, high) < 1 or left + wide > width or top + high > height:
-        raise BadValue(
-            f"crop {left},{top},{wide},{high} does not lie inside the largest picture, {width}x{height}"
-        )
+        part = f"{left},{top},{wide},{high}"
+        raise BadValue(f"crop {part} does not lie inside the largest picture, {width}x{height}")
     shown = []
     for picture in pictures:
         if abs(picture.shape[1] * height - picture.shape[0] * width) > max(height, width):
             raise BadValue(
-                f"sheet: a picture of {picture.shape[1]}x{picture.shape[0]} has another shape than the largest, "
-                f"{width}x{height}; give pictures of one shape"
+                f"sheet: a picture of {picture.shape[1]}x{picture.shape[0]} has another shape than the "
+                f"largest, {width}x{height}; give pictures of one shape"
             )
         enlarged = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
         shown.append(np.asarray(enlarged)[top : top + high, left : left + wide])
