@@ -80,15 +80,16 @@ def _start_over(options: argparse.Namespace, *, restarts: int) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse once, before any rank starts, what every rank would refuse."""
-    from imax_dist.cli.generate import requested
-    from imax_dist.cli.main import build_parser
+    from imax_dist.cli import generate
 
     if not options.command or options.command[0] != "generate":
         asked = f", not {options.command[0]!r}" if options.command else ""
         raise BadValue(f"ranks run `generate`{asked}; a batch starts its own ranks: imax batch")
     if options.restarts < 0 or options.drain < 1 or options.join_timeout < 1:
         raise BadValue("--restarts must be at least 0, --drain and --join-timeout at least 1")
-    requested(build_parser().parse_args(options.command))
+    parser = argparse.ArgumentParser(prog="imax")
+    generate.add_parser(parser.add_subparsers())
+    generate.requested(parser.parse_args(options.command))
 
 
 def _nodes(options: argparse.Namespace) -> Nodes:
