@@ -42,6 +42,12 @@ def test_a_decision_says_its_date_and_status(number: str, title: str, line: str)
     assert re.search(r"accepted|superseded|amended|note", line), f"{number}. {title}: no status"
 
 
+def test_every_decision_stands_in_the_index() -> None:
+    index = DECISIONS[DECISIONS.index("## Index by room") : DECISIONS.index("## 1. ")]
+    linked = {number for number in re.findall(r"\[(\d+)\]\(#", index)}
+    assert {number for number, _, _ in ENTRIES} - linked == set()
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_link_to_a_section_finds_its_heading(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
