@@ -58,7 +58,8 @@ class VaeRunner:
     def _watch(self, doing: str) -> Watch:
         def check() -> None:
             if self.stop():
-                raise Preempted(f"stopped while the picture was {doing}; run the same command again to resume")
+                resume = "run the same command again to resume"
+                raise Preempted(f"stopped while the picture was {doing}; {resume}")
 
         return Watch(self.listen, check)
 
