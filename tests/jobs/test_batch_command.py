@@ -220,7 +220,7 @@ def test_a_batch_with_nothing_to_do_starts_no_ray(
     manifest.write_text('{"id": "a", "prompt": "x"}\n')
     out = tmp_path / "out"
 
-    def no_ray(address: str, settings: object) -> None:
+    def no_ray(address: str, settings: object, **_: object) -> None:
         raise ClusterUnavailable("Ray was started")
 
     monkeypatch.setattr(jobs_batch, "ray_cluster", no_ray)
