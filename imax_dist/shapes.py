@@ -14,6 +14,8 @@ from torch import Tensor
 Pixels: TypeAlias = Float[Tensor, "batch 3 height width"]
 Latents: TypeAlias = Float[Tensor, "batch channel height width"]
 OtherLatents: TypeAlias = Float[Tensor, "batch channel other_height other_width"]
+References: TypeAlias = Float[Tensor, "references channel height width"]
+Reference: TypeAlias = Float[Tensor, "1 channel height width"]
 Tokens: TypeAlias = Float[Tensor, "batch tokens channel"]
 PositionIds: TypeAlias = Float[Tensor, "tokens axes"]
 Heads: TypeAlias = Float[Tensor, "batch tokens heads head_dim"]

@@ -25,7 +25,7 @@ from imax_dist.pipeline.memory import peak_memory
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from imax_dist.pipeline.plan import RenderPlan
+    from imax_dist.pipeline.plan import PosterPlan
     from imax_dist.pipeline.render import Rendering
     from imax_dist.pipeline.request import Request
 
@@ -154,7 +154,7 @@ def _compare(recipe: dict[str, Any] | None, complete: dict[str, Any]) -> dict[st
 def _print_result(options: argparse.Namespace, rendering: Rendering, result: dict[str, Any]) -> None:
     plan, peaks = rendering.plan, result["peak_memory_gib"]
     memory = ", ".join(f"{amount:.1f} GiB {kind}" for kind, amount in peaks.items())
-    scale = f"{plan.scale.linear:.3g}x native {plan.native_size}" if plan.extrapolates else "native"
+    scale = f"{plan.last.scale.linear:.3g}x native {plan.native_size}" if plan.extrapolates else "native"
     print(f"{options.out}  {plan.size} ({scale})  {result['seconds']['total']:.1f} s, peak {memory}")
     if "same_bits" in result:
         print("same bits as the recipe" if result["same_bits"] else "NOT the bits of the recipe")
@@ -162,14 +162,13 @@ def _print_result(options: argparse.Namespace, rendering: Rendering, result: dic
             print(f"  {difference}")
 
 
-def _print_sigmas(plan: RenderPlan) -> None:
+def _print_sigmas(plan: PosterPlan) -> None:
     """On stderr, as all that is not the result; of the passes that were made."""
     if plan.guide is None and (plan.uses_native or not plan.extrapolates):
-        print("native sigmas  " + " ".join(f"{s:.4f}" for s in plan.native_sigmas), file=sys.stderr)
-    if plan.extrapolates:
-        for one in plan.passes:
-            name = "target" if one is plan else str(one.render_size)
-            print(f"{name} sigmas  " + " ".join(f"{s:.4f}" for s in one.sigmas), file=sys.stderr)
+        print("native sigmas  " + " ".join(f"{s:.4f}" for s in plan.native.sigmas), file=sys.stderr)
+    for one in plan.passes:
+        name = "target" if one is plan.last else str(one.render_size)
+        print(f"{name} sigmas  " + " ".join(f"{s:.4f}" for s in one.sigmas), file=sys.stderr)
 
 
 def _read_recipe(path: Path | None) -> dict[str, Any] | None:
@@ -194,8 +193,8 @@ def requested(options: argparse.Namespace, recipe: dict[str, Any] | None = None)
     return from_mapping(Request, {"prompt": options.prompt, **given}, where="command line")
 
 
-def _check_output(out: Path, request: Request) -> dict[str, Tensor]:
-    """Refuse before any work what could not be written at the end; there is nothing to tell other ranks."""
+def _check_output(out: Path, request: Request) -> None:
+    """Refuse before any work what could not be written at the end."""
     from imax_dist.output.atomic import require_writable
     from imax_dist.output.image.poster import require_printable
 
@@ -203,4 +202,3 @@ def _check_output(out: Path, request: Request) -> dict[str, Tensor]:
     if out.is_dir():
         raise BadValue(f"--out {out} is a folder; give the name of a file")
     require_writable(out.parent)
-    return {}

@@ -16,9 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+import torch
+
 from imax_dist.method.flow import velocity_towards
 from imax_dist.method.projection import Projection
-from imax_dist.shapes import Latents
+from imax_dist.shapes import Latents, Reference, References
 
 
 class GuidanceWeights(NamedTuple):
@@ -64,6 +66,33 @@ def guided_velocity(
     difference = velocity_towards(x, reference, sigma) - velocity
     guided = velocity + weights.low * project(difference)
     return guided + weights.full * difference if weights.full else guided
+
+
+def reference_at(latents: References, sigmas: tuple[float, ...], sigma: float) -> Reference:
+    """The reference at ``sigma``: ``latents`` (N, C, H, W) belong to the falling ``sigmas``, one each.
+
+    Between two of them by linear interpolation in sigma; a constant reference is one at sigma 0.
+    """
+    if len(sigmas) == 1 or sigma >= sigmas[0]:
+        return latents[:1]
+    if sigma <= sigmas[-1]:
+        return latents[-1:]
+    later = next(i for i, own in enumerate(sigmas) if own <= sigma)
+    above, below = sigmas[later - 1], sigmas[later]
+    share = (above - sigma) / (above - below)
+    return torch.lerp(latents[later - 1 : later], latents[later : later + 1], share)
+
+
+def accelerated_velocity(
+    velocity: Latents, reference_velocity: Latents, carried: Latents, beta: float
+) -> Latents:
+    """HiFlow's acceleration (arXiv 2504.06232): the velocity changes from step to step as the reference's.
+
+    v~_i = v_i + beta (v~_(i-1) + vref_i - vref_(i-1) - v_i), vref = (x - x0_ref(sigma)) / sigma. ``velocity``
+    is v_i, after guidance; ``carried`` is v~ - vref of the step before; beta = strength sigma / sigma of the
+    pass's first step. All (B, C, H, W).
+    """
+    return velocity + beta * (carried + reference_velocity - velocity)
 
 
 def paper(step: Step) -> GuidanceWeights:

@@ -31,6 +31,9 @@ class TextCopies(NamedTuple):
         return len(self.offsets)
 
 
+ORIGIN = TextCopies(offsets=((0, 0),))
+"""The prompt once, where it was trained."""
+
 CopyRule: TypeAlias = Callable[[TokenGrid, TokenGrid], TextCopies]
 
 

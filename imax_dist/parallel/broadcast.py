@@ -13,23 +13,23 @@ from torch import Tensor
 from imax_dist import errors
 from imax_dist.parallel.topology import Topology
 
-Tensors = Mapping[str, Tensor]
 T = TypeVar("T")
 
 
-def from_first_rank(make: Callable[[], Tensors], topology: Topology) -> dict[str, Tensor]:
-    """Run ``make`` on rank 0 and give its tensors to all ranks, on their own devices.
+def from_first_rank(make: Callable[[], T], topology: Topology) -> T:
+    """Run ``make`` on rank 0 and give all ranks its result, the tensors in it on their own devices.
 
-    If it raises, every rank raises an ImaxError of the same class, so that none waits for a lost rank.
+    A result is None, a bool, a number, a string, a tensor, or a tuple, list or dict (by strings) of results.
+    If ``make`` raises, every rank raises an ImaxError of the same class, so that none waits for a lost rank.
     """
     if topology.world_size == 1:
-        return dict(make())
-    tensors: dict[str, Tensor] = {}
+        return make()
+    tensors: list[Tensor] = []
     header: dict[str, Any] = {}
     if topology.is_first:
         try:
-            tensors = {name: _ready(x, topology) for name, x in make().items()}
-            header = {"tensors": {name: _describe(x) for name, x in tensors.items()}}
+            header = {"result": _packed(make(), tensors)}
+            tensors = [x.to(topology.device).contiguous() for x in tensors]
         except Exception as error:
             _broadcast_json({"error": _describe_error(error)}, topology)
             raise
@@ -37,11 +37,28 @@ def from_first_rank(make: Callable[[], Tensors], topology: Topology) -> dict[str
     if "error" in header:
         name, message = header["error"]
         raise _told_by_another(name, message)
-    for name, (dtype, shape) in header["tensors"].items():
-        if not topology.is_first:
-            tensors[name] = torch.empty(shape, dtype=getattr(torch, dtype), device=topology.device)
-        dist.broadcast(tensors[name], src=0)
-    return tensors
+
+    def received(dtype: str, shape: list[int]) -> Tensor:
+        if topology.is_first:
+            x = tensors.pop(0)
+        else:
+            x = torch.empty(shape, dtype=getattr(torch, dtype), device=topology.device)
+        dist.broadcast(x, src=0)
+        return x
+
+    return cast(T, _unpacked(header["result"], received))
+
+
+def only_on_first(make: Callable[[], T], topology: Topology) -> T | None:
+    """Run ``make`` on rank 0 and give it the result, the others None; an error is every rank's."""
+    made: T | None = None
+
+    def keep() -> None:
+        nonlocal made
+        made = make()
+
+    from_first_rank(keep, topology)
+    return made
 
 
 def on_every_rank(make: Callable[[], T], topology: Topology) -> T:
@@ -78,12 +95,32 @@ def highest(value: int, topology: Topology) -> int:
     return int(shared.item())
 
 
-def _ready(x: Tensor, topology: Topology) -> Tensor:
-    return x.to(topology.device).contiguous()
+def _packed(result: Any, tensors: list[Tensor]) -> Any:
+    """``result`` in JSON, its kinds of containers named; its tensors are appended to ``tensors``."""
+    if isinstance(result, Tensor):
+        tensors.append(result)
+        return {"tensor": [str(result.dtype).removeprefix("torch."), list(result.shape)]}
+    if isinstance(result, Mapping):
+        return {"dict": {name: _packed(part, tensors) for name, part in result.items()}}
+    if isinstance(result, tuple | list):
+        kind = "tuple" if isinstance(result, tuple) else "list"
+        return {kind: [_packed(part, tensors) for part in result]}
+    if result is None or isinstance(result, bool | int | float | str):
+        return result
+    raise TypeError(f"a {type(result).__name__} is nothing that ranks can be given")
 
 
-def _describe(x: Tensor) -> tuple[str, list[int]]:
-    return str(x.dtype).removeprefix("torch."), list(x.shape)
+def _unpacked(packed: Any, received: Callable[[str, list[int]], Tensor]) -> Any:
+    """The inverse, in the same order; ``received`` gives a tensor of a dtype and shape."""
+    if not isinstance(packed, dict):
+        return packed
+    ((kind, content),) = packed.items()
+    if kind == "tensor":
+        return received(*content)
+    if kind == "dict":
+        return {name: _unpacked(part, received) for name, part in content.items()}
+    parts = [_unpacked(part, received) for part in content]
+    return tuple(parts) if kind == "tuple" else parts
 
 
 def _told_by_another(name: str, message: str) -> errors.ImaxError:

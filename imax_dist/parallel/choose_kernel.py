@@ -58,17 +58,16 @@ def choose_kernel(wanted: str, quality: Quality, topology: Topology, work: Workl
     """
     if wanted == "auto" and topology.device.type == "cpu":
         return KernelChoice(None)
-    names = list(KERNELS)
-    measured: dict[str, str] = {}
 
-    def chosen() -> dict[str, torch.Tensor]:
+    def chosen() -> tuple[str, dict[str, str]]:
+        results: dict[str, str] = {}
         kernel = _named(wanted, quality, topology.device, work) if wanted != "auto" else None
         if kernel is None:
             kernel, results = fastest(candidates(topology.device, work.dtype, quality), topology.device, work)
-            measured.update(results)
-        return {"kernel": torch.tensor(names.index(kernel.name))}
+        return kernel.name, results
 
-    kernel = KERNELS[names[int(from_first_rank(chosen, topology)["kernel"])]]
+    name, measured = from_first_rank(chosen, topology)
+    kernel = KERNELS[name]
     if not kernel.installed:
         raise BadConfig(f"parallel: kernel {kernel.name} needs {kernel.module}, which this rank lacks")
     return KernelChoice(None if kernel.device == "cpu" else kernel, measured)

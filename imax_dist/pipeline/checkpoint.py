@@ -23,30 +23,31 @@ from torch import Tensor
 from imax_dist.errors import BadManifest, MissingInput
 from imax_dist.output.atomic import write_bytes
 from imax_dist.output.own_files import own_files, remove_files, require_real_folder
+from imax_dist.pipeline.state import PassState
 
 FORMAT = "imax-checkpoint/3"
 FILES = r"step-\d+\.safetensors"
+STORED = {"latents", "reference", "pictures", "endpoints", "cached", "carried"}
+"""Names of the tensors in a file."""
 KEPT = 2
 LARGEST_BYTES = 8 << 30
 """Latents and reference of the largest picture in float64 take half of it; more is never read."""
+Phase = Literal["native", "extrapolated"]
 Resume = Literal["auto", "never", "must"]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """``step`` steps of ``phase`` are done. ``tensors``: latents, and what else the pass goes on with.
+    """Where a pass stood, and of which poster: the fingerprint of its plan."""
 
-    That is, if it has any: endpoints, reference, what acceleration carried, what step caching kept.
-
-    ``number`` counts the extrapolated passes of a cascade from 0.
-    """
-
-    phase: Literal["native", "extrapolated"]
-    step: int
+    state: PassState
     fingerprint: str
     seed: int
-    tensors: dict[str, Tensor]
-    number: int = 0
+
+
+def phase_of(state: PassState) -> Phase:
+    """What files and events call the pass; those beyond native size are told apart by a number from 0."""
+    return "native" if state.number == 0 else "extrapolated"
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,17 @@ class CheckpointFolder:
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write whole or not at all, then drop all but the newest two."""
-        order = 0 if checkpoint.phase == "native" else 1 + checkpoint.number
-        path = self.folder / f"step-{order}{checkpoint.step:05d}.safetensors"
+        state = checkpoint.state
+        path = self.folder / f"step-{state.number}{state.step:05d}.safetensors"
         metadata = {
             "format": FORMAT,
-            "phase": checkpoint.phase,
-            "pass": str(checkpoint.number),
-            "step": str(checkpoint.step),
+            "phase": phase_of(state),
+            "pass": str(max(state.number - 1, 0)),
+            "step": str(state.step),
             "fingerprint": checkpoint.fingerprint,
             "seed": str(checkpoint.seed),
         }
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in checkpoint.tensors.items()}
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in state.to_tensors().items()}
         metadata["sha256"] = content_hash(metadata, tensors)
         require_real_folder(self.folder)
         write_bytes(path, save(tensors, metadata=metadata))  # save_file has its own temp file and mode
@@ -141,17 +142,12 @@ def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
 
 def _checked(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> Checkpoint:
     phase = metadata["phase"]
-    if phase not in ("native", "extrapolated") or "latents" not in tensors:
-        raise BadManifest(f"{path} cannot be read as a checkpoint: phase or latents missing")
+    if phase not in ("native", "extrapolated") or not STORED >= tensors.keys() >= {"latents"}:
+        raise BadManifest(f"{path} cannot be read as a checkpoint: its phase or tensors are not a pass's")
     if metadata["sha256"] != content_hash(metadata, tensors):
         raise BadManifest(f"{path} cannot be used: its hash is not that of its content; it was damaged")
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise BadManifest(f"{path} cannot be used: it holds numbers that are not finite")
-    return Checkpoint(
-        phase="native" if phase == "native" else "extrapolated",
-        step=int(metadata["step"]),
-        fingerprint=metadata["fingerprint"],
-        seed=int(metadata["seed"]),
-        tensors=tensors,
-        number=int(metadata["pass"]),
-    )
+    number = 0 if phase == "native" else 1 + int(metadata["pass"])
+    state = PassState.from_tensors(number, int(metadata["step"]), tensors)
+    return Checkpoint(state, metadata["fingerprint"], int(metadata["seed"]))

@@ -17,7 +17,8 @@ from imax_dist.geometry import ImageSize
 from imax_dist.models.base import FlowModel
 from imax_dist.output.image.bands import ROWS, Band, Bands
 from imax_dist.parallel.broadcast import on_every_rank
-from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.pipeline.pixels import as_picture, shown
+from imax_dist.pipeline.plan import PassPlan, PosterPlan
 from imax_dist.pipeline.vae_runner import VaeRunner
 from imax_dist.shapes import Latents
 from imax_dist.vae.blocks import BlockSizes
@@ -46,7 +47,7 @@ class DecodedPicture:
         return Bands(self.size, 3, 32, read)
 
 
-def decode(plan: RenderPlan, runner: VaeRunner, latents: Latents) -> DecodedPicture | None:
+def decode(plan: PosterPlan | PassPlan, runner: VaeRunner, latents: Latents) -> DecodedPicture | None:
     """The picture on rank 0, None on the others; the surplus of the render size is cut evenly off both sides.
 
     All ranks must call this. Raises ImaxError on all for numbers that are not finite, Preempted if stopped.
@@ -57,11 +58,10 @@ def decode(plan: RenderPlan, runner: VaeRunner, latents: Latents) -> DecodedPict
 @torch.no_grad()
 def decode_whole(model: FlowModel, latents: Latents) -> Float[Tensor, "height width 3"]:
     """The picture of ``latents`` with nothing cut off, to look at; pixels in [0, 1], float32 on the CPU."""
-    pixels = model.decode_image(latents)[0].float().cpu()
-    return (pixels / 2 + 0.5).clamp(0.0, 1.0).permute(1, 2, 0)
+    return as_picture(model.decode_image(latents).float().cpu())
 
 
-def _assembled(plan: RenderPlan, runner: VaeRunner, latents: Latents) -> DecodedPicture | None:
+def _assembled(plan: PosterPlan | PassPlan, runner: VaeRunner, latents: Latents) -> DecodedPicture | None:
     scratch = runner.strategy.scratch()
     failure: ImaxError | None = None
     store: RowStore | None = None
@@ -82,23 +82,23 @@ def _assembled(plan: RenderPlan, runner: VaeRunner, latents: Latents) -> Decoded
     return None if store is None else DecodedPicture(plan.size, store.read)
 
 
-def _store(plan: RenderPlan, scratch: Scratch) -> RowStore:
+def _store(plan: PosterPlan | PassPlan, scratch: Scratch) -> RowStore:
     """Room for the poster's pixels beside the maps that are still held."""
     like, height = torch.empty((0, plan.size.width, 3)), plan.size.height
     sizes = BlockSizes.of("cpu")
     return scratch.on_host().open(like=like, rows=height, most=height, segment_bytes=sizes.segment_bytes)
 
 
-def _finished(plan: RenderPlan, rows: Tensor, *, top: int) -> Tensor:
+def _finished(plan: PosterPlan | PassPlan, rows: Tensor, *, top: int) -> Tensor:
     """What the poster shows of ``rows`` from row ``top`` of the render on, in [0, 1]."""
     over = (plan.render_size.height - plan.size.height) // 2
     left = (plan.render_size.width - plan.size.width) // 2
     first, last = max(over - top, 0), max(over + plan.size.height - top, 0)
     cropped = rows[first:last, left : left + plan.size.width]
-    return (cropped / 2 + 0.5).clamp(0.0, 1.0).contiguous()
+    return shown(cropped).contiguous()
 
 
-def _require_finite(plan: RenderPlan, pixels: Tensor) -> None:
+def _require_finite(plan: PosterPlan | PassPlan, pixels: Tensor) -> None:
     if not pixels.isfinite().all():
         raise ImaxError(
             f"the picture came out with numbers that are not finite in {plan.request.dtype}; "

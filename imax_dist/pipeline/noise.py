@@ -8,7 +8,7 @@ import torch
 
 from imax_dist.geometry import LatentGrid
 from imax_dist.models.base import FlowModel
-from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.pipeline.plan import PassPlan
 from imax_dist.shapes import Latents
 
 
@@ -21,8 +21,8 @@ def draw_noise(seed: int, purpose: str, *, grid: LatentGrid, model: FlowModel) -
     return noise.to(model.device, torch.promote_types(model.dtype, torch.float32))
 
 
-def start_noise(plan: RenderPlan, model: FlowModel) -> Latents:
-    """The noise of an extrapolated pass; each pass of a cascade has its own."""
-    number = len(plan.earlier)
-    purpose = f"extrapolated {number + 1}" if number else "extrapolated"
+def pass_noise(plan: PassPlan, model: FlowModel) -> Latents:
+    """The noise a pass starts from; each has its own."""
+    purposes = {0: "native", 1: "extrapolated"}
+    purpose = purposes.get(plan.number, f"extrapolated {plan.number}")
     return draw_noise(plan.request.seed, purpose, grid=plan.grid, model=model)

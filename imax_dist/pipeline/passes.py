@@ -1,98 +1,105 @@
-"""Stages 3 and 4: the extrapolated pass, or the passes of a cascade, each guided by the one before."""
+"""Stages 2 to 4: the native pass on rank 0, then each pass beyond native size on all ranks.
+
+What the next pass is guided by is the picture of the pass before. Rank 0 alone decides where to start: at the
+newest checkpoint, which may be of any pass, or from noise.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-
-import torch
-from torch import Tensor
 
 from imax_dist.events import stage
 from imax_dist.models.base import FlowModel
 from imax_dist.models.conditioning import Conditioning
 from imax_dist.parallel.broadcast import from_first_rank
-from imax_dist.pipeline.acceleration import Accelerated
-from imax_dist.pipeline.decode import decode
-from imax_dist.pipeline.endpoint import Reference, encoded_reference
-from imax_dist.pipeline.extrapolate import guided, network_velocity, run_extrapolated, skip_residual
-from imax_dist.pipeline.native import NativePass
-from imax_dist.pipeline.plan import RenderPlan
-from imax_dist.pipeline.prepare import begin_pass, with_reference
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.decode import decode, decode_whole
+from imax_dist.pipeline.native import guide_as_native, native_pass
+from imax_dist.pipeline.noise import pass_noise
+from imax_dist.pipeline.pixels import as_picture, as_pixels
+from imax_dist.pipeline.plan import PassPlan
+from imax_dist.pipeline.reference import (
+    encoded_reference,
+    enlarged_latents,
+    finished_pictures,
+    with_reference,
+)
 from imax_dist.pipeline.run import Run
-from imax_dist.pipeline.step_cache import StepCache
+from imax_dist.pipeline.sampler import Sampler
+from imax_dist.pipeline.state import PassState
 from imax_dist.pipeline.vae_runner import VaeRunner
 from imax_dist.shapes import Latents
 
 
-def run_passes(run: Run, vae: VaeRunner, conditioning: Conditioning, start: Mapping[str, Tensor]) -> Latents:
-    """Every pass from ``start`` (of ``prepare``) on; the same bits on every rank."""
-    topology = run.ranks.topology
-    while True:
-        number = int(start["number"])
-        plan = run.plan.passes[number]
-        if "native_pixels" in start:
-            waiting = {name: start[name] for name in ("latents", "native_pixels")}
-            with stage(run.listen, "endpoint"), run.saved_if_stopped(0, waiting, number):
-                encoded = encoded_reference(plan, vae, start["native_pixels"])
-            start = with_reference(plan, start, encoded.to(start["latents"].dtype))
-        done = _run_pass(run, vae.model, conditioning, start)
-        if plan is run.plan:
-            return done.latents
-        done = _decoded_if_large(run, plan, vae, done)
-        begin = partial(begin_pass, run.plan.passes[number + 1], vae.model, done)
-        start = from_first_rank(begin, topology)
+def run_passes(run: Run, vae: VaeRunner, conditioning: Conditioning) -> Latents:
+    """The poster's latents, the same bits on every rank."""
+    model, topology = vae.model, run.ranks.topology
+    state = _shared(lambda: first_state(run, model, conditioning), topology)
+    for plan in run.plan.passes[max(state.number - 1, 0) :]:
+        if plan.number > state.number:
+            state = _decoded_if_large(run, run.plan.passes[state.number - 1], vae, state)
+            state = _shared(partial(begin_pass, plan, model, state), topology)
+        if state.pictures is not None:
+            with stage(run.listen, "endpoint"), run.saved_if_stopped(state):
+                encoded = encoded_reference(plan, vae, state.pictures)
+            state = with_reference(plan, state, encoded.to(state.latents.dtype))
+        sampler = Sampler.of(plan, model, conditioning, run.ranks.sequence(plan.copies))
+        with stage(run.listen, plan.name, steps=plan.steps):
+            state = sampler.run(state, listen=run.listen, after_step=run.end_together)
+    return state.latents
 
 
-def _decoded_if_large(run: Run, plan: RenderPlan, vae: VaeRunner, done: NativePass) -> NativePass:
-    """With its pixels, decoded by rows on all ranks, if the picture is more than one rank has room for."""
+def first_state(run: Run, model: FlowModel, conditioning: Conditioning) -> PassState:
+    """Where all ranks start: within a pass, at the first beyond native size, or at the end. Rank 0 only."""
+    found = run.find_checkpoint()
+    start = None if found is None else found.to(model.device)
+    if start is not None and start.number > 0:
+        return start
+    if not run.plan.extrapolates:
+        return native_pass(run, model, conditioning, start)
+    native: PassState | None = None
+    if run.guide is not None:
+        native = guide_as_native(run, model, run.guide)
+        run.show(as_picture(run.guide).cpu)
+    elif run.plan.uses_native:
+        native = native_pass(run, model, conditioning, start)
+        run.show(partial(decode_whole, model, native.latents))
+    return begin_pass(run.plan.passes[0], model, native)
+
+
+def begin_pass(plan: PassPlan, model: FlowModel, before: PassState | None) -> PassState:
+    """The start of ``plan`` after the pass ``before`` it, which guides it if there is one. Rank 0 only.
+
+    The state has its reference, or the pictures that all ranks make the reference from.
+    """
+    start = PassState(plan.number, step=0, latents=pass_noise(plan, model))
+    if before is None:
+        return start
+    if plan.method.reference.upsample == "latents":
+        return with_reference(plan, start, enlarged_latents(plan, before))
+    return replace(start, pictures=finished_pictures(plan, model, before))
+
+
+def _decoded_if_large(run: Run, plan: PassPlan, vae: VaeRunner, done: PassState) -> PassState:
+    """With its picture, decoded by rows on all ranks, if that is more than one rank has room for."""
     reference = plan.method.reference
-    if (
-        reference.upsample == "latents"
-        or reference.kind == "per_step"
-        or not vae.strategy.too_large(plan.render_size)
-    ):
+    small = not vae.strategy.too_large(plan.render_size)
+    if small or reference.upsample == "latents" or reference.kind == "per_step":
         return done
-    number = len(plan.earlier)
-    with stage(run.listen, "endpoint"), run.saved_if_stopped(done.step, {"latents": done.latents}, number):
+    with stage(run.listen, "endpoint"), run.saved_if_stopped(done):
         picture = decode(plan, vae, done.latents)
     if picture is None:
         return done
-    pixels = 2.0 * picture.whole().permute(2, 0, 1)[None] - 1.0
-    return replace(done, pixels=pixels.to(done.latents))
+    return replace(done, pictures=as_pixels(picture.whole()).to(done.latents))
 
 
-def _run_pass(
-    run: Run, model: FlowModel, conditioning: Conditioning, start: Mapping[str, Tensor]
-) -> NativePass:
-    number = int(start["number"])
-    plan, name = run.plan.passes[number], run.pass_name(number)
-    reference = Reference(start["reference"], plan.reference_sigmas) if "reference" in start else None
-    endpoints = list(start["endpoints"].split(1)) if "endpoints" in start else []
-    keep = plan.method.reference.kind == "per_step" and plan is not run.plan
-    asked = network_velocity(plan, model, conditioning, sequence=run.ranks.sequence(plan.copies))
-    network = StepCache(asked, plan.skipped, start.get("cached"))
-    pulled = guided(plan, network, reference, observe=endpoints.append if keep else None)
-    velocity = Accelerated(pulled, reference, plan.method.reference.acceleration, start.get("carried"))
-    steps = len(plan.sigmas) - 1
+def _shared(make: Callable[[], PassState], topology: Topology) -> PassState:
+    """What ``make`` gives on rank 0, on every rank."""
 
-    def after_step(step: int, x: Latents) -> None:
-        held = {"latents": x, "reference": start.get("reference"), "carried": velocity.carried}
-        held["cached"] = network.kept
-        held["endpoints"] = torch.cat(endpoints) if endpoints else None
-        present = {key: value for key, value in held.items() if value is not None}
-        run.end_together(step, steps, present, number)
+    def taken_apart() -> tuple[int, int, dict[str, object]]:
+        state = make()
+        return state.number, state.step, {**state.to_tensors()}
 
-    with stage(run.listen, name, steps=steps):
-        latents = run_extrapolated(
-            plan,
-            velocity,
-            start["latents"],
-            first=int(start["step"]),
-            stage=name,
-            listen=run.listen,
-            before_step=skip_residual(plan, model, reference),
-            after_step=after_step,
-        )
-    return NativePass(latents, step=steps, endpoints=endpoints)
+    return PassState.from_tensors(*from_first_rank(taken_apart, topology))  # type: ignore[arg-type]

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from imax_dist.config import fingerprint, to_mapping
-from imax_dist.errors import BadConfig, BadValue
+from imax_dist.errors import BadValue
+from imax_dist.events import CASCADE
 from imax_dist.geometry import AxisScale, ImageSize, LatentGrid, native_size
 from imax_dist.method.baselines.sdedit import remaining_sigmas
 from imax_dist.method.cascade import cascade_scales
 from imax_dist.method.guidance import SCHEDULES, GuidanceWeights, Step
+from imax_dist.method.patch_shift import is_shifted
 from imax_dist.method.presets import Method
 from imax_dist.method.projection import PROJECTIONS, Projection
 from imax_dist.method.step_cache import STEP_CACHES, fewest_steps
-from imax_dist.method.text_duplication import COPY_RULES, TextCopies
+from imax_dist.method.text_duplication import ORIGIN, TextCopies
 from imax_dist.method.time_shift import shifted_sigmas
 from imax_dist.models.spec import ModelSpec
 from imax_dist.pipeline.fit import check_reach, fit_method
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.scales import guidance_scales, latent_grid, text_copies, time_shifts
 from imax_dist.pipeline.switches import load_method, start_sigmas, uses_reference
 
 DEFAULT_SCALE = 2
@@ -32,70 +36,53 @@ DECISIVE_SETTINGS = ("native_side", "text_tokens", "rope_factor")
 
 
 @dataclass(frozen=True)
-class RenderPlan:
-    """One poster, decided. Sizes are pixels, grids latent pixels, sigmas run from 1 to 0."""
+class PassPlan:
+    """One sampling run, decided. Sizes are pixels, grids latent pixels, sigmas run from its start to 0."""
 
     request: Request
     spec: ModelSpec
     method: Method
+    number: int
+    """0: the native pass; the others are guided by the one before them, if by any."""
+    name: str
+    """Its stage: native, ``cascade 1`` ..., extrapolated."""
     size: ImageSize
-    """What was asked for; the render is cropped to it."""
+    """What its picture is cropped to: the poster's, or all of ``render_size``."""
     render_size: ImageSize
     native_size: ImageSize
-    native_sigmas: tuple[float, ...]
     sigmas: tuple[float, ...]
-    native_guidance_scale: float
     guidance_scale: float
     copies: TextCopies
-    earlier: tuple[RenderPlan, ...] = ()
-    """The passes of a cascade before this one, smallest first; each is a plan of its own render size."""
-    guide: str | None = None
-    """SHA-256 of the pixels that stand in for the native pass, if a picture was given."""
+    reference_size: ImageSize | None = None
+    """Of the picture before, which guides it."""
+    reference_sigmas: tuple[float, ...] = ()
+    """The sigmas the reference has latents for: 0, the image's, or those of the steps it was made in."""
+    keeps_endpoints: bool = False
+    """Whether the next pass wants the endpoint of each step."""
 
     @property
-    def extrapolates(self) -> bool:
-        """False at native size and below, where the native pass is the poster."""
-        return self.render_size != self.native_size
+    def is_native(self) -> bool:
+        return self.number == 0
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
 
     @property
     def grid(self) -> LatentGrid:
-        return self._grid(self.render_size)
-
-    @property
-    def native_grid(self) -> LatentGrid:
-        return self._grid(self.native_size)
+        return latent_grid(self.render_size, self.spec)
 
     @property
     def scale(self) -> AxisScale:
-        return AxisScale.between(self.grid, self.native_grid)
+        """Against native: positions, text copies and the time shift answer to what was trained."""
+        return AxisScale.between(self.grid, latent_grid(self.native_size, self.spec))
 
-    @property
-    def passes(self) -> tuple[RenderPlan, ...]:
-        """Every extrapolated pass; the last one is this plan itself."""
-        return (*self.earlier, self)
-
-    @property
-    def reference_grid(self) -> LatentGrid:
-        """The grid of what this pass is guided by: the pass before it, or the native one."""
-        return self.earlier[-1].grid if self.earlier else self.native_grid
-
-    @property
-    def reference_sigmas(self) -> tuple[float, ...]:
-        """The sigmas the reference has latents for: the image's, or those of the steps it was made in.
-
-        Of the steps, the last not below the start of this pass and all after it: none before is looked at.
-        """
-        if self.method.reference.kind == "constant":
-            return (0.0,)
-        made_by = (self.earlier[-1].sigmas if self.earlier else self.native_sigmas)[:-1]
-        not_below = sum(sigma >= self.sigmas[0] for sigma in made_by)
-        return made_by[max(not_below - 1, 0) :]
-
-    @property
+    @cached_property
     def project(self) -> Projection:
         """P for this pass: the reference holds nothing above its own Nyquist frequency."""
         guidance = self.method.guidance
-        scale = AxisScale.between(self.grid, self.reference_grid)
+        reference = latent_grid(self.reference_size or self.native_size, self.spec)
+        scale = AxisScale.between(self.grid, reference)
         return PROJECTIONS[guidance.projection](scale.divided(guidance.cutoff))
 
     def weights(self, step: Step) -> GuidanceWeights:
@@ -103,34 +90,70 @@ class RenderPlan:
         guidance = self.method.guidance
         return SCHEDULES[guidance.schedule](step).times(guidance.strength)
 
-    @property
+    @cached_property
     def skipped(self) -> frozenset[int]:
-        """Indices of this pass's steps at which the network is not asked."""
-        return STEP_CACHES[self.method.cache](len(self.sigmas) - 1) if self.extrapolates else frozenset()
+        """Indices of the steps at which the network's forward pass is skipped."""
+        return frozenset() if self.is_native else STEP_CACHES[self.method.cache](self.steps)
+
+    def shifted(self, index: int) -> bool:
+        """Whether the step runs on the shifted patch grid."""
+        return not self.is_native and self.method.patch_shift and is_shifted(index)
+
+
+@dataclass(frozen=True)
+class PosterPlan:
+    """One poster, decided: its native pass, and the passes beyond native size."""
+
+    request: Request
+    spec: ModelSpec
+    method: Method
+    size: ImageSize
+    """What was asked for; the render is cropped to it."""
+    native: PassPlan
+    passes: tuple[PassPlan, ...] = ()
+    """Those of a cascade and the last one; empty at native size and below, where ``native`` is the poster."""
+    guide: str | None = None
+    """SHA-256 of the pixels that stand in for the native pass, if a picture was given."""
+
+    @property
+    def extrapolates(self) -> bool:
+        return bool(self.passes)
+
+    @property
+    def last(self) -> PassPlan:
+        """The pass whose latents are the poster's."""
+        return self.passes[-1] if self.passes else self.native
+
+    @property
+    def render_size(self) -> ImageSize:
+        return self.last.render_size
+
+    @property
+    def native_size(self) -> ImageSize:
+        return self.native.render_size
 
     @property
     def uses_native(self) -> bool:
-        """Whether the extrapolated pass needs a native image at all."""
+        """Whether the first pass beyond native size needs a native image at all."""
         return uses_reference(self.method)
 
     def describe(self) -> dict[str, Any]:
         """The plan as JSON values, for recipes, checkpoints and people."""
+        native_scale, scale = guidance_scales(self.method, self.spec)
+        copies = text_copies(self.method, self.spec, self.render_size, self.native_size)
         return {
             "size": str(self.size),
             "render_size": str(self.render_size),
             "native_size": str(self.native_size) if self.extrapolates else None,
-            "scale": {"height": self.scale.height, "width": self.scale.width},
-            "native_sigmas": list(self.native_sigmas),
-            "sigmas": list(self.sigmas) if self.extrapolates else None,
+            "scale": {"height": self.last.scale.height, "width": self.last.scale.width},
+            "native_sigmas": list(self.native.sigmas),
+            "sigmas": list(self.last.sigmas) if self.extrapolates else None,
             "cascade": [
-                {"render_size": str(one.render_size), "sigmas": list(one.sigmas)} for one in self.earlier
+                {"render_size": str(one.render_size), "sigmas": list(one.sigmas)} for one in self.passes[:-1]
             ],
             "guide_sha256": self.guide,
-            "guidance_scale": {
-                "native": self.native_guidance_scale,
-                "extrapolated": self.guidance_scale,
-            },
-            "text_copies": {"offsets": list(map(list, self.copies.offsets)), "weight": self.copies.weight},
+            "guidance_scale": {"native": native_scale, "extrapolated": scale},
+            "text_copies": {"offsets": list(map(list, copies.offsets)), "weight": copies.weight},
             "method": to_mapping(self.method),
             "model_settings": {name: getattr(self.spec.settings, name) for name in DECISIVE_SETTINGS},
         }
@@ -147,58 +170,105 @@ class RenderPlan:
         }
         return fingerprint(made_of)
 
-    def _grid(self, size: ImageSize) -> LatentGrid:
-        factor = self.spec.vae_factor
-        return LatentGrid(height=size.height // factor, width=size.width // factor)
 
-
-def make_plan(request: Request, spec: ModelSpec) -> RenderPlan:
+def make_plan(request: Request, spec: ModelSpec) -> PosterPlan:
     """Decide everything. Raises BadValue or BadConfig for what does not fit."""
     method = fit_method(load_method(request), request.method, spec)
     settings = spec.settings
     side = DEFAULT_SCALE * settings.native_side
     size = ImageSize.parse(request.size) if request.size else ImageSize(side, side)
     render_size = size.padded(spec.token_pixels)
-    native = native_size(size, settings.native_side, spec.token_pixels)
-    check_reach(render_size, spec, shifted=method.patch_shift and render_size != native)
-    steps = request.steps or settings.steps.extrapolated
-    native_steps = request.native_steps or (
-        settings.steps.native if render_size != native else request.steps or settings.steps.native
+    native_side = native_size(size, settings.native_side, spec.token_pixels)
+    extrapolates = render_size != native_side
+    check_reach(render_size, spec, shifted=method.patch_shift and extrapolates)
+    native_steps = request.native_steps or (None if extrapolates else request.steps) or settings.steps.native
+    native = PassPlan(
+        request,
+        spec,
+        method,
+        number=0,
+        name="native",
+        size=native_side if extrapolates else size,
+        render_size=native_side,
+        native_size=native_side,
+        sigmas=shifted_sigmas(native_steps, time_shifts(method, spec, 1.0)[0]),
+        guidance_scale=guidance_scales(method, spec)[0],
+        copies=ORIGIN,
+        keeps_endpoints=extrapolates and method.reference.kind == "per_step",
     )
-    linear_scale = AxisScale(render_size.height / native.height, render_size.width / native.width).linear
-    native_shift, shift = _time_shifts(method, spec, linear_scale)
-    native_guidance, guidance = _guidance_scales(method, spec)
-    last = RenderPlan(
-        request=request,
-        spec=spec,
-        method=method,
-        size=size,
-        render_size=render_size,
-        native_size=native,
-        native_sigmas=shifted_sigmas(native_steps, native_shift),
-        sigmas=shifted_sigmas(steps, shift),
-        native_guidance_scale=native_guidance,
-        guidance_scale=guidance,
-        copies=_text_copies(method, spec, render_size, native),
-    )
-    plan = _in_passes(last, steps) if last.extrapolates else last
+    plan = PosterPlan(request, spec, method, size, native)
+    if extrapolates:
+        plan = dataclasses.replace(plan, passes=_passes(native, size))
     _check_guide(plan)
     _check_cache(plan)
     return plan
 
 
-def _check_cache(plan: RenderPlan) -> None:
+def _passes(native: PassPlan, poster: ImageSize) -> tuple[PassPlan, ...]:
+    """The passes beyond native size, each with its own start and noise levels and the one before to guide it.
+
+    Positions, text copies and the time shift follow the size of a pass against native, since they answer
+    to what the network was trained at; the projection follows the pass before (``PassPlan.project``).
+    """
+    method, spec = native.method, native.spec
+    steps = native.request.steps or spec.settings.steps.extrapolated
+    starts = start_sigmas(method)
+    sizes = _pass_sizes(native, poster.padded(spec.token_pixels))
+    passes = [native]
+    for number, size in enumerate(sizes, start=1):
+        is_last, before = number == len(sizes), passes[-1]
+        linear = AxisScale(size.height / native.size.height, size.width / native.size.width).linear
+        levels = shifted_sigmas(steps, time_shifts(method, spec, linear)[1])
+        sigmas = remaining_sigmas(levels, starts[min(number, len(starts)) - 1])
+        one = dataclasses.replace(
+            native,
+            number=number,
+            name="extrapolated" if is_last else CASCADE[number - 1],
+            size=poster if is_last else size,
+            render_size=size,
+            sigmas=sigmas,
+            guidance_scale=guidance_scales(method, spec)[1],
+            copies=text_copies(method, spec, size, native.render_size),
+            reference_size=before.render_size,
+            reference_sigmas=_reference_sigmas(before, start=sigmas[0]),
+            keeps_endpoints=native.keeps_endpoints and not is_last,
+        )
+        passes.append(one)
+    return tuple(passes[1:])
+
+
+def _pass_sizes(native: PassPlan, target: ImageSize) -> list[ImageSize]:
+    """What the passes beyond native size render, smallest first; the last is ``target``."""
+    spec, sizes = native.spec, []
+    scale = AxisScale.between(latent_grid(target, spec), native.grid).linear
+    for own in cascade_scales(native.method.cascade, scale) if uses_reference(native.method) else ():
+        size = native_size(target, round(own * spec.settings.native_side), spec.token_pixels)
+        if native.size.area < size.area < target.area and size not in sizes:
+            sizes.append(size)
+    return [*sizes, target]
+
+
+def _reference_sigmas(before: PassPlan, *, start: float) -> tuple[float, ...]:
+    """Of the steps of the pass ``before``: the last not below ``start``, and all after it."""
+    if before.method.reference.kind == "constant":
+        return (0.0,)
+    made_by = before.sigmas[:-1]
+    not_below = sum(sigma >= start for sigma in made_by)
+    return made_by[max(not_below - 1, 0) :]
+
+
+def _check_cache(plan: PosterPlan) -> None:
     """Raise BadValue if a step cache was asked for that would skip nothing in a poster of several passes."""
-    tier, steps = plan.method.cache, len(plan.sigmas) - 1
+    tier, steps = plan.method.cache, plan.last.steps
     if tier == "none" or not plan.extrapolates or any(one.skipped for one in plan.passes):
         return
     raise BadValue(
         f"cache {tier} skips none of {steps} steps: it needs {fewest_steps(STEP_CACHES[tier])}; ask for more "
-        "steps, or leave cache out"
+        "steps, or omit cache"
     )
 
 
-def _check_guide(plan: RenderPlan) -> None:
+def _check_guide(plan: PosterPlan) -> None:
     """Raise BadValue if a guide was given that nothing could use."""
     if plan.request.guide is None:
         return
@@ -207,73 +277,7 @@ def _check_guide(plan: RenderPlan) -> None:
         reason = f"{plan.size} is no larger than native {plan.native_size}; ask for a larger size"
     elif not plan.uses_native:
         reason = f"the recipe of preset {plan.request.preset} uses no native picture; choose another"
-    elif plan.method.reference.kind == "per_step" and not plan.earlier:
+    elif plan.method.reference.kind == "per_step" and len(plan.passes) == 1:
         reason = "reference.kind per_step wants every step of a native pass; set it to constant"
     if reason is not None:
         raise BadValue(f"guide {plan.request.guide} cannot guide: {reason}")
-
-
-def _in_passes(last: RenderPlan, steps: int) -> RenderPlan:
-    """``last`` with the passes of its cascade before it, each with its own start and noise levels.
-
-    Positions, text copies and the time shift follow the size of a pass against native, since they answer
-    to what the network was trained at; the projection follows the pass before (``RenderPlan.project``).
-    """
-    method, native, spec = last.method, last.native_size, last.spec
-    sizes = []
-    scales = cascade_scales(method.cascade, last.scale.linear) if last.uses_native else ()
-    for own in scales:
-        size = native_size(last.render_size, round(own * spec.settings.native_side), spec.token_pixels)
-        if native.area < size.area < last.render_size.area and size not in sizes:
-            sizes.append(size)
-    starts = start_sigmas(method)
-    passes: list[RenderPlan] = []
-    for number, size in enumerate([*sizes, last.render_size]):
-        linear = AxisScale(size.height / native.height, size.width / native.width).linear
-        levels = shifted_sigmas(steps, _time_shifts(method, spec, linear)[1])
-        one = dataclasses.replace(
-            last,
-            size=last.size if size == last.render_size else size,
-            render_size=size,
-            sigmas=remaining_sigmas(levels, starts[min(number, len(starts) - 1)]),
-            copies=_text_copies(method, spec, size, native),
-            earlier=tuple(passes),
-        )
-        passes.append(one)
-    return passes[-1]
-
-
-def _text_copies(method: Method, spec: ModelSpec, size: ImageSize, native: ImageSize) -> TextCopies:
-    rule = COPY_RULES[method.text.copies]
-    side = ImageSize(spec.settings.native_side, spec.settings.native_side)
-    cell = side if method.text.cell == "square" else native
-    tokens = (
-        LatentGrid(s.height // spec.vae_factor, s.width // spec.vae_factor).tokens(spec.patch)
-        for s in (size, cell)
-    )
-    return rule(*tokens)
-
-
-def _time_shifts(method: Method, spec: ModelSpec, scale: float) -> tuple[float, float]:
-    """Shift of the native and of the extrapolated pass. Raises BadConfig unless both are positive."""
-    chosen = method.time_shift
-    native = _first(chosen.native, spec.settings.native_shift)
-    by_rule = native if chosen.rule == "native" else spec.settings.shift_factor * scale
-    shifts = native, _first(chosen.extrapolated, by_rule)
-    if min(shifts) <= 0.0:
-        raise BadConfig(
-            f"time_shift: shifts must be above 0, got native {shifts[0]} and extrapolated {shifts[1]}"
-        )
-    return shifts
-
-
-def _guidance_scales(method: Method, spec: ModelSpec) -> tuple[float, float]:
-    """Guidance scale of the native and of the extrapolated pass."""
-    chosen, own = method.guidance_scale, spec.settings.guidance_scale
-    native = _first(chosen.native, own.native)
-    by_rule = native if chosen.rule == "native" else own.extrapolated
-    return native, _first(chosen.extrapolated, by_rule)
-
-
-def _first(value: float | None, default: float) -> float:
-    return default if value is None else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -19,13 +18,10 @@ from imax_dist.method.rope import (
     rope_table,
 )
 from imax_dist.method.rope_rules import FREQUENCY_RULES, RULES_OF_TIME
-from imax_dist.method.text_duplication import TextCopies
-from imax_dist.models.base import FlowModel, TablesByText
+from imax_dist.models.base import FlowModel
 from imax_dist.models.spec import Axis
-from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.pipeline.plan import PassPlan
 from imax_dist.shapes import PositionIds, RopeTable
-
-ORIGIN = TextCopies(offsets=((0, 0),))
 
 
 class Made(NamedTuple):
@@ -40,7 +36,7 @@ class Made(NamedTuple):
 class PositionTables:
     """Tables of one pass, one a grid; rules of time make another when their frequencies change."""
 
-    plan: RenderPlan
+    plan: PassPlan
     model: FlowModel
     _made: dict[tuple[TokenGrid, int], Made] = field(default_factory=dict)
 
@@ -51,7 +47,7 @@ class PositionTables:
         """
         key = grid, text_tokens
         made = self._made.get(key)
-        if made is not None and self.plan.method.rope.rule not in RULES_OF_TIME:
+        if made is not None and not self._changes:
             return made.table
         frequencies = scaled_frequencies(self.plan, grid, sigma, text_tokens)
         if made is None or not _same(made.frequencies, frequencies):
@@ -60,6 +56,11 @@ class PositionTables:
             table = fold_into_table(rope_table(ids, frequencies), factor)
             made = self._made[key] = Made(ids, frequencies, on_device(table, self.model))
         return made.table
+
+    @property
+    def _changes(self) -> bool:
+        """Whether the frequencies depend on sigma."""
+        return not self.plan.is_native and self.plan.method.rope.rule in RULES_OF_TIME
 
     def _ids(self, grid: TokenGrid, text_tokens: int) -> PositionIds:
         """On the model's device, where the table is made too: a long one is never copied there."""
@@ -72,24 +73,13 @@ def _same(before: list[Frequencies], now: list[Frequencies]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
 
 
-def native_tables(plan: RenderPlan, model: FlowModel) -> TablesByText:
-    """Positions as trained, for the native pass."""
-    spec = plan.spec
-    frequencies = [base_frequencies(dim, spec.rope_theta) for dim in spec.rope_axes]
-    grid = plan.native_grid.tokens(spec.patch)
+def scaled_frequencies(plan: PassPlan, grid: TokenGrid, sigma: float, text_tokens: int) -> list[Frequencies]:
+    """One set of frequencies per position axis: as trained in the native pass.
 
-    @cache
-    def table(text_tokens: int) -> RopeTable:
-        ids = model.position_ids(grid, ORIGIN, text_tokens=text_tokens)
-        return on_device(rope_table(ids, frequencies), model)
-
-    return table
-
-
-def scaled_frequencies(
-    plan: RenderPlan, grid: TokenGrid, sigma: float, text_tokens: int
-) -> list[Frequencies]:
-    """One set of frequencies per position axis; those that count no rows or columns stay as trained."""
+    Beyond native size those that count rows or columns are scaled by the rule.
+    """
+    if plan.is_native:
+        return [base_frequencies(dim, plan.spec.rope_theta) for dim in plan.spec.rope_axes]
     settings, spec = plan.method.rope, plan.spec
     rule = FREQUENCY_RULES[settings.rule]
     rule = floored(rule) if settings.floor else rule
@@ -117,19 +107,21 @@ def scaled_frequencies(
     ]
 
 
-def joint_scale(plan: RenderPlan, grid: TokenGrid, text_tokens: int) -> float:
+def joint_scale(plan: PassPlan, grid: TokenGrid, text_tokens: int) -> float:
     """The authors' effective scale, which takes text copies for image: sqrt((L - one text) / L_native)."""
     lengths = sequence_lengths(plan, grid, text_tokens)
     image = lengths.image + lengths.text - lengths.text_once
     return math.sqrt(image / plan.spec.native_tokens**2)
 
 
-def logit_factor(plan: RenderPlan, grid: TokenGrid, text_tokens: int) -> float:
-    """The proportional attention's factor on every logit."""
+def logit_factor(plan: PassPlan, grid: TokenGrid, text_tokens: int) -> float:
+    """The proportional attention's factor on every logit; 1 in the native pass."""
+    if plan.is_native:
+        return 1.0
     return LOGIT_FACTORS[plan.method.attention](sequence_lengths(plan, grid, text_tokens))
 
 
-def sequence_lengths(plan: RenderPlan, grid: TokenGrid, text_tokens: int) -> SequenceLengths:
+def sequence_lengths(plan: PassPlan, grid: TokenGrid, text_tokens: int) -> SequenceLengths:
     """Token counts of the whole image on ``grid`` (which a shifted step makes one token larger).
 
     Text that the image attends to apart (cross-attention) has no part in them.

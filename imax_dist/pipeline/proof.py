@@ -10,16 +10,17 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from imax_dist.events import Listener, ignore, stage
 from imax_dist.models.base import FlowModel
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
+from imax_dist.pipeline.decode import decode_whole
 from imax_dist.pipeline.guide import with_guide
-from imax_dist.pipeline.plan import RenderPlan, make_plan
-from imax_dist.pipeline.prepare import find_checkpoint, native_pass
+from imax_dist.pipeline.native import native_pass
+from imax_dist.pipeline.pixels import as_picture
+from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.prompt import embed_prompt
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.request import Request
@@ -30,7 +31,7 @@ class Proof(NamedTuple):
     """``pixels`` (H, W, 3) in [0, 1] at native size; None if a poster of this plan is under way already."""
 
     pixels: Tensor | None
-    plan: RenderPlan
+    plan: PosterPlan
 
 
 def render_proof(
@@ -49,21 +50,18 @@ def render_proof(
     ranks = _alone(model)
     plan, guide = with_guide(make_plan(request, model.spec), ranks.topology, listen)
     if guide is not None:
-        return Proof((guide[0] / 2 + 0.5).permute(1, 2, 0).contiguous(), plan)
+        return Proof(as_picture(guide), plan)
     run = Run(plan, ranks, checkpoints, listen, stop)
-    checkpoint = find_checkpoint(run)
-    if checkpoint is not None and checkpoint.phase == "extrapolated":
+    found = run.find_checkpoint()
+    start = None if found is None else found.to(model.device)
+    if start is not None and start.number > 0:
         return Proof(None, plan)
     with stage(listen, "prompt"):
         conditioning = embed_prompt(plan, model, ranks.topology)
-    native = native_pass(run, model, conditioning, checkpoint)
-    tensors = {"latents": native.latents}
-    if native.endpoints:
-        tensors["endpoints"] = torch.cat(native.endpoints)
-    run.save("native", len(plan.native_sigmas) - 1, tensors)
-    with stage(listen, "decode"), torch.no_grad():
-        pixels = model.decode_image(native.latents)[0].float().cpu()
-    return Proof((pixels / 2 + 0.5).clamp(0.0, 1.0).permute(1, 2, 0).contiguous(), plan)
+    native = native_pass(run, model, conditioning, start)
+    run.save(native)
+    with stage(listen, "decode"):
+        return Proof(decode_whole(model, native.latents), plan)
 
 
 def _alone(model: FlowModel) -> Ranks:

@@ -12,7 +12,7 @@ import torch
 from imax_dist.config import from_mapping, to_mapping
 from imax_dist.errors import BadManifest
 from imax_dist.models.base import FlowModel
-from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.pipeline.plan import PosterPlan
 from imax_dist.pipeline.ranks import Ranks
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.switches import load_method
@@ -24,7 +24,7 @@ BEFORE = {"compile": "none"}
 """What was so when recipes did not say it yet."""
 
 
-def make_recipe(plan: RenderPlan, model: FlowModel, ranks: Ranks) -> dict[str, Any]:
+def make_recipe(plan: PosterPlan, model: FlowModel, ranks: Ranks) -> dict[str, Any]:
     """Request, resolved plan, model, and the surroundings that decide the last bits."""
     return {
         "format": FORMAT,

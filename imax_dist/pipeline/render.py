@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imax_dist.events import Listener, Note, ignore, stage
 from imax_dist.models.base import FlowModel
-from imax_dist.parallel.broadcast import from_first_rank, on_every_rank
+from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.parallel.topology import Topology, detect, process_group
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.decode import DecodedPicture, decode
@@ -20,13 +20,13 @@ from imax_dist.pipeline.fit import check_guidance_passes, left_out
 from imax_dist.pipeline.guide import with_guide
 from imax_dist.pipeline.loading import load_requested
 from imax_dist.pipeline.passes import run_passes
-from imax_dist.pipeline.plan import RenderPlan, make_plan
-from imax_dist.pipeline.prepare import prepare
+from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.prompt import embed_prompt
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.recipe import make_recipe
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.run import Run, never
+from imax_dist.pipeline.state import PassState
 from imax_dist.pipeline.vae_runner import VaeRunner
 from imax_dist.shapes import Latents
 
@@ -36,7 +36,7 @@ class Rendering(NamedTuple):
 
     picture: DecodedPicture | None
     latents: Latents
-    plan: RenderPlan
+    plan: PosterPlan
     recipe: dict[str, Any]
 
     @property
@@ -95,19 +95,14 @@ def render_with(
     request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
     plan, guide = with_guide(make_plan(request, model.spec), ranks.topology, listen)
     if plan.extrapolates:
-        check_guidance_passes(ranks.settings.cfg, model.spec, plan.guidance_scale)
+        check_guidance_passes(ranks.settings.cfg, model.spec, plan.last.guidance_scale)
     for sentence in left_out(model.spec) if plan.extrapolates and ranks.topology.is_first else []:
         listen(Note(sentence))
     vae = VaeRunner.for_plan(plan, model, ranks, listen=listen, stop=stop)
     run = Run(plan, ranks, checkpoints, listen, stop, show_native, guide)
     latents = render_latents(run, vae)
-    finished = run.saved_if_stopped(
-        len(plan.sigmas) - 1,
-        {"latents": latents},
-        len(plan.earlier),
-        "extrapolated" if plan.extrapolates else "native",
-    )
-    with stage(listen, "decode"), finished:
+    finished = PassState(plan.last.number, plan.last.steps, latents)
+    with stage(listen, "decode"), run.saved_if_stopped(finished):
         picture = decode(plan, vae, latents)
     return Rendering(picture, latents, plan, make_recipe(plan, model, ranks))
 
@@ -117,7 +112,4 @@ def render_latents(run: Run, vae: VaeRunner) -> Latents:
     plan, topology, model = run.plan, run.ranks.topology, vae.model
     with stage(run.listen, "prompt"):
         conditioning = embed_prompt(plan, model, topology)
-    start = from_first_rank(lambda: prepare(run, model, conditioning), topology)
-    if not plan.extrapolates:
-        return start["latents"]
-    return run_passes(run, vae, conditioning, start)
+    return run_passes(run, vae, conditioning)

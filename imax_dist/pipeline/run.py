@@ -6,17 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
 from torch import Tensor
 
 from imax_dist.errors import ImaxError, Preempted
-from imax_dist.events import CASCADE, CheckpointStarted, CheckpointWritten, Listener, ignore
+from imax_dist.events import CheckpointStarted, CheckpointWritten, Listener, Note, ignore
 from imax_dist.parallel.broadcast import highest
-from imax_dist.pipeline.checkpoint import Checkpoint, CheckpointFolder
-from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.pipeline.checkpoint import Checkpoint, CheckpointFolder, phase_of
+from imax_dist.pipeline.plan import PassPlan, PosterPlan
 from imax_dist.pipeline.ranks import Ranks
+from imax_dist.pipeline.state import PassState
 from imax_dist.shapes import Pixels
 
 GO_ON, STOP, FAILED = 0, 1, 2
@@ -31,7 +30,7 @@ def never() -> bool:
 class Run:
     """One poster being made. ``stop`` is read after every step, and after every band of the VAE by rows."""
 
-    plan: RenderPlan
+    plan: PosterPlan
     ranks: Ranks
     checkpoints: CheckpointFolder | None = None
     listen: Listener = ignore
@@ -41,78 +40,80 @@ class Run:
     guide: Pixels | None = None
     """The picture in the native pass's place, (1, 3, H, W) in [-1, 1] at native size."""
 
-    def pass_name(self, number: int) -> str:
-        """Stage name of an extrapolated pass: the last is ``extrapolated``, those before ``cascade 1`` on."""
-        return "extrapolated" if number == len(self.plan.earlier) else CASCADE[number]
+    def show(self, picture: Callable[[], Tensor]) -> None:
+        """Give away the native picture, if anybody wants it."""
+        if self.show_native is not None:
+            self.show_native(picture())
 
-    def save(
-        self,
-        phase: Literal["native", "extrapolated"],
-        step: int,
-        tensors: dict[str, Tensor],
-        number: int = 0,
-    ) -> None:
+    def pass_of(self, state: PassState) -> PassPlan:
+        """The pass that ``state`` stands in."""
+        return (self.plan.native, *self.plan.passes)[state.number]
+
+    def find_checkpoint(self) -> PassState | None:
+        """The newest one this run can resume from; notes say which, and which files were passed over."""
+        if self.checkpoints is None:
+            return None
+        checkpoint, passed_over = self.checkpoints.find(self.plan.fingerprint)
+        for sentence in passed_over:
+            self.listen(Note(f"not resumed: {sentence}"))
+        if checkpoint is None:
+            return None
+        state = checkpoint.state
+        self.listen(Note(f"resumed after step {state.step} of the {self.pass_of(state).name} pass"))
+        return state
+
+    def save(self, state: PassState) -> None:
         """Write a checkpoint now, if this run keeps any."""
         if self.checkpoints is None:
             return
-        made_of = (phase, step, self.plan.fingerprint, self.plan.request.seed, tensors, number)
-        checkpoint = Checkpoint(*made_of)
-        self.listen(CheckpointStarted(phase, step))
+        self.listen(CheckpointStarted(phase_of(state), state.step))
         started = time.perf_counter()
-        path = self.checkpoints.save(checkpoint)
+        path = self.checkpoints.save(Checkpoint(state, self.plan.fingerprint, self.plan.request.seed))
         seconds = time.perf_counter() - started
-        self.listen(CheckpointWritten(str(path), phase, step, seconds))
+        self.listen(CheckpointWritten(str(path), phase_of(state), state.step, seconds))
 
     @contextmanager
-    def saved_if_stopped(
-        self,
-        step: int,
-        tensors: dict[str, Tensor],
-        number: int,
-        phase: Literal["native", "extrapolated"] = "extrapolated",
-    ) -> Iterator[None]:
+    def saved_if_stopped(self, state: PassState) -> Iterator[None]:
         """While a picture goes through the VAE: a stop there keeps what the steps before it have made."""
         try:
             yield
         except Preempted:
             if self.ranks.topology.is_first:
-                self.save(phase, step, tensors, number)
+                self.save(state)
             raise
 
-    def end_alone(
-        self, phase: Literal["native", "extrapolated"], step: int, steps: int, tensors: dict[str, Tensor]
-    ) -> None:
+    def end_alone(self, state: PassState) -> None:
         """After a step of rank 0 alone: checkpoint if due, and stop if asked to."""
-        stopping = self.stop() and step < steps
-        if stopping or (self.checkpoints is not None and self.checkpoints.due(step, steps)):
-            self.save(phase, step, tensors)
+        plan = self.pass_of(state)
+        stopping = self.stop() and state.step < plan.steps
+        if stopping or self._due(state, plan):
+            self.save(state)
         if stopping:
-            raise Preempted(_stopped(phase, step, steps))
+            raise Preempted(_stopped(state, plan))
 
-    def end_together(self, step: int, steps: int, tensors: dict[str, Tensor], number: int = 0) -> None:
+    def end_together(self, state: PassState) -> None:
         """After a step of all ranks: the same, agreed, so that no rank waits for one that left."""
+        plan, topology = self.pass_of(state), self.ranks.topology
         failure: ImaxError | None = None
-        due = self.checkpoints is not None and self.checkpoints.due(step, steps)
-        stopping = highest(STOP if self.stop() else GO_ON, self.ranks.topology) == STOP and step < steps
-        if not (due or stopping):
+        stopping = highest(STOP if self.stop() else GO_ON, topology) == STOP and state.step < plan.steps
+        if not (stopping or self._due(state, plan)):
             return
-        if self.ranks.topology.is_first:
+        if topology.is_first:
             try:
-                self.save("extrapolated", step, tensors, number)
+                self.save(state)
             except ImaxError as error:
                 failure = error
-        if highest(FAILED if failure else GO_ON, self.ranks.topology) == FAILED:
+        if highest(FAILED if failure else GO_ON, topology) == FAILED:
             raise failure or ImaxError("rank 0 could not write a checkpoint; its message says why")
         if stopping:
-            stopped = Preempted(_stopped(self.pass_name(number), step, steps))
-            stopped.told = not self.ranks.topology.is_first
+            stopped = Preempted(_stopped(state, plan))
+            stopped.told = not topology.is_first
             raise stopped
 
-
-def step_tensor(step: int) -> Tensor:
-    """A step count that can travel with tensors."""
-    return torch.tensor(step, dtype=torch.int64)
+    def _due(self, state: PassState, plan: PassPlan) -> bool:
+        return self.checkpoints is not None and self.checkpoints.due(state.step, plan.steps)
 
 
-def _stopped(phase: str, step: int, steps: int) -> str:
-    return f"stopped after step {step} of {steps} of the {phase} pass; --resume auto goes on from there"
+def _stopped(state: PassState, plan: PassPlan) -> str:
+    step = f"step {state.step} of {plan.steps} of the {plan.name} pass"
+    return f"stopped after {step}; --resume auto goes on from there"

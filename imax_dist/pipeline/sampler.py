@@ -1,46 +1,160 @@
-"""The Euler loop both passes share."""
+"""A pass, step by step, on one page: patch shift, network, cache, guidance, acceleration, Euler.
+
+Everything here acts on the whole latents, on every rank alike; only inside the network's forward pass do the
+ranks share the tokens. What is cached is the network's velocity, before guidance, so that every step is
+guided; what is accelerated is the guided one (DECISIONS 55). The native pass is the same loop without a
+reference, on the positions that were trained.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
-from imax_dist.events import Listener, StepDone
-from imax_dist.method.flow import euler_step
-from imax_dist.method.guidance import Step
+import torch
+
+from imax_dist.events import Listener, StepDone, ignore
+from imax_dist.geometry import LatentGrid
+from imax_dist.method.baselines.skip_residual import with_skip_residual
+from imax_dist.method.flow import endpoint, euler_step, velocity_towards
+from imax_dist.method.guidance import Step, accelerated_velocity, guided_velocity, reference_at
+from imax_dist.method.patch_shift import shift_in, shift_out
+from imax_dist.models.base import FlowModel
+from imax_dist.models.cfg_execution import CfgExecution, two_passes
+from imax_dist.models.conditioning import Conditioning
+from imax_dist.models.token_shards import TokenSequence
+from imax_dist.parallel.engines.torch import TorchEngine
+from imax_dist.parallel.mesh import single_rank
+from imax_dist.pipeline.noise import pass_noise
+from imax_dist.pipeline.plan import PassPlan
+from imax_dist.pipeline.positions import PositionTables
+from imax_dist.pipeline.state import PassState
 from imax_dist.shapes import Latents
 
-Velocity: TypeAlias = Callable[[Latents, Step], Latents]
-BeforeStep: TypeAlias = Callable[[Latents, Step], Latents]
-AfterStep: TypeAlias = Callable[[int, Latents], None]
-"""Called with the number of steps done and the latents: checkpoint, stop."""
+AfterStep: TypeAlias = Callable[[PassState], None]
+"""Called with where the pass stands: checkpoint, stop."""
 
 
-def denoise(
-    x: Latents,
-    sigmas: tuple[float, ...],
-    velocity: Velocity,
-    *,
-    stage: str,
-    listen: Listener,
-    after_step: AfterStep,
-    first: int = 0,
-    before_step: BeforeStep | None = None,
-    skipped: frozenset[int] = frozenset(),
-) -> Latents:
-    """Follow ``velocity`` from sigmas[first] to 0; ``x`` stays in float32 or better throughout.
+def nothing(state: PassState) -> None:
+    """No checkpoint, no stop."""
 
-    ``before_step`` may give other latents for a step to begin with. Events of the steps ``skipped`` say so:
-    their seconds tell nothing about the others'.
-    """
-    steps = len(sigmas) - 1
-    for index in range(first, steps):
-        started = time.perf_counter()
-        step = Step(sigma=sigmas[index], index=index, steps=steps, start=sigmas[0])
-        x = x if before_step is None else before_step(x, step)
-        x = euler_step(x, velocity(x, step).to(x.dtype), step.sigma, sigmas[index + 1])
-        seconds = time.perf_counter() - started
-        listen(StepDone(stage, index + 1, steps, step.sigma, seconds=seconds, skipped=index in skipped))
-        after_step(index + 1, x)
-    return x
+
+@dataclass(frozen=True)
+class Sampler:
+    """One pass of one poster on this rank; every rank of ``sequence`` has one and takes the same steps."""
+
+    plan: PassPlan
+    model: FlowModel
+    conditioning: Conditioning
+    sequence: TokenSequence
+    tables: PositionTables
+    noise: Latents | None
+    """What skip residual noises the reference with: that which the pass starts from."""
+
+    @classmethod
+    def of(
+        cls, plan: PassPlan, model: FlowModel, conditioning: Conditioning, sequence: TokenSequence
+    ) -> Sampler:
+        """With the position tables of the pass, which it makes once."""
+        blends = plan.method.skip_residual and not plan.is_native
+        noise = pass_noise(plan, model) if blends else None
+        return cls(plan, model, conditioning, sequence, PositionTables(plan, model), noise)
+
+    @torch.no_grad()
+    def run(
+        self, state: PassState, *, listen: Listener = ignore, after_step: AfterStep = nothing
+    ) -> PassState:
+        """Every step from ``state`` to sigma 0; latents stay in float32 or better throughout."""
+        plan = self.plan
+        for index in range(state.step, plan.steps):
+            started = time.perf_counter()
+            step = Step(sigma=plan.sigmas[index], index=index, steps=plan.steps, start=plan.sigmas[0])
+            state = self.step(state, step)
+            seconds = time.perf_counter() - started
+            skipped = index in plan.skipped
+            listen(StepDone(plan.name, index + 1, plan.steps, step.sigma, seconds, skipped=skipped))
+            after_step(state)
+        return state
+
+    def step(self, state: PassState, step: Step) -> PassState:
+        """One step: x + (sigma_next - sigma) velocity."""
+        plan, reference = self.plan, self.reference(state, step.sigma)
+        x = self.blended(state.latents, reference, step)
+        predicted = self.cached(state, x, step)
+        guided = self.guided(x, predicted, reference, step)
+        velocity, carried = self.accelerated(x, guided, reference, step, carried=state.carried)
+        return replace(
+            state,
+            step=step.index + 1,
+            latents=euler_step(x, velocity.to(x.dtype), step.sigma, plan.sigmas[step.index + 1]),
+            endpoints=(*state.endpoints, endpoint(x, predicted, step.sigma)) if plan.keeps_endpoints else (),
+            cached=predicted if plan.skipped else None,
+            carried=carried,
+        )
+
+    def reference(self, state: PassState, sigma: float) -> Latents | None:
+        """The reference at this noise level, if the pass is guided."""
+        if state.reference is None:
+            return None
+        return reference_at(state.reference, self.plan.reference_sigmas, sigma)
+
+    def blended(self, x: Latents, reference: Latents | None, step: Step) -> Latents:
+        """DemoFusion's skip residual, if the recipe has it: the noised reference mixed into the latents."""
+        if self.noise is None or reference is None:
+            return x
+        return with_skip_residual(x, reference, self.noise, step.sigma)
+
+    def cached(self, state: PassState, x: Latents, step: Step) -> Latents:
+        """The network's velocity, or the last one at a step that skips its forward pass."""
+        if step.index not in self.plan.skipped:
+            return self.shifted(x, step)
+        assert state.cached is not None, "no pass begins with a skipped step, and checkpoints hold this"
+        return state.cached
+
+    def shifted(self, x: Latents, step: Step) -> Latents:
+        """The network's velocity, on the patch grid moved by half a patch at every other step."""
+        if self.plan.shifted(step.index):
+            return shift_out(self.network(shift_in(x), step.sigma))
+        return self.network(x, step.sigma)
+
+    def network(self, x: Latents, sigma: float) -> Latents:
+        """The forward pass: all ranks share its tokens and get the same velocity, in the dtype of ``x``."""
+        grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.plan.spec.patch)
+        return self.model.velocity(
+            x.to(self.model.dtype),
+            sigma,
+            self.conditioning,
+            tables=partial(self.tables.at, grid, sigma),
+            sequence=self.sequence,
+            guidance_scale=self.plan.guidance_scale,
+        ).to(x.dtype)
+
+    def guided(self, x: Latents, velocity: Latents, reference: Latents | None, step: Step) -> Latents:
+        """Projected flow: the velocity's low frequencies pulled to the reference, Eq. 7."""
+        weights = self.plan.weights(step)
+        if reference is None or not weights.active:
+            return velocity
+        project = self.plan.project
+        return guided_velocity(velocity, x, reference, step.sigma, project=project, weights=weights)
+
+    def accelerated(
+        self, x: Latents, velocity: Latents, reference: Latents | None, step: Step, *, carried: Latents | None
+    ) -> tuple[Latents, Latents | None]:
+        """HiFlow's acceleration, and what it carries to the next step; ``carried`` is from the one before."""
+        strength = self.plan.method.reference.acceleration
+        if reference is None or strength == 0.0:
+            return velocity, None
+        towards = velocity_towards(x, reference, step.sigma)
+        if carried is not None:
+            beta = strength * step.sigma / step.start
+            velocity = accelerated_velocity(velocity, towards, carried, beta)
+        return velocity, velocity - towards
+
+
+def sequence_alone(plan: PassPlan, guidance_passes: CfgExecution = two_passes) -> TokenSequence:
+    """The tokens of a pass that one rank makes by itself, as the native one."""
+    mesh = single_rank()
+    return TokenSequence(mesh, TorchEngine(mesh), plan.copies, guidance_passes=guidance_passes)

@@ -12,7 +12,7 @@ from imax_dist.events import Listener, ignore
 from imax_dist.geometry import ImageSize
 from imax_dist.models.base import FlowModel
 from imax_dist.parallel.topology import Topology
-from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.pipeline.plan import PosterPlan
 from imax_dist.pipeline.ranks import Ranks
 from imax_dist.pipeline.run import never
 from imax_dist.shapes import Latents, Pixels
@@ -37,7 +37,7 @@ class VaeRunner:
     @classmethod
     def for_plan(
         cls,
-        plan: RenderPlan,
+        plan: PosterPlan,
         model: FlowModel,
         ranks: Ranks,
         *,
@@ -64,7 +64,7 @@ class VaeRunner:
         return Watch(self.listen, check)
 
 
-def strategy_for(plan: RenderPlan, model: FlowModel, ranks: Ranks) -> Strategy:
+def strategy_for(plan: PosterPlan, model: FlowModel, ranks: Ranks) -> Strategy:
     """Whole if one rank has room for it, else by rows; tiles only if the plan says so."""
     topology, memory = ranks.topology, ranks.settings.vae_memory_gib
     if plan.method.vae == "tiled":

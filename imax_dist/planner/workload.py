@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from imax_dist.config import choice
 from imax_dist.geometry import LatentGrid
-from imax_dist.method.patch_shift import is_shifted, shifted_grid
+from imax_dist.method.patch_shift import shifted_grid
 from imax_dist.models.blueprint import Blueprint, find_blueprint
-from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.plan import PassPlan, make_plan
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.request import Request
 from imax_dist.planner.encoders import encoder_parameters
@@ -113,18 +113,16 @@ def workload_of(request: Request, blueprint: Blueprint, *, device: Literal["gpu"
     choice("dtype", dtype, ELEMENT)
     guided = plan.extrapolates and plan.uses_native
     needed = guided and request.guide is None
-    native = _native(plan) if needed or not plan.extrapolates else ()
+    native = _native(plan.native) if needed or not plan.extrapolates else ()
     by_pixels = plan.method.reference.upsample == "pixels"
     return Workload(
         size=str(plan.size),
         network=network_of(blueprint),
         dtype=dtype,
         native=native,
-        extrapolated=tuple(part for one in plan.passes for part in _extrapolated(one))
-        if plan.extrapolates
-        else (),
-        grid=plan.grid,
-        native_grid=plan.native_grid,
+        extrapolated=tuple(part for one in plan.passes for part in _extrapolated(one)),
+        grid=plan.last.grid,
+        native_grid=plan.native.grid,
         latent_channels=plan.spec.latent_channels,
         prompt_tokens=plan.spec.settings.text_tokens,
         enlarged=sum(len(one.reference_sigmas) for one in plan.passes) if guided and by_pixels else 0,
@@ -177,16 +175,16 @@ def _autoencoder_of(config: dict[str, Any]) -> Autoencoder:
     return network
 
 
-def _native(plan: RenderPlan) -> tuple[Pass, ...]:
-    image = plan.native_grid.tokens(plan.spec.patch).count
+def _native(plan: PassPlan) -> tuple[Pass, ...]:
+    image = plan.grid.tokens(plan.spec.patch).count
     text = plan.spec.settings.text_tokens
-    return (Pass(len(plan.native_sigmas) - 1, image, text, _runs(plan, plan.native_guidance_scale)),)
+    return (Pass(plan.steps, image, text, _runs(plan, plan.guidance_scale)),)
 
 
-def _extrapolated(plan: RenderPlan) -> tuple[Pass, ...]:
+def _extrapolated(plan: PassPlan) -> tuple[Pass, ...]:
     """The steps at which the network is asked."""
-    asked = [index for index in range(len(plan.sigmas) - 1) if index not in plan.skipped]
-    shifted = sum(map(is_shifted, asked)) if plan.method.patch_shift else 0
+    asked = [index for index in range(plan.steps) if index not in plan.skipped]
+    shifted = sum(map(plan.shifted, asked))
     text = plan.spec.settings.text_tokens * plan.copies.literal
     runs = _runs(plan, plan.guidance_scale)
     counts: list[tuple[int, LatentGrid]] = [
@@ -198,5 +196,5 @@ def _extrapolated(plan: RenderPlan) -> tuple[Pass, ...]:
     )
 
 
-def _runs(plan: RenderPlan, scale: float) -> int:
+def _runs(plan: PassPlan, scale: float) -> int:
     return 2 if plan.spec.guidance == "classifier_free" and scale != 1.0 else 1

@@ -23,28 +23,26 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "models" / "protocol"))
 from their_pipelines import THEIRS, pipeline
 
-from imax_dist.events import ignore
 from imax_dist.models.cfg_execution import CfgExecution, batched, two_passes
 from imax_dist.models.load import load_model
 from imax_dist.models.quiet import quiet_libraries
 from imax_dist.models.tiny import TINY, make_tiny
-from imax_dist.pipeline.native import run_native, start_native
-from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.noise import pass_noise
+from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.sampler import Sampler, sequence_alone
+from imax_dist.pipeline.state import PassState
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
 BATCHED = {"lumina-next", "sd3.5-medium"}
 """Their own pipelines compute the two prompts of guidance as one batch; so does our call (--cfg batched)."""
 
 
-def nothing(step: int, x: torch.Tensor) -> None:
-    """No checkpoint, no stop."""
-
-
-def ours(plan: RenderPlan, model: Any, passes: CfgExecution) -> None:
-    conditioning = model.encode_prompt(PROMPT, negative=plan.native_guidance_scale != 1.0)
-    start = start_native(plan, model)
-    run_native(plan, model, conditioning, start, listen=ignore, after_step=nothing, guidance_passes=passes)
+def ours(plan: PosterPlan, model: Any, passes: CfgExecution) -> None:
+    native = plan.native
+    conditioning = model.encode_prompt(PROMPT, negative=native.guidance_scale != 1.0)
+    sampler = Sampler.of(native, model, conditioning, sequence_alone(native, passes))
+    sampler.run(PassState(0, 0, pass_noise(native, model)))
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -61,7 +59,7 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> tuple[float
     model, pipe = load_model(str(folder), device=torch.device("cpu"), dtype="float32"), pipeline(folder)
     size = f"{options.side}x{options.side}"
     plan = make_plan(Request(PROMPT, size=size, steps=options.steps, model=str(folder)), model.spec)
-    noise = start_native(plan, model).latents
+    noise = pass_noise(plan.native, model)
     passes = batched if name in BATCHED else two_passes
     both = (lambda: THEIRS[name].latents(pipe, plan, noise), lambda: ours(plan, model, passes))
     for call in both:

@@ -24,7 +24,7 @@ from imax_dist.models.token_shards import TokenSequence
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import SequenceMesh, single_rank
-from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.plan import PassPlan, make_plan
 from imax_dist.pipeline.positions import PositionTables
 from imax_dist.pipeline.request import Request
 
@@ -121,7 +121,7 @@ def use_bare(model: FluxModel) -> None:
 class Step:
     """One step at a size, as a call without arguments."""
 
-    plan: RenderPlan
+    plan: PassPlan
     model: FluxModel
     x: Tensor
     conditioning: Conditioning
@@ -130,7 +130,7 @@ class Step:
     def at(cls, model: FluxModel, size: str, *, copies: str = "none", odd: bool = False) -> Step:
         """``odd``: the grid a shifted step has, one token more along each side."""
         request = Request("a step", size=size, method={"text": {"copies": copies}})
-        plan = make_plan(request, model.spec)
+        plan = make_plan(request, model.spec).last
         grid = plan.grid
         shape = (1, 16, grid.height + 2 * odd, grid.width + 2 * odd)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(model.device, model.dtype)

@@ -126,7 +126,7 @@ def test_a_shipped_file_with_holes_loads_or_says_why_not(tmp_path: Path, data: s
 
 
 def written(folder: Path) -> tuple[Path, Checkpoint]:
-    checkpoint = Checkpoint("native", 3, "finger", 7, {"latents": torch.arange(32.0).reshape(1, 2, 4, 4)})
+    checkpoint = Checkpoint(PassState(0, 3, torch.arange(32.0).reshape(1, 2, 4, 4)), "finger", 7)
     return CheckpointFolder(folder / "checkpoints").save(checkpoint), checkpoint
 
 

@@ -7,27 +7,24 @@ from typing import Any
 
 import pytest
 import torch
+from samplers import sampled
 from tiny_flux import make_tiny_flux
 from torch import Tensor
 
 from imax_dist.errors import BadConfig
-from imax_dist.events import ignore
 from imax_dist.geometry import TokenGrid
+from imax_dist.method.text_duplication import ORIGIN
 from imax_dist.method.time_shift import shifted_sigmas
 from imax_dist.models.find import EMBEDDED
 from imax_dist.models.joint_attention import table_as_ids
 from imax_dist.models.load import load_model
 from imax_dist.models.networks.flux import FluxModel, image_position_ids
 from imax_dist.models.patches import pack, unpack
-from imax_dist.models.token_shards import TokenSequence
-from imax_dist.parallel.engines.torch import TorchEngine
-from imax_dist.parallel.mesh import single_rank
-from imax_dist.pipeline.endpoint import Reference
-from imax_dist.pipeline.extrapolate import guided, network_velocity, run_extrapolated
-from imax_dist.pipeline.native import run_native, start_native
-from imax_dist.pipeline.plan import RenderPlan, make_plan
-from imax_dist.pipeline.positions import ORIGIN
+from imax_dist.pipeline.noise import pass_noise
+from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.sampler import Sampler, sequence_alone
+from imax_dist.pipeline.state import PassState
 from imax_dist.shapes import RopeTable
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
@@ -73,33 +70,27 @@ def pipeline(folder: Path) -> Any:
     return pipe
 
 
-def their_latents(pipe: Any, plan: RenderPlan, noise: Tensor, **guidance: Any) -> Tensor:
+def their_latents(pipe: Any, plan: PosterPlan, noise: Tensor, **guidance: Any) -> Tensor:
     """The pipeline's final latents, unpacked by us; checks that its schedule was ours."""
     tokens = pipe(
         prompt=plan.request.prompt,
         height=plan.native_size.height,
         width=plan.native_size.width,
         latents=pack(noise),
-        sigmas=list(plan.native_sigmas[:-1]),
+        sigmas=list(plan.native.sigmas[:-1]),
         max_sequence_length=plan.spec.settings.text_tokens,
         output_type="latent",
         **guidance,
     ).images
-    assert torch.equal(pipe.scheduler.sigmas.double(), torch.tensor(plan.native_sigmas).double())
-    return unpack(tokens, plan.native_grid.tokens(2))
+    assert torch.equal(pipe.scheduler.sigmas.double(), torch.tensor(plan.native.sigmas).double())
+    return unpack(tokens, plan.native.grid.tokens(2))
 
 
-def our_native(plan: RenderPlan, model: FluxModel) -> Tensor:
-    conditioning = model.encode_prompt(PROMPT, negative=True)
-    start = start_native(plan, model)
-    return run_native(plan, model, conditioning, start, listen=ignore, after_step=nothing).latents
+def our_native(plan: PosterPlan, model: FluxModel) -> Tensor:
+    return sampled(plan.native, model, model.encode_prompt(PROMPT, negative=True))
 
 
-def nothing(step: int, x: Tensor) -> None:
-    """No checkpoint, no stop."""
-
-
-def planned(model: FluxModel, *, size: str = "128x128", **guidance: float) -> RenderPlan:
+def planned(model: FluxModel, *, size: str = "128x128", **guidance: float) -> PosterPlan:
     request = Request(
         PROMPT, size=size, seed=3, steps=4, model=model.spec.name, method={"guidance_scale": guidance}
     )
@@ -110,7 +101,7 @@ def planned(model: FluxModel, *, size: str = "128x128", **guidance: float) -> Re
 @pytest.mark.parametrize("size", ["128x128", "160x96"])
 def test_the_native_pass_is_the_flux_pipeline(ours: FluxModel, theirs: Any, size: str, scale: float) -> None:
     plan = planned(ours, size=size, native=scale)
-    noise = start_native(plan, ours).latents
+    noise = pass_noise(plan.native, ours)
 
     expected = their_latents(theirs, plan, noise, guidance_scale=scale)
 
@@ -123,7 +114,7 @@ def test_classifier_free_guidance_is_the_pipelines(classifier_free: Path, scale:
     model = loaded(classifier_free)
     plan = planned(model, size="64x64", native=scale)
     assert plan.spec.guidance == "classifier_free"
-    noise = start_native(plan, model).latents
+    noise = pass_noise(plan.native, model)
 
     expected = their_latents(pipeline(classifier_free), plan, noise, negative_prompt="", true_cfg_scale=scale)
 
@@ -141,7 +132,7 @@ def test_a_distilled_model_takes_its_scale_as_the_pipeline_gives_it(distilled: P
     model = loaded(distilled)
     plan = planned(model, size="64x64", native=scale)
     assert plan.spec.guidance == "distilled"
-    noise = start_native(plan, model).latents
+    noise = pass_noise(plan.native, model)
 
     expected = their_latents(pipeline(distilled), plan, noise, guidance_scale=scale)
 
@@ -153,15 +144,9 @@ def test_the_extrapolated_pass_without_the_method_is_the_pipeline_at_that_size(
 ) -> None:
     """Preset direct at 2x: every switch off leaves FLUX sampled at a size it was not trained at."""
     request = Request(PROMPT, size="256x192", preset="direct", steps=3, seed=3)
-    plan = make_plan(request, ours.spec)
+    plan = make_plan(request, ours.spec).last
     noise = torch.randn(1, 16, 24, 32, generator=torch.Generator().manual_seed(1))
-    sequence = TokenSequence(single_rank(), TorchEngine(single_rank()), plan.copies)
-    conditioning = ours.encode_prompt(PROMPT, negative=True)
-    velocity = network_velocity(plan, ours, conditioning, sequence=sequence)
-
-    final = run_extrapolated(
-        plan, velocity, noise, first=0, stage="extrapolated", listen=ignore, after_step=nothing
-    )
+    final = sampled(plan, ours, ours.encode_prompt(PROMPT, negative=True), noise)
 
     tokens = theirs(
         prompt=PROMPT, guidance_scale=plan.guidance_scale, height=192, width=256,
@@ -175,23 +160,13 @@ def test_a_reference_pulls_the_extrapolated_pass_to_itself(ours: FluxModel) -> N
     """With alpha 1 and the whole band passed, the last step lands on the reference itself."""
     plan = make_plan(
         Request(PROMPT, size="144x144", steps=2, method={"guidance": {"schedule": "constant"}}), ours.spec
-    )
+    ).last
     assert plan.copies == ORIGIN
     reference = torch.randn(1, 16, 18, 18, generator=torch.Generator().manual_seed(2))
-    sequence = TokenSequence(single_rank(), TorchEngine(single_rank()), plan.copies)
     conditioning = ours.encode_prompt(PROMPT, negative=True)
-    constant = Reference(reference, (0.0,))
-    velocity = guided(plan, network_velocity(plan, ours, conditioning, sequence=sequence), constant)
+    start = PassState(plan.number, 0, torch.zeros_like(reference), reference=reference)
 
-    final = run_extrapolated(
-        plan,
-        velocity,
-        torch.zeros_like(reference),
-        first=0,
-        stage="extrapolated",
-        listen=ignore,
-        after_step=nothing,
-    )
+    final = Sampler.of(plan, ours, conditioning, sequence_alone(plan)).run(start).latents
 
     assert plan.scale.linear < 1.5  # the matched block is one latent pixel: P keeps everything
     assert (final - reference).abs().max() < 1e-5

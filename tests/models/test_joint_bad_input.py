@@ -13,7 +13,7 @@ from imax_dist.errors import BadConfig, BadValue, ImaxError
 from imax_dist.models.load import describe_model
 from imax_dist.models.tiny import make_tiny
 from imax_dist.models.tiny.text import clip_tokenizer
-from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.request import Request
 
 REFUSED: list[tuple[str, str, dict[str, Any], type[ImaxError], str]] = [
@@ -85,7 +85,7 @@ def test_what_the_architecture_cannot_have_is_refused_with_names_and_numbers(
         config.write_text(original)
 
 
-def planned(folder: Path, size: str, **method: Any) -> RenderPlan:
+def planned(folder: Path, size: str, **method: Any) -> PosterPlan:
     return make_plan(Request("a red sun", size=size, method=method), describe_model(str(folder)))
 
 
@@ -108,7 +108,7 @@ def test_a_rope_rule_or_copies_at_places_asked_of_absolute_positions_are_refused
         planned(folders["sd3.5-medium"], "128x128", rope={"rule": "ntk"})
     with pytest.raises(BadConfig, match=r"has no positions to place copies at; leave text.copies out"):
         planned(folders["sd3.5-medium"], "128x128", text={"copies": "grid"})
-    assert planned(folders["sd3.5-medium"], "128x128", text={"copies": "shared"}).copies.weight == 4
+    assert planned(folders["sd3.5-medium"], "128x128", text={"copies": "shared"}).last.copies.weight == 4
 
 
 @pytest.mark.parametrize("name", sorted({case[0] for case in REFUSED}))

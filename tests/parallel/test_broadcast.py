@@ -11,7 +11,7 @@ from ranks import run_ranks
 from torch import Tensor
 
 from imax_dist.errors import BadConfig, BadManifest, CannotWrite, ImaxError, MissingInput, Preempted
-from imax_dist.parallel.broadcast import from_first_rank, highest, on_every_rank
+from imax_dist.parallel.broadcast import _packed, from_first_rank, highest, on_every_rank, only_on_first
 from imax_dist.parallel.topology import Topology
 
 ALONE = Topology.alone()
@@ -39,6 +39,9 @@ FAILURES: list[Exception] = [
 ]
 
 
+PLAIN: Any = (None, True, 1, 0.1, "a name", [], {}, {"nested": ([2], (3,))})
+
+
 def fail(error: Exception) -> Callable[[], dict[str, Tensor]]:
     def make() -> dict[str, Tensor]:
         raise error
@@ -61,7 +64,8 @@ def exchange(topology: Topology) -> dict[str, Any]:
         return made()
 
     tensors = from_first_rank(make, topology)
-    empty = from_first_rank(dict, topology)
+    plain = from_first_rank(lambda: PLAIN, topology)
+    alone = only_on_first(object, topology)
     same = {
         name: torch.equal(tensors[name], x) and tensors[name].dtype == x.dtype for name, x in made().items()
     }
@@ -69,7 +73,8 @@ def exchange(topology: Topology) -> dict[str, Any]:
         "caught": caught,
         "calls": calls,
         "same": same,
-        "empty": empty,
+        "plain": plain == PLAIN,
+        "alone": alone is not None,
         "together": [together(topology, failing) for failing in (set[int](), {2}, {1, 2}, {0})],
         "highest": [highest(topology.rank, topology), highest(-topology.rank, topology)],
     }
@@ -97,7 +102,13 @@ def results() -> list[dict[str, Any]]:
 def test_every_rank_gets_the_bits_of_rank_0(results: list[dict[str, Any]]) -> None:
     for result in results:
         assert result["same"] == dict.fromkeys(made(), True)
-        assert result["empty"] == {}
+        assert result["plain"]
+    assert [result["alone"] for result in results] == [True, False, False]
+
+
+def test_a_result_that_is_not_plain_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"a set is nothing that ranks can be given"):
+        _packed({"a": {1}}, [])
 
 
 def test_only_rank_0_makes_them(results: list[dict[str, Any]]) -> None:

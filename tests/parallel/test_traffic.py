@@ -108,7 +108,7 @@ def one_step(topology: Topology, folder: str) -> dict[str, Any]:
 
     model = load_model(folder, device=topology.device, dtype="float64")
     ranks = join_for(model, ParallelSettings(ulysses=2, ring=2), topology)
-    plan = make_plan(Request("a red sun", size="144x112", model=folder), model.spec)
+    plan = make_plan(Request("a red sun", size="144x112", model=folder), model.spec).last
     sequence = ranks.sequence(TextCopies(offsets=((0, 0),)))
     conditioning = model.encode_prompt("a red sun", negative=False)
     grid = plan.grid.tokens(model.spec.patch)

@@ -7,18 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from ranks import run_ranks
 from test_render_parallel import interrupt_after, latents_of, serial
 from tiny_flux import make_tiny_flux
 
 from imax_dist.errors import BadConfig, BadValue
 from imax_dist.events import RenderEvent, StageStarted, StepDone
-from imax_dist.method.guidance import Step
 from imax_dist.models.load import describe_model
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.request import Request
-from imax_dist.pipeline.step_cache import StepCache
 
 
 @pytest.fixture(scope="module")
@@ -32,29 +29,6 @@ def fields_of(tiny: str, tier: str = "strong", **method: Any) -> dict[str, Any]:
         prompt="a red sun", size="128x112", model=tiny, dtype="float64", steps=10, native_steps=1,
         method={"cache": tier, **method},
     )  # fmt: skip
-
-
-def test_the_network_is_not_asked_and_guidance_still_acts() -> None:
-    asked: list[int] = []
-
-    def network(x: torch.Tensor, step: Step) -> torch.Tensor:
-        asked.append(step.index)
-        return x + step.index
-
-    cache = StepCache(network, frozenset({2, 3}))
-    x = torch.zeros(1, 1, 2, 2)
-    answers = [cache(x + 10 * index, Step(0.5, index, 5)) for index in range(5)]
-    assert asked == [0, 1, 4]
-    assert [answer.mean().item() for answer in answers] == [0.0, 11.0, 11.0, 11.0, 44.0]
-
-
-def test_nothing_is_kept_where_nothing_is_skipped() -> None:
-    def network(x: torch.Tensor, step: Step) -> torch.Tensor:
-        return x * step.sigma
-
-    cache = StepCache(network, frozenset())
-    cache(torch.zeros(1, 1, 2, 2), Step(0.5, 0, 5))
-    assert cache.kept is None
 
 
 def calls_and_latents(topology: Any, fields: dict[str, Any]) -> tuple[list[bool], int, np.ndarray]:
@@ -119,8 +93,8 @@ def test_too_few_steps_are_refused_and_native_size_has_nothing_to_skip() -> None
         BadValue, match=r"cache light skips none of 8 steps: it needs 9; ask for more steps, o"
     ):
         plan(size="256x256", steps=8)
-    assert plan(size="256x256", steps=9).skipped == {6}
-    assert plan(size="128x128", steps=4).skipped == frozenset()
+    assert plan(size="256x256", steps=9).last.skipped == {6}
+    assert plan(size="128x128", steps=4).last.skipped == frozenset()
     with pytest.raises(BadConfig, match=r"cache: 'lite' is not known; did you mean 'light'\?"):
         make_plan(Request("a red sun", size="256x256", method={"cache": "lite"}), spec)
 

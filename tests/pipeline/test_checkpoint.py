@@ -23,6 +23,7 @@ from imax_dist.pipeline.checkpoint import (
     content_hash,
     read_checkpoint,
 )
+from imax_dist.pipeline.state import PassState
 
 POSTER = "a" * 64
 OTHER_POSTER = "b" * 64
@@ -30,9 +31,9 @@ OTHER_POSTER = "b" * 64
 
 def checkpoint(step: int, phase: Any = "extrapolated", **changes: Any) -> Checkpoint:
     tensors = {"latents": torch.full((1, 16, 4, 4), float(step)), "reference": torch.ones(1, 16, 4, 4)}
-    return Checkpoint(**{
-        "phase": phase, "step": step, "fingerprint": POSTER, "seed": 7, "tensors": tensors, **changes
-    })  # fmt: skip
+    number = 0 if phase == "native" else 1
+    state = PassState.from_tensors(number, step, changes.get("tensors", tensors))
+    return Checkpoint(state, changes.get("fingerprint", POSTER), seed=7)
 
 
 def folder_with(path: Path, *steps: int, resume: Resume = "auto") -> CheckpointFolder:
@@ -50,16 +51,17 @@ def test_what_was_saved_is_found_again(tmp_path: Path) -> None:
     saved = checkpoint(3)
     path = CheckpointFolder(tmp_path).save(saved)
     found = read_checkpoint(path, POSTER)
-    assert (found.phase, found.step, found.seed, found.fingerprint) == ("extrapolated", 3, 7, POSTER)
-    assert found.tensors.keys() == saved.tensors.keys()
-    assert all(torch.equal(found.tensors[name], saved.tensors[name]) for name in saved.tensors)
+    assert (found.state.number, found.state.step, found.seed, found.fingerprint) == (1, 3, 7, POSTER)
+    before, after = saved.state.to_tensors(), found.state.to_tensors()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_tensors_keep_their_precision_and_views_are_stored_whole(tmp_path: Path, dtype: torch.dtype) -> None:
     view = torch.randn(1, 4, 6, 16).to(dtype).permute(0, 3, 1, 2)
     path = CheckpointFolder(tmp_path).save(checkpoint(1, tensors={"latents": view}))
-    found = read_checkpoint(path, POSTER).tensors["latents"]
+    found = read_checkpoint(path, POSTER).state.latents
     assert found.dtype == dtype
     assert torch.equal(found, view)
 
@@ -87,7 +89,7 @@ def test_the_two_newest_are_kept(tmp_path: Path) -> None:
 def test_the_newest_usable_one_is_found(tmp_path: Path) -> None:
     found, passed_over = folder_with(tmp_path, 2, 10).find(POSTER)
     assert found is not None
-    assert (found.step, passed_over) == (10, [])
+    assert (found.state.step, passed_over) == (10, [])
 
 
 def test_nothing_there_is_nothing_found(tmp_path: Path) -> None:
@@ -140,7 +142,15 @@ def not_finite(path: Path) -> None:
 
 
 def no_latents(path: Path) -> None:
-    rewrite(path, tensors={"reference": torch.ones(1, 1, 1, 1)})
+    words = {
+        "format": FORMAT,
+        "fingerprint": POSTER,
+        "phase": "native",
+        "seed": "0",
+        "step": "1",
+        "pass": "0",
+    }
+    save_file({"reference": torch.ones(1, 1, 1, 1)}, path, metadata=words)
 
 
 def no_step(path: Path) -> None:
@@ -213,7 +223,7 @@ UNUSABLE: list[tuple[Callable[[Path], None], str]] = [
     (other_version, r"is not a checkpoint of this program \(imax-checkpoint/3\)"),
     (other_poster, r"belongs to another poster or other settings; use --resume never to start over"),
     (not_finite, r"cannot be used: it holds numbers that are not finite"),
-    (no_latents, r"cannot be read as a checkpoint: phase or latents missing"),
+    (no_latents, r"cannot be read as a checkpoint: its phase or tensors are not a pass's"),
     (no_step, r"cannot be read as a checkpoint: 'step'"),
     (no_hash, r"cannot be read as a checkpoint: 'sha256'"),
     (step_not_a_number, r"cannot be read as a checkpoint: invalid literal"),
@@ -247,7 +257,7 @@ def test_auto_passes_over_an_unusable_file_and_takes_the_older_one(
     damage(tmp_path / "step-100009.safetensors")
     found, passed_over = folder.find(POSTER)
     assert found is not None
-    assert found.step == 4
+    assert found.state.step == 4
     assert len(passed_over) == 1
     assert "step-100009.safetensors" in passed_over[0]
 
@@ -268,7 +278,7 @@ def test_must_takes_a_good_one_and_falls_back_like_auto(tmp_path: Path) -> None:
     tear(tmp_path / "step-100009.safetensors")
     found, _ = folder.find(POSTER)
     assert found is not None
-    assert found.step == 4
+    assert found.state.step == 4
 
 
 def test_must_without_a_checkpoint_is_a_missing_input(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from imax_dist.errors import BadConfig
 from imax_dist.models.load import describe_model
 from imax_dist.models.spec import ModelSpec
 from imax_dist.pipeline.fit import left_out
-from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.request import Request
 
 
@@ -20,13 +20,13 @@ def joint() -> ModelSpec:
     return describe_model("embedded")
 
 
-def planned(spec: ModelSpec, **method: Any) -> RenderPlan:
+def planned(spec: ModelSpec, **method: Any) -> PosterPlan:
     return make_plan(Request("a red sun", size="256x256", preset="paper", method=method), spec)
 
 
 def test_a_network_with_rotary_positions_and_joint_text_keeps_all(joint: ModelSpec) -> None:
     made = planned(joint)
-    assert (made.method.rope.rule, made.method.text.copies, made.copies.literal) == ("ntk", "grid", 4)
+    assert (made.method.rope.rule, made.method.text.copies, made.last.copies.literal) == ("ntk", "grid", 4)
     assert left_out(joint) == []
 
 
@@ -46,7 +46,7 @@ def test_a_rope_rule_asked_for_is_refused_where_there_is_no_rope(joint: ModelSpe
 
 def test_text_outside_the_sequence_is_never_copied(joint: ModelSpec) -> None:
     cross = dataclasses.replace(joint, text_attention="cross")
-    assert planned(cross).copies.literal == 1
+    assert planned(cross).last.copies.literal == 1
     assert "attends to its text apart" in left_out(cross)[0]
     with pytest.raises(BadConfig, match=r"text.copies grid: model embedded attends to its text apart"):
         planned(cross, text={"copies": "grid"})

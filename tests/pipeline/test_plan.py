@@ -19,8 +19,8 @@ from imax_dist.models.load import describe_model, load_model
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.decode import decode
-from imax_dist.pipeline.noise import start_noise
-from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.noise import pass_noise
+from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.vae_runner import VaeRunner
@@ -45,7 +45,7 @@ def flux_dev() -> ModelSpec:
     )  # fmt: skip
 
 
-def plan(spec: ModelSpec, **fields: Any) -> RenderPlan:
+def plan(spec: ModelSpec, **fields: Any) -> PosterPlan:
     """In one jump from noise, unless a preset is named."""
     return make_plan(Request(**{"prompt": PROMPT, "preset": "one_jump", **fields}), spec)
 
@@ -81,17 +81,17 @@ def test_a_poster_no_larger_than_native_is_one_pass(flux_dev: ModelSpec, size: s
 
 
 def test_steps_of_a_single_pass_are_the_steps_asked_for(flux_dev: ModelSpec) -> None:
-    assert len(plan(flux_dev, size="512x512", steps=7).native_sigmas) == 8
+    assert len(plan(flux_dev, size="512x512", steps=7).native.sigmas) == 8
     larger = plan(flux_dev, size="2048x2048", steps=7)
-    assert (len(larger.native_sigmas), len(larger.sigmas)) == (31, 8)
-    assert len(plan(flux_dev, size="2048x2048", native_steps=5).native_sigmas) == 6
+    assert (len(larger.native.sigmas), len(larger.last.sigmas)) == (31, 8)
+    assert len(plan(flux_dev, size="2048x2048", native_steps=5).native.sigmas) == 6
 
 
 def test_height_and_width_have_their_own_scale(flux_dev: ModelSpec) -> None:
     made = plan(flux_dev, size="4000x3000")
-    assert made.scale.height == pytest.approx(3008 / 880)
-    assert made.scale.width == pytest.approx(4000 / 1184)
-    assert made.scale.linear == pytest.approx(math.sqrt(3008 * 4000 / (880 * 1184)))
+    assert made.last.scale.height == pytest.approx(3008 / 880)
+    assert made.last.scale.width == pytest.approx(4000 / 1184)
+    assert made.last.scale.linear == pytest.approx(math.sqrt(3008 * 4000 / (880 * 1184)))
 
 
 @pytest.mark.parametrize("preset", ["one_jump", "paper", "official", "direct"])
@@ -100,7 +100,7 @@ def test_noise_levels_fall_from_exactly_one_to_exactly_zero(
     flux_dev: ModelSpec, preset: str, steps: int
 ) -> None:
     made = plan(flux_dev, size="4096x4096", preset=preset, steps=steps, native_steps=steps)
-    for sigmas in (made.native_sigmas, made.sigmas):
+    for sigmas in (made.native.sigmas, made.last.sigmas):
         assert len(sigmas) == steps + 1
         assert (sigmas[0], sigmas[-1]) == (1.0, 0.0)
         assert all(later < earlier for earlier, later in pairwise(sigmas))
@@ -126,8 +126,8 @@ def test_each_preset_has_its_time_shifts(
 ) -> None:
     """The authors' code has 3 and 6 at every size, the paper 1.5 s."""
     made = plan(flux_dev, size=size, preset=preset, steps=10, native_steps=10)
-    assert made.native_sigmas[5] == pytest.approx(shifted(0.5, native), rel=1e-12)
-    assert made.sigmas[5] == pytest.approx(shifted(0.5, target), rel=1e-12)
+    assert made.native.sigmas[5] == pytest.approx(shifted(0.5, native), rel=1e-12)
+    assert made.last.sigmas[5] == pytest.approx(shifted(0.5, target), rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -146,22 +146,22 @@ def test_each_preset_copies_the_text_its_own_way(
     flux_dev: ModelSpec, preset: str, size: str, literal: int, weight: int
 ) -> None:
     """2:1 is 1440x720 at native area: our cells keep that shape, the authors' are 1024 x 1024."""
-    copies = plan(flux_dev, size=size, preset=preset).copies
+    copies = plan(flux_dev, size=size, preset=preset).last.copies
     assert (copies.literal, copies.weight) == (literal, weight)
 
 
 def test_shared_copies_are_one_that_counts_as_many(flux_dev: ModelSpec) -> None:
     made = plan(flux_dev, size="4096x4096", method={"text": {"copies": "shared"}})
-    assert (made.copies.literal, made.copies.weight) == (1, 16)
+    assert (made.last.copies.literal, made.last.copies.weight) == (1, 16)
 
 
 def test_sdedit_runs_the_end_of_the_schedule_and_the_plan_says_which(flux_dev: ModelSpec) -> None:
-    whole = plan(flux_dev, size="2048x2048").sigmas
+    whole = plan(flux_dev, size="2048x2048").last.sigmas
     made = plan(flux_dev, size="2048x2048", preset="sdedit")
-    assert made.sigmas == (0.6, *(sigma for sigma in whole if sigma < 0.6))
-    assert made.describe()["sigmas"] == list(made.sigmas)
+    assert made.last.sigmas == (0.6, *(sigma for sigma in whole if sigma < 0.6))
+    assert made.describe()["sigmas"] == list(made.last.sigmas)
     assert made.uses_native
-    assert made.native_sigmas[0] == 1.0
+    assert made.native.sigmas[0] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,9 @@ def test_strength_and_cutoff_reach_the_step(flux_dev: ModelSpec) -> None:
     method = {"guidance": {"schedule": "constant", "strength": 0.25, "cutoff": 0.5}}
     made = plan(flux_dev, size="2048x2048", method=method)
     x = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert made.weights(Step(0.5, 0, 1)) == (0.25, 0.0)
+    assert made.last.weights(Step(0.5, 0, 1)) == (0.25, 0.0)
     means = x.unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2))
-    assert torch.allclose(made.project(x)[:, :, ::4, ::4], means)
+    assert torch.allclose(made.last.project(x)[:, :, ::4, ::4], means)
 
 
 def test_a_cascade_is_one_plan_a_pass(flux_dev: ModelSpec) -> None:
@@ -188,11 +188,11 @@ def test_a_cascade_is_one_plan_a_pass(flux_dev: ModelSpec) -> None:
     method = {"cascade": "doubling", "start": {"sigma": [0.6, 0.3]}, "text": {"copies": "grid"}}
     made = plan(flux_dev, size="4096x2048", method=method, steps=10)
     first, last = made.passes
-    assert last is made
+    assert last is made.last
     assert (str(first.render_size), str(last.render_size)) == ("2896x1456", "4096x2048")
     assert first.scale.linear == pytest.approx(2.0, rel=0.02)
     assert last.scale.linear == pytest.approx(2.83, rel=0.02)
-    assert (first.reference_grid, last.reference_grid) == (first.native_grid, first.grid)
+    assert (first.reference_size, last.reference_size) == (first.native_size, first.render_size)
     assert (first.copies.literal, last.copies.literal) == (2, 4)
     for one, start in ((first, 0.6), (last, 0.3)):
         shift = 1.5 * one.scale.linear
@@ -205,32 +205,32 @@ def test_a_cascade_is_one_plan_a_pass(flux_dev: ModelSpec) -> None:
 def test_a_reference_per_step_is_that_of_the_pass_before(flux_dev: ModelSpec) -> None:
     made = plan(flux_dev, size="4096x4096", preset="hiflow")
     first, last = made.passes
-    used = [sigma for sigma in made.native_sigmas if 0 < sigma < 0.6]
+    used = [sigma for sigma in made.native.sigmas if 0 < sigma < 0.6]
     assert first.reference_sigmas[1:] == tuple(used)
     assert first.reference_sigmas[0] >= 0.6
     assert last.reference_sigmas[0] >= 0.3 > last.reference_sigmas[1]
     assert last.reference_sigmas[-1] == first.sigmas[-2]
     whole = plan(flux_dev, size="4096x4096", method={"reference": {"kind": "per_step"}})
-    assert whole.reference_sigmas == whole.native_sigmas[:-1]
-    assert plan(flux_dev, size="4096x4096").reference_sigmas == (0.0,)
+    assert whole.last.reference_sigmas == whole.native.sigmas[:-1]
+    assert plan(flux_dev, size="4096x4096").last.reference_sigmas == (0.0,)
 
 
 def test_a_cascade_of_a_poster_at_twice_native_is_one_jump(flux_dev: ModelSpec) -> None:
     for rule in ("doubling", [2.0, 3.0]):
-        assert plan(flux_dev, size="2048x2048", method={"cascade": rule}).earlier == ()
+        assert plan(flux_dev, size="2048x2048", method={"cascade": rule}).passes[:-1] == ()
 
 
 def test_every_pass_but_the_first_has_noise_of_its_own(tiny: Any) -> None:
     one, two = plan(tiny.spec, size="256x256", method={"cascade": [2.0]}).passes
-    alone = plan(tiny.spec, size="128x128")
-    assert torch.equal(start_noise(one, tiny), start_noise(alone, tiny))
-    assert not torch.equal(start_noise(two, tiny), start_noise(plan(tiny.spec, size="256x256"), tiny))
+    alone = plan(tiny.spec, size="128x128").last
+    assert torch.equal(pass_noise(one, tiny), pass_noise(alone, tiny))
+    assert not torch.equal(pass_noise(two, tiny), pass_noise(plan(tiny.spec, size="256x256").last, tiny))
 
 
 def test_guidance_scales_are_the_models_per_pass_unless_set(flux_dev: ModelSpec) -> None:
     def scales(**fields: Any) -> tuple[float, float]:
         made = plan(flux_dev, **fields)
-        return made.native_guidance_scale, made.guidance_scale
+        return made.native.guidance_scale, made.last.guidance_scale
 
     assert scales() == (3.5, 7.0)
     assert scales(preset="direct") == (3.5, 3.5)
@@ -370,7 +370,7 @@ def decoded(made: Any, model: Any, latents: torch.Tensor) -> torch.Tensor:
 def test_the_surplus_of_the_render_size_is_cut_evenly_off_both_sides(tiny: Any) -> None:
     made = plan(tiny.spec, size="90x75")
     latents = torch.randn(1, 16, 10, 12, generator=torch.Generator().manual_seed(4))
-    assert (made.grid.height, made.grid.width) == (10, 12)
+    assert (made.last.grid.height, made.last.grid.width) == (10, 12)
     whole = (tiny.decode_image(latents)[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 0)
     assert torch.equal(decoded(made, tiny, latents), whole[2:77, 3:93])
 

@@ -15,16 +15,15 @@ from imax_dist.config import from_mapping, load_named
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.rope import RopeContext, base_frequencies, rope_table
 from imax_dist.method.rope_by_parts import yarn
+from imax_dist.method.text_duplication import ORIGIN
 from imax_dist.models.load import describe_model, load_model
 from imax_dist.models.networks.flux import joint_position_ids
 from imax_dist.models.spec import ModelSettings, ModelSpec
-from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.plan import PassPlan, make_plan
 from imax_dist.pipeline.positions import (
-    ORIGIN,
     PositionTables,
     joint_scale,
     logit_factor,
-    native_tables,
     scaled_frequencies,
     sequence_lengths,
 )
@@ -45,8 +44,8 @@ def flux_dev() -> ModelSpec:
     return dataclasses.replace(embedded, settings=settings, heads=24, head_dim=128, rope_axes=(16, 56, 56))
 
 
-def plan(spec: ModelSpec, **fields: Any) -> RenderPlan:
-    return make_plan(Request(**{"prompt": "a red sun", **fields}), spec)
+def plan(spec: ModelSpec, **fields: Any) -> PassPlan:
+    return make_plan(Request(**{"prompt": "a red sun", **fields}), spec).last
 
 
 def flux_own_table(axes: tuple[int, ...], grid: TokenGrid, text: int) -> tuple[Tensor, Tensor]:
@@ -62,8 +61,9 @@ def flux_own_table(axes: tuple[int, ...], grid: TokenGrid, text: int) -> tuple[T
 
 
 def test_the_native_table_is_flux_own(tiny: Any) -> None:
-    table = native_tables(plan(tiny.spec, size="64x48"), tiny)(7)
-    cos, sin = flux_own_table((4, 6, 6), TokenGrid(height=3, width=4), text=7)
+    grid = TokenGrid(height=3, width=4)
+    table = PositionTables(plan(tiny.spec, size="64x48"), tiny).at(grid, 1.0, 7)
+    cos, sin = flux_own_table((4, 6, 6), grid, text=7)
     assert table.cos.dtype == torch.float32
     assert (table.cos - cos).abs().max() < 1e-6
     assert (table.sin - sin).abs().max() < 1e-6
@@ -114,7 +114,7 @@ def test_shared_copies_count_as_many_tokens_as_literal_ones(flux_dev: ModelSpec,
     assert sequence_lengths(made, made.grid.tokens(2), 512).text == 16 * 512
 
 
-def frequencies_of(made: RenderPlan) -> list[Tensor]:
+def frequencies_of(made: PassPlan) -> list[Tensor]:
     return scaled_frequencies(made, made.grid.tokens(2), 1.0, 512)
 
 
@@ -197,4 +197,4 @@ def test_text_copies_sit_at_their_cells(tiny: Any) -> None:
 def test_tables_keep_at_least_float32(tiny: Any, dtype: str, expected: torch.dtype) -> None:
     model = load_model(tiny.spec.name, device=torch.device("cpu"), dtype=dtype, text=False)
     made = plan(model.spec, size="64x64")
-    assert native_tables(made, model)(7).cos.dtype == expected
+    assert PositionTables(made, model).at(TokenGrid(4, 4), 1.0, 7).cos.dtype == expected

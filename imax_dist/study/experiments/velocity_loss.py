@@ -8,12 +8,9 @@ import torch
 
 from imax_dist.method.guidance import Step
 from imax_dist.models.base import FlowModel
-from imax_dist.models.token_shards import TokenSequence
-from imax_dist.parallel.engines.torch import TorchEngine
-from imax_dist.parallel.mesh import single_rank
-from imax_dist.pipeline.extrapolate import network_velocity
 from imax_dist.pipeline.noise import draw_noise
 from imax_dist.pipeline.plan import make_plan
+from imax_dist.pipeline.sampler import Sampler, sequence_alone
 from imax_dist.study.experiments.cell import Cell
 from imax_dist.study.scenes import render
 from imax_dist.study.train.crops import to_unit
@@ -32,16 +29,15 @@ def velocity_losses(model: FlowModel, cell: Cell) -> dict[str, float]:
     request = replace(cell.request(), dtype=str(model.dtype).removeprefix("torch."))
     if cell.scale == 1:
         request = replace(request, preset="direct", method={})
-    plan = replace(make_plan(request, model.spec), guidance_scale=1.0)
+    plan = replace(make_plan(request, model.spec).last, guidance_scale=1.0)
     conditioning = model.encode_prompt(request.prompt, negative=False)
-    sequence = TokenSequence(single_rank(), TorchEngine(single_rank()), plan.copies)
-    velocity = network_velocity(plan, model, conditioning, sequence=sequence)
+    sampler = Sampler.of(plan, model, conditioning, sequence_alone(plan))
     pixels = to_unit(render(cell.scene, cell.size.height, cell.size.width)[None])
     clean = model.encode_image(pixels.to(model.device, model.dtype), noise=None).float()
     noise = draw_noise(request.seed, "velocity loss", grid=plan.grid, model=model).float()
     found = {}
     for time in TIMES:
         step = Step(sigma=1 - time, index=0, steps=1)
-        predicted = velocity(torch.lerp(clean, noise, step.sigma), step)
+        predicted = sampler.shifted(torch.lerp(clean, noise, step.sigma), step)
         found[f"t={time}"] = float((predicted - (noise - clean)).square().mean())
     return found

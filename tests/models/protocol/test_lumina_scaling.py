@@ -7,22 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from samplers import sampled
 from their_pipelines import pipeline
 
-from imax_dist.events import ignore
 from imax_dist.models.load import load_model
-from imax_dist.models.token_shards import TokenSequence
-from imax_dist.parallel.engines.torch import TorchEngine
-from imax_dist.parallel.mesh import single_rank
-from imax_dist.pipeline.extrapolate import network_velocity, run_extrapolated
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.request import Request
 
 PROMPT = "a red sun on the left in a blue sky over the sea"
-
-
-def nothing(step: int, x: torch.Tensor) -> None:
-    """No checkpoint, no stop."""
 
 
 @pytest.mark.parametrize("attention", ["off", "one_text"])
@@ -37,13 +29,7 @@ def test_time_aware_positions_are_the_pipelines(
     request = Request(PROMPT, size="128x128", preset="direct", steps=4, model=model.spec.name, method=method)
     plan = make_plan(request, model.spec)
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
-    sequence = TokenSequence(single_rank(), TorchEngine(single_rank()), plan.copies)
-    conditioning = model.encode_prompt(PROMPT, negative=True)
-    velocity = network_velocity(plan, model, conditioning, sequence=sequence)
-
-    final = run_extrapolated(
-        plan, velocity, noise, first=0, stage="extrapolated", listen=ignore, after_step=nothing
-    )
+    final = sampled(plan.last, model, model.encode_prompt(PROMPT, negative=True), noise)
 
     pipe = pipeline(folders["lumina-next"])
     assert pipe.default_image_size == plan.native_size.width == 64
@@ -52,7 +38,7 @@ def test_time_aware_positions_are_the_pipelines(
         height=128,
         width=128,
         latents=noise,
-        sigmas=list(plan.sigmas[:-1]),
+        sigmas=list(plan.last.sigmas[:-1]),
         guidance_scale=3.0,
         scaling_watershed=watershed,
         proportional_attn=attention != "off",

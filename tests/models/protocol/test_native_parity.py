@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from samplers import sampled
 from their_pipelines import THEIRS, pipeline
 from torch import Tensor
 
-from imax_dist.events import ignore
 from imax_dist.models.base import FlowModel
 from imax_dist.models.load import load_model
 from imax_dist.models.tiny import TINY
-from imax_dist.pipeline.native import run_native, start_native
-from imax_dist.pipeline.plan import RenderPlan, make_plan
+from imax_dist.pipeline.noise import pass_noise
+from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.request import Request
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
@@ -24,20 +24,14 @@ ROUNDING = 5e-5
 """Of the latents' largest value: float32 over three steps of peaked attention."""
 
 
-def planned(model: FlowModel, size: str, scale: float | None = None, **fields: Any) -> RenderPlan:
+def planned(model: FlowModel, size: str, scale: float | None = None, **fields: Any) -> PosterPlan:
     method = {"guidance_scale": {"native": scale}} if scale is not None else {}
     request = Request(PROMPT, size=size, seed=3, steps=3, model=model.spec.name, method=method, **fields)
     return make_plan(request, model.spec)
 
 
-def nothing(step: int, x: Tensor) -> None:
-    """No checkpoint, no stop."""
-
-
-def ours(plan: RenderPlan, model: FlowModel) -> Tensor:
-    conditioning = model.encode_prompt(PROMPT, negative=True)
-    start = start_native(plan, model)
-    return run_native(plan, model, conditioning, start, listen=ignore, after_step=nothing).latents
+def ours(plan: PosterPlan, model: FlowModel) -> Tensor:
+    return sampled(plan.native, model, model.encode_prompt(PROMPT, negative=True))
 
 
 @pytest.mark.parametrize("size", ["64x64", "80x48"])
@@ -48,8 +42,8 @@ def test_the_native_pass_is_diffusers_own_call(folders: dict[str, Path], name: s
     for scale in (1.0, 3.0):
         plan = planned(model, size, scale)
         assert str(plan.native_size) == size
-        expected = THEIRS[name].latents(pipe, plan, start_native(plan, model).latents)
-        assert torch.equal(pipe.scheduler.sigmas.double(), torch.tensor(plan.native_sigmas).double())
+        expected = THEIRS[name].latents(pipe, plan, pass_noise(plan.native, model))
+        assert torch.equal(pipe.scheduler.sigmas.double(), torch.tensor(plan.native.sigmas).double())
         difference = (ours(plan, model) - expected).abs().max() / expected.abs().max()
         assert difference < ROUNDING, f"scale {scale}"
 
@@ -59,8 +53,8 @@ def test_schnell_takes_two_and_four_steps_as_the_paper_does(folders: dict[str, P
     """Fig. 10: few steps, no guidance."""
     model = load_model(str(folders["flux-schnell"]), device=torch.device("cpu"), dtype="float32")
     plan = make_plan(Request(PROMPT, size="64x64", seed=3, steps=steps, model=model.spec.name), model.spec)
-    assert (len(plan.native_sigmas) - 1, plan.native_guidance_scale) == (steps, 1.0)
-    noise = start_native(plan, model).latents
+    assert (plan.native.steps, plan.native.guidance_scale) == (steps, 1.0)
+    noise = pass_noise(plan.native, model)
     expected = THEIRS["flux-schnell"].latents(pipeline(folders["flux-schnell"]), plan, noise)
     assert (ours(plan, model) - expected).abs().max() < ROUNDING * expected.abs().max()
 
@@ -73,9 +67,8 @@ def test_prompt_and_guidance_scale_reach_the_picture(folders: dict[str, Path], n
     assert (plain - guided).abs().max() > 100 * ROUNDING * plain.abs().max()
     plan = planned(model, "64x64", 1.0)
     other = model.encode_prompt("a white moon over the snow", negative=False)
-    start = start_native(plan, model)
-    changed = run_native(plan, model, other, start, listen=ignore, after_step=nothing)
-    assert (plain - changed.latents).abs().max() > 100 * ROUNDING * plain.abs().max()
+    changed = sampled(plan.native, model, other)
+    assert (plain - changed).abs().max() > 100 * ROUNDING * plain.abs().max()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,7 +77,7 @@ def test_an_image_goes_through_the_vae_as_the_pipeline_takes_it(folders: dict[st
     model = load_model(str(folders[name]), device=torch.device("cpu"), dtype="float32")
     pipe = pipeline(folders[name])
     plan = planned(model, "80x48", 1.0)
-    noise = start_native(plan, model).latents
+    noise = pass_noise(plan.native, model)
     latents, expected = (make(pipe, plan, noise) for make in (THEIRS[name].latents, THEIRS[name].pixels))
     pixels = model.decode_image(latents)
     assert ((pixels / 2 + 0.5).clamp(0, 1) - expected).abs().max() < ROUNDING

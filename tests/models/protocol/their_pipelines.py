@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from imax_dist.models.patches import pack, unpack
-from imax_dist.pipeline.plan import RenderPlan
+from imax_dist.pipeline.plan import PosterPlan
 
 
-def as_they_are(images: Tensor, plan: RenderPlan) -> Tensor:
+def as_they_are(images: Tensor, plan: PosterPlan) -> Tensor:
     """Latents that the pipeline returns unpacked."""
     return images
 
@@ -23,13 +23,13 @@ class Theirs(NamedTuple):
 
     call: Callable[..., Tensor]
     """(pipeline, plan, noise at native size, output_type=) -> its ``images``."""
-    unpacked: Callable[[Tensor, RenderPlan], Tensor] = as_they_are
+    unpacked: Callable[[Tensor, PosterPlan], Tensor] = as_they_are
 
-    def latents(self, pipe: Any, plan: RenderPlan, noise: Tensor) -> Tensor:
+    def latents(self, pipe: Any, plan: PosterPlan, noise: Tensor) -> Tensor:
         """Final latents of the pipeline, in our layout."""
         return self.unpacked(self.call(pipe, plan, noise, output_type="latent"), plan)
 
-    def pixels(self, pipe: Any, plan: RenderPlan, noise: Tensor) -> Tensor:
+    def pixels(self, pipe: Any, plan: PosterPlan, noise: Tensor) -> Tensor:
         """The pipeline's picture, (1, 3, H, W) in [0, 1]."""
         return self.call(pipe, plan, noise, output_type="pt")
 
@@ -44,34 +44,34 @@ def pipeline(folder: Path) -> Any:
     return pipe
 
 
-def common(plan: RenderPlan) -> dict[str, Any]:
+def common(plan: PosterPlan) -> dict[str, Any]:
     """What every pipeline's call takes."""
     return dict(
         prompt=plan.request.prompt,
         height=plan.native_size.height,
         width=plan.native_size.width,
-        sigmas=list(plan.native_sigmas[:-1]),
-        num_inference_steps=len(plan.native_sigmas) - 1,
+        sigmas=list(plan.native.sigmas[:-1]),
+        num_inference_steps=len(plan.native.sigmas) - 1,
     )
 
 
-def flux(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+def flux(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
     """FluxPipeline; a model without a guidance input takes true_cfg_scale."""
     distilled = plan.spec.guidance == "distilled"
-    scale = {"guidance_scale": plan.native_guidance_scale} if distilled else {}
+    scale = {"guidance_scale": plan.native.guidance_scale} if distilled else {}
     if not distilled:
-        scale = {"true_cfg_scale": plan.native_guidance_scale, "negative_prompt": ""}
+        scale = {"true_cfg_scale": plan.native.guidance_scale, "negative_prompt": ""}
     length = {"max_sequence_length": plan.spec.settings.text_tokens}
     images: Tensor = pipe(**common(plan), latents=pack(noise), **length, **scale, **output).images
     return images
 
 
-def from_flux_tokens(tokens: Tensor, plan: RenderPlan) -> Tensor:
+def from_flux_tokens(tokens: Tensor, plan: PosterPlan) -> Tensor:
     """Packed latents, as FLUX.1, FLUX.2-dev and Qwen-Image return them."""
-    return unpack(tokens, plan.native_grid.tokens(2))
+    return unpack(tokens, plan.native.grid.tokens(2))
 
 
-def lumina(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+def lumina(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
     """LuminaPipeline with its own scaled positions and attention off: they are ours to switch."""
     pipe.default_image_size = (
         plan.native_size.width * plan.native_size.height
@@ -79,7 +79,7 @@ def lumina(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
     images: Tensor = pipe(
         **common(plan),
         latents=noise,
-        guidance_scale=plan.native_guidance_scale,
+        guidance_scale=plan.native.guidance_scale,
         proportional_attn=False,
         clean_caption=False,
         **output,
@@ -87,45 +87,45 @@ def lumina(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
     return images
 
 
-def lumina2(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+def lumina2(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
     """Lumina2Pipeline with its own defaults: system prompt, guidance normalised along rows."""
     images: Tensor = pipe(
-        **common(plan), latents=noise, guidance_scale=plan.native_guidance_scale, **output
+        **common(plan), latents=noise, guidance_scale=plan.native.guidance_scale, **output
     ).images
     return images
 
 
-def qwen_image(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+def qwen_image(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
     """QwenImagePipeline with the negative prompt of its card."""
     images: Tensor = pipe(
         **common(plan),
         latents=pack(noise),
         negative_prompt=" ",
-        true_cfg_scale=plan.native_guidance_scale,
+        true_cfg_scale=plan.native.guidance_scale,
         max_sequence_length=plan.spec.settings.text_tokens,
         **output,
     ).images
     return images
 
 
-def z_image(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+def z_image(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
     """ZImagePipeline, whose guidance scale is 0 where others have 1."""
     images: Tensor = pipe(
         **common(plan),
         latents=noise,
-        guidance_scale=plan.native_guidance_scale - 1.0,
+        guidance_scale=plan.native.guidance_scale - 1.0,
         max_sequence_length=plan.spec.settings.text_tokens,
         **output,
     ).images
     return images
 
 
-def flux2(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+def flux2(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
     """Flux2Pipeline or Flux2KleinPipeline; the layers are those of the tiny readers with four."""
     images: Tensor = pipe(
         **common(plan),
         latents=pipe._patchify_latents(noise),
-        guidance_scale=plan.native_guidance_scale,
+        guidance_scale=plan.native.guidance_scale,
         text_encoder_out_layers=(1, 2, 3),
         max_sequence_length=plan.spec.settings.text_tokens,
         **output,
@@ -142,17 +142,17 @@ def from_klein_latents(pipe: Any, latents: Tensor) -> Tensor:
     return unpatched
 
 
-def flux2_klein(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+def flux2_klein(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
     images = flux2(pipe, plan, noise, **output)
     return from_klein_latents(pipe, images) if output["output_type"] == "latent" else images
 
 
-def sd3(pipe: Any, plan: RenderPlan, noise: Tensor, **output: str) -> Tensor:
+def sd3(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
     """StableDiffusion3Pipeline; ``max_sequence_length`` is T5's part of the text."""
     images: Tensor = pipe(
         **common(plan),
         latents=noise,
-        guidance_scale=plan.native_guidance_scale,
+        guidance_scale=plan.native.guidance_scale,
         max_sequence_length=plan.spec.settings.text_tokens,
         **output,
     ).images
