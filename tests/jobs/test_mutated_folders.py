@@ -19,7 +19,7 @@ from batch_folders import done_job, failed_job, gang, job, native
 from pictures import png_poster
 
 from imax_dist.cli.main import main
-from imax_dist.jobs.job import make_job
+from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.rows import store_path
 from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued
 from imax_dist.jobs.store import Store
