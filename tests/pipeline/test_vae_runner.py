@@ -160,7 +160,7 @@ def test_a_gpu_has_a_limit_of_its_own_for_whole_pictures() -> None:
 def interrupted(topology: Topology, fields: dict[str, Any], folder: str, where: str) -> Any:
     """A stop within the stage ``where``, on the last rank only; then the render resumed.
 
-    What was said, the stages and the number of steps after that, latents, pixels.
+    What was said, latents, pixels.
     """
     stages: list[str] = []
     steps: list[int] = []
@@ -189,21 +189,20 @@ def interrupted(topology: Topology, fields: dict[str, Any], folder: str, where: 
     again = CheckpointFolder(Path(folder), every=0, resume="must")
     found = render(Request(**fields), topology=topology, parallel=settings, checkpoints=again, listen=listen)
     pixels = None if found.pixels is None else found.pixels.numpy()
-    return str(stopped.value), len(steps) - done, found.latents.numpy(), pixels
+    expected = len(found.plan.sigmas) - 1 if where == "endpoint" else 0
+    assert len(steps) - done == expected, "steps that were done are not done again"
+    return str(stopped.value), found.latents.numpy(), pixels
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize(
-    ("where", "doing", "steps_left"), [("endpoint", "encoded", 2), ("decode", "decoded", 0)]
-)
+@pytest.mark.parametrize(("where", "doing"), [("endpoint", "encoded"), ("decode", "decoded")])
 def test_a_stop_within_the_vae_keeps_the_steps_before_it(
-    tiny: str, tmp_path: Path, ranks: int, where: str, doing: str, steps_left: int
+    tiny: str, tmp_path: Path, ranks: int, where: str, doing: str
 ) -> None:
     fields = {**FIELDS, "model": tiny}
     latents, pixels, _ = rendered(Topology.alone(), fields, LITTLE)
     results = run_ranks(ranks, interrupted, fields, str(tmp_path), where)
     assert f"stopped while the picture was {doing}" in results[-1][0]
-    for _, steps, found, _ in results:
-        assert steps == steps_left
+    for _, found, _ in results:
         assert np.abs(found - latents).max() < 1e-10
-    assert np.abs(results[0][3] - pixels).max() < 1e-6
+    assert np.abs(results[0][2] - pixels).max() < 1e-6
