@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import ray
 from ray._private import ray_constants
-from ray._raylet import AuthenticationMode, get_authentication_mode
+from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
 from ray.exceptions import RayError
 
 from imax_dist.errors import BadValue, ClusterUnavailable, Preempted
