@@ -4,6 +4,7 @@ from __future__ import annotations
 
 LONGEST_LINE = 300
 STAGES = {
+    "start": "start up",
     "load": "load model",
     "prompt": "embed prompt",
     "native": "native pass",

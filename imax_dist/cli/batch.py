@@ -36,7 +36,7 @@ def add_parser(verbs: Any) -> None:
     add("--pool", metavar="NAME", help="a file of configs/jobs, or a path (default: local, or default)")
     add("--gangs", type=int, help="how many posters at once (default: planned)")
     add("--ranks", type=int, help="how many ranks render one poster together (default: planned)")
-    add("--device", choices=("auto", "cpu", "cuda"))
+    add("--device", choices=("auto", "cpu", "cuda"), help="device of every rank (default: the pool's)")
     add("--shard", metavar="I/N", help="render every N-th poster, from I on; each shard has its own queue")
     add(
         "--proofs-only",
@@ -45,8 +45,8 @@ def add_parser(verbs: Any) -> None:
     )
     add("--check", action="store_true", help="report every mistake in the manifest and stop")
     add("--json", action="store_true", help="result as JSON on stdout")
-    add("-q", "--quiet", action="store_true", help="no progress")
-    add("--debug", action="store_true", help="tracebacks")
+    add("-q", "--quiet", action="store_true", help="show no progress")
+    add("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 
@@ -99,7 +99,7 @@ def _jobs(options: argparse.Namespace, settings: PoolSettings) -> list[Job] | No
 
     if options.manifest is None:
         if options.check:
-            raise BadValue("--check needs a manifest; give the file")
+            raise BadValue("--check needs a manifest; name the file")
         return None
     most = MOST_MISTAKES + 1 if options.check else MOST_SHOWN
     manifest = read_manifest(options.manifest, settings.limits)

@@ -42,7 +42,7 @@ def add_parser(verbs: Any) -> None:
         help="measure this machine, write FILE (imax-hardware.yaml) for imax plan --hardware, and stop",
     )
     parser.add_argument("--no-render", action="store_true", help="skip the small test render")
-    parser.add_argument("--debug", action="store_true", help="tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 

@@ -36,7 +36,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--sign", type=Path, metavar="CERT", help="add C2PA, signed by this chain (PEM)")
     parser.add_argument("--key", type=Path, help="private key for --sign (PEM)")
     parser.add_argument("--json", action="store_true", help="result as JSON on stdout")
-    parser.add_argument("--debug", action="store_true", help="tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 

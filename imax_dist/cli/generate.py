@@ -5,49 +5,88 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imax_dist.cli.poster_request import Poster, check_output, recipe_of, wanted
 from imax_dist.cli.progress import ProgressBars
 from imax_dist.cli.request_options import (
+    add_method_options,
     add_parallel_options,
-    add_request_options,
-    given_fields,
+    add_poster_options,
     parallel_settings,
 )
 from imax_dist.cli.stop_signal import StopSignal
-from imax_dist.config import from_mapping, to_mapping
-from imax_dist.errors import BadValue
-from imax_dist.events import ignore
+from imax_dist.events import ignore, stage
 from imax_dist.pipeline.memory import peak_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from imax_dist.parallel.topology import Topology
     from imax_dist.pipeline.plan import PosterPlan
     from imax_dist.pipeline.render import Rendering
-    from imax_dist.pipeline.request import Request
+    from imax_dist.pipeline.renderer import Renderer
 
 
 def add_parser(verbs: Any) -> None:
     """Declare the verb and its options."""
     parser = verbs.add_parser(
-        "generate", help="render one poster", description="Render one poster from a prompt."
+        "generate",
+        help="render one poster, or several of one prompt",
+        usage="imax generate PROMPT [options]",
+        description="Render a poster from a prompt; with --count or --seeds several.",
     )
-    parser.add_argument("prompt", nargs="?", help="what the poster shows")
-    parser.add_argument("--out", type=Path, default=Path("poster.png"), help="png, tif (16 bits), jpg or pdf")
-    add_request_options(parser)
-    parser.add_argument("--recipe", type=Path, help="render a recipe (JSON, or any file made here) again")
-    parser.add_argument("--keep-native", action="store_true", help="the native picture, too")
-    add_parallel_options(parser)
-    parser.add_argument("--resume", choices=("auto", "never", "must"), default="auto")
-    parser.add_argument("--checkpoint-every", type=int, default=5, metavar="STEPS", help="0: never")
-    parser.add_argument("--json", action="store_true", help="result as JSON on stdout")
-    parser.add_argument("-v", "--verbose", action="store_true", help="sigma list and every step")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
-    parser.add_argument("--debug", action="store_true", help="tracebacks")
+    add_arguments(parser)
     parser.set_defaults(run=run)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options, what a newcomer needs first."""
+    poster = parser.add_argument_group("poster")
+    poster.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the poster shows, in quotes")
+    poster.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("poster.png"),
+        metavar="FILE",
+        help="png, tif, jpg or pdf (default: poster.png)",
+    )
+    add_poster_options(poster)
+    poster.add_argument("--count", type=int, metavar="N", help="posters, seeds counted up from --seed")
+    poster.add_argument("--seeds", metavar="LIST", help="seeds to render: 3,7,10-12; see {seed} in --out")
+    add_method_options(parser.add_argument_group("method"))
+    _add_running_options(parser.add_argument_group("running"))
+    add_parallel_options(parser.add_argument_group("parallel (several ranks)"))
+
+
+def _add_running_options(group: Any) -> None:
+    add = group.add_argument
+    add("--recipe", type=Path, metavar="FILE", help="render again: a recipe, or a file made here")
+    add("--overwrite", action="store_true", help="replace the poster of another request")
+    add("--keep-native", action="store_true", help="also write the native image")
+    add(
+        "--resume",
+        choices=("auto", "never", "must"),
+        default="auto",
+        metavar="HOW",
+        help="from a checkpoint: auto (default), never, must",
+    )
+    add(
+        "--checkpoint-every",
+        type=int,
+        default=5,
+        metavar="STEPS",
+        help="steps between checkpoints (default 5; 0: none)",
+    )
+    add("--json", action="store_true", help="one JSON object a poster on stdout")
+    add("-v", "--verbose", action="store_true", help="show the sigmas and every step")
+    add("-q", "--quiet", action="store_true", help="show no progress")
+    add("--debug", action="store_true", help="show the traceback of an error")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,9 +95,10 @@ def run(options: argparse.Namespace) -> int:
     from imax_dist.launcher.rank_failure import lost_ranks_told
     from imax_dist.models.quiet import quiet_libraries
     from imax_dist.parallel.topology import detect, process_group
+    from imax_dist.pipeline.renderer import Renderer
 
-    recipe = _read_recipe(options.recipe)
-    request = requested(options, recipe)
+    recipe = recipe_of(options.recipe)
+    posters = wanted(options, recipe)
     topology = detect(device=options.device)
     quiet_libraries()
     stop = StopSignal(quiet=not topology.is_first)
@@ -66,39 +106,45 @@ def run(options: argparse.Namespace) -> int:
     with (
         lost_ranks_told(timeout),
         process_group(topology, timeout_s=timeout),
-        reported_out_of_memory(request, topology),
+        reported_out_of_memory(posters[0].request, topology),
+        ExitStack() as group,
     ):
-        bars = ProgressBars(quiet=options.quiet or not topology.is_first, verbose=options.verbose)
-        try:
-            rendering = _render(options, request, topology, bars=bars, stop=stop)
-        finally:
-            bars.close()
-        if rendering.picture is not None:
-            _finish(options, rendering, recipe, bars)
+        _check_outputs(options, posters, topology)
+        renderer = Renderer(topology, parallel_settings(options), open_group=group)
+        for number, poster in enumerate(posters):
+            began = options.began if number == 0 else time.perf_counter()
+            bars = ProgressBars(
+                quiet=options.quiet or not topology.is_first, verbose=options.verbose, began=began
+            )
+            try:
+                _render(options, poster, renderer, bars=bars, stop=stop, recipe=recipe)
+            finally:
+                bars.close()
     return 0
 
 
 def _render(
-    options: argparse.Namespace, request: Request, topology: Any, *, bars: ProgressBars, stop: StopSignal
-) -> Rendering:
-    from imax_dist.parallel.broadcast import from_first_rank
+    options: argparse.Namespace,
+    poster: Poster,
+    renderer: Renderer,
+    *,
+    bars: ProgressBars,
+    stop: StopSignal,
+    recipe: dict[str, Any] | None,
+) -> None:
     from imax_dist.pipeline.checkpoint import CheckpointFolder
-    from imax_dist.pipeline.render import render
 
-    from_first_rank(lambda: _check_output(options.out, request), topology)
-    parallel = parallel_settings(options)
-    folder = checkpoint_folder(options.out)
+    folder = checkpoint_folder(poster.out)
     checkpoints = CheckpointFolder(folder, every=options.checkpoint_every, resume=options.resume)
-    listen = bars if topology.is_first else ignore
-    return render(
-        request,
-        topology=topology,
-        parallel=parallel,
+    rendering = renderer.render(
+        poster.request,
         checkpoints=checkpoints,
-        listen=listen,
+        listen=bars if renderer.topology.is_first else ignore,
         stop=stop,
-        show_native=native_writer(options.out) if options.keep_native else None,
+        show_native=native_writer(poster.out) if options.keep_native else None,
     )
+    if rendering.picture is not None:
+        _finish(options, poster.out, rendering, recipe, bars=bars)
 
 
 def native_writer(out: Path) -> Callable[[Tensor], None]:
@@ -114,16 +160,22 @@ def checkpoint_folder(out: Path) -> Path:
 
 
 def _finish(
-    options: argparse.Namespace, rendering: Rendering, recipe: dict[str, Any] | None, bars: ProgressBars
+    options: argparse.Namespace,
+    out: Path,
+    rendering: Rendering,
+    recipe: dict[str, Any] | None,
+    *,
+    bars: ProgressBars,
 ) -> None:
     from imax_dist.output.image.poster import write_poster
     from imax_dist.pipeline.checkpoint import CheckpointFolder
 
     assert rendering.picture is not None
-    complete = write_poster(options.out, rendering.picture.bands(), rendering.recipe)
-    CheckpointFolder(checkpoint_folder(options.out)).remove()
+    with stage(bars, "write"):
+        complete = write_poster(out, rendering.picture.bands(), rendering.recipe)
+        CheckpointFolder(checkpoint_folder(out)).remove()
     result = {
-        "out": str(options.out),
+        "out": str(out),
         "size": str(rendering.plan.size),
         "native_size": str(rendering.plan.native_size),
         "pixels_sha256": complete["pixels_sha256"],
@@ -136,7 +188,7 @@ def _finish(
     if options.json:
         print(json.dumps(result))
     else:
-        _print_result(options, rendering, result)
+        _print_result(rendering, result)
 
 
 def _compare(recipe: dict[str, Any] | None, complete: dict[str, Any]) -> dict[str, Any]:
@@ -151,11 +203,11 @@ def _compare(recipe: dict[str, Any] | None, complete: dict[str, Any]) -> dict[st
     }
 
 
-def _print_result(options: argparse.Namespace, rendering: Rendering, result: dict[str, Any]) -> None:
+def _print_result(rendering: Rendering, result: dict[str, Any]) -> None:
     plan, peaks = rendering.plan, result["peak_memory_gib"]
     memory = ", ".join(f"{amount:.1f} GiB {kind}" for kind, amount in peaks.items())
     scale = f"{plan.last.scale.linear:.3g}x native {plan.native_size}" if plan.extrapolates else "native"
-    print(f"{options.out}  {plan.size} ({scale})  {result['seconds']['total']:.1f} s, peak {memory}")
+    print(f"{result['out']}  {plan.size} ({scale})  {result['seconds']['total']:.1f} s, peak {memory}")
     if "same_bits" in result:
         print("same bits as the recipe" if result["same_bits"] else "NOT the bits of the recipe")
         for difference in result["differences"]:
@@ -171,34 +223,13 @@ def _print_sigmas(plan: PosterPlan) -> None:
         print(f"{name} sigmas  " + " ".join(f"{s:.4f}" for s in one.sigmas), file=sys.stderr)
 
 
-def _read_recipe(path: Path | None) -> dict[str, Any] | None:
-    from imax_dist.output.image.provenance import read_recipe
+def _check_outputs(options: argparse.Namespace, posters: list[Poster], topology: Topology) -> None:
+    """Refuse before any work, on every rank, what could not be written at the end."""
+    from imax_dist.parallel.broadcast import from_first_rank
 
-    return None if path is None else read_recipe(path)
+    def check() -> dict[str, Tensor]:
+        for poster in posters:
+            check_output(poster.out, poster.request, overwrite=options.overwrite)
+        return {}
 
-
-def requested(options: argparse.Namespace, recipe: dict[str, Any] | None = None) -> Request:
-    """What the command line asks for. Raises BadValue or BadConfig for what can never be rendered."""
-    from imax_dist.pipeline.recipe import request_of
-    from imax_dist.pipeline.request import Request
-
-    given = given_fields(options)
-    recipe = recipe or _read_recipe(options.recipe)
-    if recipe is not None:
-        if options.prompt or given:
-            raise BadValue("--recipe renders a recipe as it is; leave the prompt and its options away")
-        return request_of(recipe, where=str(options.recipe))
-    if not options.prompt:
-        raise BadValue("no prompt was given; say what the poster shows, or give --recipe FILE")
-    return from_mapping(Request, {"prompt": options.prompt, **given}, where="command line")
-
-
-def _check_output(out: Path, request: Request) -> None:
-    """Refuse before any work what could not be written at the end."""
-    from imax_dist.output.atomic import require_writable
-    from imax_dist.output.image.poster import require_printable
-
-    require_printable(out, to_mapping(request))
-    if out.is_dir():
-        raise BadValue(f"--out {out} is a folder; give the name of a file")
-    require_writable(out.parent)
+    from_first_rank(check, topology)

@@ -38,7 +38,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--restarts", type=int, default=3, help="after a lost rank, from its checkpoint (3)")
     parser.add_argument("--drain", type=int, default=150, metavar="S", help="SIGTERM to SIGKILL (150)")
-    parser.add_argument("--debug", action="store_true", help="tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="generate ...", help="what each rank runs"
     )
@@ -80,16 +80,18 @@ def _start_over(options: argparse.Namespace, *, restarts: int) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse once, before any rank starts, what every rank would refuse."""
-    from imax_dist.cli import generate
+    from imax_dist.cli.generate import add_arguments
+    from imax_dist.cli.parser import VerbParser
+    from imax_dist.cli.poster_request import wanted
 
     if not options.command or options.command[0] != "generate":
         asked = f", not {options.command[0]!r}" if options.command else ""
         raise BadValue(f"ranks run `generate`{asked}; a batch starts its own ranks: imax batch")
     if options.restarts < 0 or options.drain < 1 or options.join_timeout < 1:
         raise BadValue("--restarts must be at least 0, --drain and --join-timeout at least 1")
-    parser = argparse.ArgumentParser(prog="imax")
-    generate.add_parser(parser.add_subparsers())
-    generate.requested(parser.parse_args(options.command))
+    parser = VerbParser(prog="imax generate")
+    add_arguments(parser)
+    wanted(parser.parse_all(options.command[1:]))
 
 
 def _nodes(options: argparse.Namespace) -> Nodes:

@@ -6,6 +6,7 @@ import argparse
 import os
 import select
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 
@@ -18,12 +19,14 @@ from imax_dist.cli import (
     model,
     plan,
     queue,
+    reference,
     report,
     status,
     study,
     verify,
     view,
 )
+from imax_dist.cli.parser import FrontPage, VerbParser
 from imax_dist.errors import ImaxError
 from imax_dist.version import __version__
 
@@ -41,25 +44,14 @@ VERBS = (
     study,
     model,
     doctor,
+    reference,
 )
 INTERRUPTED = 130
 READER_GONE = 141
 INTERNAL = 70
 
 
-class FrontPage(argparse.ArgumentParser):
-    """The first help page: one line a verb, and nothing that pushes them off a small screen."""
-
-    def format_help(self) -> str:
-        (verbs,) = (a for a in self._actions if isinstance(a, argparse._SubParsersAction))
-        lines = [f"  {verb.dest:<10}{verb.help}" for verb in verbs._choices_actions]
-        options = "  --version shows the version, VERB --help the options of a verb."
-        return "\n".join(
-            [self.format_usage(), f"{self.description}", "", *lines, "", options, f"{self.epilog}", ""]
-        )
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> FrontPage:
     """The whole command line; importing this imports no torch."""
     parser = FrontPage(
         prog="imax",
@@ -67,9 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog='  Start with: imax generate "a red sun over the sea" --out sea.png',
     )
     parser.add_argument("--version", action="version", version=f"imax-dist {__version__}")
-    verbs = parser.add_subparsers(
-        dest="verb", metavar="VERB", required=True, parser_class=argparse.ArgumentParser
-    )
+    parser.set_defaults(front_page=parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=VerbParser)
     for module in VERBS:
         module.add_parser(verbs)
     return parser
@@ -77,7 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the exit code (GUIDE, "Output and exit codes")."""
+    began = time.perf_counter()
     options = build_parser().parse_args(arguments)
+    options.began = began
     try:
         code: int = options.run(options)
         sys.stdout.flush()

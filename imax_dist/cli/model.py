@@ -31,10 +31,10 @@ def add_parser(verbs: Any) -> None:
     check.add_argument("--load", action=argparse.BooleanOptionalAction, help="load it (default: if it fits)")
     tiny = actions.add_parser("make-tiny", help="write a pipeline of under 1 MB with random weights")
     tiny.add_argument("name", metavar="NAME", help="of imax model list")
-    tiny.add_argument("folder", metavar="DIR", type=Path)
+    tiny.add_argument("folder", metavar="DIR", type=Path, help="folder to write")
     for each, run in ((listing, run_list), (check, run_check), (tiny, run_make_tiny)):
         each.add_argument("--json", action="store_true", help="the answer as JSON on stdout")
-        each.add_argument("--debug", action="store_true", help="tracebacks")
+        each.add_argument("--debug", action="store_true", help="show the traceback of an error")
         each.set_defaults(run=run)
 
 

@@ -7,7 +7,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imax_dist.cli.request_options import add_request_options, given_fields, parallel_settings
+from imax_dist.cli.request_options import (
+    add_method_options,
+    add_poster_options,
+    given_fields,
+    parallel_settings,
+)
 from imax_dist.errors import BadValue
 
 if TYPE_CHECKING:
@@ -39,10 +44,11 @@ def add_parser(verbs: Any) -> None:
         metavar="NAME",
         help="a file of configs/parallel, or a path: vae_memory_gib, text_encoders, compile, degrees",
     )
-    add_request_options(parser)
+    add_poster_options(parser.add_argument_group("poster"))
+    add_method_options(parser.add_argument_group("method"))
     add("--all", action="store_true", help="every rejected plan, not the best of each gang size")
     add("--json", action="store_true", help="result as JSON on stdout")
-    add("--debug", action="store_true", help="tracebacks")
+    add("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 
@@ -81,7 +87,7 @@ def _requests(options: argparse.Namespace) -> list[Request]:
         request = from_mapping(Request, {"prompt": "a poster", **given}, where="command line")
         return [request] * options.count
     if given or options.count != 1:
-        raise BadValue("a manifest says sizes, models and counts itself; leave these options away")
+        raise BadValue("a manifest says sizes, models and counts itself; omit these options")
     from imax_dist.jobs.manifest import read_manifest
     from imax_dist.jobs.settings import Limits
 

@@ -28,14 +28,22 @@ class ProgressBars:
     """A listener for the events of one render that draws: a bar a stage, then a line with its seconds."""
 
     def __init__(
-        self, *, quiet: bool = False, verbose: bool = False, clock: Callable[[], float] = time.perf_counter
+        self,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
+        began: float | None = None,
     ) -> None:
+        """``began`` is when the command did, on ``clock``: what came before the first stage is one, too."""
         self.verbose = verbose
         self.seconds: dict[str, float] = {}
         self.step_seconds: dict[str, list[float]] = {}
         self._bars = Bars(quiet=quiet)
         self._clock = clock
-        self._started = self._began = self._said = clock()
+        self._began = self._said = clock()
+        self._started = self._began if began is None else began
+        self._starting = began is not None
         self._stage = "load"
 
     def __call__(self, event: RenderEvent) -> None:
@@ -69,6 +77,9 @@ class ProgressBars:
     def _start(self, stage: str, steps: int) -> None:
         self._stage, self._began = stage, self._clock()
         self._said = self._began
+        if self._starting:
+            self._starting = False
+            self._done("start", self._began - self._started)
         if steps:
             self._bars.show(stage, f"{stage_name(stage):>17}", 0, steps)
 

@@ -55,7 +55,7 @@ def add_parser(verbs: Any) -> None:
             help="posters by id",
         )
         parser.add_argument("--json", action="store_true", help="the ids as JSON on stdout")
-        parser.add_argument("--debug", action="store_true", help="tracebacks")
+        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         parser.set_defaults(run=run, changes=verb)
 
 

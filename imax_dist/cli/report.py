@@ -29,7 +29,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("out", type=Path, help="folder of `imax batch`")
     parser.add_argument("--to", type=Path, metavar="FILE", help="html or pdf (default: OUT/report.html)")
     parser.add_argument("--json", action="store_true", help="the numbers as JSON on stdout")
-    parser.add_argument("--debug", action="store_true", help="tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 

@@ -15,47 +15,48 @@ REQUEST_FIELDS = (
     "seed", "model", "lora", "lora_partial", "preset", "guide", "steps", "native_steps", "dtype",
 )  # fmt: skip
 PARALLEL_FIELDS = ("ulysses", "ring", "engine", "kernel", "quality", "compile", "cfg", "text_encoders")
+Options = argparse._ArgumentGroup | argparse.ArgumentParser
 
 
-def add_request_options(parser: argparse.ArgumentParser) -> None:
-    """Size, seed, model and method; the prompt is the verb's own."""
-    parser.add_argument("--size", metavar="WxH", help="pixels, any size and shape (default: 2x native)")
-    add_paper_options(parser)
-    parser.add_argument("--seed", type=int, default=None, help="default 0")
-    parser.add_argument("--model", help="name, folder in diffusers layout, or hub id (default: embedded)")
-    parser.add_argument(
-        "--lora", action="append", metavar="PATH[:WEIGHT]", help="a LoRA file; may be repeated"
-    )
-    parser.add_argument(
-        "--lora-partial",
-        action="store_true",
-        default=None,
-        help="merge what fits of a LoRA",
-    )
-    parser.add_argument("--preset", help="imax (default), paper, official, direct, ..., or a YAML file")
-    parser.add_argument("--guide", metavar="FILE", help="a picture to guide by instead of the native pass")
-    parser.add_argument("--steps", type=int, help="steps of the extrapolated pass")
-    parser.add_argument("--native-steps", type=int, help="steps of the native pass")
-    parser.add_argument("--dtype", help="float32, bfloat16, float16 or float64")
-    parser.add_argument(
+def add_poster_options(group: Options) -> None:
+    """What a poster is: size, seed, model, preset; the prompt is the verb's own."""
+    add = group.add_argument
+    add("--size", metavar="WxH", help="pixels, any size and shape (default: 2x native)")
+    add_paper_options(group)
+    add("--seed", type=int, metavar="N", help="another seed, another picture (default 0)")
+    add("--model", metavar="MODEL", help="name, folder or hub id; see imax list models")
+    add("--preset", metavar="NAME", help="imax (default), or of imax list presets, or a file")
+    add("--guide", metavar="FILE", help="picture to enlarge in place of the native pass")
+
+
+def add_method_options(group: Options) -> None:
+    """Single switches of the method and the model."""
+    add = group.add_argument
+    add("--steps", type=int, metavar="N", help="steps of the target-size pass")
+    add("--native-steps", type=int, metavar="N", help="steps of the native pass")
+    add("--lora", action="append", metavar="PATH[:WEIGHT]", help="LoRA file to merge; repeatable")
+    add("--lora-partial", action="store_true", default=None, help="merge what fits of a LoRA")
+    add("--dtype", metavar="TYPE", help="float32, bfloat16, float16 or float64")
+    add(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change one switch of the preset, e.g. rope.rule=none; may be repeated",
+        help="switch of the preset: rope.rule=none; repeatable",
     )
 
 
-def add_paper_options(parser: argparse.ArgumentParser) -> None:
+def add_paper_options(group: Options) -> None:
     """A sheet instead of pixels."""
-    parser.add_argument("--paper", metavar="NAME", help="A2, arch-d, 24x36in, 50x70cm: fills in the size")
-    parser.add_argument("--dpi", type=float, help="pixels per inch on the paper (default 200)")
-    parser.add_argument("--bleed", metavar="LENGTH", help="picture beyond each edge of the paper, e.g. 3mm")
-    parser.add_argument("--landscape", action="store_true", default=None, help="the paper lying")
+    add = group.add_argument
+    add("--paper", metavar="NAME", help="sheet instead of pixels: A2, arch-d, 50x70cm")
+    add("--dpi", type=float, metavar="DPI", help="pixels per inch on the paper (default 200)")
+    add("--bleed", metavar="LENGTH", help="picture beyond the trim on each edge: 3mm")
+    add("--landscape", action="store_true", default=None, help="landscape orientation of the paper")
 
 
 def given_fields(options: argparse.Namespace) -> dict[str, Any]:
-    """Only what was said on the command line, as fields of a Request."""
+    """Only what the command line says, as fields of a Request."""
     fields: dict[str, Any] = {}
     for name in REQUEST_FIELDS:
         value = getattr(options, name)
@@ -69,26 +70,25 @@ def given_fields(options: argparse.Namespace) -> dict[str, Any]:
     return fields
 
 
-def add_parallel_options(parser: argparse.ArgumentParser) -> None:
+def add_parallel_options(group: Options) -> None:
     """How ranks share a poster; with one rank none of it matters."""
-    parser.add_argument("--parallel", metavar="NAME", help="auto (default), ring, draft, or a YAML file")
-    parser.add_argument("--ulysses", type=int, help="Ulysses degree (default: as many as the heads allow)")
-    parser.add_argument("--ring", type=int, help="ring degree (default: the other ranks)")
-    parser.add_argument(
-        "--cfg", help="guidance: two_passes (default), batched, or split over two halves of the ranks"
-    )
-    parser.add_argument("--engine", help="auto (default), torch, xfuser or diffusers")
-    parser.add_argument("--kernel", help="attention kernel (default: the fastest exact one, measured)")
-    parser.add_argument("--quality", help="exact (default), or draft: lets fp8 and Sage kernels in")
-    parser.add_argument("--compile", help="none (default), or regional: torch.compile, block by block")
-    parser.add_argument("--text-encoders", help="device (default), or cpu to save its memory")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
-    parser.add_argument(
+    add = group.add_argument
+    add("--parallel", metavar="NAME", help="auto (default), ring, draft, or a YAML file")
+    add("--ulysses", type=int, metavar="N", help="Ulysses degree (default: as the heads allow)")
+    add("--ring", type=int, metavar="N", help="ring degree (default: the other ranks)")
+    add("--cfg", metavar="HOW", help="guidance: two_passes (default), batched or split")
+    add("--engine", metavar="NAME", help="auto (default), torch, xfuser or diffusers")
+    add("--kernel", metavar="NAME", help="attention kernel (default: the fastest exact one)")
+    add("--quality", metavar="LEVEL", help="exact (default); draft allows fp8 and Sage kernels")
+    add("--compile", metavar="HOW", help="none (default); regional: torch.compile, by block")
+    add("--text-encoders", metavar="WHERE", help="device (default), or cpu to save its memory")
+    add("--device", metavar="KIND", default="auto", help="auto (default), cpu or cuda")
+    add(
         "--rank-timeout",
         type=float,
         default=600.0,
         metavar="S",
-        help="a silent rank is lost then (600)",
+        help="silence before a rank counts as lost (600 s)",
     )
 
 

@@ -26,7 +26,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("out", type=Path, metavar="DIR", help="the folder given to imax batch --out")
     parser.add_argument("--verify", action="store_true", help="compare every finished poster with its hash")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--debug", action="store_true", help="tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 

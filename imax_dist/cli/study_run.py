@@ -27,7 +27,7 @@ def study_arguments(parser: Parser) -> None:
     parser.add_argument("--upscaler", help="spandrel .safetensors: one more variant")
     parser.add_argument("--cache", type=Path, help="pictures shared by studies (default OUT/../cache)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
 
 
 def list_studies() -> int:

@@ -43,7 +43,7 @@ def _training_arguments(parser: Parser, *, steps: int) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, default=steps, help=f"updates (default {steps})")
     length.add_argument("--minutes", type=float, default=0.0, help="train this long instead")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches (default 0)")
     parser.add_argument("--batch", type=int, help="samples an update")
     parser.add_argument("--rate", type=float, help="peak learning rate")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -163,8 +163,8 @@ def _distil_arguments(parser: Parser) -> None:
 
 def _distil_steps_arguments(parser: Parser) -> None:
     _student_arguments(parser, steps=400)
-    parser.add_argument("--student-steps", type=int, default=4, help="steps the student shall take")
-    parser.add_argument("--shift", type=float, default=1.6, help="time shift it shall take them at")
+    parser.add_argument("--student-steps", type=int, default=4, help="steps the student takes")
+    parser.add_argument("--shift", type=float, default=1.6, help="time shift of those steps")
     parser.add_argument("--guidance", type=float, default=2.5, help="guidance scale it learns")
 
 
@@ -231,9 +231,9 @@ def _measure_arguments(parser: Parser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="FluxPipeline folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of results.json and sheet.png")
     parser.add_argument("--n", type=int, default=48, help="held-out scenes")
-    parser.add_argument("--size", default="128x128", help="WIDTHxHEIGHT")
-    parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--guidance", type=float, default=2.5)
+    parser.add_argument("--size", default="128x128", help="WIDTHxHEIGHT in pixels (128x128)")
+    parser.add_argument("--steps", type=int, default=24, help="sampling steps (default 24)")
+    parser.add_argument("--guidance", type=float, default=2.5, help="guidance scale (default 2.5)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
 
 

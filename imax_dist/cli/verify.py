@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="png, tif, jpg or pdf made here")
     parser.add_argument("--recipe", type=Path, help="compare with this recipe instead of the file's own")
     parser.add_argument("--json", action="store_true", help="a JSON line a file on stdout")
-    parser.add_argument("--debug", action="store_true", help="tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 

@@ -62,7 +62,8 @@ def test_stdout_has_the_result_and_stderr_the_stages(generate: Imax, tmp_path: P
     outcome = generate("--size", "128x96", "--out", tmp_path / "sea.png")
     assert outcome.out.count("\n") == 1
     assert outcome.out.startswith(f"{tmp_path / 'sea.png'}  128x96 (1.79x native 80x48)")
-    stages = ["load model", "embed prompt", "native pass", "enlarge guidance", "target-size pass", "decode"]
+    stages = ["start up", "load model", "embed prompt", "native pass", "enlarge guidance", "target-size pass"]
+    stages += ["decode", "write"]
     assert [line.strip().partition("  ")[0] for line in outcome.err.splitlines()] == stages
 
 
@@ -73,8 +74,10 @@ def test_json_is_one_object_on_stdout_and_nothing_else(generate: Imax, tmp_path:
     assert (result["out"], result["size"]) == (str(tmp_path / "sea.png"), "128x96")
     assert result["pixels_sha256"] == read_recipe(tmp_path / "sea.png")["pixels_sha256"]
     assert set(result["seconds"]) == {
-        "load", "prompt", "native", "endpoint", "extrapolated", "decode", "total",
+        "start", "load", "prompt", "native", "endpoint", "extrapolated", "decode", "write", "total",
     }  # fmt: skip
+    parts = sum(result["seconds"].values()) - result["seconds"]["total"]
+    assert 0.8 * result["seconds"]["total"] < parts <= result["seconds"]["total"]
     assert result["peak_memory_gib"]["host"] > 0.1
 
 
@@ -243,7 +246,7 @@ def test_must_fails_where_nothing_can_be_gone_on_from(
 
 def test_an_older_poster_stays_when_the_new_one_fails(generate: Imax, rendered: Path, tmp_path: Path) -> None:
     shutil.copy(rendered, tmp_path / "sea.png")
-    assert generate("--out", tmp_path / "sea.png", "--set", "rope.factor=-1").code == 78
+    assert generate("--out", tmp_path / "sea.png", "--set", "rope.factor=-1", "--overwrite").code == 78
     assert (tmp_path / "sea.png").read_bytes() == rendered.read_bytes()
 
 
@@ -259,3 +262,33 @@ def test_settings_of_your_own_are_taken_by_path(generate: Imax, tmp_path: Path) 
     assert recipe["request"]["preset"] == str(preset)
     assert recipe["plan"]["method"]["rope"]["rule"] == "none"
     assert recipe["surroundings"]["kernel"] == "cpu"
+
+
+def test_several_seeds_are_several_posters_of_one_load(
+    generate: Imax, rendered: Path, tmp_path: Path
+) -> None:
+    outcome = generate("--size", "128x96", "--seed", 4, "--count", 2, "-o", tmp_path / "sea.png", "--json")
+    assert [json.loads(line)["out"] for line in outcome.out.splitlines()] == [
+        str(tmp_path / "sea-4.png"),
+        str(tmp_path / "sea-5.png"),
+    ]
+    assert (tmp_path / "sea-5.png").read_bytes() == rendered.read_bytes(), "as alone"
+    assert outcome.err.count("load model") == 1
+
+
+def test_the_poster_of_another_request_is_kept(generate: Imax, rendered: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sea.png"
+    shutil.copy(rendered, out)
+    before = out.read_bytes()
+    other = ("--size", "128x96", "--seed", 6, "--out", out)
+    outcome = generate(*other)
+    assert outcome.code == 64
+    assert f"--out {out} holds another picture already; give another name, or --overwrite" in outcome.err
+    assert out.read_bytes() == before
+    assert generate("--size", "128x96", "--seed", 5, "--out", out, "-q").code == 0, "the same request may"
+    assert out.read_bytes() == before
+    assert generate(*other, "--overwrite", "-q").code == 0
+    assert out.read_bytes() != before
+    out.write_bytes(b"not ours")
+    assert generate(*other).code == 64
+    assert out.read_bytes() == b"not ours"

@@ -248,10 +248,10 @@ def test_debug_adds_a_traceback_and_keeps_the_exit_code(imax: Imax, tmp_path: Pa
 def test_a_bug_is_called_one_and_shown_with_debug(
     imax: Imax, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def bug(*_: object) -> None:
+    def bug(*_: object, **__: object) -> None:
         raise ZeroDivisionError("off by one")
 
-    monkeypatch.setattr(module, "_check_output", bug)
+    monkeypatch.setattr(module, "check_output", bug)
     arguments = ("generate", "a red sun", "--out", tmp_path / "sea.png")
     outcome = imax(*arguments)
     assert outcome.code == 70

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import imax_dist
-from imax_dist.cli import queue
 from imax_dist.cli.main import VERBS, build_parser
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +70,7 @@ def test_help_names_every_verb_and_where_to_start(imax: Imax) -> None:
     assert outcome.code == 0
     assert all(f"\n  {verb} " in outcome.out for verb in verbs())
     assert "imax generate" in outcome.out
-    assert len(verbs()) == len(VERBS) - 1 + len(queue.VERBS), "one module declares the verbs of the queue"
+    assert len(verbs()) >= len(VERBS)
 
 
 @pytest.mark.parametrize("verb", verbs())
@@ -86,9 +87,19 @@ def test_the_version_is_the_packages(imax: Imax) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: VERB"),
-        (["generat"], "invalid choice: 'generat'"),
-        (["generate", "a sun", "--szie", "64x64"], "unrecognized arguments: --szie 64x64"),
+        ([], "imax: give a verb; imax --help lists them"),
+        (["generat"], "imax: there is no verb 'generat'; did you mean generate?"),
+        (
+            ["generate", "a sun", "--szie", "64x64"],
+            "imax generate: unknown option --szie; did you mean --size?",
+        ),
+        (
+            ["generate", "--szie", "64x64", "a sun"],
+            "imax generate: unknown option --szie; did you mean --size?",
+        ),
+        (["generate", "a", "red", "sun"], 'imax generate: quote the prompt: imax generate "a red sun"'),
+        (["model", "check", "a", "b"], "imax model check: too many arguments: b"),
+        (["plan", "--zzzz"], "imax plan: the following arguments are required: --gpus"),
         (["generate", "a sun", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
         (["generate", "a sun", "--resume", "maybe"], "argument --resume: invalid choice: 'maybe'"),
     ],
@@ -97,6 +108,76 @@ def test_wrong_usage_is_exit_code_two(imax: Imax, arguments: list[str], message:
     outcome = imax(*arguments)
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_the_help_of_generate_begins_with_what_a_newcomer_needs() -> None:
+    ended = python("-m", "imax_dist", "generate", "--help")
+    lines = ended.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    screen = "\n".join(lines[:24])
+    assert all(
+        name in screen for name in ("PROMPT", "--out", "--size", "--paper", "--seed", "--model", "--count")
+    )
+    assert not any(name in screen for name in ("--ulysses", "--kernel", "--checkpoint-every"))
+    groups = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert groups == ["options:", "poster:", "method:", "running:", "parallel (several ranks):"]
+
+
+def test_help_of_a_verb_is_found_both_ways(imax: Imax) -> None:
+    assert imax("help", "plan").out == imax("plan", "--help").out
+    assert imax("help").out == imax("--help").out
+    outcome = imax("help", "plann")
+    assert outcome.code == 78
+    assert "did you mean 'plan'?" in outcome.err
+
+
+def all_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from all_parsers(inner)
+
+
+def test_every_option_of_every_verb_says_what_it_does() -> None:
+    silent = [
+        f"{parser.prog} {'/'.join(action.option_strings) or action.dest}"
+        for parser in all_parsers(build_parser())
+        for action in parser._actions
+        if not isinstance(action, argparse._SubParsersAction) and len((action.help or "").split()) < 2
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("presets", "imax_late"),
+        ("papers", "A2"),
+        ("models", "flux-dev"),
+        ("hardware", "H100"),
+        ("studies", "rope"),
+    ],
+)
+def test_names_that_options_take_can_be_listed(imax: Imax, kind: str, name: str) -> None:
+    outcome = imax("list", kind)
+    assert outcome.code == 0
+    rows = dict(line.split(maxsplit=1) for line in outcome.out.splitlines())
+    assert len(rows[name]) > 5
+    assert {"name": name, "about": rows[name]} in json.loads(imax("list", kind, "--json").out)
+    assert imax("list", "colours").code == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_completion_script_knows_verbs_and_options(imax: Imax, shell: str, tmp_path: Path) -> None:
+    outcome = imax("completion", shell)
+    assert outcome.code == 0
+    assert all(word in outcome.out for word in ("generate", "--native-steps", "approve"))
+    if shell == "bash":
+        script = tmp_path / "complete.sh"
+        script.write_text(outcome.out, encoding="utf-8")
+        assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
 
 
 def test_ctrl_c_is_told_without_a_traceback(imax: Imax, monkeypatch: pytest.MonkeyPatch) -> None:

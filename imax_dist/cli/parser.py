@@ -1,0 +1,93 @@
+"""How the command line reads words: help of a line an option, errors of the verb with the nearest option."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+HELP_COLUMN = 28
+USAGE_ERROR = 2
+
+
+class OneLine(argparse.RawDescriptionHelpFormatter):
+    """``-o, --out FILE   what it is``: the value once, and room for short names."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=HELP_COLUMN)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
+
+class VerbParser(argparse.ArgumentParser):
+    """The options of a verb, or of a verb of a verb."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": OneLine, **settings})
+        self.set_defaults(parser=self)
+
+    def error(self, message: str) -> NoReturn:
+        """One sentence on stderr, exit code 2."""
+        self.exit(USAGE_ERROR, f"{self.prog}: {message} ({self.prog} --help lists the options)\n")
+
+    def parse_all(self, arguments: Sequence[str] | None, options: Any = None) -> argparse.Namespace:
+        """All ``arguments``; what is left over is an error of the verb that had it."""
+        parsed: argparse.Namespace
+        parsed, extras = self.parse_known_args(arguments, options)
+        if extras:
+            parsed.parser._refuse(extras, parsed)
+        return parsed
+
+    def _refuse(self, extras: Sequence[str], options: argparse.Namespace) -> NoReturn:
+        """Say what is wrong with words that no option and no argument takes."""
+        unknown = next((word for word in extras if word.startswith("-") and len(word) > 1), None)
+        if unknown is not None:
+            name = unknown.partition("=")[0]
+            near = difflib.get_close_matches(name, self._option_string_actions, n=1, cutoff=0.6)
+            self.error(f"unknown option {name}" + (f"; did you mean {near[0]}?" if near else ""))
+        prompt = getattr(options, "prompt", None)
+        if prompt is not None:
+            whole = " ".join([prompt, *extras])
+            self.error(f'quote the prompt: {self.prog} "{whole}"')
+        self.error(f"too many arguments: {' '.join(extras)}")
+
+
+class FrontPage(VerbParser):
+    """The first help page: one line a verb, and nothing that pushes them off a small screen."""
+
+    @property
+    def verbs(self) -> dict[str, VerbParser]:
+        """The verbs by name."""
+        return dict(self._verbs().choices)
+
+    def format_help(self) -> str:
+        lines = [f"  {verb.dest:<12}{verb.help}" for verb in self._verbs()._choices_actions]
+        ending = "  imax help VERB shows a verb's options, imax --version the version."
+        return "\n".join([f"{self.description}", "", *lines, "", ending, f"{self.epilog}", ""])
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but what no verb knows is an error of that verb, with what was probably meant."""
+        options = self.parse_all(args, namespace)
+        if getattr(options, "verb", "") is None:
+            self.error("give a verb; imax --help lists them")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        """One sentence on stderr, exit code 2."""
+        self.exit(USAGE_ERROR, f"imax: {message}\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """A verb that does not exist."""
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            near = difflib.get_close_matches(str(value), list(action.choices), n=1, cutoff=0.5)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            self.error(f"there is no verb {value!r}{meant} (imax --help lists the verbs)")
+        super()._check_value(action, value)
+
+    def _verbs(self) -> Any:
+        return next(action for action in self._actions if isinstance(action, argparse._SubParsersAction))

@@ -1,0 +1,86 @@
+"""What ``imax generate`` is to make: its requests, and whether their files can be written."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from imax_dist.cli.request_options import given_fields
+from imax_dist.cli.seeds import outputs, seeds_of
+from imax_dist.config import from_mapping, to_mapping
+from imax_dist.errors import BadValue, ImaxError
+
+if TYPE_CHECKING:
+    from imax_dist.pipeline.request import Request
+
+
+class Poster(NamedTuple):
+    """One poster to be made, and its file."""
+
+    request: Request
+    out: Path
+
+
+def recipe_of(path: Path | None) -> dict[str, Any] | None:
+    """The recipe of ``--recipe``: a JSON file, or the one in a file made here."""
+    from imax_dist.output.image.provenance import read_recipe
+
+    return None if path is None else read_recipe(path)
+
+
+def requested(options: argparse.Namespace, recipe: dict[str, Any] | None = None) -> Request:
+    """What the command line asks for. Raises BadValue or BadConfig for what can never be rendered."""
+    from imax_dist.pipeline.recipe import request_of
+    from imax_dist.pipeline.request import Request
+
+    given = given_fields(options)
+    recipe = recipe or recipe_of(options.recipe)
+    if recipe is not None:
+        if options.prompt or given:
+            raise BadValue("--recipe renders a recipe as it is; omit the prompt and its options")
+        return request_of(recipe, where=str(options.recipe))
+    if not options.prompt:
+        raise BadValue("no prompt was given; say what the poster shows, or give --recipe FILE")
+    return from_mapping(Request, {"prompt": options.prompt, **given}, where="command line")
+
+
+def wanted(options: argparse.Namespace, recipe: dict[str, Any] | None = None) -> list[Poster]:
+    """The posters that the command line asks for. Raises as ``requested`` does."""
+    request = requested(options, recipe)
+    if recipe is not None and (options.count, options.seeds) != (None, None):
+        raise BadValue("--recipe renders a recipe as it is; omit --count and --seeds")
+    if options.seed is not None and options.seeds is not None:
+        raise BadValue("--seeds names every seed; omit --seed")
+    seeds = seeds_of(options.seeds, first=request.seed, count=options.count)
+    files = outputs(options.out, seeds)
+    return [Poster(replace(request, seed=seed), out) for seed, out in zip(seeds, files, strict=True)]
+
+
+def check_output(out: Path, request: Request, *, overwrite: bool) -> None:
+    """Raise BadValue, CannotWrite or NoPermission if ``request`` cannot become the file ``out``."""
+    from imax_dist.output.atomic import require_writable
+    from imax_dist.output.image.poster import require_printable
+
+    require_printable(out, to_mapping(request))
+    if out.is_dir():
+        raise BadValue(f"--out {out} is a folder; give the name of a file")
+    require_writable(out.parent)
+    if out.exists() and not overwrite and not _is_of(out, request):
+        raise BadValue(f"--out {out} holds another picture already; give another name, or --overwrite")
+
+
+def _is_of(out: Path, request: Request) -> bool:
+    """Whether the file is this request's poster from an earlier time."""
+    from imax_dist.output.image.provenance import read_recipe
+
+    try:
+        before = read_recipe(out).get("request")
+    except ImaxError:
+        return False
+    now: dict[str, Any] = to_mapping(request)
+    same = (
+        {**now, "dtype": request.dtype or (before or {}).get("dtype")} if isinstance(before, dict) else None
+    )
+    return before == same

@@ -1,0 +1,84 @@
+"""``imax list``, ``imax help`` and ``imax completion``: what there is, looked up without a GPU or a model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from imax_dist.config import choice, load_yaml, named_configs
+
+SHELLS = ("bash", "zsh", "tcsh")
+LISTED = ("presets", "papers", "models", "hardware", "parallel", "jobs", "studies")
+PAPERS = "papers"
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the three verbs."""
+    listing = verbs.add_parser(
+        "list",
+        help="presets, papers, models, hardware ... by name",
+        description="List the names that options take: presets, papers, models, hardware and others.",
+    )
+    listing.add_argument("kind", metavar="KIND", choices=LISTED, help="what to list: " + ", ".join(LISTED))
+    listing.add_argument("--json", action="store_true", help="the list as JSON on stdout")
+    listing.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    listing.set_defaults(run=run_list)
+    helping = verbs.add_parser(
+        "help", help="the options of a verb", description="Show the options of a verb, as VERB --help does."
+    )
+    helping.add_argument("about", nargs="?", metavar="VERB", help="the verb (default: list the verbs)")
+    helping.set_defaults(run=run_help)
+    completing = verbs.add_parser(
+        "completion",
+        help="a script that completes imax in your shell",
+        description='Print a completion script. For bash: eval "$(imax completion bash)" in ~/.bashrc.',
+    )
+    completing.add_argument("shell", choices=SHELLS, metavar="SHELL", help="shell: " + ", ".join(SHELLS))
+    completing.set_defaults(run=run_completion)
+
+
+def run_list(options: argparse.Namespace) -> int:
+    """Names and what each is, one a line."""
+    rows = _papers() if options.kind == PAPERS else _files(options.kind)
+    if options.json:
+        print(json.dumps([{"name": name, "about": about} for name, about in rows]))
+        return 0
+    width = max(len(name) for name, _ in rows)
+    for name, about in rows:
+        print(f"{name:<{width}}  {about}".rstrip())
+    return 0
+
+
+def run_help(options: argparse.Namespace) -> int:
+    """Print the page. Raises BadConfig for a verb that does not exist."""
+    page = options.front_page
+    shown = page if options.about is None else choice("verb", options.about, page.verbs)
+    print(shown.format_help(), end="")
+    return 0
+
+
+def run_completion(options: argparse.Namespace) -> int:
+    """Print the script."""
+    import shtab
+
+    print(shtab.complete(options.front_page, shell=options.shell))
+    return 0
+
+
+def _files(kind: str) -> list[tuple[str, str]]:
+    """Each file of a folder of configs with its first comment, or its title."""
+    return [(name, _about(path)) for name, path in named_configs(kind).items()]
+
+
+def _about(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ") if first.startswith("#") else str(load_yaml(path).get("title", ""))
+
+
+def _papers() -> list[tuple[str, str]]:
+    """Every paper with its size."""
+    from imax_dist.output.image.paper import known_papers
+
+    return [(p.name, f"{p.width_mm:g} x {p.height_mm:g} mm") for p in known_papers().values()]
