@@ -42,7 +42,7 @@ class ClusterUnavailable(ImaxError):
 
 
 class GangLost(ImaxError):
-    """A rank died or hung; the poster can go on from its last checkpoint."""
+    """A rank died or hung; the poster can resume from its last checkpoint."""
 
     exit_code = 70
     retryable = True
@@ -67,7 +67,7 @@ class FolderGone(ImaxError):
 
 
 class Preempted(ImaxError):
-    """Stopped on request after a checkpoint; ``--resume auto`` goes on from there."""
+    """Stopped on request after a checkpoint; the same command resumes."""
 
     exit_code = 75
     retryable = True

@@ -17,6 +17,7 @@ from imax_dist.pipeline.plan import PassPlan, PosterPlan
 from imax_dist.pipeline.ranks import Ranks
 from imax_dist.pipeline.state import PassState
 from imax_dist.shapes import Pixels
+from imax_dist.wording import stage_name
 
 GO_ON, STOP, FAILED = 0, 1, 2
 
@@ -59,7 +60,7 @@ class Run:
         if checkpoint is None:
             return None
         state = checkpoint.state
-        self.listen(Note(f"resumed after step {state.step} of the {self.pass_of(state).name} pass"))
+        self.listen(Note(f"resumed after step {state.step} of the {stage_name(self.pass_of(state).name)}"))
         return state
 
     def save(self, state: PassState) -> None:
@@ -115,5 +116,5 @@ class Run:
 
 
 def _stopped(state: PassState, plan: PassPlan) -> str:
-    step = f"step {state.step} of {plan.steps} of the {plan.name} pass"
-    return f"stopped after {step}; --resume auto goes on from there"
+    step = f"step {state.step} of {plan.steps} of the {stage_name(plan.name)}"
+    return f"stopped after {step}; run the same command again to resume"

@@ -36,7 +36,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     from imax_dist.output.image.poster import write_poster
 
     path = tmp_path_factory.mktemp("rendered") / "sea.png"
-    rendering = render(Request(PROMPT, size="128x96", model=str(tiny), seed=5))
+    rendering = render(Request(PROMPT, size="128x96", model=str(tiny), seed=5, preset="one_jump"))
     assert rendering.pixels is not None
     write_poster(path, rendering.pixels, rendering.recipe)
     return path
@@ -54,7 +54,7 @@ def test_a_poster_and_its_recipe_are_all_that_is_left(generate: Imax, tmp_path: 
 
 
 def test_the_command_makes_the_file_that_python_makes(generate: Imax, rendered: Path, tmp_path: Path) -> None:
-    generate("--size", "128x96", "--seed", 5, "--out", tmp_path / "again.png")
+    generate("--size", "128x96", "--seed", 5, "--preset", "one_jump", "--out", tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == rendered.read_bytes()
 
 
@@ -118,7 +118,7 @@ def test_without_options_it_is_poster_png_at_twice_native(
 
 
 def test_another_seed_is_another_picture(generate: Imax, rendered: Path, tmp_path: Path) -> None:
-    generate("--size", "128x96", "--seed", 6, "--out", tmp_path / "other.png")
+    generate("--size", "128x96", "--seed", 6, "--preset", "one_jump", "--out", tmp_path / "other.png")
     assert not np.array_equal(read_pixels(tmp_path / "other.png"), read_pixels(rendered))
 
 
@@ -171,9 +171,9 @@ def interrupted(tiny: Path, tmp_path: Path) -> Path:
 
     steps: list[RenderEvent] = []
     folder = CheckpointFolder(tmp_path / "sea.checkpoints", every=1)
-    with pytest.raises(Preempted, match=r"stopped after step 2 of 4 of the extrapolated pass"):
+    with pytest.raises(Preempted, match=r"stopped after step 2 of 4 of the target-size pass"):
         render(
-            Request(PROMPT, size="128x96", model=str(tiny), seed=5),
+            Request(PROMPT, size="128x96", model=str(tiny), seed=5, preset="one_jump"),
             checkpoints=folder,
             listen=lambda event: steps.extend([event] * isinstance(event, StepDone)),
             stop=lambda: len(steps) >= 5,
@@ -185,16 +185,40 @@ def interrupted(tiny: Path, tmp_path: Path) -> Path:
 def test_an_interrupted_poster_goes_on_and_is_the_same_file(
     generate: Imax, interrupted: Path, rendered: Path, resume: str
 ) -> None:
-    outcome = generate("--size", "128x96", "--seed", 5, "--out", interrupted, "--resume", resume, "-v")
+    outcome = generate(
+        "--size",
+        "128x96",
+        "--seed",
+        5,
+        "--preset",
+        "one_jump",
+        "--out",
+        interrupted,
+        "--resume",
+        resume,
+        "-v",
+    )
     assert outcome.code == 0
-    assert "resumed after step 2 of the extrapolated pass" in outcome.err
+    assert "resumed after step 2 of the target-size pass" in outcome.err
     assert outcome.err.count("step ") - outcome.err.count("after step ") == 2
     assert interrupted.read_bytes() == rendered.read_bytes()
     assert names(interrupted.parent) == ["sea.png", "sea.recipe.json"]
 
 
 def test_never_starts_over(generate: Imax, interrupted: Path, rendered: Path) -> None:
-    outcome = generate("--size", "128x96", "--seed", 5, "--out", interrupted, "--resume", "never", "-v")
+    outcome = generate(
+        "--size",
+        "128x96",
+        "--seed",
+        5,
+        "--preset",
+        "one_jump",
+        "--out",
+        interrupted,
+        "--resume",
+        "never",
+        "-v",
+    )
     assert "resumed" not in outcome.err
     assert "step   1/4" in outcome.err
     assert interrupted.read_bytes() == rendered.read_bytes()
@@ -205,15 +229,15 @@ def test_a_torn_checkpoint_is_passed_over_with_a_note(
 ) -> None:
     newest = interrupted.with_suffix(".checkpoints") / "step-100002.safetensors"
     newest.write_bytes(newest.read_bytes()[:-9])
-    outcome = generate("--size", "128x96", "--seed", 5, "--out", interrupted)
+    outcome = generate("--size", "128x96", "--seed", 5, "--preset", "one_jump", "--out", interrupted)
     assert outcome.code == 0
     assert "not resumed: " in outcome.err
-    assert "resumed after step 1 of the extrapolated pass" in outcome.err
+    assert "resumed after step 1 of the target-size pass" in outcome.err
     assert interrupted.read_bytes() == rendered.read_bytes()
 
 
 def test_checkpoints_of_another_poster_are_passed_over_with_a_note(generate: Imax, interrupted: Path) -> None:
-    outcome = generate("--size", "128x96", "--seed", 6, "--out", interrupted)
+    outcome = generate("--size", "128x96", "--seed", 6, "--preset", "one_jump", "--out", interrupted)
     assert outcome.code == 0
     assert outcome.err.count("belongs to another poster or other settings; use --resume never") == 2
     assert "resumed after" not in outcome.err
@@ -238,7 +262,19 @@ def test_must_fails_where_nothing_can_be_gone_on_from(
             path.write_bytes(path.read_bytes()[:-9])
     else:
         seed = 6
-    outcome = generate("--size", "128x96", "--seed", seed, "--out", interrupted, "--resume", "must", "-q")
+    outcome = generate(
+        "--size",
+        "128x96",
+        "--seed",
+        seed,
+        "--preset",
+        "one_jump",
+        "--out",
+        interrupted,
+        "--resume",
+        "must",
+        "-q",
+    )
     assert outcome.code == code
     assert message in outcome.err
     assert not interrupted.exists()

@@ -83,7 +83,7 @@ def test_a_terminated_poster_goes_on_later_and_is_the_same_file(
     assert "stopping after this step; once more to leave at once" in err
     last = err.splitlines()[-1]
     assert last.startswith("imax generate: stopped after step ")
-    assert last.endswith(" of 120 of the extrapolated pass; --resume auto goes on from there")
+    assert last.endswith(" of 120 of the target-size pass; run the same command again to resume")
     assert [path.name for path in tmp_path.iterdir()] == ["sea.checkpoints"]
     step = int(last.split()[5])
     assert (tmp_path / f"sea.checkpoints/step-1{step:05d}.safetensors").is_file()

@@ -210,7 +210,7 @@ def test_a_torn_checkpoint_is_passed_over(storm: tuple[Run, Storm, dict[str, Any
     run, _, _ = storm
     notes = [note["text"] for note in run.heard("note", job="torn")]
     assert any("cannot be read as a checkpoint" in text for text in notes)
-    assert "resumed after step 2 of the extrapolated pass" in notes
+    assert "resumed after step 2 of the target-size pass" in notes
 
 
 def test_every_loss_has_its_reason(storm: tuple[Run, Storm, dict[str, Any]]) -> None:

@@ -117,7 +117,7 @@ def test_two_ranks_of_the_script_are_stopped_and_resumed_to_the_picture_of_one(
     code, out, err = finish(process)
     assert (code, out) == (75, ""), err
     assert err.count("stopping after this step") == 1
-    assert err.count("--resume auto goes on from there") == 1
+    assert err.count("run the same command again to resume") == 1
 
     code, _, err = finish(start(LAUNCH / "torchrun.sh", *words, RANKS="2"))
     assert code == 0, err
