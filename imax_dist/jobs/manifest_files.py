@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -140,8 +141,8 @@ def _no_constant(name: str) -> Any:
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"field {twice[:80]!r} is given twice")
     return fields
 
@@ -185,7 +186,7 @@ def _yaml_mapping(node: yaml.Node) -> dict[str, Any]:
     if not isinstance(node, yaml.MappingNode):
         raise ValueError("an entry must be `key: value` lines")
     names = [key.value for key, _ in node.value]
-    twice = [str(name) for name in names if names.count(name) > 1]
+    twice = [str(name) for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"field {twice[0][:80]!r} is given twice")
     loader = yaml.SafeLoader("")
