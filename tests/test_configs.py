@@ -110,7 +110,7 @@ def test_official_has_the_authors_numbers() -> None:
     assert (method.rope.rule, method.rope.floor, method.rope.scale) == ("ntk_fixed", True, "joint")
     assert (method.time_shift.native, method.time_shift.extrapolated) == (3.0, 6.0)
     assert (method.attention, method.reference.posterior) == ("joint", "sample")
-    assert (method.text.cell, method.patch_shift) == ("square", True)
+    assert (method.text.cell, method.patch_shift) == ("square", "step")
 
 
 def test_direct_uses_no_part_of_the_method() -> None:

@@ -1,8 +1,10 @@
 """Patch shift: move the patch grid by half a patch at every other step. The authors' code.
 
 The network sees the latents with one zero latent pixel on each side, so that its 2 x 2 patches fall
-between those of the step before. Its velocity is cropped before guidance and the Euler step, so that no
-pixel of the zero ring enters the image and any number of steps returns the right size (DECISIONS 6).
+between those of the step before. Ours crops its velocity before guidance and the Euler step. The released
+code moves the whole step: the latents, the reference and with them the blocks of its low-pass; that is
+``patch_shift: step``. Either way the ring is cropped after the step, so that any number of steps returns the
+right size (DECISIONS 6).
 """
 
 from __future__ import annotations

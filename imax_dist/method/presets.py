@@ -42,6 +42,8 @@ class StartSettings:
 
     sigma: float | tuple[float, ...] | None = None
     """Noise level of the enlarged reference it starts from; none: pure noise. A list: one a pass."""
+    steps: int | None = None
+    """Steps that run from there to 0 in each pass; none: those of the whole schedule that lie below."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,9 @@ class Method:
     attention: str = "one_text"
     """Proportional attention, Sec. 2.3 item 3: which length L counts; or YaRN's temperature instead."""
     text: TextSettings = field(default_factory=TextSettings)
-    patch_shift: bool = True
+    patch_shift: bool | Literal["network", "step"] = True
+    """The patch grid moves at every other step: around the network's forward pass (true, network), or around
+    the whole step, low-pass and Euler step too, as the released code does (step)."""
     guidance_scale: GuidanceScaleSettings = field(default_factory=GuidanceScaleSettings)
     cache: str = "none"
     """Steps at which the network is not asked (method/step_cache.py): none, light or strong."""

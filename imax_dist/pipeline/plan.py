@@ -7,6 +7,7 @@ cannot change the picture. Its fingerprint marks checkpoints.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,7 +24,7 @@ from imax_dist.method.presets import Method
 from imax_dist.method.projection import PROJECTIONS, Projection
 from imax_dist.method.step_cache import STEP_CACHES, fewest_steps
 from imax_dist.method.text_duplication import ORIGIN, TextCopies
-from imax_dist.method.time_shift import shifted_sigmas
+from imax_dist.method.time_shift import shifted_sigmas, sigmas_from
 from imax_dist.models.spec import ModelSpec
 from imax_dist.pipeline.fit import check_reach, fit_method
 from imax_dist.pipeline.request import Request
@@ -96,8 +97,12 @@ class PassPlan:
         return frozenset() if self.is_native else STEP_CACHES[self.method.cache](self.steps)
 
     def shifted(self, index: int) -> bool:
-        """Whether the step runs on the shifted patch grid."""
-        return not self.is_native and self.method.patch_shift and is_shifted(index)
+        """Whether the step's forward pass runs on the shifted patch grid."""
+        return not self.is_native and self.method.patch_shift is not False and is_shifted(index)
+
+    def wholly_shifted(self, index: int) -> bool:
+        """Whether all of the step does: low-pass, guidance and Euler step, too."""
+        return self.method.patch_shift == "step" and self.shifted(index)
 
 
 @dataclass(frozen=True)
@@ -180,7 +185,7 @@ def make_plan(request: Request, spec: ModelSpec) -> PosterPlan:
     render_size = size.padded(spec.token_pixels)
     native_side = native_size(size, settings.native_side, spec.token_pixels)
     extrapolates = render_size != native_side
-    check_reach(render_size, spec, shifted=method.patch_shift and extrapolates)
+    check_reach(render_size, spec, shifted=method.patch_shift is not False and extrapolates)
     native_steps = request.native_steps or (None if extrapolates else request.steps) or settings.steps.native
     native = PassPlan(
         request,
@@ -200,6 +205,7 @@ def make_plan(request: Request, spec: ModelSpec) -> PosterPlan:
     if extrapolates:
         plan = dataclasses.replace(plan, passes=_passes(native, size))
     _check_guide(plan)
+    _check_starts(plan)
     _check_cache(plan)
     return plan
 
@@ -220,6 +226,8 @@ def _passes(native: PassPlan, poster: ImageSize) -> tuple[PassPlan, ...]:
         linear = AxisScale(size.height / native.size.height, size.width / native.size.width).linear
         levels = shifted_sigmas(steps, time_shifts(method, spec, linear)[1])
         sigmas = remaining_sigmas(levels, starts[min(number, len(starts)) - 1])
+        if method.start.steps is not None:
+            sigmas = sigmas_from(sigmas[0], method.start.steps, time_shifts(method, spec, linear)[1])
         one = dataclasses.replace(
             native,
             number=number,
@@ -255,6 +263,17 @@ def _reference_sigmas(before: PassPlan, *, start: float) -> tuple[float, ...]:
     made_by = before.sigmas[:-1]
     not_below = sum(sigma >= start for sigma in made_by)
     return made_by[max(not_below - 1, 0) :]
+
+
+def _check_starts(plan: PosterPlan) -> None:
+    """Raise BadValue if the request itself lists more start levels than the poster has passes."""
+    asked = plan.request.method.get("start")
+    levels = asked.get("sigma") if isinstance(asked, Mapping) else None
+    if isinstance(levels, list | tuple) and plan.extrapolates and len(levels) > len(plan.passes):
+        raise BadValue(
+            f"start.sigma lists {len(levels)} levels, but {plan.size} has {len(plan.passes)} pass"
+            f"{'es' * (len(plan.passes) > 1)} beyond native {plan.native_size}; list one level a pass"
+        )
 
 
 def _check_cache(plan: PosterPlan) -> None:

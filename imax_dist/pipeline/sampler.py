@@ -80,7 +80,15 @@ class Sampler:
         return state
 
     def step(self, state: PassState, step: Step) -> PassState:
-        """One step: x + (sigma_next - sigma) velocity."""
+        """One step: x + (sigma_next - sigma) velocity; all of it on the shifted grid, if the recipe says so."""
+        if not self.plan.wholly_shifted(step.index):
+            return self.plain_step(state, step)
+        shifted = self.plain_step(state.on_grid(shift_in), step)
+        made = tuple(shift_out(one) for one in shifted.endpoints[len(state.endpoints) :])
+        return replace(shifted.on_grid(shift_out), endpoints=(*state.endpoints, *made))
+
+    def plain_step(self, state: PassState, step: Step) -> PassState:
+        """One step on the grid that the state's latents are on."""
         plan, reference = self.plan, self.reference(state, step.sigma)
         x = self.blended(state.latents, reference, step)
         predicted = self.cached(state, x, step)
@@ -105,7 +113,8 @@ class Sampler:
         """DemoFusion's skip residual, if the recipe has it: the noised reference mixed into the latents."""
         if self.noise is None or reference is None:
             return x
-        return with_skip_residual(x, reference, self.noise, step.sigma)
+        noise = self.noise if self.noise.shape == x.shape else shift_in(self.noise)
+        return with_skip_residual(x, reference, noise, step.sigma)
 
     def cached(self, state: PassState, x: Latents, step: Step) -> Latents:
         """The network's velocity, or the last one at a step that skips its forward pass."""
@@ -116,7 +125,7 @@ class Sampler:
 
     def shifted(self, x: Latents, step: Step) -> Latents:
         """The network's velocity, on the patch grid moved by half a patch at every other step."""
-        if self.plan.shifted(step.index):
+        if self.plan.shifted(step.index) and not self.plan.wholly_shifted(step.index):
             return shift_out(self.network(shift_in(x), step.sigma))
         return self.network(x, step.sigma)
 

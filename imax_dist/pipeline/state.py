@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -49,6 +49,12 @@ class PassState:
         endpoints = named.pop("endpoints", None)
         split = () if endpoints is None else tuple(endpoints.split(1))
         return cls(number, step, endpoints=split, **named)
+
+    def on_grid(self, change: Callable[[Tensor], Tensor]) -> PassState:
+        """With every latent that a step computes with changed alike; endpoints and pictures stay."""
+        names = ("latents", "reference", "cached", "carried")
+        held = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: change(x) for name, x in held.items() if x is not None})
 
     def to(self, device: torch.device) -> PassState:
         """The same with its tensors on ``device``."""

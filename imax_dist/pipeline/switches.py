@@ -64,6 +64,8 @@ def _check_numbers(method: Method) -> None:
     for sigma in start_sigmas(method):
         if not 0.0 < sigma <= 1.0:
             raise BadConfig(f"start.sigma must be above 0 and at most 1, got {sigma}")
+    if method.start.steps is not None and method.start.steps < 1:
+        raise BadConfig(f"start.steps must be at least 1, got {method.start.steps}")
     if not 0.0 <= method.reference.acceleration <= 1.0:
         raise BadConfig(f"reference.acceleration must be 0 to 1, got {method.reference.acceleration}")
     _check_cascade(method.cascade)

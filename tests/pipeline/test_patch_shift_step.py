@@ -1,0 +1,123 @@
+"""The released code's stepping, written anew step by step, against the preset `official` of a tiny network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pywt
+import torch
+from tiny_flux import make_tiny_flux
+from torch import Tensor
+
+from imax_dist.models.load import load_model
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.plan import PassPlan, make_plan
+from imax_dist.pipeline.prompt import embed_prompt
+from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
+from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.sampler import Sampler
+from imax_dist.pipeline.state import PassState
+
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")
+    return load_model(str(folder), device=torch.device("cpu"), dtype="float64", text=True)
+
+
+def sampler_of(model: Any, **fields: Any) -> tuple[Sampler, PassState]:
+    """The pass beyond native size from seeded latents, guided by seeded latents."""
+    request = Request(
+        "a red sun", size="144x112", model=model.spec.name, steps=STEPS, dtype="float64", **fields
+    )
+    poster = make_plan(request, model.spec)
+    ranks = join_ranks(ParallelSettings(), Topology.alone(), heads=model.spec.heads)
+    conditioning = embed_prompt(poster, model, ranks.topology)
+    plan: PassPlan = poster.last
+    rng = torch.Generator().manual_seed(3)
+    shape = (1, 16, plan.grid.height, plan.grid.width)
+    x, reference = (torch.randn(shape, generator=rng, dtype=torch.float64) for _ in range(2))
+    sampler = Sampler.of(plan, model, conditioning, ranks.sequence(plan.copies))
+    return sampler, PassState(plan.number, step=0, latents=x, reference=reference)
+
+
+def haar_low(x: Tensor) -> Tensor:
+    """Level-1 Haar with its details zeroed, by PyWavelets."""
+    low, _ = pywt.dwt2(x.numpy(), "haar", axes=(2, 3))
+    return torch.from_numpy(pywt.idwt2((low, (None, None, None)), "haar", axes=(2, 3)))
+
+
+def released(sampler: Sampler, x: Tensor, reference: Tensor) -> Tensor:
+    """Latents, reference and low-pass on the padded grid at every other step, the first one included.
+
+    The released pipeline pads at the start of such a step and crops at the start of the next; the weight of a
+    step fades on its index (cosine_decay).
+    """
+    sigmas = sampler.plan.sigmas
+    for index in range(STEPS):
+        padded = index % 2 == 0
+        ring = torch.nn.functional.pad
+        now = ring(x, (1, 1, 1, 1)) if padded else x
+        goal = ring(reference, (1, 1, 1, 1)) if padded else reference
+        velocity = sampler.network(now, sigmas[index])
+        weight = 0.5 * (1 + math.cos(math.pi * index / STEPS))
+        towards = (now - goal) / sigmas[index]
+        velocity = velocity + weight * (haar_low(towards) - haar_low(velocity))
+        now = now + (sigmas[index + 1] - sigmas[index]) * velocity
+        x = now[:, :, 1:-1, 1:-1] if padded else now
+    return x
+
+
+def test_official_is_the_released_stepping_to_rounding(model: Any) -> None:
+    sampler, state = sampler_of(model, preset="official")
+    assert state.reference is not None
+    expected = released(sampler, state.latents, state.reference)
+    made = sampler.run(state).latents
+    assert made.shape == state.latents.shape
+    assert (made - expected).abs().max() < 1e-9 * expected.abs().max()
+
+
+def test_a_shift_around_the_network_alone_is_another_picture(model: Any) -> None:
+    sampler, state = sampler_of(model, preset="official")
+    other, _ = sampler_of(model, preset="official", method={"patch_shift": "network"})
+    apart = (sampler.run(state).latents - other.run(state).latents).square().mean().sqrt()
+    assert apart > 1e-3 * state.latents.square().mean().sqrt()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"cache": "strong"},
+        {"skip_residual": True},
+        {"reference": {"acceleration": 1.0}},
+        {"guidance": {"projection": "butterworth"}},
+    ],
+    ids=str,
+)
+def test_every_part_of_a_step_works_on_the_shifted_grid(model: Any, method: dict[str, Any]) -> None:
+    sampler, state = sampler_of(model, preset="one_jump", method={"patch_shift": "step", **method})
+    plan = replace(sampler.plan, keeps_endpoints=True)
+    made = replace(sampler, plan=plan).run(state)
+    assert made.latents.shape == state.latents.shape
+    assert {endpoint.shape for endpoint in made.endpoints} == {state.latents.shape}
+    assert made.latents.isfinite().all()
+
+
+def test_true_is_the_shift_around_the_network(model: Any) -> None:
+    pictures = []
+    for value in (True, "network"):
+        sampler, state = sampler_of(model, preset="one_jump", method={"patch_shift": value})
+        pictures.append(sampler.run(state).latents)
+    assert torch.equal(*pictures)
+
+
+def test_a_pass_takes_exactly_the_steps_below_its_start(model: Any) -> None:
+    sampler, state = sampler_of(model, preset="imax", method={"start": {"steps": 3}})
+    assert sampler.plan.sigmas[0] == 0.6
+    assert sampler.plan.steps == 3
+    assert sampler.run(state).latents.isfinite().all()
