@@ -10,7 +10,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
 
-from imax_dist.method.time_shift import shifted_sigma, shifted_sigmas
+from imax_dist.method.time_shift import shifted_sigma, shifted_sigmas, sigmas_from
 
 
 @pytest.mark.parametrize(("shift", "middle"), [(3.0, 0.75), (6.0, 6 / 7), (1.0, 0.5)])
@@ -56,3 +56,26 @@ def test_shift_one_changes_nothing() -> None:
 def test_sigmas_refuse_no_steps_and_shifts_not_above_zero(steps: int, shift: float) -> None:
     with pytest.raises(ValueError, match=r"needs steps >= 1 and shift > 0, got"):
         shifted_sigmas(steps, shift)
+
+
+@pytest.mark.parametrize(("start", "shift"), [(1.0, 3.0), (0.6, 6.0), (0.6, 1.0), (0.05, 12.0)])
+def test_a_late_start_takes_exactly_its_steps_in_even_parts_of_the_unshifted_time(
+    start: float, shift: float
+) -> None:
+    sigmas = sigmas_from(start, 5, shift)
+    assert len(sigmas) == 6
+    assert sigmas[0] == start
+    assert sigmas[-1] == 0.0
+    unshifted = [sigma / (shift - (shift - 1.0) * sigma) for sigma in sigmas]
+    lengths = [above - below for above, below in pairwise(unshifted)]
+    assert lengths == pytest.approx([unshifted[0] / 5] * 5, abs=1e-14)
+
+
+def test_a_start_at_pure_noise_is_the_whole_schedule() -> None:
+    assert sigmas_from(1.0, 30, 6.0) == shifted_sigmas(30, 6.0)
+
+
+@pytest.mark.parametrize("start", [0.0, -0.1, 1.1, float("nan")])
+def test_a_start_outside_the_noise_levels_is_refused(start: float) -> None:
+    with pytest.raises(ValueError, match=r"starts at a sigma in \(0, 1\]"):
+        sigmas_from(start, 4, 3.0)
