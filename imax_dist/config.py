@@ -215,8 +215,9 @@ def _convert_union(hint: Any, value: Any, *, where: str) -> Any:
 
 
 def _convert_literal(hint: Any, value: Any, *, where: str) -> Any:
-    options = [str(option) for option in typing.get_args(hint)]
-    if value not in typing.get_args(hint):
+    choices = typing.get_args(hint)
+    if not any(type(value) is type(option) and value == option for option in choices):
+        options = [str(option).lower() if isinstance(option, bool) else str(option) for option in choices]
         near = suggestion(value[:LONGEST_SHOWN] if isinstance(value, str) else "", options)
         raise BadConfig(f"{where}: {_shown(value)} is not a choice; {near}")
     return value

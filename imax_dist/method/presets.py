@@ -108,7 +108,7 @@ class Method:
     attention: str = "one_text"
     """Proportional attention, Sec. 2.3 item 3: which length L counts; or YaRN's temperature instead."""
     text: TextSettings = field(default_factory=TextSettings)
-    patch_shift: bool | Literal["network", "step"] = True
+    patch_shift: Literal[True, False, "network", "step"] = True
     """The patch grid moves at every other step: around the network's forward pass (true, network), or around
     the whole step, low-pass and Euler step too, as the released code does (step)."""
     guidance_scale: GuidanceScaleSettings = field(default_factory=GuidanceScaleSettings)

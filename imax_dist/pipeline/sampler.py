@@ -80,7 +80,7 @@ class Sampler:
         return state
 
     def step(self, state: PassState, step: Step) -> PassState:
-        """One step: x + (sigma_next - sigma) velocity; all of it on the shifted grid, if the recipe says so."""
+        """One step: x + (sigma_next - sigma) velocity; wholly on the shifted grid, if the recipe says so."""
         if not self.plan.wholly_shifted(step.index):
             return self.plain_step(state, step)
         shifted = self.plain_step(state.on_grid(shift_in), step)

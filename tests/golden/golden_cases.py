@@ -17,8 +17,12 @@ PRESETS = (
     "direct", "dype", "dype_flow", "hiflow", "imax", "imax_late", "official", "paper", "sdedit",
     "skip_residual", "time_aware",
 )  # fmt: skip
-NOW = {"imax": "one_jump", "imax_late": "imax"}
-"""Presets that had another name when the values were taken."""
+THEN: dict[str, dict[str, Any]] = {
+    "imax": {"preset": "one_jump"},
+    "imax_late": {"preset": "imax"},
+    "official": {"preset": "official", "method": {"patch_shift": "network"}},
+}
+"""What a preset was when the values were taken, where it is something else now."""
 TINY = (
     "flux-dev", "flux-schnell", "lumina-next", "lumina-image-2", "flux2-dev", "flux2-klein", "qwen-image",
     "sd3.5-medium", "z-image-turbo",
@@ -32,10 +36,10 @@ GUIDE = Path(__file__).parent / "guide.png"
 GUIDED = {"guidance_scale": {"native": 2.0, "extrapolated": 3.0}}
 
 EMBEDDED: dict[str, dict[str, Any]] = {
-    **{f"preset {name}": {**TWICE, "preset": NOW.get(name, name)} for name in PRESETS},
+    **{f"preset {name}": {**TWICE, **THEN.get(name, {"preset": name})} for name in PRESETS},
     "native": {"size": "64x64"},
     "odd size": ODD,
-    "odd size, official": {**ODD, "preset": "official"},
+    "odd size, official": {**ODD, **THEN["official"]},
     "cascade, imax_late": {**THREE_TIMES, "preset": "imax"},
     "cascade, hiflow": {**THREE_TIMES, "preset": "hiflow"},
     "cascade by list": {**TWICE, "method": {"cascade": [1.3, 1.6], "start": {"sigma": [0.9, 0.7]}}},

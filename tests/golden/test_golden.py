@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from golden_cases import EMBEDDED, NOW, PRESETS, TINY, TRAINED, golden, sampled, tiny_request, trained
+from golden_cases import EMBEDDED, PRESETS, TINY, TRAINED, golden, sampled, tiny_request, trained
 from golden_models import make_embedded, make_tiny
 from ranks import run_ranks
 
@@ -66,5 +66,5 @@ def test_two_ranks_render_the_golden_values_of_every_tiny_network(tmp_path: Path
 
 
 def test_every_preset_has_golden_values() -> None:
-    assert set(named_configs("presets")) == {*PRESETS, *NOW.values()}
+    assert set(named_configs("presets")) == {*PRESETS, "one_jump"}
     assert set(golden()) == {TRAINED} | set(EMBEDDED) | {f"tiny {name}" for name in TINY}

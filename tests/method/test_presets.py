@@ -73,7 +73,7 @@ def test_every_switch_can_be_left_out(field: str) -> None:
             {"text": {"cell": "guided"}},
             r"text: cell: 'guided' is not a choice; did you mean 'guide'",
         ),
-        ({"patch_shift": "yes"}, r"patch_shift must be true or false, got 'yes'"),
+        ({"patch_shift": "yes"}, r"patch_shift: 'yes' is not a choice; known: true, false, network, step"),
         ({"rope": {"factor": "big"}}, r"rope: factor must be a number, got 'big'"),
         ({"attention": False}, r"attention must be text, got False"),
         ({"gidance": {}}, r"unknown key 'gidance'; did you mean 'guidance'"),

@@ -1,4 +1,4 @@
-"""The released code's stepping, written anew step by step, against the preset `official` of a tiny network."""
+"""The released code's stepping, written anew, against the preset `official` of a tiny network."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def sampler_of(model: Any, **fields: Any) -> tuple[Sampler, PassState]:
     """The pass beyond native size from seeded latents, guided by seeded latents."""
-    request = Request(
-        "a red sun", size="144x112", model=model.spec.name, steps=STEPS, dtype="float64", **fields
-    )
+    chosen: dict[str, Any] = {"size": "144x112", "steps": STEPS, "dtype": "float64", **fields}
+    request = Request("a red sun", model=model.spec.name, **chosen)
     poster = make_plan(request, model.spec)
     ranks = join_ranks(ParallelSettings(), Topology.alone(), heads=model.spec.heads)
     conditioning = embed_prompt(poster, model, ranks.topology)
@@ -100,7 +99,7 @@ def test_a_shift_around_the_network_alone_is_another_picture(model: Any) -> None
     ids=str,
 )
 def test_every_part_of_a_step_works_on_the_shifted_grid(model: Any, method: dict[str, Any]) -> None:
-    sampler, state = sampler_of(model, preset="one_jump", method={"patch_shift": "step", **method})
+    sampler, state = sampler_of(model, preset="one_jump", steps=8, method={"patch_shift": "step", **method})
     plan = replace(sampler.plan, keeps_endpoints=True)
     made = replace(sampler, plan=plan).run(state)
     assert made.latents.shape == state.latents.shape

@@ -37,6 +37,7 @@ SWITCHES: list[tuple[str, dict[str, Any]]] = [
     ("reference.posterior", {"reference": {"posterior": "sample"}}),
     ("reference.acceleration", {"reference": {"acceleration": 1.0}}),
     ("start.sigma", {"start": {"sigma": 0.7}}),
+    ("start.steps", {"start": {"steps": 3}}),
     ("skip_residual", {"skip_residual": True}),
     ("rope.rule", {"rope": {"rule": "none"}}),
     ("rope.factor", {"rope": {"factor": 1.0}}),
