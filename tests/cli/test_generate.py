@@ -303,7 +303,19 @@ def test_settings_of_your_own_are_taken_by_path(generate: Imax, tmp_path: Path) 
 def test_several_seeds_are_several_posters_of_one_load(
     generate: Imax, rendered: Path, tmp_path: Path
 ) -> None:
-    outcome = generate("--size", "128x96", "--seed", 4, "--count", 2, "-o", tmp_path / "sea.png", "--json")
+    outcome = generate(
+        "--size",
+        "128x96",
+        "--seed",
+        4,
+        "--preset",
+        "one_jump",
+        "--count",
+        2,
+        "-o",
+        tmp_path / "sea.png",
+        "--json",
+    )
     assert [json.loads(line)["out"] for line in outcome.out.splitlines()] == [
         str(tmp_path / "sea-4.png"),
         str(tmp_path / "sea-5.png"),
@@ -316,12 +328,14 @@ def test_the_poster_of_another_request_is_kept(generate: Imax, rendered: Path, t
     out = tmp_path / "sea.png"
     shutil.copy(rendered, out)
     before = out.read_bytes()
-    other = ("--size", "128x96", "--seed", 6, "--out", out)
+    other = ("--size", "128x96", "--seed", 6, "--preset", "one_jump", "--out", out)
     outcome = generate(*other)
     assert outcome.code == 64
     assert f"--out {out} holds another picture already; give another name, or --overwrite" in outcome.err
     assert out.read_bytes() == before
-    assert generate("--size", "128x96", "--seed", 5, "--out", out, "-q").code == 0, "the same request may"
+    assert generate("--size", "128x96", "--seed", 5, "--preset", "one_jump", "--out", out, "-q").code == 0, (
+        "the same request may"
+    )
     assert out.read_bytes() == before
     assert generate(*other, "--overwrite", "-q").code == 0
     assert out.read_bytes() != before
