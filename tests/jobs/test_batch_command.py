@@ -20,10 +20,9 @@ from imax_dist.cli.main import main
 from imax_dist.errors import ClusterUnavailable
 
 HARD_LIMIT_S = 90
-LINES = [
-    {"id": name, "prompt": "a red sun over the sea", "size": "192x256", "steps": 14, "native_steps": 2}
-    for name in ("one", "two", "three")
-]
+POSTER = {"prompt": "a red sun over the sea", "size": "192x256", "preset": "one_jump"}
+LINES = [{"id": name, **POSTER, "steps": 14, "native_steps": 2} for name in ("one", "two", "three")]
+"""Fourteen steps of one pass, with two checkpoints in it."""
 
 
 class Command:
