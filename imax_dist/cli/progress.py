@@ -21,7 +21,7 @@ from imax_dist.events import (
 from imax_dist.wording import stage_name
 
 SILENCE_S = 30.0
-"""Without a terminal: seconds until a stage without steps says how far it is."""
+"""Without a terminal: seconds until a stage says how far it is."""
 
 
 class ProgressBars:
@@ -90,14 +90,22 @@ class ProgressBars:
         if self.verbose:
             counted = f"step {step.index:>3}/{step.steps}"
             self._bars.write(f"{counted}  sigma {step.sigma:.4f}  {step.seconds:.2f} s")
+        elif step.index < step.steps:
+            self._say_how_far(f"{stage_name(step.stage):>17}  step {step.index}/{step.steps}")
 
     def _progress(self, done: int, total: int) -> None:
         """A bar of its own for a stage without steps, or now and then a line."""
-        text, now = f"{stage_name(self._stage):>17}", self._clock()
+        text = f"{stage_name(self._stage):>17}"
         self._bars.show(self._stage, text, done, total, count=False)
-        if not self._bars.drawn and now - self._said > SILENCE_S and done < total:
+        if done < total:
+            self._say_how_far(f"{text}  {done / total:.0%}")
+
+    def _say_how_far(self, place: str) -> None:
+        """Without a bar, a line after every SILENCE_S."""
+        now = self._clock()
+        if not self._bars.drawn and now - self._said > SILENCE_S:
             self._said = now
-            self._bars.write(f"{text}  {done / total:.0%} after {now - self._began:.0f} s")
+            self._bars.write(f"{place} after {now - self._began:.0f} s")
 
     def _done(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +73,20 @@ def test_two_ranks_under_torchrun_make_the_picture_of_one_process(
 def test_a_terminated_poster_goes_on_later_and_is_the_same_file(
     imax: Callable[..., Any], tiny: Path, tmp_path: Path
 ) -> None:
-    options = ["generate", PROMPT, "--model", tiny, "--size", "96x96", "--steps", 120, "-v", "--out"]
+    options = ["generate", PROMPT, "--model", tiny, "--size", "96x96", "--steps", 240, "-v", "--out"]
     process = start("-m", "imax_dist", *options, tmp_path / "sea.png")
     assert process.stderr is not None
-    seen = next((line for line in process.stderr if line.startswith("step   3/120")), None)
+    said = dropwhile(lambda line: "enlarge guidance" not in line, process.stderr)
+    seen = next((line for line in said if line.startswith("step   3/")), None)
     assert seen is not None, "the target-size pass never came"
+    steps = seen.split()[1].removeprefix("3/")
     process.send_signal(signal.SIGTERM)
     code, out, err = finish(process)
     assert (code, out) == (75, "")
     assert "stopping after this step; once more to leave at once" in err
     last = err.splitlines()[-1]
     assert last.startswith("imax generate: stopped after step ")
-    assert last.endswith(" of 120 of the target-size pass; run the same command again to resume")
+    assert last.endswith(f" of {steps} of the target-size pass; run the same command again to resume")
     assert [path.name for path in tmp_path.iterdir()] == ["sea.checkpoints"]
     step = int(last.split()[5])
     assert (tmp_path / f"sea.checkpoints/step-1{step:05d}.safetensors").is_file()

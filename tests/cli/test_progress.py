@@ -1,4 +1,4 @@
-"""A long stage without steps says how far it is."""
+"""A long stage says how far it is, on a terminal and in a log."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixture[st
     bars(Progress(3, 4))
     bars(Progress(4, 4))
     assert capsys.readouterr().err.split() == ["decode", "75%", "after", "31", "s"]
+
+
+def test_without_a_terminal_a_long_pass_counts_its_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = iter([0, 100, 120, 140, 160, 181])
+    bars = ProgressBars(clock=lambda: next(seconds))
+    bars(StageStarted("extrapolated", 5))
+    for index in range(1, 6):
+        bars(StepDone("extrapolated", index, 5, 0.5, seconds=20.0))
+    said = [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()]
+    assert said == ["target-size pass step 2/5 after 40 s", "target-size pass step 4/5 after 81 s"]
 
 
 def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:

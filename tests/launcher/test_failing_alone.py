@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,8 @@ from imax_dist.launcher.elastic import telling_code, worth_another_try
 from imax_dist.launcher.rank_failure import is_out_of_memory
 from imax_dist.pipeline.request import Request
 
+LIMIT_S = 300
+"""Two slow starts, and well under the rank timeout."""
 FAILING_RANK = Path(__file__).with_name("failing_rank.py")
 LAUNCH = "from imax_dist.launcher.elastic import Nodes, run_ranks; import sys; "
 LAUNCH += "sys.exit(run_ranks(sys.argv[1:], Nodes(2), drain_s=5))"
@@ -22,16 +23,15 @@ LAUNCH += "sys.exit(run_ranks(sys.argv[1:], Nodes(2), drain_s=5))"
 
 @pytest.mark.slow
 @pytest.mark.machines
+@pytest.mark.timeout(LIMIT_S + 60)
 @pytest.mark.parametrize("launcher", ["imax launch", "torchrun"])
 def test_the_others_do_not_wait_for_a_rank_that_failed_alone(launcher: str, tmp_path: Path) -> None:
     """The rank timeout is 600 s; destroying the group first would take all of it."""
     rank = [str(FAILING_RANK), "generate", "a red sun", "--out", str(tmp_path / "x.png"), "--device", "cpu"]
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "0"]
     ways = {"imax launch": ["-c", LAUNCH, *rank], "torchrun": [*torchrun, *rank]}
-    started = time.monotonic()
     command = [sys.executable, *ways[launcher]]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert time.monotonic() - started < 60
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert ended.returncode == {"imax launch": OutOfMemory.exit_code, "torchrun": 1}[launcher]
     assert "rank 1 of 2 ran out of memory (CUDA out of memory)" in ended.stderr
     assert "internal error" not in ended.stderr
