@@ -1,4 +1,4 @@
-"""What PDF/X-4 (ISO 15930-7) asks of a page like ours, as secondary sources tell it; read with pikepdf."""
+"""What PDF/X-4 (ISO 15930-7) asks of a page like ours, from memory (decision 70); read with pikepdf."""
 
 from __future__ import annotations
 
