@@ -257,17 +257,6 @@ def test_functions_and_files_are_small_and_nothing_is_ambient(path: Path) -> Non
     assert house_violations(path.read_text(encoding="utf-8")) == []
 
 
-CRUMBS_TO_GO = {
-    "method/acceleration.py",
-    "parallel/engines/registry.py",
-    "pipeline/acceleration.py",
-    "pipeline/named_files.py",
-    "pipeline/step_cache.py",
-    "study/train/features.py",
-}
-"""Small files that stand until their rooms are mended; none may be added."""
-
-
 @pytest.fixture(scope="module")
 def sources() -> dict[str, str]:
     return {named(path): path.read_text(encoding="utf-8") for path in SOURCES}
@@ -278,7 +267,7 @@ def test_there_is_no_import_circle_not_even_a_lazy_one(sources: dict[str, str]) 
 
 
 def test_a_small_file_with_one_user_has_a_reason(sources: dict[str, str]) -> None:
-    assert [crumb for crumb in crumbs(sources) if crumb.split()[0] not in CRUMBS_TO_GO] == []
+    assert crumbs(sources) == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Files that a request names by path, and what they hold now."""
+"""Files that a request names by path, and what they hold now.
+
+Apart because jobs asks this of ten thousand requests and must not import the rest of a render.
+"""
 
 from __future__ import annotations
 

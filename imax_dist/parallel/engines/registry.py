@@ -1,4 +1,7 @@
-"""Engines by name, and which one ``auto`` is."""
+"""Engines by name, and which one ``auto`` is.
+
+Apart because every engine imports the package's contract, and this imports every engine.
+"""
 
 from __future__ import annotations
 

@@ -29,11 +29,10 @@ from imax_dist.pipeline.request import Request
 from imax_dist.study.experiments.cell import Cell
 from imax_dist.study.experiments.measures import Sample, read_all
 from imax_dist.study.experiments.velocity_loss import velocity_losses
-from imax_dist.study.metrics.frechet import cut_patches
+from imax_dist.study.metrics.frechet import cut_patches, patch_features
 from imax_dist.study.scenes import render
 from imax_dist.study.train.autoencoder import decode, encode_mean
 from imax_dist.study.train.crops import to_bytes, to_unit
-from imax_dist.study.train.features import patch_features
 from imax_dist.study.train.parts import vae_of
 
 Pixels = npt.NDArray[np.uint8]

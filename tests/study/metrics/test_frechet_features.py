@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from imax_dist.study.metrics.frechet import cut_patches, frechet_distance
+from imax_dist.study.metrics.frechet import cut_patches, frechet_distance, patch_features
 from imax_dist.study.scenes import render, sample_scene
-from imax_dist.study.train.features import patch_features
 from imax_dist.study.train.parts import vae_of
 
 SIDE = 192
