@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +55,8 @@ class PassState:
         """With every latent that a step computes with changed alike; endpoints and pictures stay."""
         names = ("latents", "reference", "cached", "carried")
         held = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: change(x) for name, x in held.items() if x is not None})
+        changed: dict[str, Any] = {name: change(x) for name, x in held.items() if x is not None}
+        return replace(self, **changed)
 
     def to(self, device: torch.device) -> PassState:
         """The same with its tensors on ``device``."""

@@ -1,5 +1,6 @@
-"""Frechet distance between two sets of features (Dowson and Landau 1982; Heusel et al. 2017), and the features:
-how the testbed's own encoder, trained on scenes, answers to the finest octave of a patch (DECISIONS 60)."""
+"""Frechet distance between two sets of features (Dowson and Landau 1982; Heusel et al. 2017), and the
+features: how the testbed's own encoder, trained on scenes, answers to the finest octave of a patch
+(DECISIONS 60)."""
 
 from __future__ import annotations
 
