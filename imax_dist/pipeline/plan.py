@@ -7,7 +7,6 @@ cannot change the picture. Its fingerprint marks checkpoints.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,7 +28,7 @@ from imax_dist.models.spec import ModelSpec
 from imax_dist.pipeline.fit import check_reach, fit_method
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.scales import guidance_scales, latent_grid, text_copies, time_shifts
-from imax_dist.pipeline.switches import load_method, start_sigmas, uses_reference
+from imax_dist.pipeline.switches import check_start_levels, load_method, start_sigmas, uses_reference
 
 DEFAULT_SCALE = 2
 DECISIVE_SETTINGS = ("native_side", "text_tokens", "rope_factor")
@@ -205,7 +204,7 @@ def make_plan(request: Request, spec: ModelSpec) -> PosterPlan:
     if extrapolates:
         plan = dataclasses.replace(plan, passes=_passes(native, size))
     _check_guide(plan)
-    _check_starts(plan)
+    check_start_levels(request, len(plan.passes))
     _check_cache(plan)
     return plan
 
@@ -263,17 +262,6 @@ def _reference_sigmas(before: PassPlan, *, start: float) -> tuple[float, ...]:
     made_by = before.sigmas[:-1]
     not_below = sum(sigma >= start for sigma in made_by)
     return made_by[max(not_below - 1, 0) :]
-
-
-def _check_starts(plan: PosterPlan) -> None:
-    """Raise BadValue if the request itself lists more start levels than the poster has passes."""
-    asked = plan.request.method.get("start")
-    levels = asked.get("sigma") if isinstance(asked, Mapping) else None
-    if isinstance(levels, list | tuple) and plan.extrapolates and len(levels) > len(plan.passes):
-        raise BadValue(
-            f"start.sigma lists {len(levels)} levels, but {plan.size} has {len(plan.passes)} pass"
-            f"{'es' * (len(plan.passes) > 1)} beyond native {plan.native_size}; list one level a pass"
-        )
 
 
 def _check_cache(plan: PosterPlan) -> None:

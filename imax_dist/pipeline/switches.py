@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from imax_dist.config import choice, from_mapping, load_config
-from imax_dist.errors import BadConfig
+from imax_dist.errors import BadConfig, BadValue
 from imax_dist.events import MOST_PASSES
 from imax_dist.method.cascade import CascadeRule
 from imax_dist.method.guidance import SCHEDULES
@@ -18,6 +18,7 @@ from imax_dist.method.rope_rules import FREQUENCY_RULES
 from imax_dist.method.step_cache import STEP_CACHES
 from imax_dist.method.text_duplication import COPY_RULES
 from imax_dist.pipeline.request import Request
+from imax_dist.wording import plural
 
 
 def load_preset(name: str) -> dict[str, Any]:
@@ -90,6 +91,17 @@ def start_sigmas(method: Method) -> tuple[float, ...]:
     if chosen is None:
         return (1.0,)
     return chosen if isinstance(chosen, tuple) else (chosen,)
+
+
+def check_start_levels(request: Request, passes: int) -> None:
+    """Raise BadValue if the request itself lists more start levels than its poster has passes."""
+    asked = request.method.get("start")
+    levels = asked.get("sigma") if isinstance(asked, Mapping) else None
+    if isinstance(levels, list | tuple) and 0 < passes < len(levels):
+        raise BadValue(
+            f"start.sigma lists {len(levels)} levels, but {request.size or 'this size'} has "
+            f"{plural(passes, 'pass', 'passes')} beyond native; list one level a pass"
+        )
 
 
 def uses_reference(method: Method) -> bool:

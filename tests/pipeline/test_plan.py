@@ -321,6 +321,12 @@ def test_the_fingerprint_is_the_same_however_a_thing_was_asked_for(flux_dev: Mod
         ({"method": {"start": {"sigma": 0}}}, BadConfig, r"start.sigma must be above 0 .* got 0.0"),
         ({"method": {"start": {"sigma": [0.5, 1.5]}}}, BadConfig, r"start.sigma must be .* got 1.5"),
         ({"method": {"start": {"sigma": "half"}}}, BadConfig, r"start: sigma must be a number, got 'half'"),
+        (
+            {"method": {"start": {"sigma": [0.6, 0.3]}}, "size": "2048x2048"},
+            BadValue,
+            r"start.sigma lists 2 levels, but 2048x2048 has 1 pass beyond native; list one level a pass",
+        ),
+        ({"method": {"start": {"steps": 0}}}, BadConfig, r"start.steps must be at least 1, got 0"),
         ({"method": {"start": {"sigma": []}}}, BadConfig, r"start.sigma is an empty list; give one level"),
         ({"method": {"reference": {"acceleration": 2}}}, BadConfig, r"acceleration must be 0 to 1, got 2.0"),
         (
