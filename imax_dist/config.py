@@ -151,9 +151,10 @@ def choice(kind: str, name: str, known: Mapping[str, Any]) -> Any:
 
 def suggestion(wrong: str, known: list[str]) -> str:
     """``did you mean "x"? known: x, y`` - the second half of a sentence about a wrong name."""
-    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+    folded = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(wrong.casefold(), list(folded), n=1, cutoff=0.5)
     listing = "known: " + ", ".join(known)
-    return f"did you mean {close[0]!r}? {listing}" if close else listing
+    return f"did you mean {folded[close[0]]!r}? {listing}" if close else listing
 
 
 def to_mapping(settings: Any) -> Any:

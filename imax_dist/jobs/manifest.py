@@ -1,4 +1,4 @@
-"""A manifest: one poster a line (JSONL), a row (CSV) or a list entry (YAML); all mistakes at once.
+"""A manifest: a poster a line (JSONL, prompts), a row (CSV) or a list entry (YAML); all mistakes at once.
 
 Fields are those of a Request, and ``id``, ``priority``, ``count`` (that many posters, with seeds counted up
 from ``seed``) and single switches of the preset by their dotted name (``rope.rule``).
@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from imax_dist.config import from_mapping, named_configs, set_key, suggestion, to_mapping
-from imax_dist.errors import BadConfig, BadManifest, BadValue, ImaxError, MissingInput
+from imax_dist.errors import BadConfig, BadManifest, BadValue, ImaxError
 from imax_dist.geometry import ImageSize
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.make_job import make_job, method_of
-from imax_dist.jobs.manifest_files import READERS, Entry, Mistake
+from imax_dist.jobs.manifest_files import Entry, Mistake
+from imax_dist.jobs.manifest_table import field_kinds
+from imax_dist.jobs.manifest_text import read_lines
 from imax_dist.jobs.settings import Limits
 from imax_dist.output.image.poster import SHEET_FIELDS, require_printable
 from imax_dist.output.image.settings import read_outputs
@@ -36,6 +39,10 @@ FILE_KEYS = ("icc", "output_intent")
 OWN_SCALES = ("none", "lanczos")
 LARGEST_PRIORITY = 1_000_000
 LONGEST_SENTENCE = 1_000
+EXACT = 2**53
+"""Up to here every whole number is a float of its own."""
+LORA = re.compile(r"[^\s:][^:]*?\.safetensors(?::\S+)?(?=\s|$)|\S+")
+"""One LoRA of several in a text; the name of a .safetensors file may hold spaces."""
 
 
 class Manifest(NamedTuple):
@@ -57,14 +64,13 @@ class Manifest(NamedTuple):
 
 
 def read_manifest(path: Path, limits: Limits) -> Manifest:
-    """Read ``.jsonl``, ``.csv``, ``.yaml`` or ``.yml``.
+    """Read the file by its ending (``manifest_text.READERS``).
 
     Raises MissingInput if there is no such file, BadManifest if it is too large or of another kind; mistakes
     inside it are collected in the result.
     """
-    text = _text(path, limits)
     reading = _Reading(limits)
-    for item in READERS[path.suffix.lower()](text):
+    for item in read_lines(path, most_mib=limits.manifest_mib):
         reading.take(item)
         if reading.full:
             break
@@ -113,7 +119,7 @@ class _Reading:
         self.jobs.extend(made)
 
     def _made(self, entry: Entry) -> Iterator[Job]:
-        fields = dict(entry.fields)
+        fields = {name: _plain(name, value) for name, value in entry.fields.items()}
         own = {name: fields.pop(name) for name in OWN_FIELDS if fields.get(name) is not None}
         count = _whole("count", own.get("count", 1), least=1, most=self.limits.count)
         priority = _whole("priority", own.get("priority", 0), least=-LARGEST_PRIORITY, most=LARGEST_PRIORITY)
@@ -142,21 +148,6 @@ def shard(jobs: list[Job], text: str) -> list[Job]:
     if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise BadValue(f"shard {text!r} is not INDEX/COUNT with 0 <= INDEX < COUNT; write for example 0/4")
     return jobs[int(index) :: int(count)]
-
-
-def _text(path: Path, limits: Limits) -> str:
-    if path.suffix.lower() not in READERS:
-        raise BadManifest(f"manifest {path}: the name must end in {', '.join(READERS)}")
-    if not path.is_file():
-        raise MissingInput(f"manifest {path} does not exist")
-    try:
-        if path.stat().st_size > limits.manifest_mib << 20:
-            raise BadManifest(f"manifest {path} is larger than {limits.manifest_mib} MiB")
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise BadManifest(f"manifest {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise BadManifest(f"manifest {path} is not UTF-8 text (byte {error.start})") from error
 
 
 def _require_text(fields: dict[str, Any]) -> None:
@@ -244,6 +235,14 @@ def _unclaimed(job: Job, lines: Mapping[str, int], folded: Mapping[str, int]) ->
             "disks take their folders for one; give it another"
         )
     return job
+
+
+def _plain(name: str, value: Any) -> Any:
+    """``1.0`` is 1 where a whole number is wanted, and LoRAs may be one text, split by space."""
+    if name == "lora" and isinstance(value, str):
+        return [re.sub(r":(\d+),(\d+)$", r":\1.\2", each) for each in LORA.findall(value)]
+    whole = isinstance(value, float) and field_kinds().get(name) is int
+    return int(value) if whole and abs(value) <= EXACT and value.is_integer() else value
 
 
 def _whole(name: str, value: Any, *, least: int, most: int) -> int:

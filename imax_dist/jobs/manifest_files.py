@@ -1,12 +1,10 @@
-"""The three ways to write a manifest down, each to entries with line numbers."""
+"""Manifests as lines of JSON, as YAML and as plain prompts, each to entries with line numbers."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import yaml
@@ -54,24 +52,12 @@ def read_jsonl(text: str) -> Parsed:
             yield Mistake(number, str(error))
 
 
-def read_csv(text: str) -> Parsed:
-    """The first row holds the field names; empty cells are left out, numbers are read as numbers."""
-    rows = _csv_rows(text)
-    try:
-        _, header = next(rows, (1, []))
-        names = [name.strip() for name in header]
-        if len(set(names)) != len(names):
-            yield Mistake(1, "the header names a field twice")
-            return
-        for number, row in rows:
-            if len(row) > len(names) and any(cell.strip() for cell in row[len(names) :]):
-                yield Mistake(number, f"{len(row)} cells, but the header has {len(names)}")
-                continue
-            cells = {name: cell for name, cell in zip(names, row, strict=False) if name and cell.strip()}
-            if cells:
-                yield Entry(number, {name: _cell(name, cell) for name, cell in cells.items()})
-    except csv.Error as error:
-        yield Mistake(1, f"not valid CSV: {error}")
+def read_prompts(text: str) -> Parsed:
+    """One prompt a line; empty lines and lines that begin with # are passed over."""
+    for number, line in enumerate(_lines(text), start=1):
+        prompt = line.strip()
+        if prompt and not prompt.startswith("#"):
+            yield Entry(number, {"prompt": prompt})
 
 
 def read_yaml(text: str) -> Parsed:
@@ -110,16 +96,6 @@ def _lines(text: str) -> Iterator[str]:
         start = end + 1
 
 
-READERS: dict[str, Callable[[str], Parsed]] = {
-    ".jsonl": read_jsonl,
-    ".csv": read_csv,
-    ".yaml": read_yaml,
-    ".yml": read_yaml,
-}
-CSV_VALUES = ("seed", "steps", "native_steps", "priority", "count", "dpi", "landscape")
-"""Columns that hold numbers or true and false; all others hold text."""
-
-
 def _json_object(line: str) -> dict[str, Any]:
     if len(line) > LONGEST_LINE:
         raise ValueError(f"the line is longer than {LONGEST_LINE} characters")
@@ -145,26 +121,6 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"field {twice[:80]!r} is given twice")
     return fields
-
-
-def _csv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """(line a row begins on, cells); a quoted cell may run over several lines."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    begins = 1
-    for row in reader:
-        yield begins, row
-        begins = reader.line_num + 1
-
-
-def _cell(name: str, text: str) -> Any:
-    text = text.strip()
-    if name not in CSV_VALUES:
-        return text
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return text
-    return value if isinstance(value, int | float) else text
 
 
 def _refuse_aliases(text: str) -> None:

@@ -210,8 +210,8 @@ def test_a_manifest_may_not_be_larger_than_the_limit(tmp_path: Path) -> None:
 
 
 def test_an_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadManifest, match=r"must end in \.jsonl, \.csv"):
-        read(tmp_path, "", ".txt")
+    with pytest.raises(BadManifest, match=r"must end in \.jsonl, \.ndjson, \.csv"):
+        read(tmp_path, "", ".odt")
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_finished_poster_counts_only_as_it_was_left(tmp_path: Path) -> None:
     assert folder.finished(job.fingerprint) is None
 
 
-SUFFIXES = st.sampled_from([".jsonl", ".csv", ".yaml"])
+SUFFIXES = st.sampled_from([".jsonl", ".csv", ".yaml", ".txt", ".tsv"])
 EXTREME = [
     10**400,
     -(10**400),
