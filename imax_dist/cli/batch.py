@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
         description="Render what a manifest asks for and is not in the folder yet. Run it again to resume.",
     )
     add = parser.add_argument
-    add("manifest", nargs="?", type=Path, help="JSONL, CSV, YAML, or a .txt of prompts (default: DIR's queue)")
+    add("manifest", nargs="?", type=Path, help="JSONL, CSV, YAML, .txt (default: what is queued in DIR)")
     add(
         "--out",
         type=Path,
