@@ -69,6 +69,11 @@ class PassPlan:
         return len(self.sigmas) - 1
 
     @property
+    def constant_reference(self) -> bool:
+        """Whether the finished picture of the pass before guides every step."""
+        return self.reference_sigmas == (0.0,)
+
+    @property
     def grid(self) -> LatentGrid:
         return latent_grid(self.render_size, self.spec)
 
@@ -256,8 +261,9 @@ def _pass_sizes(native: PassPlan, target: ImageSize) -> list[ImageSize]:
 
 
 def _reference_sigmas(before: PassPlan, *, start: float) -> tuple[float, ...]:
-    """Of the steps of the pass ``before``: the last not below ``start``, and all after it."""
-    if before.method.reference.kind == "constant":
+    """Of the steps of the pass ``before``: the last not below ``start`` and those after; a guide has none."""
+    given = before.is_native and before.request.guide is not None
+    if given or before.method.reference.kind == "constant":
         return (0.0,)
     made_by = before.sigmas[:-1]
     not_below = sum(sigma >= start for sigma in made_by)
@@ -283,8 +289,16 @@ def _check_guide(plan: PosterPlan) -> None:
     if not plan.extrapolates:
         reason = f"{plan.size} is no larger than native {plan.native_size}; ask for a larger size"
     elif not plan.uses_native:
-        reason = f"the recipe of preset {plan.request.preset} uses no native picture; choose another"
+        reason = f"{_why_unused(plan)}; set start.sigma below 1, or choose another preset"
     elif plan.method.reference.kind == "per_step" and len(plan.passes) == 1:
         reason = "reference.kind per_step wants every step of a native pass; set it to constant"
     if reason is not None:
         raise BadValue(f"guide {plan.request.guide} cannot guide: {reason}")
+
+
+def _why_unused(plan: PosterPlan) -> str:
+    """The switches by which nothing in the recipe looks at a native picture."""
+    guidance = plan.method.guidance
+    off = "schedule is off" if guidance.schedule == "off" else "strength is 0"
+    recipe = f"the recipe of preset {plan.request.preset}"
+    return f"{recipe} uses no native picture: start.sigma is 1 (pure noise) and guidance.{off}"

@@ -57,6 +57,6 @@ def with_reference(plan: PassPlan, start: PassState, reference: Latents) -> Pass
 
 
 def _images(plan: PassPlan, before: PassState) -> tuple[Latents, ...]:
-    if plan.method.reference.kind == "constant":
+    if plan.constant_reference:
         return (before.latents,)
     return before.endpoints[-len(plan.reference_sigmas) :]

@@ -14,6 +14,7 @@ from imax_dist.events import Listener, Note, ignore, stage
 from imax_dist.models.base import FlowModel
 from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.parallel.topology import Topology, detect, process_group
+from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.decode import DecodedPicture, decode
 from imax_dist.pipeline.fit import check_guidance_passes, left_out
@@ -62,6 +63,7 @@ def render(
     topology, settings = topology or detect(), parallel or ParallelSettings()
     joined = dist.is_available() and dist.is_initialized()
     with nullcontext() if joined else process_group(topology):
+        on_every_rank(lambda: check_request(request, settings, guide=topology.is_first), topology)
         with stage(listen, "load"):
             model = on_every_rank(
                 lambda: load_requested(request, settings, device=topology.device, text=topology.is_first),

@@ -13,6 +13,7 @@ from imax_dist.events import Listener, Note, ignore, stage
 from imax_dist.models.base import FlowModel
 from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.parallel.topology import Topology, pick_device, process_group
+from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.loading import key_of, load_requested
 from imax_dist.pipeline.proof import Proof, render_proof
@@ -107,6 +108,8 @@ class Renderer:
             if kept == wanted and (has_text or not text):
                 return model
             del model
+        check_request(request, self.parallel, guide=text)
+        if self._kept is not None:
             self._kept = None
             gc.collect()
         with stage(listen, "load"):
