@@ -28,7 +28,13 @@ from imax_dist.models.spec import ModelSpec
 from imax_dist.pipeline.fit import check_reach, fit_method
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.scales import guidance_scales, latent_grid, text_copies, time_shifts
-from imax_dist.pipeline.switches import check_start_levels, load_method, start_sigmas, uses_reference
+from imax_dist.pipeline.switches import (
+    check_start_levels,
+    load_method,
+    start_sigmas,
+    uses_reference,
+    why_unused,
+)
 
 DEFAULT_SCALE = 2
 DECISIVE_SETTINGS = ("native_side", "text_tokens", "rope_factor")
@@ -275,10 +281,8 @@ def _check_cache(plan: PosterPlan) -> None:
     tier, steps = plan.method.cache, plan.last.steps
     if tier == "none" or not plan.extrapolates or any(one.skipped for one in plan.passes):
         return
-    raise BadValue(
-        f"cache {tier} skips none of {steps} steps: it needs {fewest_steps(STEP_CACHES[tier])}; ask for more "
-        "steps, or omit cache"
-    )
+    short = f"skips none of {steps} steps: it needs {fewest_steps(STEP_CACHES[tier])}"
+    raise BadValue(f"cache {tier} {short}; ask for more steps, or omit cache")
 
 
 def _check_guide(plan: PosterPlan) -> None:
@@ -289,16 +293,8 @@ def _check_guide(plan: PosterPlan) -> None:
     if not plan.extrapolates:
         reason = f"{plan.size} is no larger than native {plan.native_size}; ask for a larger size"
     elif not plan.uses_native:
-        reason = f"{_why_unused(plan)}; set start.sigma below 1, or choose another preset"
+        reason = f"the recipe of preset {plan.request.preset} {why_unused(plan.method)}"
     elif plan.method.reference.kind == "per_step" and len(plan.passes) == 1:
         reason = "reference.kind per_step wants every step of a native pass; set it to constant"
     if reason is not None:
         raise BadValue(f"guide {plan.request.guide} cannot guide: {reason}")
-
-
-def _why_unused(plan: PosterPlan) -> str:
-    """The switches by which nothing in the recipe looks at a native picture."""
-    guidance = plan.method.guidance
-    off = "schedule is off" if guidance.schedule == "off" else "strength is 0"
-    recipe = f"the recipe of preset {plan.request.preset}"
-    return f"{recipe} uses no native picture: start.sigma is 1 (pure noise) and guidance.{off}"

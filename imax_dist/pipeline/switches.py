@@ -112,6 +112,15 @@ def uses_reference(method: Method) -> bool:
     return guided or started or method.skip_residual or method.reference.acceleration != 0.0
 
 
+def why_unused(method: Method) -> str:
+    """Why ``uses_reference`` is False, and what to change."""
+    off = "schedule is off" if method.guidance.schedule == "off" else "strength is 0"
+    return (
+        f"uses no native picture: start.sigma is 1 (pure noise) and guidance.{off}; set start.sigma below 1, "
+        "or choose another preset"
+    )
+
+
 def _overlay(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():

@@ -164,7 +164,7 @@ def test_a_recipe_that_is_none_is_refused(
 def test_a_recipe_is_rendered_as_it_is(imax: Imax, tmp_path: Path, extra: list[str]) -> None:
     (tmp_path / "old.json").write_text('{"format": "imax-recipe/1", "request": {"prompt": "a sun"}}')
     outcome = imax("generate", *extra, "--recipe", tmp_path / "old.json", "--out", tmp_path / "sea.png")
-    check(outcome, 64, "--recipe renders a recipe as it is; leave the prompt and its options away")
+    check(outcome, 64, "--recipe renders a recipe as it is; omit the prompt and its options")
 
 
 def test_an_unknown_ending_or_a_folder_is_refused_before_any_work(imax: Imax, tmp_path: Path) -> None:
