@@ -27,6 +27,7 @@ def fields_of(tiny: str, tier: str = "strong", **method: Any) -> dict[str, Any]:
     """10 steps, of which strong skips 4, 5 (and light 6)."""
     return dict(
         prompt="a red sun", size="128x112", model=tiny, dtype="float64", steps=10, native_steps=1,
+        preset="one_jump",
         method={"cache": tier, **method},
     )  # fmt: skip
 
@@ -87,7 +88,7 @@ def test_too_few_steps_are_refused_and_native_size_has_nothing_to_skip() -> None
     spec = describe_model("embedded")
 
     def plan(**fields: Any) -> Any:
-        return make_plan(Request("a red sun", method={"cache": "light"}, **fields), spec)
+        return make_plan(Request("a red sun", preset="one_jump", method={"cache": "light"}, **fields), spec)
 
     with pytest.raises(
         BadValue, match=r"cache light skips none of 8 steps: it needs 9; ask for more steps, o"
@@ -102,7 +103,8 @@ def test_too_few_steps_are_refused_and_native_size_has_nothing_to_skip() -> None
 def test_a_cache_is_another_poster_and_in_its_recipe() -> None:
     spec = describe_model("embedded")
     plans = [
-        make_plan(Request("a", size="256x256", method={"cache": tier}), spec) for tier in ("none", "light")
+        make_plan(Request("a", size="256x256", preset="one_jump", method={"cache": tier}), spec)
+        for tier in ("none", "light")
     ]
     assert plans[0].fingerprint != plans[1].fingerprint
     assert plans[1].describe()["method"]["cache"] == "light"

@@ -73,7 +73,7 @@ def runner_of(tiny: str, settings: dict[str, Any] | None = None, **method: Any) 
 
 def random_latents(plan: Any) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, 16, plan.grid.height, plan.grid.width, generator=generator)
+    return torch.randn(1, 16, plan.last.grid.height, plan.last.grid.width, generator=generator)
 
 
 def test_bands_for_the_writers_are_the_picture(tiny: str) -> None:
@@ -189,7 +189,7 @@ def interrupted(topology: Topology, fields: dict[str, Any], folder: str, where: 
     again = CheckpointFolder(Path(folder), every=0, resume="must")
     found = render(Request(**fields), topology=topology, parallel=settings, checkpoints=again, listen=listen)
     pixels = None if found.pixels is None else found.pixels.numpy()
-    expected = len(found.plan.sigmas) - 1 if where == "endpoint" else 0
+    expected = sum(one.steps for one in found.plan.passes) if where == "endpoint" else 0
     assert len(steps) - done == expected, "steps that were done are not done again"
     return str(stopped.value), found.latents.numpy(), pixels
 
