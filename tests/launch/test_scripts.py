@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import pytest
@@ -80,6 +80,11 @@ def test_a_script_is_clean_bash_with_a_header_that_says_how_to_call_it(name: str
     assert os.access(script, os.X_OK)
 
 
+def values(options: Namespace) -> dict[str, object]:
+    """All but the parsers themselves, which are other objects in each tree of parsers."""
+    return {name: value for name, value in vars(options).items() if not isinstance(value, ArgumentParser)}
+
+
 @EVERY_SCRIPT
 def test_its_command_line_reaches_our_parser_word_for_word(name: str, tmp_path: Path) -> None:
     options = own_part(command_line(name, tmp_path))
@@ -88,7 +93,7 @@ def test_its_command_line_reaches_our_parser_word_for_word(name: str, tmp_path: 
     expected = build_parser().parse_args([options.verb, *ARGUMENTS[name]])
     if options.verb == "batch":
         expected.ray = "auto"
-    assert options == expected
+    assert values(options) == values(expected)
 
 
 @pytest.mark.parametrize(
