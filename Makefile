@@ -34,10 +34,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	@mkdir -p $(OUT)
-	@$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 128x128 --out $(OUT)/native.png
-	@$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 256x256 --out $(OUT)/poster-2x.png
-	@$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 512x512 --out $(OUT)/poster-4x.png
-	@$(BIN)/imax generate "$(PROMPT)" --seed $(SEED) --size 512x512 --preset direct --out $(OUT)/direct-4x.png
+	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 128x128 --out $(OUT)/native.png
+	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 256x256 --out $(OUT)/poster-2x.png
+	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 512x512 --out $(OUT)/poster-4x.png
+	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 512x512 --preset direct --out $(OUT)/direct-4x.png
 	@$(BIN)/imax study sheet $(OUT)/native.png $(OUT)/poster-4x.png $(OUT)/direct-4x.png --crop 192,160,320,320 --out $(OUT)/sheet.png
 	@echo "Look at $(OUT)/sheet.png: the same part of the native picture (enlarged), of the poster, and of the model without the method."
 

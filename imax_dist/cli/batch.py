@@ -13,6 +13,7 @@ from imax_dist.errors import BadValue, PartialBatch, Preempted
 if TYPE_CHECKING:
     from imax_dist.jobs.batch import Batch
     from imax_dist.jobs.job import Job
+    from imax_dist.jobs.manifest import Manifest
     from imax_dist.jobs.settings import PoolSettings
 
 
@@ -103,8 +104,20 @@ def _jobs(options: argparse.Namespace, settings: PoolSettings) -> list[Job] | No
         return None
     most = MOST_MISTAKES + 1 if options.check else MOST_SHOWN
     manifest = read_manifest(options.manifest, settings.limits)
+    if options.check and options.ray == "local":  # other machines may have other models and files
+        manifest = _with_checked_plans(manifest)
     jobs = manifest.require_sound(options.manifest, most_shown=most)
     return jobs if options.shard is None else shard(jobs, options.shard)
+
+
+def _with_checked_plans(manifest: Manifest) -> Manifest:
+    """With a mistake for each line whose model, plan, guide or LoRA files cannot be had here."""
+    from imax_dist.jobs.manifest_files import Mistake
+    from imax_dist.pipeline.check import CheckWithoutModel
+
+    check = CheckWithoutModel()
+    found = {Mistake(manifest.lines[job.id], said) for job in manifest.jobs if (said := check(job.request))}
+    return manifest._replace(mistakes=sorted({*manifest.mistakes, *found}))
 
 
 def _report_check(options: argparse.Namespace, settings: PoolSettings, jobs: list[Job]) -> int:

@@ -50,6 +50,8 @@ class Manifest(NamedTuple):
 
     jobs: list[Job]
     mistakes: list[Mistake]
+    lines: Mapping[str, int]
+    """The line of each job, by its id."""
 
     def require_sound(self, path: Path, *, most_shown: int = MOST_SHOWN) -> list[Job]:
         """The jobs. Raises BadManifest with the first mistakes, one a line, if there are any."""
@@ -76,7 +78,7 @@ def read_manifest(path: Path, limits: Limits) -> Manifest:
             break
     if not reading.jobs and not reading.mistakes:
         reading.mistakes.append(Mistake(1, "the manifest asks for no poster"))
-    return Manifest(reading.jobs, sorted(reading.mistakes))
+    return Manifest(reading.jobs, sorted(reading.mistakes), reading.lines)
 
 
 @dataclass
@@ -88,7 +90,7 @@ class _Reading:
     mistakes: list[Mistake] = field(default_factory=list)
     full: bool = False
     """Enough is wrong, or asked for: the rest is not read."""
-    _lines: dict[str, int] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
     _folded: dict[str, int] = field(default_factory=dict)
     _methods: dict[str, Any] = field(default_factory=dict)
 
@@ -110,11 +112,11 @@ class _Reading:
     def _take_entry(self, entry: Entry) -> None:
         try:
             _require_text(entry.fields)
-            made = [_unclaimed(job, self._lines, self._folded) for job in self._made(entry)]
+            made = [_unclaimed(job, self.lines, self._folded) for job in self._made(entry)]
         except (ImaxError, ValueError) as error:  # ValueError: numbers of thousands of digits
             self.mistakes.append(Mistake(entry.line, str(error)[:LONGEST_SENTENCE]))
             return
-        self._lines.update({job.id: entry.line for job in made})
+        self.lines.update({job.id: entry.line for job in made})
         self._folded.update({job.id.casefold(): entry.line for job in made})
         self.jobs.extend(made)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from imax_dist.errors import ImaxError
+from imax_dist.models.blueprint import find_blueprint
 from imax_dist.models.load import describe_model
+from imax_dist.models.lora import find_loras
 from imax_dist.models.spec import ModelSpec
 from imax_dist.output.image.guide import open_guide
 from imax_dist.output.image.reader import require_file
@@ -35,3 +39,40 @@ def check_plan(request: Request, spec: ModelSpec, *, guide: bool) -> PosterPlan:
     if guide and request.guide is not None:
         open_guide(Path(request.guide), plan.size)
     return plan
+
+
+class CheckWithoutModel:
+    """Says what is wrong with requests, without a download and with no weight read.
+
+    Requests that differ in prompt and seed alone are checked once.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+        self._specs: dict[str, ModelSpec | ImaxError] = {}
+
+    def __call__(self, request: Request) -> str:
+        """One sentence; empty if nothing is wrong."""
+        key = replace(request, prompt="-", seed=0).fingerprint
+        if key not in self._said:
+            self._said[key] = self._check(request)
+        return self._said[key]
+
+    def _check(self, request: Request) -> str:
+        try:
+            check_plan(request, self._spec(request.model), guide=True)
+            find_loras(request.lora)
+        except ImaxError as error:
+            return str(error)
+        return ""
+
+    def _spec(self, model: str) -> ModelSpec:
+        if model not in self._specs:
+            try:
+                self._specs[model] = find_blueprint(model).spec
+            except ImaxError as error:
+                self._specs[model] = error
+        found = self._specs[model]
+        if isinstance(found, ImaxError):
+            raise found
+        return found

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from PIL import Image
 
 from imax_dist.cli.main import main
 from imax_dist.errors import ClusterUnavailable
@@ -255,6 +256,38 @@ def test_check_lists_every_mistake_and_starts_nothing(
     error = capsys.readouterr().err
     assert "line 2: not valid JSON" in error
     assert "line 3: unknown field 'siez'; did you mean 'size'?" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_check_names_models_plans_and_files_that_cannot_be_had(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with its line, a line once, and what the lines themselves get wrong beside it."""
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (128, 64)).save(wide)
+    lines: list[dict[str, object]] = [
+        {"prompt": "a"},
+        {"prompt": "b", "guide": "nothere.png", "count": 2},
+        {"prompt": "c", "model": "black-forest-labs/FLUX.9"},
+        {"prompt": "d", "lora": ["nothere.safetensors:0.5"]},
+        {"prompt": "e", "guide": str(wide), "size": "256x256"},
+        {"prompt": "f", "siez": "1x1"},
+        {"prompt": "g", "guide": str(wide), "preset": "direct"},
+    ]
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["batch", str(manifest), "--out", str(tmp_path / "out"), "--check"]) == 65
+    head, *said = capsys.readouterr().err.splitlines()
+    assert "6 mistakes" in head
+    expected = [
+        "line 2: guide nothere.png does not exist",
+        "line 3: model black-forest-labs/FLUX.9 is not on this disk",
+        "line 4: lora nothere.safetensors does not exist",
+        f"line 5: guide {wide} is 128x64, but the poster is 256x256",
+        "line 6: unknown field 'siez'",
+        f"line 7: guide {wide} cannot guide: the recipe of preset direct uses no native picture",
+    ]
+    assert [text.strip()[: len(start)] for text, start in zip(said, expected, strict=True)] == expected
     assert not (tmp_path / "out").exists()
 
 
