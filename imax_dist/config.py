@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar, Union, cast
 import yaml
 
 from imax_dist.errors import BadConfig, MissingInput
+from imax_dist.named_file import plain_size
 
 Settings = TypeVar("Settings")
 
@@ -69,7 +70,7 @@ def load_config(kind: str, name: str) -> tuple[dict[str, Any], str]:
     """
     if not name.endswith((".yaml", ".yml")):
         return load_named(kind, name), f"configs/{kind}/{name}.yaml"
-    if not Path(name).is_file():
+    if plain_size(name, f"{KINDS[kind]} file") is None:
         raise MissingInput(f"{KINDS[kind]} file {name} does not exist")
     return load_yaml(Path(name)), name
 

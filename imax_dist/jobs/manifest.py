@@ -23,6 +23,7 @@ from imax_dist.jobs.manifest_files import Entry, Mistake
 from imax_dist.jobs.manifest_table import field_kinds
 from imax_dist.jobs.manifest_text import read_lines
 from imax_dist.jobs.settings import Limits
+from imax_dist.named_file import fields_naming_files
 from imax_dist.output.image.poster import SHEET_FIELDS, require_printable
 from imax_dist.output.image.settings import read_outputs
 from imax_dist.pipeline.request import LARGEST_SEED, Request
@@ -33,10 +34,6 @@ MOST_MISTAKES = 10_000
 """Then reading stops: the file is something else."""
 OWN_FIELDS = ("id", "priority", "count")
 REQUEST_FIELDS = tuple(field.name for field in dataclasses.fields(Request))
-FILE_FIELDS = ("guide", "lora")
-"""Fields of a request that name files; ``limits.files: false`` refuses them, and files in ``output``."""
-FILE_KEYS = ("icc", "output_intent")
-OWN_SCALES = ("none", "lanczos")
 LARGEST_PRIORITY = 1_000_000
 LONGEST_SENTENCE = 1_000
 EXACT = 2**53
@@ -116,6 +113,10 @@ class _Reading:
         except (ImaxError, ValueError) as error:  # ValueError: numbers of thousands of digits
             self.mistakes.append(Mistake(entry.line, str(error)[:LONGEST_SENTENCE]))
             return
+        except OSError as error:
+            reason = f"{str(error.filename)[:80]!r} cannot be read: {error.strerror}"
+            self.mistakes.append(Mistake(entry.line, reason))
+            return
         self.lines.update({job.id: entry.line for job in made})
         self._folded.update({job.id.casefold(): entry.line for job in made})
         self.jobs.extend(made)
@@ -182,15 +183,15 @@ def _check_limits(request: Request, limits: Limits) -> None:
         raise BadValue(f"the prompt has {len(request.prompt)} characters; this pool takes {limits.prompt}")
     if request.size is not None and ImageSize.parse(request.size).megapixels > limits.megapixels:
         raise BadValue(f"size {request.size} is over this pool's {limits.megapixels:g} megapixels")
-    _check_model(request.model)
-    _check_print_files(request, limits)
     for name in ("steps", "native_steps"):
         if (getattr(request, name) or 0) > limits.steps:
             raise BadValue(f"{name} {getattr(request, name)} is over this pool's {limits.steps}")
+    if limits.models and request.model not in limits.models:
+        raise BadValue(f"model {request.model[:80]!r} may not be used here; {', '.join(limits.models)} may")
     if not limits.files:
         _require_no_files(request)
-    if limits.models and request.model not in limits.models:
-        raise BadValue(f"model {request.model!r} may not be used here; {', '.join(limits.models)} may")
+    _check_model(request.model)
+    _check_print_files(request, limits)
 
 
 def _check_model(name: str) -> None:
@@ -213,15 +214,8 @@ def _check_print_files(request: Request, limits: Limits) -> None:
 
 def _require_no_files(request: Request) -> None:
     """Raise BadValue if a field, or a print file's profile or enlarger, names a file of this machine."""
-    for name in FILE_FIELDS:
-        if getattr(request, name):
-            raise BadValue(f"{name} names a file of this machine, which this pool does not allow")
-    if request.preset.endswith((".yaml", ".yml")):
-        raise BadValue("preset names a file of this machine, which this pool does not allow")
-    for ending, settings in request.output.items():
-        named = settings or {}
-        if any(named.get(key) for key in FILE_KEYS) or named.get("scale", "none") not in OWN_SCALES:
-            raise BadValue(f"output: {ending} names a file of this machine, which this pool does not allow")
+    for name in fields_naming_files(Request, vars(request)):
+        raise BadValue(f"{name} names a file of this machine, which this pool does not allow")
 
 
 def _unclaimed(job: Job, lines: Mapping[str, int], folded: Mapping[str, int]) -> Job:

@@ -63,7 +63,7 @@ class Limits:
     megapixels: float = 1_000.0
     steps: int = 1_000
     files: bool = True
-    """Whether ``output`` may name files of this machine (profiles, enlargers)."""
+    """Whether a line may name files of this machine: guide, LoRA, preset, model folder, print files' own."""
     models: tuple[str, ...] = ()
     """The only models a manifest may name; none listed: any."""
 

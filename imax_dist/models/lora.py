@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from imax_dist.errors import BadConfig, BadValue, MissingInput
 from imax_dist.models.spec import Lora, ModelSpec
 from imax_dist.models.weights import component_config, pipeline_index
+from imax_dist.named_file import plain_size
 from imax_dist.wording import first_line
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _find(source: str, weight: float) -> Lora:
         if len(inside) != 1:
             raise MissingInput(f"lora {source} holds {len(inside)} .safetensors files; name one of them")
         file = inside[0]
-    if not file.is_file():
+    if plain_size(file, "lora") is None:
         raise MissingInput(f"lora {source} does not exist; give a .safetensors file on this machine")
     try:
         with safe_open(file, framework="pt") as opened:

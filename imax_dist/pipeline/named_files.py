@@ -1,7 +1,4 @@
-"""Files that a request names by path, and what they hold now.
-
-Apart because jobs asks this of ten thousand requests and must not import the rest of a render.
-"""
+"""Files that a request names by path, and what they hold now."""
 
 from __future__ import annotations
 
@@ -10,19 +7,35 @@ from functools import lru_cache
 from pathlib import Path
 
 from imax_dist.models.lora import parse_lora
+from imax_dist.named_file import plain_size
 from imax_dist.pipeline.request import Request
 
 
 def named_files(request: Request) -> dict[str, str]:
-    """SHA-256 of the guide and of LoRA files by path, of those that are on this host."""
-    named = [request.guide, *(parse_lora(text)[0] for text in request.lora)]
-    found = {name: Path(name) for name in named if name is not None and Path(name).is_file()}
+    """SHA-256 of the guide and of LoRA files by path, of those that are on this host.
+
+    Raises as ``plain_size`` for what is there and is no file to be read: a folder, a pipe, an empty file.
+    """
+    named = [] if request.guide is None else [(request.guide, Path(request.guide), "guide")]
+    for text in request.lora:
+        source = parse_lora(text)[0]
+        named.append((source, _only_file(Path(source)), "lora"))
+    found = {name: path for name, path, what in named if plain_size(path, what) is not None}
     stats = {name: path.stat() for name, path in found.items()}
-    return {name: _hash(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+    return {name: _hash(str(found[name]), stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+def _only_file(path: Path) -> Path:
+    """The LoRA of a folder that holds one."""
+    inside = list(path.glob("*.safetensors")) if path.suffix != ".safetensors" else []
+    return inside[0] if len(inside) == 1 else path
 
 
 @lru_cache(maxsize=1024)
-def _hash(path: str, *_size_and_time: int) -> str:
+def _hash(path: str, size: int, _time: int) -> str:
     """Of a file as long as it is the same: a LoRA may stand in each of 500 lines."""
+    hashed = hashlib.sha256()
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        for begin in range(0, size, 1 << 20):
+            hashed.update(file.read(min(1 << 20, size - begin)))
+    return hashed.hexdigest()

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from imax_dist.config import fingerprint, to_mapping
+from imax_dist.config import fingerprint, named_configs, to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize
+from imax_dist.named_file import FILE, MARK, NO_FILE, fields_naming_files
 from imax_dist.output.image.settings import FinishSettings, read_outputs
 
 LONGEST_PROMPT = 8_000
 LARGEST_SEED = 2**63 - 1
 MOST_STEPS = 1_000
 LARGEST_AREA = 1_000_000_000
+
+
+def _is_folder(model: str) -> bool:
+    """A model's name that is looked for on this machine, not in configs/models or on the hub."""
+    if model in named_configs("models"):
+        return False
+    return model.startswith((".", "/", "~")) or os.path.exists(model)
+
+
+def _is_yaml(preset: str) -> bool:
+    return preset.endswith((".yaml", ".yml"))
+
+
+def _outputs_name_files(output: Mapping[str, Any]) -> bool:
+    return any(fields_naming_files(FinishSettings, settings or {}) for settings in output.values())
 
 
 @dataclass(frozen=True)
@@ -26,28 +44,31 @@ class Request:
     ``method`` changes single switches of the preset, nested as in ``configs/presets``:
     ``{"rope": {"rule": "none"}}``. ``guide`` is a picture's path: it guides instead of the native pass.
     ``output`` names print files by ending: ``{"pdf": {"icc": "shop.icc"}}``.
+    Which fields name files is marked where each is declared; a text field without a mark counts as one.
     Raises BadValue for what can never be rendered.
     """
 
-    prompt: str
-    size: str | None = None
+    prompt: str = field(metadata=NO_FILE)
+    size: str | None = field(default=None, metadata=NO_FILE)
     seed: int = 0
-    model: str = "embedded"
-    preset: str = "imax"
+    model: str = field(default="embedded", metadata={MARK: _is_folder})
+    preset: str = field(default="imax", metadata={MARK: _is_yaml})
     steps: int | None = None
     native_steps: int | None = None
-    dtype: str | None = None
-    lora: tuple[str, ...] = ()
+    dtype: str | None = field(default=None, metadata=NO_FILE)
+    lora: tuple[str, ...] = field(default=(), metadata=FILE)
     lora_partial: bool = False
-    method: dict[str, Any] = field(default_factory=dict)
-    guide: str | None = None
-    paper: str | None = None
+    method: dict[str, Any] = field(default_factory=dict, metadata=NO_FILE)
+    guide: str | None = field(default=None, metadata=FILE)
+    paper: str | None = field(default=None, metadata=NO_FILE)
     dpi: float | None = None
-    bleed: str | None = None
+    bleed: str | None = field(default=None, metadata=NO_FILE)
     landscape: bool = False
-    output: dict[str, Any] = field(default_factory=dict)
+    output: dict[str, Any] = field(default_factory=dict, metadata={MARK: _outputs_name_files})
 
     def __post_init__(self) -> None:
+        if isinstance(self.lora, str):
+            raise BadValue(f"lora {self.lora!r} must be a list of files; write lora=({self.lora!r},)")
         if not self.prompt.strip():
             raise BadValue("the prompt is empty; say what the poster shows")
         if len(self.prompt) > LONGEST_PROMPT:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+import os
 import re
 import time
 import tracemalloc
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,13 @@ from hypothesis import strategies as st
 from imax_dist.errors import BadManifest, BadValue, ImaxError, MissingInput
 from imax_dist.jobs.job import Job, JobFolder
 from imax_dist.jobs.make_job import make_job
-from imax_dist.jobs.manifest import FILE_FIELDS, REQUEST_FIELDS, Manifest, read_manifest, shard
+from imax_dist.jobs.manifest import Manifest, read_manifest, shard
 from imax_dist.jobs.reconcile import add_jobs
 from imax_dist.jobs.rows import store_path
 from imax_dist.jobs.settings import Limits
 from imax_dist.jobs.store import Store
+from imax_dist.named_file import MARK, NO_FILE, fields_naming_files
+from imax_dist.output.image.settings import FinishSettings
 from imax_dist.pipeline.request import Request
 
 POSTERS = [
@@ -196,12 +201,83 @@ def test_a_pool_has_its_limits(
     assert re.search(message, mistakes(tmp_path, json.dumps(line), **limits)[0][1])
 
 
-def test_every_field_of_a_request_is_known_to_name_a_file_or_not() -> None:
-    harmless = {
-        "prompt", "size", "seed", "model", "preset", "steps", "native_steps", "dtype", "method", "paper",
-        "dpi", "bleed", "landscape", "output", "lora_partial",
-    }  # fmt: skip
-    assert harmless | set(FILE_FIELDS) == set(REQUEST_FIELDS), "a new field: does it name files?"
+@pytest.mark.parametrize("cls", [Request, FinishSettings])
+def test_every_text_field_says_whether_it_names_a_file(cls: type[Any]) -> None:
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        numbers = {int, float, bool, type(None)}
+        hint = hints[field.name]
+        only_numbers = hint in numbers or (typing.get_args(hint) and set(typing.get_args(hint)) <= numbers)
+        assert only_numbers or MARK in field.metadata, f"{field.name}: say whether it names a file"
+
+
+def test_a_field_without_a_mark_counts_as_the_name_of_a_file() -> None:
+    @dataclasses.dataclass
+    class Wanted:
+        style: str
+        size: int
+        paper: str = dataclasses.field(default="A4", metadata=NO_FILE)
+
+    values = {"style": "s", "size": 3, "paper": "A4", "unknown": ["x"], "empty": None}
+    assert fields_naming_files(Wanted, values) == ["style", "unknown"]
+
+
+def odd_files(folder: Path) -> dict[str, tuple[str, str]]:
+    """Names that must be no more than a mistake of their line, and what is said of them."""
+    os.mkfifo(folder / "pipe")
+    (folder / "pipes").mkdir()
+    os.mkfifo(folder / "pipes" / "a.safetensors")
+    (folder / "loop").symlink_to(folder / "loop")
+    (folder / "empty").touch()
+    return {
+        "long": ("a" * 5_000, "File name too long"),
+        "long part": ("/tmp/" + "a" * 5_000, "File name too long"),
+        "kmsg": ("/proc/kmsg", "is empty"),
+        "null": ("/dev/zero", "is no regular file"),
+        "pipe": (str(folder / "pipe"), "is no regular file"),
+        "pipe in a folder": (str(folder / "pipes"), "is (a folder|no regular file)"),
+        "folder": ("/", "is a folder; name a file in it"),
+        "loop": (str(folder / "loop"), "symbolic links"),
+        "zero byte": ("a\0b", "null byte"),
+        "empty": (str(folder / "empty"), "is empty"),
+    }
+
+
+@pytest.mark.timeout(60)
+def test_a_name_that_cannot_be_opened_is_a_mistake_of_its_line_alone(tmp_path: Path) -> None:
+    odd = odd_files(tmp_path)
+    lines: list[dict[str, Any]] = [{"prompt": "first"}]
+    wanted: list[tuple[int, str]] = []
+    for name, message in odd.values():
+        print_file = {"output": {"pdf": {"icc": name}}}
+        named: list[dict[str, Any]] = [{"guide": name}, {"lora": [name]}, print_file]
+        for line in named:
+            lines.append({"prompt": str(len(lines)), **line})
+            wanted.append((len(lines), message))
+    for field, message in (
+        ("model", "neither known nor a folder|File name too long"),
+        ("preset", "too long"),
+    ):
+        lines.append({"prompt": field, field: "a" * 5_000 + ".yaml"})
+        wanted.append((len(lines), message))
+    lines.append({"prompt": "last"})
+    manifest = read(tmp_path, "\n".join(map(json.dumps, lines)))
+    assert [job.request.prompt for job in manifest.jobs] == ["first", "last"]
+    for (number, text), (expected, message) in zip(manifest.mistakes, wanted, strict=True):
+        assert number == expected
+        assert re.search(message, text), (lines[number - 1], text)
+        assert len(text) < 400
+
+
+def test_a_pool_for_strangers_says_nothing_about_its_files(tmp_path: Path) -> None:
+    """What is there and what is not is answered alike."""
+    for model in ("/etc", "/nowhere", "./x"):
+        found = mistakes(tmp_path, json.dumps({"prompt": "x", "model": model}), files=False)
+        assert found == [(1, "model names a file of this machine, which this pool does not allow")]
+    scaled = {"prompt": "x", "output": {"tif": {"scale": "/x.safetensors"}}}
+    assert "output names a file" in mistakes(tmp_path, json.dumps(scaled), files=False)[0][1]
+    plain = {"prompt": "x", "size": "64x64", "preset": "paper", "output": {"tif": {"scale": "lanczos"}}}
+    assert mistakes(tmp_path, json.dumps(plain), files=False) == []
 
 
 def test_a_manifest_may_not_be_larger_than_the_limit(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imax_dist.errors import BadValue, MissingInput
+from imax_dist.named_file import plain_size
 
 CHANNELS = {"GRAY": 1, "RGB": 3, "CMYK": 4}
 HEADER = 128
@@ -53,7 +54,7 @@ def read_profile(path: Path) -> Profile:
 
     Raises MissingInput, or BadValue if it is torn, not ICC, not RGB or CMYK, or not a way to a device.
     """
-    if not path.is_file():
+    if plain_size(path, "ICC profile") is None:
         raise MissingInput(f"ICC profile {path} does not exist; ask the print shop for theirs")
     with path.open("rb") as file:
         profile = parse_profile(file.read(LARGEST + 1), where=str(path))

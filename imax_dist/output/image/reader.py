@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from imax_dist.errors import BadManifest, BadValue, MissingInput
 from imax_dist.geometry import LARGEST_SIDE, SMALLEST_SIDE, ImageSize
+from imax_dist.named_file import plain_size
 from imax_dist.output.image.bands import Bands
 from imax_dist.output.image.formats import Format, format_of
 from imax_dist.output.image.profile import Profile, parse_profile, srgb
@@ -107,13 +108,10 @@ def samples_of(path: Path) -> Bands:
 
 def require_file(path: Path, what: str = "picture") -> None:
     """Raises MissingInput for what is no regular file, in words that fit."""
-    if path.is_file():
-        return
-    if re.match(r"\w+:/", str(path)):
+    if re.match(r"\w+:/", str(path)) and not path.is_file():
         raise MissingInput(f"{what} {path}: addresses are not read; download the file and name it")
-    if path.is_dir():
-        raise MissingInput(f"{what} {path} is a folder; name a file in it")
-    raise MissingInput(f"{what} {path} {'is no regular file' if path.exists() else 'does not exist'}")
+    if plain_size(path, what) is None:
+        raise MissingInput(f"{what} {path} does not exist")
 
 
 def _read_header(path: Path) -> _Header:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from imax_dist.config import from_mapping, suggestion
 from imax_dist.errors import BadValue
+from imax_dist.named_file import FILE, MARK, NO_FILE
 from imax_dist.output.image.paper import Sheet, check_dpi, make_sheet
 
 Intent = Literal["relative", "perceptual", "saturation", "absolute"]
 
 PLAIN_DPI = 200.0
 """Tagged when neither paper nor dpi was named."""
+
+
+def _is_enlarger(scale: str) -> bool:
+    return scale not in ("none", "lanczos")
 
 
 @dataclass(frozen=True)
@@ -25,16 +30,16 @@ class FinishSettings:
     (.safetensors). Raises BadValue for numbers that cannot be.
     """
 
-    paper: str | None = None
+    paper: str | None = field(default=None, metadata=NO_FILE)
     dpi: float | None = None
-    bleed: str | None = None
+    bleed: str | None = field(default=None, metadata=NO_FILE)
     landscape: bool = False
     bits: int | None = None
-    icc: str | None = None
-    intent: Intent = "relative"
+    icc: str | None = field(default=None, metadata=FILE)
+    intent: Intent = field(default="relative", metadata=NO_FILE)
     black_point_compensation: bool = True
-    output_intent: str | None = None
-    scale: str = "none"
+    output_intent: str | None = field(default=None, metadata=FILE)
+    scale: str = field(default="none", metadata={MARK: _is_enlarger})
     cut: bool = False
     """Allow more than a fiftieth of a side to be cut away where picture and sheet differ in shape."""
     crop_marks: bool = False

@@ -12,6 +12,7 @@ import torch
 
 from imax_dist.errors import BadManifest, BadValue, MissingInput
 from imax_dist.geometry import ImageSize
+from imax_dist.named_file import plain_size
 from imax_dist.output.image.bands import Band, Bands, rebanded, to_unit
 
 TILE = 256
@@ -27,7 +28,7 @@ def require_model(path: Path) -> None:
         raise BadValue(
             f"scale {str(path)!r} is neither lanczos nor a .safetensors file; pickled models are not read"
         )
-    if not path.is_file():
+    if plain_size(path, "super-resolution model") is None:
         raise MissingInput(f"super-resolution model {path} does not exist")
     _library()
 

@@ -67,7 +67,7 @@ def test_a_missing_network_or_library_is_told(tmp_path: Path, monkeypatch: pytes
     settings = FinishSettings(scale=str(tmp_path / "sr.safetensors"))
     with pytest.raises(MissingInput, match="does not exist"):
         check(tmp_path / "p.tif", settings)
-    (tmp_path / "sr.safetensors").write_bytes(b"")
+    (tmp_path / "sr.safetensors").write_bytes(b"-")
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(MissingInput, match="need spandrel"):
         super_resolution.require_model(tmp_path / "sr.safetensors")
@@ -75,7 +75,7 @@ def test_a_missing_network_or_library_is_told(tmp_path: Path, monkeypatch: pytes
 
 def test_a_spandrel_that_cannot_be_loaded_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a torchvision of another torch: importing it raises RuntimeError, which is no bug of ours."""
-    (tmp_path / "sr.safetensors").write_bytes(b"")
+    (tmp_path / "sr.safetensors").write_bytes(b"-")
     (tmp_path / "spandrel.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     monkeypatch.delitem(sys.modules, "spandrel", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
