@@ -8,15 +8,18 @@ from imax_dist.version import __version__
 
 if TYPE_CHECKING:
     from imax_dist.pipeline.render import Rendering, render
+    from imax_dist.pipeline.renderer import Renderer
     from imax_dist.pipeline.request import Request
 
-__all__ = ["Rendering", "Request", "__version__", "render"]
+__all__ = ["Renderer", "Rendering", "Request", "__version__", "render"]
 
 
 def __getattr__(name: str) -> Any:
     """Import torch only when something that needs it is asked for."""
     if name in {"render", "Rendering"}:
         from imax_dist.pipeline import render as module
+    elif name == "Renderer":
+        from imax_dist.pipeline import renderer as module  # type: ignore[no-redef]
     elif name == "Request":
         from imax_dist.pipeline import request as module  # type: ignore[no-redef]
     else:

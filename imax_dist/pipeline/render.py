@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
@@ -44,6 +45,17 @@ class Rendering(NamedTuple):
     def pixels(self) -> Tensor | None:
         """The whole picture in memory: (H, W, 3) in [0, 1], float32."""
         return None if self.picture is None else self.picture.whole()
+
+    def save(self, path: str | Path) -> None:
+        """Write the poster (png, tif, jpg or pdf) with its recipe, as ``imax generate --out`` does.
+
+        On ranks above 0 there is nothing to write. Raises BadValue, CannotWrite or NoPermission.
+        """
+        from imax_dist.output.image.poster import require_printable, write_poster  # needed at the end only
+
+        if self.picture is not None:
+            require_printable(Path(path), self.recipe["request"])
+            write_poster(Path(path), self.picture.bands(), self.recipe)
 
 
 def render(

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor
 
 from imax_dist.events import Listener, Note, ignore, stage
 from imax_dist.models.base import FlowModel
 from imax_dist.parallel.broadcast import on_every_rank
-from imax_dist.parallel.topology import Topology, pick_device, process_group
+from imax_dist.parallel.topology import Topology, detect, pick_device, process_group
 from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.loading import key_of, load_requested
@@ -26,13 +27,22 @@ from imax_dist.pipeline.run import never
 class Renderer:
     """One rank's part of many renders; every rank of a gang has one and calls it with the same requests.
 
-    One model is kept: another one asked for takes its place.
+    One model is kept: another one asked for takes its place. ``with Renderer() as renderer:`` is one process
+    alone, or the ranks that torchrun started; it leaves their group at its end.
     """
 
-    def __init__(self, topology: Topology, parallel: ParallelSettings, *, open_group: ExitStack) -> None:
-        self.topology = topology
-        self.parallel = parallel
-        self._open = open_group
+    def __init__(
+        self,
+        topology: Topology | None = None,
+        parallel: ParallelSettings | None = None,
+        *,
+        open_group: ExitStack | None = None,
+    ) -> None:
+        self.topology = topology or detect()
+        self.parallel = parallel or ParallelSettings()
+        self._open = open_group or ExitStack()
+        if open_group is None and not (dist.is_available() and dist.is_initialized()):
+            self._open.enter_context(process_group(self.topology))
         self._kept: tuple[tuple[object, ...], bool, FlowModel] | None = None
         self._ranks: dict[tuple[Any, ...], Ranks] = {}
 
@@ -55,6 +65,12 @@ class Renderer:
         opened = ExitStack()
         opened.enter_context(process_group(topology, store=store, timeout_s=timeout_s))
         return cls(topology, parallel, open_group=opened)
+
+    def __enter__(self) -> Renderer:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Leave the group."""

@@ -15,10 +15,12 @@ import torch
 from PIL import Image
 from tiny_flux import make_tiny_flux
 
+from imax_dist import Renderer
 from imax_dist.config import named_configs
 from imax_dist.errors import BadConfig, BadValue, ImaxError, MissingInput
 from imax_dist.models.load import describe_model, load_model
 from imax_dist.models.spec import ModelSpec
+from imax_dist.output.image.provenance import read_recipe
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline import loading, render, renderer
 from imax_dist.pipeline.check import check_request
@@ -214,3 +216,19 @@ def test_split_guidance_is_checked_before_loading(tiny_folder: str) -> None:
             check_request(asked, ParallelSettings(cfg="split"), guide=True)
     finally:
         distilled.write_text(before)
+
+
+def test_one_renderer_makes_and_saves_several_posters(tiny_folder: str, tmp_path: Path) -> None:
+    """The model is loaded once; the file holds its pixels and its recipe."""
+    loads: list[object] = []
+    with Renderer(Topology.alone()) as kept:
+        for seed in (0, 1):
+            asked = Request(PROMPT, model=tiny_folder, size="64x64", seed=seed)
+            rendering = kept.render(asked, listen=lambda event: loads.append(getattr(event, "stage", None)))
+            rendering.save(tmp_path / f"{seed}.png")
+    recipe = read_recipe(tmp_path / "1.png")
+    assert (recipe["request"]["seed"], "pixels_sha256" in recipe) == (1, True)
+    assert rendering.pixels is not None
+    stored = np.asarray(Image.open(tmp_path / "1.png"))
+    assert np.abs(stored / 255 - rendering.pixels.numpy()).max() < 0.01
+    assert loads.count("load") == 2, "its start and its end"
