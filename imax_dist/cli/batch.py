@@ -122,6 +122,7 @@ def _with_checked_plans(manifest: Manifest) -> Manifest:
 
 def _report_check(options: argparse.Namespace, settings: PoolSettings, jobs: list[Job]) -> int:
     from imax_dist.jobs.sizing import fill_defaults_from_plan, this_host
+    from imax_dist.wording import plural
 
     sizes = sorted({job.request.size or "default size" for job in jobs})
     plan = ""
@@ -131,7 +132,7 @@ def _report_check(options: argparse.Namespace, settings: PoolSettings, jobs: lis
         ids = [job.id for job in jobs]
         print(json.dumps({"posters": len(jobs), "ids": ids, "sizes": sizes, "plan": plan}))
     else:
-        print(f"{options.manifest}: {len(jobs)} posters, {', '.join(sizes)}; nothing is wrong")
+        print(f"{options.manifest}: {plural(len(jobs), 'poster')}, {', '.join(sizes)}; nothing is wrong")
         if plan:
             print(plan)
     sys.stdout.flush()

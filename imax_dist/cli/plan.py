@@ -67,12 +67,13 @@ def run(options: argparse.Namespace) -> int:
             raise BadValue(f"--{name} {count} must be at least 1")
     hardware = load_hardware(options.hardware) if options.hardware else None
     cluster = parse_cluster(options.gpus, hardware)
-    works = _works(_requests(options), cluster.hardware.kind, parallel)
+    requests = _requests(options)
+    works = _works(requests, cluster.hardware.kind, parallel)
     choice = choose(works, cluster, **decided)
     if options.json:
         print(json.dumps(as_json(choice, works)))
     else:
-        print("\n".join(lines(choice, works, every=options.all)))
+        print("\n".join(lines(choice, works, presets=[each.preset for each in requests], every=options.all)))
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imax_dist.errors import CannotWrite
+from imax_dist.wording import plural
 
 LOOPBACK = "127.0.0.1"
 SERVED = (".html", ".css", ".js", ".txt", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".pdf", ".json")
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"page": str(made.page), "posters": made.posters, "problems": made.problems}))
     else:
-        print(f"{made.page}  {made.posters} posters")
+        print(f"{made.page}  {plural(made.posters, 'poster')}")
     if options.serve:
         serve(options.out, options.port)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -14,11 +15,14 @@ from imax_dist.planner.workload import Workload
 from imax_dist.wording import duration, plural
 
 WIDTH = 100
+SMALL = "embedded"
 SHOWN = 6
 """Rejected layouts that people see unless they ask for all."""
 
 
-def lines(choice: Choice, works: list[Workload], *, every: bool = False) -> list[str]:
+def lines(
+    choice: Choice, works: list[Workload], *, presets: Iterable[str] = (), every: bool = False
+) -> list[str]:
     """The plan for people; with ``every`` rejected layout, or the best of each gang size."""
     best, device = choice.chosen, choice.cluster.hardware
     usable = usable_bytes(best.layout, choice.cluster)
@@ -26,7 +30,7 @@ def lines(choice: Choice, works: list[Workload], *, every: bool = False) -> list
     sizes = sorted({work.size for work in works})
     found = [
         f"{plural(len(works), 'poster')} of {', '.join(sizes[:3])}{' ...' if len(sizes) > 3 else ''} px with "
-        f"{largest.network.name} ({largest.dtype}) on {choice.cluster}",
+        f"{largest.network.name} ({largest.dtype}) on {choice.cluster}{_recipes(presets)}{_small(works)}",
         f"predicted from {_origin(device)}",
         "",
         f"  who runs what   {best.layout}",
@@ -44,6 +48,17 @@ def lines(choice: Choice, works: list[Workload], *, every: bool = False) -> list
     hidden = len(choice.rejected) - len(shown)
     found += [f"    and {hidden} more (--all)"] * (hidden > 0)
     return [part for line in found for part in _folded(line)]
+
+
+def _recipes(presets: Iterable[str]) -> str:
+    names = sorted(set(presets))
+    return f", {'preset' if len(names) == 1 else 'presets'} {', '.join(names)}" if names else ""
+
+
+def _small(works: list[Workload]) -> str:
+    """A buyer must not take the times of the embedded model for those of a large one."""
+    small = any(work.network.name == SMALL for work in works)
+    return f"; {SMALL} is the small model for trials, --model names another" if small else ""
 
 
 def _folded(line: str) -> list[str]:

@@ -14,8 +14,12 @@ FLUX = ["--model", "black-forest-labs/FLUX.1-dev"]
 
 def test_a_plan_is_printed_without_a_model_on_disk(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--gpus", "8xH100", "--size", "2048x2048", "--count", "8", *FLUX]) == 0
-    out = capsys.readouterr().out
-    assert "8 posters of 2048x2048 px with black-forest-labs/FLUX.1-dev (bfloat16) on 8 x H100" in out
+    out = capsys.readouterr().out.replace("\n", " ")
+    assert (
+        "8 posters of 2048x2048 px with black-forest-labs/FLUX.1-dev (bfloat16) on 8 x H100, preset imax"
+        in out
+    )
+    assert "embedded" not in out
     assert "8 gangs x 1 rank" in out
 
 
@@ -33,7 +37,11 @@ def test_a_manifest_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str
         '{"prompt": "a", "size": "256x256", "count": 3}\n{"prompt": "b", "size": "512x256"}\n'
     )
     assert main(["plan", str(manifest), "--gpus", "2xcpu"]) == 0
-    assert "4 posters of 256x256, 512x256 px with embedded (float32) on 2 x cpu" in capsys.readouterr().out
+    out = capsys.readouterr().out.replace("\n", " ")
+    assert (
+        "4 posters of 256x256, 512x256 px with embedded (float32) on 2 x cpu, preset imax; " in out
+    )
+    assert "embedded is the small model for trials, --model names another" in out
 
 
 @pytest.mark.parametrize(
