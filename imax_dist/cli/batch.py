@@ -111,7 +111,7 @@ def _jobs(options: argparse.Namespace, settings: PoolSettings) -> list[Job] | No
 
 
 def _with_checked_plans(manifest: Manifest) -> Manifest:
-    """With a mistake for each line whose model, plan, guide or LoRA files cannot be had here."""
+    """With a mistake for each line whose model, plan, guide or LoRA files are not available here."""
     from imax_dist.jobs.manifest_files import Mistake
     from imax_dist.pipeline.check import CheckWithoutModel
 

@@ -52,7 +52,7 @@ def load_model(name: str, *, device: torch.device, dtype: str | None = None, tex
 
 
 def load(name: str, how: Loading) -> FlowModel:
-    """Load a model. Raises BadConfig, BadValue or MissingInput if something asked for cannot be had."""
+    """Load a model. Raises BadConfig, BadValue or MissingInput if something asked for is not available."""
     settings, folder = find_model(name)
     spec = _described(name, settings, folder, loras=how.loras)
     kind = how.dtype or getattr(settings.dtype, "cuda" if how.device.type == "cuda" else "cpu")

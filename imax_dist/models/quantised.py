@@ -59,7 +59,7 @@ PACKAGES = {"bitsandbytes": "bitsandbytes", "torchao": "torchao", "quanto": "opt
 
 
 def load_transformer(network: Any, spec: ModelSpec, folder: Path, *, dtype: torch.dtype) -> Any:
-    """``network`` with the folder's weights. Raises BadConfig where a quantisation cannot be had here."""
+    """``network`` with the folder's weights. Raises BadConfig where a quantisation is not available here."""
     chosen, own = spec.settings.quantize, folder / "transformer"
     if chosen is None:
         method = quantisation_of(spec.settings, folder)

@@ -45,7 +45,7 @@ class Topology:
 def detect(environment: Mapping[str, str] | None = None, *, device: str = "auto") -> Topology:
     """Read torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK), or stand alone without them.
 
-    ``device`` is auto (CUDA when there is one), cpu or cuda. Raises BadConfig if it cannot be had.
+    ``device`` is auto (CUDA when there is one), cpu or cuda. Raises BadConfig if it is not available.
     """
     variables = os.environ if environment is None else environment
     rank = int(variables.get("RANK", "0"))

@@ -1,6 +1,6 @@
 """A proof: the native picture alone, made by one rank, to be looked at before the poster is paid for.
 
-It ends with a checkpoint after the last native step; a render of the same request finds it there and goes on
+It ends with a checkpoint after the last native step; a render of the same request finds it there and resumes
 with the target-size pass, so that what was approved is what the poster is guided by.
 """
 

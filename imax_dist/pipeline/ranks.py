@@ -92,7 +92,7 @@ class Ranks:
     settings: ParallelSettings
     guidance_passes: CfgExecution = two_passes
     notes: tuple[str, ...] = ()
-    """What was measured or could not be had when they joined."""
+    """What was measured or was not available when they joined."""
 
     @property
     def passes_alone(self) -> CfgExecution:
@@ -122,7 +122,7 @@ def join_ranks(
 ) -> Ranks:
     """Build mesh and engine; every rank must call this.
 
-    Raises BadConfig if degrees, ranks and heads do not fit, or an engine or kernel cannot be had here.
+    Raises BadConfig if degrees, ranks and heads do not fit, or an engine or kernel is not available here.
     """
     build = choice("parallel: cfg", settings.cfg, CFG)
     check_devices(topology)

@@ -38,9 +38,7 @@ def test_a_manifest_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str
     )
     assert main(["plan", str(manifest), "--gpus", "2xcpu"]) == 0
     out = capsys.readouterr().out.replace("\n", " ")
-    assert (
-        "4 posters of 256x256, 512x256 px with embedded (float32) on 2 x cpu, preset imax; " in out
-    )
+    assert "4 posters of 256x256, 512x256 px with embedded (float32) on 2 x cpu, preset imax; " in out
     assert "embedded is the small model for trials, --model names another" in out
 
 

@@ -111,9 +111,7 @@ def test_a_vae_of_another_kind_is_used_whole_and_has_no_tiles(tiny: str) -> None
     ranks = join_ranks(ParallelSettings(), ALONE, heads=model.spec.heads)
     assert VaeRunner.for_plan(plan, model, ranks).strategy.name == "whole on rank 0"
     tiled = make_plan(Request("a", size="128x128", model=tiny, method={"vae": "tiled"}), model.spec)
-    with pytest.raises(
-        BadConfig, match=r"vae: tiled was asked for, but the VAE of .* has no tiles; use exact"
-    ):
+    with pytest.raises(BadConfig, match=r"vae: tiled is set, but the VAE of .* has no tiles; use exact"):
         VaeRunner.for_plan(tiled, model, ranks)
     model.vae = decoder  # type: ignore[attr-defined]
 
