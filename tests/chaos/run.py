@@ -293,7 +293,13 @@ def storm(shop: Shop, seed: int) -> list[Fault]:
 def prepare(folder: Path, posters: int, steps: int) -> tuple[Path, Path, Path]:
     """Manifests of the whole batch and of one poster of each kind, and the pool's settings."""
     lines = [
-        {**REQUESTS[i % len(REQUESTS)], "id": f"poster-{i:02}", "steps": steps, "native_steps": 3}
+        {
+            **REQUESTS[i % len(REQUESTS)],
+            "id": f"poster-{i:02}",
+            "preset": "one_jump",
+            "steps": steps,
+            "native_steps": 3,
+        }
         for i in range(posters)
     ]
     whole, one_each, pool = folder / "whole.jsonl", folder / "calm.jsonl", folder / "pool.yaml"

@@ -40,7 +40,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(tiny: Path, out: Path) -> list[str]:
     words = ("generate", PROMPT, "--model", tiny, "--size", "144x112", "--steps", STEPS, "--out", out)
-    return [*map(str, words), "--checkpoint-every", "2", "-v"]
+    return [*map(str, words), "--preset", "one_jump", "--checkpoint-every", "2", "-v"]
 
 
 @pytest.fixture(scope="module")

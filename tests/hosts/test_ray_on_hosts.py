@@ -87,7 +87,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def manifest(tiny: Path, folder: Path, *, steps: int) -> Path:
-    line = {"id": "sea", "prompt": PROMPT, "model": str(tiny), "size": "144x112", "steps": steps}
+    line = {
+        "id": "sea",
+        "prompt": PROMPT,
+        "model": str(tiny),
+        "size": "144x112",
+        "steps": steps,
+        "preset": "one_jump",
+    }
     path = folder / "manifest.jsonl"
     path.write_text(json.dumps(line) + "\n")
     return path
@@ -96,7 +103,7 @@ def manifest(tiny: Path, folder: Path, *, steps: int) -> Path:
 def alone(tiny: Path, out: Path, *, steps: int) -> Path:
     """The picture of one process on one machine."""
     words = ("generate", PROMPT, "--model", tiny, "--size", "144x112", "--steps", steps, "--out", out)
-    assert main([str(word) for word in words]) == 0
+    assert main([*map(str, words), "--preset", "one_jump"]) == 0
     return out
 
 

@@ -59,7 +59,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.machines, pytest.mark.timeout(400)]
 Hook = Callable[[PoolEvent], None]
 LIMITS = Deadlines(build=60, first_step=60, step_least=20, stage=60, heartbeat=5, grace=1, stop=30)
 OWN_TAGS = ("state", "reason", "gang", "stage", "rank", "le")
-SEA = Request("a red sun over the sea", size="256x192", steps=10, native_steps=3)
+SEA = Request("a red sun over the sea", size="256x192", preset="one_jump", steps=10, native_steps=3)
 
 
 def settings(**changes: Any) -> PoolSettings:

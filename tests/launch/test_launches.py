@@ -47,7 +47,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(tiny: Path, out: Path, *more: object) -> list[str]:
     words = (PROMPT, "--model", tiny, "--size", "144x112", "--device", "cpu", "--out", out, *more)
-    return [str(word) for word in words]
+    return [*map(str, words), "--preset", "one_jump"]
 
 
 def start(program: object, *words: object, **variables: str) -> subprocess.Popen[str]:
