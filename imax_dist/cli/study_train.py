@@ -112,6 +112,7 @@ def _flow_arguments(parser: Parser, *, steps: int) -> None:
     parser.add_argument(
         "--level-shift", type=float, help="(side / native)^this shifts larger sizes' noise (0)"
     )
+    parser.add_argument("--tokenizers", help="the model whose tokenizers a checkpoint was trained with")
     parser.add_argument("--single-size", action="store_true", help="native size only, for failure figures")
 
 
@@ -141,7 +142,8 @@ def _train_flow(args: argparse.Namespace) -> int:
     from imax_dist.study.train.text import build_tokenizers
 
     torch.set_num_threads(args.threads)
-    tokenizers = tokenizers_of(args.source) if args.source else build_tokenizers()
+    named = args.tokenizers or args.source
+    tokenizers = tokenizers_of(named) if named else build_tokenizers()
     settings = _flow_settings(args, **_given(args, "mixed_from"))
     budget = Budget(steps=args.steps, seconds=60 * args.minutes)
     buckets = load_buckets(args.data, tokenizers)
@@ -197,7 +199,7 @@ def _taught(args: argparse.Namespace, teach: Callable[..., Any], *, journal: str
     from imax_dist.study.train.parts import flow_of, tokenizers_of
 
     torch.set_num_threads(args.threads)
-    tokenizers = tokenizers_of(args.flow)
+    tokenizers = tokenizers_of(args.tokenizers or args.flow)
     teach(
         args.out, load_buckets(args.data, tokenizers), tokenizers,
         teacher=flow_of(args.flow, tokenizers), settings=_student_settings(args),
