@@ -37,7 +37,8 @@ def test_a_compiled_poster_is_the_eager_one_and_compiles_no_more_after_both_grid
     """Patch shift gives every second extrapolated step one token more a side."""
     folder = make_tiny(name, tmp_path / name)
     model: Any = load_model(str(folder), device=CPU, dtype="float32")
-    request = Request("a red sun", size="96x80", model=str(folder), steps=4, native_steps=2, dtype="float32")
+    steps: dict[str, Any] = {"preset": "one_jump", "steps": 4, "native_steps": 2}
+    request = Request("a red sun", size="96x80", model=str(folder), dtype="float32", **steps)
     graphs: list[int] = []
 
     def rendered(settings: ParallelSettings) -> Rendering:
