@@ -1,6 +1,6 @@
 """A rank of `imax generate` whose peer fails alone, as on NCCL: destroying the group waits for all ranks.
 
-Rank 1 runs out of memory where ``render`` would compute; rank 0 waits in a collective that never completes.
+Rank 1 runs out of memory where ``Renderer.render`` would compute; rank 0 waits in a collective that never completes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-import imax_dist.pipeline.render
 from imax_dist.__main__ import entry
+from imax_dist.pipeline.renderer import Renderer
 
 
 def destroy_like_nccl(group: Any = None) -> None:
@@ -19,13 +19,13 @@ def destroy_like_nccl(group: Any = None) -> None:
     dist.barrier()
 
 
-def render(*arguments: Any, topology: Any, **named: Any) -> None:
+def render(*arguments: Any, **named: Any) -> None:
     """Fails on rank 1 only."""
-    if topology.rank == 1:
+    if dist.get_rank() == 1:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.20 GiB. GPU 1 has 79.10 GiB")
     dist.barrier()
 
 
 dist.destroy_process_group = destroy_like_nccl
-imax_dist.pipeline.render.render = render
+Renderer.render = render  # type: ignore[method-assign, assignment]
 entry()
