@@ -1,6 +1,7 @@
 """A rank of `imax generate` whose peer fails alone, as on NCCL: destroying the group waits for all ranks.
 
-Rank 1 runs out of memory where ``Renderer.render`` would compute; rank 0 waits in a collective that never completes.
+Rank 1 runs out of memory where ``Renderer.render`` would compute; rank 0
+waits in a collective that never completes.
 """
 
 from __future__ import annotations
