@@ -106,7 +106,8 @@ class Method:
     rope: RopeSettings = field(default_factory=RopeSettings)
     time_shift: TimeShiftSettings = field(default_factory=TimeShiftSettings)
     attention: str = "one_text"
-    """Proportional attention, Sec. 2.3 item 3: which length L counts; or YaRN's temperature instead."""
+    """Proportional attention, Sec. 2.3 item 3: which length L counts; YaRN's temperature or SEGA's
+    factor for each rotary component instead."""
     text: TextSettings = field(default_factory=TextSettings)
     patch_shift: Literal[True, False, "network", "step"] = True
     """The patch grid moves at every other step: around the network's forward pass (true, network), or around

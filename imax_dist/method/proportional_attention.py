@@ -60,6 +60,11 @@ def yarn(lengths: SequenceLengths) -> float:
     return (0.1 * math.log(max(lengths.scale, 1.0)) + 1.0) ** 2
 
 
+def by_component(lengths: SequenceLengths) -> float:
+    """SEGA: no factor on every logit, since each rotary component has its own (``method/sega.py``)."""
+    return off(lengths)
+
+
 def off(lengths: SequenceLengths) -> float:
     """Logits as trained."""
     del lengths
@@ -77,5 +82,6 @@ LOGIT_FACTORS: dict[str, LogitFactor] = {
     "one_text": one_text,
     "printed": printed,
     "yarn": yarn,
+    "sega": by_component,
     "off": off,
 }

@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from imax_dist.geometry import TokenGrid
-from imax_dist.method.proportional_attention import LOGIT_FACTORS, SequenceLengths, fold_into_table
+from imax_dist.method.proportional_attention import (
+    LOGIT_FACTORS,
+    SequenceLengths,
+    by_component,
+    fold_into_table,
+)
 from imax_dist.method.rope import (
     Frequencies,
     RopeContext,
@@ -18,10 +24,11 @@ from imax_dist.method.rope import (
     rope_table,
 )
 from imax_dist.method.rope_rules import FREQUENCY_RULES, RULES_OF_TIME
+from imax_dist.method.sega import component_factors, scaled_by_component
 from imax_dist.models.base import FlowModel
 from imax_dist.models.spec import Axis
 from imax_dist.pipeline.plan import PassPlan
-from imax_dist.shapes import PositionIds, RopeTable
+from imax_dist.shapes import Latents, PositionIds, RopeTable
 
 
 class Made(NamedTuple):
@@ -34,28 +41,48 @@ class Made(NamedTuple):
 
 @dataclass
 class PositionTables:
-    """Tables of one pass, one a grid; rules of time make another when their frequencies change."""
+    """Tables of one pass, one a grid; rules of time make another when their frequencies change.
+
+    SEGA scales the grid's table by the latents of each step.
+    """
 
     plan: PassPlan
     model: FlowModel
     _made: dict[tuple[TokenGrid, int], Made] = field(default_factory=dict)
 
-    def at(self, grid: TokenGrid, sigma: float, text_tokens: int) -> RopeTable:
+    def at(
+        self, grid: TokenGrid, sigma: float, text_tokens: int, *, latents: Latents | None = None
+    ) -> RopeTable:
         """The table of the joint sequence on ``grid`` at ``sigma``, attention factor folded in.
 
-        ``text_tokens`` are those of one copy of the prompt at hand: not every model pads it.
+        ``text_tokens`` are those of one copy of the prompt at hand: not every model pads it. ``latents`` are
+        the step's, of the whole image, for a factor that answers to them.
         """
+        made = self._on(grid, sigma, text_tokens)
+        if self.plan.is_native or LOGIT_FACTORS[self.plan.method.attention] is not by_component:
+            return made.table
+        assert latents is not None, "the sampler hands the latents of each step over"
+        return scaled_by_component(made.table, self._factors(made, latents))
+
+    def _factors(self, made: Made, latents: Latents) -> list[Tensor]:
+        spec = self.plan.spec
+        axes = [{"row": 2, "column": 3}.get(axis) for axis in spec.axes]
+        scale = self.plan.scale.linear
+        return component_factors(latents, made.frequencies, axes, patch=spec.patch, scale=scale)
+
+    def _on(self, grid: TokenGrid, sigma: float, text_tokens: int) -> Made:
+        """The table before the latents of a step have their say."""
         key = grid, text_tokens
         made = self._made.get(key)
         if made is not None and not self._changes:
-            return made.table
+            return made
         frequencies = scaled_frequencies(self.plan, grid, sigma, text_tokens)
         if made is None or not _same(made.frequencies, frequencies):
             ids = self._ids(grid, text_tokens) if made is None else made.ids
             factor = logit_factor(self.plan, grid, text_tokens)
             table = fold_into_table(rope_table(ids, frequencies), factor)
             made = self._made[key] = Made(ids, frequencies, on_device(table, self.model))
-        return made.table
+        return made
 
     @property
     def _changes(self) -> bool:

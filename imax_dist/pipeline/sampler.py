@@ -136,7 +136,7 @@ class Sampler:
             x.to(self.model.dtype),
             sigma,
             self.conditioning,
-            tables=partial(self.tables.at, grid, sigma),
+            tables=partial(self.tables.at, grid, sigma, latents=x),
             sequence=self.sequence,
             guidance_scale=self.plan.guidance_scale,
         ).to(x.dtype)

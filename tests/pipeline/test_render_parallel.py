@@ -70,6 +70,14 @@ def test_every_preset_is_the_same_on_two_ranks(tiny: str, preset: str) -> None:
         assert np.abs(latents - serial(fields)).max() < 1e-10
 
 
+def test_factors_from_the_latents_are_the_same_on_two_ranks(tiny: str) -> None:
+    """SEGA reads the whole latents, never a shard's."""
+    fields = dict(prompt=PROMPT, size="144x112", model=tiny, dtype="float64", method={"attention": "sega"})
+    assert np.abs(serial(fields) - serial(fields | {"method": {}})).max() > 1e-3
+    for latents in run_ranks(2, latents_of, fields, {}):
+        assert np.abs(latents - serial(fields)).max() < 1e-10
+
+
 @pytest.mark.slow
 def test_the_embedded_model_is_the_same_on_four_ranks() -> None:
     fields = dict(prompt=PROMPT, size="272x240", seed=3, dtype="float64", steps=4, native_steps=4)
