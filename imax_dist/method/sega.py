@@ -1,8 +1,8 @@
 """Spectral-energy guided attention: each rotary component has its own factor, from the latents at hand.
 
 SEGA (arXiv 2605.22668) puts m_d = m_ref (1 - sigma s_d) in place of YaRN's one temperature on cosines and
-sines. m_ref = s^kappa. z_d is the standardised log energy of the latents at the spatial frequency of component
-d along its axis, s_d = alpha (tanh(beta z_d) - mean), so that components with much energy are sharpened less.
+sines. m_ref = s^kappa. z_d is the standardised log energy of the latents at the spatial frequency of
+component d along its axis, s_d = alpha (tanh(beta z_d) - mean), so that components with much energy are sharpened less.
 sigma = 1 - SF^gamma: noise has a flat spectrum (SF = 1) and is scaled by m_ref alone. DECISIONS 78.
 """
 
@@ -30,10 +30,11 @@ def component_factors(
     patch: int,
     scale: float,
 ) -> list[Tensor]:
-    """m_d of every component, one (axis_dim / 2,) tensor an axis, in the latents' precision or float32.
+    """m_d of every component, one (axis_dim / 2,) tensor an axis, in float32 or better.
 
-    ``latents`` are the whole image's; ``axes`` names the dimension of ``latents`` that an axis counts (2 rows,
-    3 columns), None for one that counts neither, whose factors are 1. ``patch`` is the latent pixels a token.
+    ``latents`` are the whole image's; ``axes`` names the dimension of ``latents`` that an axis counts
+    (2 rows, 3 columns), None for one that counts neither, whose factors are 1. ``patch`` is the latent
+    pixels a token.
     """
     power = power_spectrum(latents)
     reference = max(scale, 1.0) ** KAPPA
@@ -51,7 +52,7 @@ def component_factors(
 
 
 def power_spectrum(latents: Latents) -> Tensor:
-    """Power of each spatial frequency, mean of batch and channels, (H, W); channel by channel to save memory."""
+    """Power of each spatial frequency, mean of batch and channels, (H, W); one channel at a time."""
     x = latents.to(torch.promote_types(latents.dtype, torch.float32))
     power = torch.zeros(x.shape[2:], dtype=x.dtype, device=x.device)
     for plane in x.flatten(0, 1):
@@ -66,7 +67,7 @@ def axis_profile(power: Tensor, dim: int) -> Tensor:
 
 
 def energy_at(profile: Tensor, cycles: Tensor, side: int) -> Tensor:
-    """Log energy at ``cycles`` a latent pixel, between the two nearest; below one cycle a side, that of one."""
+    """Log energy at ``cycles`` a latent pixel, between the two nearest; at least at one cycle a side."""
     place = (cycles * side).clamp(1.0, float(len(profile) - 1))
     low = place.floor().long().clamp(max=len(profile) - 2)
     logs = (profile + SMALLEST * profile.mean()).clamp(min=torch.finfo(profile.dtype).tiny).log()
@@ -74,14 +75,14 @@ def energy_at(profile: Tensor, cycles: Tensor, side: int) -> Tensor:
 
 
 def correction(energy: Tensor) -> Tensor:
-    """s_d: alpha tanh(beta z) less its mean, so that the factors only change places; 0 where all are equal."""
+    """s_d: alpha tanh(beta z) less its mean, so that the factors' mean stays; 0 where all are equal."""
     z = energy - energy.mean()
     bounded = torch.tanh(BETA * z / z.square().mean().sqrt().clamp(min=1e-6))
     return ALPHA * (bounded - bounded.mean())
 
 
 def flatness(power: Tensor) -> Tensor:
-    """Wiener's entropy, 0 to 1: the geometric over the arithmetic mean of the radial spectrum; 1 for noise."""
+    """Wiener's entropy, 0 to 1: geometric over arithmetic mean of the radial spectrum; noise has 1."""
     height, width = power.shape
     rows = torch.fft.fftfreq(height, dtype=power.dtype, device=power.device)[:, None]
     columns = torch.fft.fftfreq(width, dtype=power.dtype, device=power.device)
