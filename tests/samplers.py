@@ -43,6 +43,6 @@ def given(velocity: Callable[[Tensor, Step], Tensor], plan: PassPlan) -> GivenVe
 
 def pass_plan(sigmas: tuple[float, ...], number: int = 0, **method: Any) -> PassPlan:
     """A pass of the embedded model with other noise levels: 0 its native one, 1 that of twice native."""
-    request = Request("a red sun", size="256x256", method={"guidance": {"schedule": "off"}, **method})
+    request = Request("a red sun", method={"guidance": {"schedule": "off"}, **method})
     plan = make_plan(request, describe_model("embedded"))
     return replace((plan.native, *plan.passes)[number], sigmas=sigmas)

@@ -15,6 +15,8 @@ import torch
 
 from imax_dist.models.find import EMBEDDED
 
+TRAINED_FLUX = Path(__file__).parent / "golden" / "trained"
+"""The first embedded model, native 128 px, whose weights stay: for tests of what a model has learnt."""
 SETTINGS = """
 native_side: 64
 steps: {native: 3, extrapolated: 4}

@@ -13,9 +13,7 @@ from imax_dist.models.spec import ModelSettings
 from imax_dist.models.weights import component_config, is_gguf
 
 EMBEDDED = Path(__file__).parent / "embedded" / "weights"
-SINGLE_SIZE = EMBEDDED.parent / "single_size"
-"""The variant that knows its native size only; its VAE is a link to the first one's."""
-SHIPPED = {"embedded": EMBEDDED, SINGLE_SIZE.name: SINGLE_SIZE}
+SHIPPED = {"embedded": EMBEDDED}
 """Models inside the package, by their settings' source."""
 SETTINGS_FILE = "imax.yaml"
 WANTED_FILES = ["*.json", "*/*.safetensors", "*/*.txt", "*/*.model", SETTINGS_FILE]

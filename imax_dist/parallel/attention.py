@@ -11,14 +11,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Float
 from torch import Tensor
 
 from imax_dist.parallel.kernels import Kernel, default_run
-from imax_dist.shapes import Heads, LogSumExp
-
-Queries = Float[Tensor, "batch queries heads head_dim"]
-Keys = Float[Tensor, "batch keys kv_heads head_dim"]
+from imax_dist.shapes import Heads, Keys, LogSumExp, Queries
 
 
 class PartialAttention(NamedTuple):

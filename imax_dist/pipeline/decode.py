@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from imax_dist.errors import ImaxError
@@ -20,7 +19,7 @@ from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.pipeline.pixels import as_picture, shown
 from imax_dist.pipeline.plan import PassPlan, PosterPlan
 from imax_dist.pipeline.vae_runner import VaeRunner
-from imax_dist.shapes import Latents
+from imax_dist.shapes import Latents, Picture
 from imax_dist.vae.blocks import BlockSizes
 from imax_dist.vae.store import RowStore, Scratch
 
@@ -33,7 +32,7 @@ class DecodedPicture:
         self.size = size
         self._read = read
 
-    def whole(self) -> Float[Tensor, "height width 3"]:
+    def whole(self) -> Picture:
         """All of it in memory."""
         return self._read(0, self.size.height)
 
@@ -56,7 +55,7 @@ def decode(plan: PosterPlan | PassPlan, runner: VaeRunner, latents: Latents) -> 
 
 
 @torch.no_grad()
-def decode_whole(model: FlowModel, latents: Latents) -> Float[Tensor, "height width 3"]:
+def decode_whole(model: FlowModel, latents: Latents) -> Picture:
     """The picture of ``latents`` with nothing cut off, to look at; pixels in [0, 1], float32 on the CPU."""
     return as_picture(model.decode_image(latents).float().cpu())
 

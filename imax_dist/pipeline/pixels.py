@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
 from torch import Tensor
 
-from imax_dist.shapes import Pixels
+from imax_dist.shapes import Picture, Pixels
 
 
 def shown(pixels: Tensor) -> Tensor:
@@ -13,11 +12,11 @@ def shown(pixels: Tensor) -> Tensor:
     return (pixels / 2 + 0.5).clamp(0.0, 1.0)
 
 
-def as_picture(pixels: Pixels) -> Float[Tensor, "height width 3"]:
+def as_picture(pixels: Pixels) -> Picture:
     """The first of ``pixels``, to look at."""
     return shown(pixels[0]).permute(1, 2, 0).contiguous()
 
 
-def as_pixels(picture: Float[Tensor, "height width 3"]) -> Pixels:
+def as_pixels(picture: Picture) -> Pixels:
     """A picture, for a network."""
     return 2.0 * picture.permute(2, 0, 1)[None].contiguous() - 1.0

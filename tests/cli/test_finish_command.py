@@ -144,12 +144,12 @@ def test_generate_refuses_an_unknown_ending_before_any_work(imax: Imax, tmp_path
     assert "give it such an ending" in outcome.err
 
 
-def test_the_native_picture_is_kept_for_the_slider(imax: Imax, tmp_path: Path) -> None:
+def test_the_native_picture_is_kept_for_the_slider(imax: Imax, tiny: Path, tmp_path: Path) -> None:
     from imax_dist.output.web.batch_folder import read_folder
 
-    steps = ("--steps", 1, "--native-steps", 1)
+    how = ("--model", tiny, "--size", "100x68", "--steps", 1, "--native-steps", 1)
     poster = tmp_path / "sea.png"
-    made = imax("generate", "a red sun", "--size", "200x136", *steps, "--keep-native", "--out", poster)
+    made = imax("generate", "a red sun", *how, "--keep-native", "--out", poster)
     assert made.code == 0, made.err
     (found,) = read_folder(tmp_path)
     assert found.native == tmp_path / "sea.native.png"

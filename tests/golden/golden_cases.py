@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tiny_flux import TRAINED_FLUX
 
 from imax_dist import Request, render
 
@@ -56,7 +57,7 @@ TRAINED = "trained weights"
 TRAINED_REQUEST: dict[str, Any] = {
     "size": "256x256", "steps": 3, "native_steps": 2, "method": {"reference": {"upsample": "latents"}},
 }  # fmt: skip
-"""Of the embedded model taught at one size. Its latents alone: the VAE may be trained again."""
+"""Its latents alone: its VAE is a link to the embedded model's, which may be trained again."""
 
 
 def sampled(request: dict[str, Any], model: str, **how: Any) -> dict[str, list[float]]:
@@ -78,7 +79,7 @@ def numbers(x: torch.Tensor) -> list[float]:
 
 def trained() -> dict[str, list[float]]:
     """The golden latents of trained weights."""
-    return {"latents": sampled(TRAINED_REQUEST, "embedded-single-size")["latents"]}
+    return {"latents": sampled(TRAINED_REQUEST, str(TRAINED_FLUX))["latents"]}
 
 
 def tiny_request(name: str) -> dict[str, Any]:

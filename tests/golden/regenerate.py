@@ -1,4 +1,4 @@
-"""Write ``values.json`` anew: ``PYTHONPATH=. python tests/golden/regenerate.py [CASE ...]``.
+"""Write ``values.json`` anew: ``PYTHONPATH=.:tests python tests/golden/regenerate.py [CASE ...]``.
 
 Only for numerics changed on purpose; without a CASE all of them.
 """

@@ -107,14 +107,13 @@ def alone(tiny: Path, out: Path, *, steps: int) -> Path:
     return out
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
 def test_a_gang_across_machines_makes_the_picture_of_one(
-    ranks: int, cluster: Cluster, tiny: Path, tmp_path: Path
+    cluster: Cluster, tiny: Path, tmp_path: Path
 ) -> None:
-    out, log = tmp_path / f"out{ranks}", tmp_path / "batch.log"
-    process = cluster.batch(manifest(tiny, tmp_path, steps=6), out, log, ranks=ranks)
+    out, log = tmp_path / "out", tmp_path / "batch.log"
+    process = cluster.batch(manifest(tiny, tmp_path, steps=6), out, log, ranks=2)
     assert process.wait(timeout=180) == 0, log.read_text()
-    same_picture(alone(tiny, tmp_path / "one.png", steps=6), out / "sea" / "poster.png", ranks=ranks)
+    same_picture(alone(tiny, tmp_path / "one.png", steps=6), out / "sea" / "poster.png", ranks=2)
 
 
 def test_a_cable_pulled_in_a_step_loses_the_gang_and_plugged_in_the_poster_goes_on(

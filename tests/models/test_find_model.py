@@ -295,9 +295,8 @@ def test_settings_and_configs_are_not_weights(copy: Path, tiny: Path) -> None:
 
 
 def test_the_embedded_weights_are_small_and_safetensors_only() -> None:
-    """What ships stays shippable: at most 32 MB in all, a shared part once, no other format."""
-    folders = EMBEDDED, EMBEDDED.parent / "single_size"
-    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    """What ships stays shippable: at most 32 MB in all, no other format."""
+    files = [path for path in EMBEDDED.rglob("*") if path.is_file()]
     assert sum(path.lstat().st_size for path in files) <= 32_000_000
     assert {path.suffix for path in files} == {".json", ".safetensors"}
 

@@ -97,6 +97,12 @@ def planned(model: FluxModel, *, size: str = "128x128", **guidance: float) -> Po
     return make_plan(request, model.spec)
 
 
+def beyond_native(model: FluxModel, more: int) -> str:
+    """A size so many pixels wider than native, and 16 px higher."""
+    side = model.spec.settings.native_side
+    return f"{side + more}x{side + 16}"
+
+
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 @pytest.mark.parametrize("size", ["128x128", "160x96"])
 def test_the_native_pass_is_the_flux_pipeline(ours: FluxModel, theirs: Any, size: str, scale: float) -> None:
@@ -142,14 +148,15 @@ def test_a_distilled_model_takes_its_scale_as_the_pipeline_gives_it(distilled: P
 def test_the_extrapolated_pass_without_the_method_is_the_pipeline_at_that_size(
     ours: FluxModel, theirs: Any
 ) -> None:
-    """Preset direct at 2x: every switch off leaves FLUX sampled at a size it was not trained at."""
-    request = Request(PROMPT, size="256x192", preset="direct", steps=3, seed=3)
+    """Preset direct: every switch off leaves FLUX sampled at a size that is not its native one."""
+    request = Request(PROMPT, size=beyond_native(ours, 64), preset="direct", steps=3, seed=3)
     plan = make_plan(request, ours.spec).last
-    noise = torch.randn(1, 16, 24, 32, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(1, 16, plan.grid.height, plan.grid.width, generator=torch.Generator().manual_seed(1))
     final = sampled(plan, ours, ours.encode_prompt(PROMPT, negative=True), noise)
 
     tokens = theirs(
-        prompt=PROMPT, guidance_scale=plan.guidance_scale, height=192, width=256,
+        prompt=PROMPT, guidance_scale=plan.guidance_scale,
+        height=8 * plan.grid.height, width=8 * plan.grid.width,
         latents=pack(noise), sigmas=list(plan.sigmas[:-1]), output_type="latent",
         max_sequence_length=plan.spec.settings.text_tokens,
     ).images  # fmt: skip
@@ -159,10 +166,12 @@ def test_the_extrapolated_pass_without_the_method_is_the_pipeline_at_that_size(
 def test_a_reference_pulls_the_extrapolated_pass_to_itself(ours: FluxModel) -> None:
     """With alpha 1 and the whole band passed, the last step lands on the reference itself."""
     plan = make_plan(
-        Request(PROMPT, size="144x144", steps=2, method={"guidance": {"schedule": "constant"}}), ours.spec
+        Request(PROMPT, size=beyond_native(ours, 16), steps=2, method={"guidance": {"schedule": "constant"}}),
+        ours.spec,
     ).last
     assert plan.copies == ORIGIN
-    reference = torch.randn(1, 16, 18, 18, generator=torch.Generator().manual_seed(2))
+    shape = (1, 16, plan.grid.height, plan.grid.width)
+    reference = torch.randn(shape, generator=torch.Generator().manual_seed(2))
     conditioning = ours.encode_prompt(PROMPT, negative=True)
     start = PassState(plan.number, 0, torch.zeros_like(reference), reference=reference)
 

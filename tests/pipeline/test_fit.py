@@ -21,7 +21,7 @@ def joint() -> ModelSpec:
 
 
 def planned(spec: ModelSpec, **method: Any) -> PosterPlan:
-    return make_plan(Request("a red sun", size="256x256", preset="paper", method=method), spec)
+    return make_plan(Request("a red sun", preset="paper", method=method), spec)
 
 
 def test_a_network_with_rotary_positions_and_joint_text_keeps_all(joint: ModelSpec) -> None:

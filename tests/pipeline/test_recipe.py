@@ -21,7 +21,7 @@ from imax_dist.pipeline.switches import load_method
 
 ALONE = Topology.alone()
 REQUEST = Request(
-    "a red sun, été", size="250x130", seed=2**62, preset="paper", steps=3, native_steps=2, dtype="float64",
+    "a red sun, été", size="506x266", seed=2**62, preset="paper", steps=3, native_steps=2, dtype="float64",
     method={"rope": {"factor": 1.5}, "patch_shift": True},
 )  # fmt: skip
 
@@ -52,7 +52,7 @@ def test_a_recipe_replays_with_its_own_switches_when_its_preset_has_changed() ->
 
 def test_a_recipe_names_what_was_decided(recipe: dict[str, Any]) -> None:
     assert recipe["format"] == "imax-recipe/1"
-    assert recipe["plan"]["render_size"] == "256x144"
+    assert recipe["plan"]["render_size"] == "512x272"
     assert recipe["plan"]["sigmas"][0] == 1.0
     assert recipe["plan"]["method"]["rope"]["factor"] == 1.5
     assert recipe["plan"]["model_settings"]["text_tokens"] == 24

@@ -167,7 +167,7 @@ def test_skipped_steps_cost_nothing() -> None:
 
     asked = {}
     for tier in ("none", "strong"):
-        request = Request("a", size="256x256", preset="one_jump", method={"cache": tier}, steps=24)
+        request = Request("a", preset="one_jump", method={"cache": tier}, steps=24)
         work = workload_of(request, find_blueprint("embedded"), device="cpu")
         asked[tier] = sum(part.steps for part in work.extrapolated)
     assert asked == {"none": 24, "strong": 14}

@@ -36,18 +36,19 @@ def test_a_model_is_trained_saved_and_measured_by_commands_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = str(tmp_path)
-    run = ["--steps", "1", "--batch", "2"]
+    run, small, native = ["--steps", "1", "--batch", "2"], ["--size", "64x64"], ["--native", "64x64"]
     assert imax_study("train-vae", "--out", root, *run, "--pictures", "8") == 0
     vae = ["--vae", f"{root}/vae.safetensors"]
-    assert imax_study("encode-scenes", *vae, "--out", f"{root}/data", "--n", "3", "--size", "128x128") == 0
-    assert imax_study("train-flow", "--data", f"{root}/data", "--out", root, *run, "--single-size") == 0
+    assert imax_study("encode-scenes", *vae, "--out", f"{root}/data", "--n", "3", *small) == 0
+    run += [*native, "--data", f"{root}/data", "--out", root]
+    assert imax_study("train-flow", *run, "--single-size") == 0
     flow = ["--flow", f"{root}/flow.safetensors"]
-    assert imax_study("distil", "--data", f"{root}/data", *flow, "--out", root, *run) == 0
+    assert imax_study("distil", *flow, *run) == 0
     student = ["--flow", f"{root}/distil.safetensors"]
-    assert imax_study("save-pipeline", *vae, *student, "--out", f"{root}/model") == 0
+    assert imax_study("save-pipeline", *vae, *student, *native, "--out", f"{root}/model") == 0
     capsys.readouterr()
-    small = ["--n", "2", "--steps", "1"]
-    assert imax_study("measure", "--model", f"{root}/model", "--out", f"{root}/m", *small) == 0
+    few = ["--n", "2", "--steps", "1", *small]
+    assert imax_study("measure", "--model", f"{root}/model", "--out", f"{root}/m", *few) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads((tmp_path / "m" / "results.json").read_text())
     assert told["facts"]["drawn"]["mean"]["n"] == 2

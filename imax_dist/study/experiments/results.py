@@ -19,7 +19,7 @@ from imax_dist.study.experiments.table import interval, legend, table
 DEFAULT_PRESET = Request.preset
 WIDEST = 1100
 """Pixels across of a sheet on the page."""
-SHEETS_OF = ("presets", "guidance", "sequential", "filter", "truth", "cascade", "single-size", "aspect")
+SHEETS_OF = ("presets", "guidance", "sequential", "filter", "truth", "cascade", "aspect")
 ASKED = (
     ("share of the caption's facts in the poster", "facts", "direct", "sampled directly"),
     ("the same", "facts", "official", "the authors' released code"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_flux import TRAINED_FLUX
 
 from imax_dist.cli.main import main
 from imax_dist.config import config_folder, from_mapping
@@ -39,6 +40,7 @@ variants:
   direct: {preset: direct, steps: 2}
   enlarged: {enlarge: lanczos, native_steps: 2}
 """
+MODEL = ["--model", str(TRAINED_FLUX)]
 
 
 @pytest.mark.slow
@@ -47,7 +49,7 @@ def test_a_study_draws_measures_reports_and_draws_nothing_twice(
 ) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     out = tmp_path / "out"
-    command = ["study", "run", str(tmp_path / "tiny.yaml"), "--out", str(out), "-q"]
+    command = ["study", "run", str(tmp_path / "tiny.yaml"), *MODEL, "--out", str(out), "-q"]
     assert main([*command, "--processes", "2"]) == 0
     assert "| **imax** |" in capsys.readouterr().out
     found = json.loads((out / "results.json").read_text())
@@ -68,7 +70,7 @@ def test_a_study_draws_measures_reports_and_draws_nothing_twice(
 @pytest.mark.slow
 def test_the_velocity_loss_is_higher_above_native_size(tmp_path: Path) -> None:
     out = tmp_path / "loss"
-    assert main(["study", "velocity-loss", "--small", "--out", str(out), "-q"]) == 0
+    assert main(["study", "velocity-loss", *MODEL, "--small", "--out", str(out), "-q"]) == 0
     sizes = json.loads((out / "results.json").read_text())["sizes"]
     ratio = [told["ratio"] for told in sizes["2x 256x256"]["variants"]["direct"].values() if "ratio" in told]
     assert len(ratio) == 9
@@ -159,7 +161,7 @@ def test_aspect_ratios_are_whole_tokens_of_about_the_native_area() -> None:
     for aspect in ("1:1", "2:1", "1:2", "4:1", "16:9"):
         size = native_for(aspect, spec)
         assert size.width % 16 == size.height % 16 == 0
-        assert abs(size.area / 128**2 - 1) < 0.1
+        assert abs(size.area / spec.settings.native_side**2 - 1) < 0.1
     with pytest.raises(BadValue, match="is not W:H"):
         native_for("wide", spec)
 
@@ -260,7 +262,7 @@ def test_a_model_that_draws_no_scenes_is_measured_without_them_and_told_which_ar
     monkeypatch.setattr("imax_dist.study.experiments.run.of_testbed", lambda _: False)
     text = TINY.replace("steps: 2", "steps: 1").replace("vote: true", "vote: false")
     (tmp_path / "tiny.yaml").write_text(text)
-    command = ["study", "run", str(tmp_path / "tiny.yaml"), "--n", "1", "-q", "--out"]
+    command = ["study", "run", str(tmp_path / "tiny.yaml"), *MODEL, "--n", "1", "-q", "--out"]
     assert main([*command, str(tmp_path / "out")]) == 0
     told = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(told["sizes"]["2x 256x256"]["variants"]["imax"]) == {
