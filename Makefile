@@ -6,7 +6,8 @@ OUT    ?= out/demo
 PROMPT ?= a yellow sun on the right in a pink sky over the meadow with two red houses and mountains
 SEED   ?= 0
 PROCESSES ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Compiled files are kept: the tests start about a hundred processes.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .PHONY: help demo test test-hosts check lint bench results chaos clean
 .DEFAULT_GOAL := help
@@ -41,12 +42,9 @@ demo: $(VENV)/.installed
 	@$(BIN)/imax study sheet $(OUT)/native.png $(OUT)/poster-4x.png $(OUT)/direct-4x.png --crop 192,160,320,320 --out $(OUT)/sheet.png
 	@echo "Look at $(OUT)/sheet.png: the same part of the native picture (enlarged), of the poster, and of the model without the method."
 
-# Both halves run, even if the first has a failure. What starts Ray, launchers or hosts runs one at a time, on one worker.
+# What starts Ray, launchers or hosts runs one at a time, on one worker, beside the rest (tests/conftest.py).
 test: $(VENV)/.installed-dev
-	@code=0; \
-	$(PYTEST) -n $(PROCESSES) --dist loadfile -m "not slow" || code=1; \
-	$(PYTEST) -n $(PROCESSES) --dist loadgroup -m slow || code=1; \
-	exit $$code
+	@$(PYTEST) -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder --durations=15
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

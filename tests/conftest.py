@@ -35,11 +35,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(name, None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``--dist loadgroup``: Ray, launchers and hosts on one worker, else a file a worker."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--dist loadgroup``: Ray, launchers and hosts on one worker, from the beginning, since they take
+    longest; else a file a worker, those with slow tests first."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
     for item in items:
         group = "machines" if item.get_closest_marker("machines") else item.path.name
         item.add_marker(pytest.mark.xdist_group(group))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (not item.get_closest_marker("machines"), item.path not in slow))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -143,13 +143,13 @@ def test_without_restarts_a_killed_rank_is_exit_code_70_and_a_wrong_model_66(
     tiny: Path, tmp_path: Path
 ) -> None:
     words = options(tiny, tmp_path / "two.png", "--steps", 40, "-v")
-    process = start("imax", "launch", "--ranks", 2, "--restarts", 0, "generate", *words)
+    process = start("imax", "launch", "--ranks", 1, "--restarts", 0, "generate", *words)
     list(lines_until(process, "step   2/40"))
     os.kill(ranks_of(process)[0], signal.SIGKILL)
     assert finish(process)[0] == 70
 
     words = options(tmp_path / "nothing", tmp_path / "two.png")
-    code, out, err = finish(start("imax", "launch", "--ranks", 2, "generate", *words))
+    code, out, err = finish(start("imax", "launch", "--ranks", 1, "generate", *words))
     assert (code, out) == (66, ""), err
     assert "all start again" not in err
     assert err.count("imax generate: ") == 1
