@@ -3,7 +3,8 @@
 SEGA (arXiv 2605.22668) puts m_d = m_ref (1 - sigma s_d) in place of YaRN's one temperature on cosines and
 sines. m_ref = s^kappa. z_d is the standardised log energy of the latents at the spatial frequency of
 component d along its axis, s_d = alpha (tanh(beta z_d) - mean), so that components with much energy are
-sharpened less. sigma = 1 - SF^gamma: noise has a flat spectrum (SF = 1) and is scaled by m_ref alone. DECISIONS 78.
+sharpened less. sigma = 1 - SF^gamma: noise has a flat spectrum (SF = 1) and is scaled by m_ref alone.
+DECISIONS 78.
 """
 
 from __future__ import annotations
