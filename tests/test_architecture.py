@@ -32,13 +32,14 @@ TOP_LEVEL = {"version", "errors", "geometry", "shapes", "config", "events", "wor
 SIBLINGS: dict[str, set[str]] = {
     "method": set(),
     "parallel": set(),
-    "output": set(),
+    "super_resolution": set(),
+    "output": {"super_resolution"},
     "vae": {"parallel"},
     "models": {"method", "parallel", "vae"},
-    "pipeline": {"method", "parallel", "vae", "models", "output"},
-    "study": {"method", "parallel", "vae", "models", "output", "pipeline", "planner"},
+    "pipeline": {"method", "parallel", "vae", "models", "super_resolution", "output"},
+    "study": {"method", "parallel", "vae", "models", "super_resolution", "output", "pipeline", "planner"},
     "launcher": set(),
-    "planner": {"method", "parallel", "vae", "models", "pipeline"},
+    "planner": {"method", "parallel", "vae", "models", "super_resolution", "pipeline"},
     "calibrate": {"parallel", "models", "pipeline", "planner"},
     "jobs": {"pipeline", "output", "planner"},
     "cli": {

@@ -35,6 +35,7 @@ from imax_dist.events import (
     Note,
     PoolEvent,
     PoolListener,
+    PreviewWritten,
     Progress,
     StageDone,
     StageStarted,
@@ -164,7 +165,7 @@ class BatchProgress:
                 return self._progress(news, round(100 * done / total))
             case Note(text):
                 return f"{news.job}: {text}"
-            case StageDone() | CheckpointStarted() | CheckpointWritten() | MemoryPeak():
+            case StageDone() | CheckpointStarted() | CheckpointWritten() | PreviewWritten() | MemoryPeak():
                 return None
             case _:
                 assert_never(news.event)

@@ -58,7 +58,7 @@ def _add_colour_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_page_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scale", metavar="HOW", help="lanczos, or a super-resolution model (.safetensors)")
+    parser.add_argument("--scale", metavar="HOW", help="lanczos, realesrgan-x4plus, or a .safetensors")
     parser.add_argument("--cut", action="store_true", default=None, help="allow cutting to another shape")
     parser.add_argument("--crop-marks", action="store_true", default=None, help="PDF: marks around the trim")
     parser.add_argument("--lossless", action="store_true", default=None, help="PDF: no JPEG")

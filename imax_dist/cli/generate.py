@@ -83,6 +83,7 @@ def _add_running_options(group: Any) -> None:
         metavar="STEPS",
         help="steps between checkpoints (default 5; 0: none)",
     )
+    add("--preview", type=int, metavar="STEPS", help="steps between previews, FILE.preview.jpg")
     add("--json", action="store_true", help="one JSON object a poster on stdout")
     add("-v", "--verbose", action="store_true", help="show the sigmas and every step")
     add("-q", "--quiet", action="store_true", help="show no progress")
@@ -133,8 +134,9 @@ def _render(
     recipe: dict[str, Any] | None,
 ) -> None:
     from imax_dist.pipeline.checkpoint import CheckpointFolder
+    from imax_dist.pipeline.preview import PreviewFile
 
-    folder = checkpoint_folder(poster.out)
+    folder, every = checkpoint_folder(poster.out), options.preview
     checkpoints = CheckpointFolder(folder, every=options.checkpoint_every, resume=options.resume)
     rendering = renderer.render(
         poster.request,
@@ -142,6 +144,7 @@ def _render(
         listen=bars if renderer.topology.is_first else ignore,
         stop=stop,
         show_native=native_writer(poster.out) if options.keep_native else None,
+        preview=PreviewFile(preview_path(poster.out), every) if every is not None else None,
     )
     if rendering.picture is not None:
         _finish(options, poster.out, rendering, recipe, bars=bars)
@@ -152,6 +155,11 @@ def native_writer(out: Path) -> Callable[[Tensor], None]:
     from imax_dist.output.image.poster import write_native
 
     return lambda pixels: write_native(out.with_suffix(".native.png"), pixels)
+
+
+def preview_path(out: Path) -> Path:
+    """``sea.png`` has ``sea.preview.jpg`` until it is done."""
+    return out.with_suffix(".preview.jpg")
 
 
 def checkpoint_folder(out: Path) -> Path:
@@ -174,6 +182,8 @@ def _finish(
     with stage(bars, "write"):
         complete = write_poster(out, rendering.picture.bands(), rendering.recipe)
         CheckpointFolder(checkpoint_folder(out)).remove()
+        if options.preview is not None:
+            preview_path(out).unlink(missing_ok=True)
     result = {
         "out": str(out),
         "size": str(rendering.plan.size),

@@ -12,6 +12,7 @@ from imax_dist.events import (
     CheckpointWritten,
     MemoryPeak,
     Note,
+    PreviewWritten,
     Progress,
     RenderEvent,
     StageDone,
@@ -61,6 +62,9 @@ class ProgressBars:
             case CheckpointWritten(path):
                 if self.verbose:
                     self._bars.write(f"checkpoint {path}")
+            case PreviewWritten(path):
+                if self.verbose:
+                    self._bars.write(f"preview {path}")
             case MemoryPeak() | CheckpointStarted():
                 pass
             case _:

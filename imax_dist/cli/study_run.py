@@ -24,7 +24,7 @@ def study_arguments(parser: Parser) -> None:
     parser.add_argument("--small", action="store_true", help="two scenes, seconds: to see that it runs")
     parser.add_argument("--processes", type=int, default=1, help="processes that draw (default 1)")
     parser.add_argument("--guide", choices=("native", "truth"), help="guide by the true native render")
-    parser.add_argument("--upscaler", help="spandrel .safetensors: one more variant")
+    parser.add_argument("--upscaler", help="a super-resolution network: one more variant")
     parser.add_argument("--cache", type=Path, help="pictures shared by studies (default OUT/../cache)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
@@ -106,7 +106,7 @@ def _asked(name: str, args: argparse.Namespace) -> Study:
     if args.upscaler:
         from imax_dist.output.image.super_resolution import require_model
 
-        require_model(Path(args.upscaler))
+        require_model(args.upscaler)
         study = study.with_upscaler(args.upscaler)
     study = study.shortened() if args.small else study
     study = study.with_scenes(args.n) if args.n else study

@@ -27,6 +27,7 @@ TYPES: dict[str, type[Event]] = {
     "stage.done": render.StageDone,
     "checkpoint.started": render.CheckpointStarted,
     "checkpoint": render.CheckpointWritten,
+    "preview": render.PreviewWritten,
     "note": render.Note,
     "memory": render.MemoryPeak,
     "batch.started": batch.BatchStarted,

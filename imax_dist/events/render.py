@@ -73,6 +73,18 @@ class CheckpointWritten:
 
 
 @dataclass(frozen=True)
+class PreviewWritten:
+    """The file ``path`` shows a pass after step ``index`` of ``steps``; each preview replaces the last."""
+
+    path: str
+    stage: str
+    index: int
+    steps: int
+    seconds: float
+    """What making and writing it took."""
+
+
+@dataclass(frozen=True)
 class Note:
     """A sentence for the user."""
 
@@ -88,7 +100,15 @@ class MemoryPeak:
 
 
 RenderEvent: TypeAlias = (
-    StageStarted | StepDone | Progress | StageDone | CheckpointStarted | CheckpointWritten | Note | MemoryPeak
+    StageStarted
+    | StepDone
+    | Progress
+    | StageDone
+    | CheckpointStarted
+    | CheckpointWritten
+    | PreviewWritten
+    | Note
+    | MemoryPeak
 )
 Listener: TypeAlias = Callable[[RenderEvent], None]
 

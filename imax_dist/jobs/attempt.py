@@ -16,6 +16,7 @@ from imax_dist.events import (
     JobStarted,
     MemoryPeak,
     Note,
+    PreviewWritten,
     Progress,
     StageDone,
     StageStarted,
@@ -128,6 +129,7 @@ class Attempts:
             work=work,
             attempt=attempt,
             checkpoint_every=self.settings.checkpoint_every,
+            preview_every=self.settings.preview_every,
         )
 
     def _take_in(self, slot: Slot, working: Working, news: InJob) -> None:
@@ -153,7 +155,7 @@ class Attempts:
             case CheckpointWritten(seconds=seconds):
                 watch.saving = False
                 self._name_slow_disk(news, seconds)
-            case Progress() | Note() | MemoryPeak():
+            case Progress() | Note() | MemoryPeak() | PreviewWritten():
                 pass  # signs of life
             case _:
                 assert_never(news.event)

@@ -22,6 +22,7 @@ from imax_dist.events import (
     InJob,
     PoolEvent,
     PoolListener,
+    PreviewWritten,
     Progress,
     StageDone,
     StageStarted,
@@ -46,7 +47,15 @@ from imax_dist.jobs.store import Store
 from imax_dist.output.atomic import require_writable
 from imax_dist.pipeline.run import never
 
-NOT_LOGGED = (StepDone, Progress, StageStarted, StageDone, CheckpointStarted, CheckpointWritten)
+NOT_LOGGED = (
+    StepDone,
+    Progress,
+    StageStarted,
+    StageDone,
+    CheckpointStarted,
+    CheckpointWritten,
+    PreviewWritten,
+)
 """In the job's own events; the batch's would be mostly these."""
 
 

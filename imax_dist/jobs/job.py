@@ -33,7 +33,7 @@ def request_of(mapping: dict[str, Any], *, where: str) -> Request:
 
 @dataclass(frozen=True)
 class JobFolder:
-    """``<out>/<id>``: request.json, events.jsonl, checkpoints/, proof.png, poster.png, DONE."""
+    """``<out>/<id>``: request.json, events.jsonl, checkpoints/, preview.jpg, proof.png, poster.png, DONE."""
 
     path: Path
 
@@ -54,6 +54,11 @@ class JobFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def preview(self) -> Path:
+        """The last preview of a poster that is being made; gone when it is done."""
+        return self.path / "preview.jpg"
 
     @property
     def proof(self) -> Path:

@@ -35,6 +35,7 @@ from imax_dist.events import (
     MemoryPeak,
     Note,
     PoolEvent,
+    PreviewWritten,
     Progress,
     StageDone,
     StageStarted,
@@ -101,7 +102,7 @@ class PoolMetrics:
                 self._checkpoint_seconds.observe(written.seconds)
             case MemoryPeak(rank, peak_bytes):
                 self._peak.set(float(peak_bytes), {"gang": news.gang, "rank": str(rank)})
-            case StageStarted() | StageDone() | Progress() | Note() | CheckpointStarted():
+            case StageStarted() | StageDone() | Progress() | Note() | CheckpointStarted() | PreviewWritten():
                 pass
             case _:
                 assert_never(news.event)

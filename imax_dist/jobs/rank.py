@@ -30,6 +30,7 @@ from imax_dist.jobs.task import LossKind, Task
 from imax_dist.output.image.poster import recipe_path, write_native, write_poster
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.memory import peak_bytes
+from imax_dist.pipeline.preview import PreviewFile
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.renderer import Renderer
 
@@ -139,6 +140,7 @@ class Rank:
             listen=listen,
             stop=lambda: task.job_id in self._stop_asked,
             show_native=lambda pixels: write_native(folder.path / "native.png", pixels),
+            preview=PreviewFile(folder.preview, task.preview_every) if task.preview_every else None,
         )
         if rendering.picture is None:
             return {}
@@ -154,6 +156,7 @@ class Rank:
         for name in foreign:
             listen(Note(f"{folder.path / name} is not of this poster and was kept; move it away"))
         CheckpointFolder(folder.checkpoints).remove()
+        folder.preview.unlink(missing_ok=True)
         return done
 
     def make_proof(self, task: Task) -> dict[str, Any]:

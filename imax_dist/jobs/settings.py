@@ -91,6 +91,8 @@ class PoolSettings:
     """A file of configs/parallel, or a YAML file by its path."""
     placement: Literal["STRICT_PACK", "PACK", "SPREAD", "STRICT_SPREAD"] = "STRICT_PACK"
     checkpoint_every: int = 5
+    preview_every: int = 0
+    """Steps between previews of a running poster, ``preview.jpg`` in its folder; 0: none."""
     proofs_first: bool = False
     """Make the native images of waiting posters first, a different one on every rank."""
     deadlines: Deadlines = Deadlines()
@@ -101,7 +103,8 @@ class PoolSettings:
         for name in ("gangs", "ranks", "cpus_per_rank"):
             if getattr(self, name) < 1:
                 raise BadConfig(f"jobs: {name} {getattr(self, name)} must be at least 1")
-        if self.checkpoint_every < 0:
-            raise BadConfig(f"jobs: checkpoint_every {self.checkpoint_every} must be 0 (never) or more")
+        for name in ("checkpoint_every", "preview_every"):
+            if getattr(self, name) < 0:
+                raise BadConfig(f"jobs: {name} {getattr(self, name)} must be 0 (never) or more")
         if self.retry.attempts < 1:
             raise BadConfig(f"jobs: retry.attempts {self.retry.attempts} must be at least 1")

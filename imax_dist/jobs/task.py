@@ -24,6 +24,7 @@ class Task:
     work: Work = "poster"
     attempt: int = 1
     checkpoint_every: int = 5
+    preview_every: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,11 @@ class ReferenceSettings:
 
     kind: Literal["constant", "per_step"] = "constant"
     """constant: the finished native image (I-Max). per_step: its endpoint at each step (HiFlow)."""
-    upsample: Literal["pixels", "latents"] = "pixels"
-    """pixels: decode, bicubic, encode. latents: bicubic on the latents, cheaper and worse."""
+    upsample: Literal["pixels", "latents", "network"] = "pixels"
+    """pixels: decode, bicubic, encode. latents: bicubic on the latents, cheaper and worse. network: decode,
+    a super-resolution network, encode."""
+    network: str = "auto"
+    """Its .safetensors file or name; auto: realesrgan-x4plus, or pixels where that is not installed."""
     posterior: Literal["mean", "sample"] = "mean"
     """What the VAE's encoder returns: the mean, or a sample drawn from the request's seed."""
     acceleration: float = 0.0

@@ -17,6 +17,7 @@ from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.switches import load_method
+from imax_dist.pipeline.upsample import require_network
 
 
 def check_request(request: Request, settings: ParallelSettings, *, guide: bool) -> None:
@@ -34,10 +35,13 @@ def check_request(request: Request, settings: ParallelSettings, *, guide: bool) 
 
 
 def check_plan(request: Request, spec: ModelSpec, *, guide: bool) -> PosterPlan:
-    """The plan of ``request`` on a model with these facts; its guide, if any, fits the poster."""
+    """The plan of ``request`` on a model with these facts; its guide, if any, fits the poster, and its
+    network is there."""
     plan = make_plan(request, spec)
     if guide and request.guide is not None:
         open_guide(Path(request.guide), plan.size)
+    if guide:
+        require_network(plan)
     return plan
 
 

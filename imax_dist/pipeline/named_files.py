@@ -8,15 +8,18 @@ from pathlib import Path
 
 from imax_dist.models.lora import parse_lora
 from imax_dist.named_file import plain_size
-from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.request import Request, network_file
 
 
 def named_files(request: Request) -> dict[str, str]:
-    """SHA-256 of the guide and of LoRA files by path, of those that are on this host.
+    """SHA-256 of the guide, an enlarging network and LoRA files by path, of those that are on this host.
 
     Raises as ``plain_size`` for what is there and is no file to be read: a folder, a pipe, an empty file.
     """
     named = [] if request.guide is None else [(request.guide, Path(request.guide), "guide")]
+    network = network_file(request.method)
+    if network is not None:
+        named.append((network, Path(network), "super-resolution model"))
     for text in request.lora:
         source = parse_lora(text)[0]
         named.append((source, _only_file(Path(source)), "lora"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from imax_dist.events import stage
@@ -22,7 +24,8 @@ def native_pass(
     state = PassState(number=0, step=0, latents=pass_noise(plan, model)) if start is None else start
     sampler = Sampler.of(plan, model, conditioning, sequence_alone(plan, run.ranks.passes_alone))
     with stage(run.listen, plan.name, steps=plan.steps):
-        return sampler.run(state, listen=run.listen, after_step=run.end_alone)
+        look = partial(run.look, plan)
+        return sampler.run(state, listen=run.listen, look=look, after_step=run.end_alone)
 
 
 @torch.no_grad()

@@ -47,7 +47,8 @@ def run_passes(run: Run, vae: VaeRunner, conditioning: Conditioning) -> Latents:
             state = with_reference(plan, state, encoded.to(state.latents.dtype))
         sampler = Sampler.of(plan, model, conditioning, run.ranks.sequence(plan.copies))
         with stage(run.listen, plan.name, steps=plan.steps):
-            state = sampler.run(state, listen=run.listen, after_step=run.end_together)
+            look = partial(run.look, plan)
+            state = sampler.run(state, listen=run.listen, look=look, after_step=run.end_together)
     return state.latents
 
 

@@ -129,6 +129,8 @@ class PosterPlan:
     """Those of a cascade and the last one; empty at native size and below, where ``native`` is the poster."""
     guide: str | None = None
     """SHA-256 of the pixels that stand in for the native pass, if a picture was given."""
+    network: str | None = None
+    """SHA-256 of the network's file that enlarges the reference, if one does."""
 
     @property
     def extrapolates(self) -> bool:
@@ -164,9 +166,10 @@ class PosterPlan:
             "native_sigmas": list(self.native.sigmas),
             "sigmas": list(self.last.sigmas) if self.extrapolates else None,
             "cascade": [
-                {"render_size": str(one.render_size), "sigmas": list(one.sigmas)} for one in self.passes[:-1]
+                {"render_size": str(p.render_size), "sigmas": list(p.sigmas)} for p in self.passes[:-1]
             ],
             "guide_sha256": self.guide,
+            "network_sha256": self.network,
             "guidance_scale": {"native": native_scale, "extrapolated": scale},
             "text_copies": {"offsets": list(map(list, copies.offsets)), "weight": copies.weight},
             "method": to_mapping(self.method),
@@ -176,14 +179,8 @@ class PosterPlan:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what makes the picture: prompt, seed, dtype, weights and the plan itself."""
-        made_of = {
-            "prompt": self.request.prompt,
-            "seed": self.request.seed,
-            "dtype": self.request.dtype,
-            "weights": self.spec.weights,
-            **self.describe(),
-        }
-        return fingerprint(made_of)
+        request = {name: getattr(self.request, name) for name in ("prompt", "seed", "dtype")}
+        return fingerprint({**request, "weights": self.spec.weights, **self.describe()})
 
 
 def make_plan(request: Request, spec: ModelSpec) -> PosterPlan:
@@ -211,9 +208,7 @@ def make_plan(request: Request, spec: ModelSpec) -> PosterPlan:
         copies=ORIGIN,
         keeps_endpoints=extrapolates and method.reference.kind == "per_step",
     )
-    plan = PosterPlan(request, spec, method, size, native)
-    if extrapolates:
-        plan = dataclasses.replace(plan, passes=_passes(native, size))
+    plan = PosterPlan(request, spec, method, size, native, _passes(native, size) if extrapolates else ())
     _check_guide(plan)
     check_start_levels(request, len(plan.passes))
     _check_cache(plan)

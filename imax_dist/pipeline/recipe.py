@@ -22,6 +22,8 @@ from imax_dist.version import __version__
 FORMAT = "imax-recipe/1"
 BEFORE = {"compile": "none"}
 """What was so when recipes did not say it yet."""
+PLANNED = ("guide", "network")
+"""Files whose hashes stand in the plan."""
 
 
 def make_recipe(plan: PosterPlan, model: FlowModel, ranks: Ranks) -> dict[str, Any]:
@@ -88,15 +90,19 @@ def request_of(recipe: dict[str, Any], *, where: str) -> Request:
 def differences(recipe: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """``key: then -> now`` for everything around the render that could change its last bits."""
     then, model = _section(recipe, "surroundings"), _section(recipe, "model")
-    guide = _section(recipe, "plan").get("guide_sha256")
-    flat_then = {**BEFORE, **then, "weights": model.get("weights_sha256"), "guide": guide}
-    weights, guide = now["model"]["weights_sha256"], _section(now, "plan").get("guide_sha256")
-    flat_now = {**now["surroundings"], "weights": weights, "guide": guide}
+    before, after = _section(recipe, "plan"), _section(now, "plan")
+    weights = now["model"]["weights_sha256"]
+    flat_then = {**BEFORE, **then, "weights": model.get("weights_sha256"), **_planned(before)}
+    flat_now = {**now["surroundings"], "weights": weights, **_planned(after)}
     return [
         f"{key}: {flat_then.get(key)} -> {flat_now.get(key)}"
         for key in flat_now
         if flat_then.get(key) != flat_now.get(key)
     ]
+
+
+def _planned(plan: dict[str, Any]) -> dict[str, Any]:
+    return {name: plan.get(f"{name}_sha256") for name in PLANNED}
 
 
 def _section(recipe: dict[str, Any], name: str) -> dict[str, Any]:

@@ -23,12 +23,14 @@ from imax_dist.pipeline.guide import with_guide
 from imax_dist.pipeline.loading import load_requested
 from imax_dist.pipeline.passes import run_passes
 from imax_dist.pipeline.plan import PosterPlan, make_plan
+from imax_dist.pipeline.preview import PreviewFile, Previews
 from imax_dist.pipeline.prompt import embed_prompt
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.recipe import make_recipe
 from imax_dist.pipeline.request import Request
-from imax_dist.pipeline.run import Run, never
+from imax_dist.pipeline.run import Run, never, unseen
 from imax_dist.pipeline.state import PassState
+from imax_dist.pipeline.upsample import with_network
 from imax_dist.pipeline.vae_runner import VaeRunner
 from imax_dist.shapes import Latents
 
@@ -67,6 +69,7 @@ def render(
     listen: Listener = ignore,
     stop: Callable[[], bool] = never,
     show_native: Callable[[Tensor], None] | None = None,
+    preview: PreviewFile | None = None,
 ) -> Rendering:
     """Render one poster from nothing; under torchrun every rank calls this with the same request.
 
@@ -92,6 +95,7 @@ def render(
             listen=listen,
             stop=stop,
             show_native=show_native,
+            preview=preview,
         )
 
 
@@ -104,16 +108,21 @@ def render_with(
     listen: Listener = ignore,
     stop: Callable[[], bool] = never,
     show_native: Callable[[Tensor], None] | None = None,
+    preview: PreviewFile | None = None,
 ) -> Rendering:
     """Render one poster with a loaded model (the request's) on ranks that have joined."""
     request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
     plan, guide = with_guide(make_plan(request, model.spec), ranks.topology, listen)
+    plan, network = with_network(plan, ranks.topology, listen)
     if plan.extrapolates:
         check_guidance_passes(ranks.settings.cfg, model.spec, plan.last.guidance_scale)
     for sentence in left_out(model.spec) if plan.extrapolates and ranks.topology.is_first else []:
         listen(Note(sentence))
-    vae = VaeRunner.for_plan(plan, model, ranks, listen=listen, stop=stop)
-    run = Run(plan, ranks, checkpoints, listen, stop, show_native, guide)
+    vae = VaeRunner.for_plan(plan, model, ranks, listen=listen, stop=stop, network=network)
+    look = (
+        Previews(preview, model, listen).look if preview is not None and ranks.topology.is_first else unseen
+    )
+    run = Run(plan, ranks, checkpoints, listen, stop, show_native, look, guide)
     latents = render_latents(run, vae)
     finished = PassState(plan.last.number, plan.last.steps, latents)
     with stage(listen, "decode"), run.saved_if_stopped(finished):

@@ -17,6 +17,7 @@ from imax_dist.parallel.topology import Topology, detect, pick_device, process_g
 from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.loading import key_of, load_requested
+from imax_dist.pipeline.preview import PreviewFile
 from imax_dist.pipeline.proof import Proof, render_proof
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.render import Rendering, render_with
@@ -84,6 +85,7 @@ class Renderer:
         listen: Listener = ignore,
         stop: Callable[[], bool] = never,
         show_native: Callable[[Tensor], None] | None = None,
+        preview: PreviewFile | None = None,
     ) -> Rendering:
         """As imax_dist.pipeline.render.render, on all ranks together."""
         model = on_every_rank(
@@ -102,6 +104,7 @@ class Renderer:
             listen=listen,
             stop=stop,
             show_native=show_native,
+            preview=preview,
         )
 
     def proof(

@@ -30,6 +30,17 @@ def _is_yaml(preset: str) -> bool:
     return preset.endswith((".yaml", ".yml"))
 
 
+def _switches_name_files(method: Mapping[str, Any]) -> bool:
+    return network_file(method) is not None
+
+
+def network_file(method: Mapping[str, Any]) -> str | None:
+    """The file of ``reference.network``, if a request's switches name one and not a network by its name."""
+    reference = method.get("reference")
+    named = reference.get("network") if isinstance(reference, Mapping) else None
+    return named if isinstance(named, str) and named.endswith(".safetensors") else None
+
+
 def _outputs_name_files(output: Mapping[str, Any]) -> bool:
     return any(fields_naming_files(FinishSettings, settings or {}) for settings in output.values())
 
@@ -58,7 +69,7 @@ class Request:
     dtype: str | None = field(default=None, metadata=NO_FILE)
     lora: tuple[str, ...] = field(default=(), metadata=FILE)
     lora_partial: bool = False
-    method: dict[str, Any] = field(default_factory=dict, metadata=NO_FILE)
+    method: dict[str, Any] = field(default_factory=dict, metadata={MARK: _switches_name_files})
     guide: str | None = field(default=None, metadata=FILE)
     paper: str | None = field(default=None, metadata=NO_FILE)
     dpi: float | None = None

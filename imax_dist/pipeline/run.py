@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -20,11 +21,16 @@ from imax_dist.shapes import Pixels
 from imax_dist.wording import stage_name
 
 GO_ON, STOP, FAILED = 0, 1, 2
+Look: TypeAlias = Callable[[PassPlan, PassState, PassState], None]
 
 
 def never() -> bool:
     """The stop signal that does not come."""
     return False
+
+
+def unseen(plan: PassPlan, before: PassState, after: PassState) -> None:
+    """No preview."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Run:
     stop: Callable[[], bool] = never
     show_native: Callable[[Tensor], None] | None = None
     """Rank 0 gives it the native picture, (H, W, 3) in [0, 1], before the extrapolated pass."""
+    look: Look = unseen
+    """Rank 0 gives it the plan of a pass and the states before and after each of its steps."""
     guide: Pixels | None = None
     """The picture in the native pass's place, (1, 3, H, W) in [-1, 1] at native size."""
 

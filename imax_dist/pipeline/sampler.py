@@ -38,8 +38,16 @@ AfterStep: TypeAlias = Callable[[PassState], None]
 """Called with where the pass stands: checkpoint, stop."""
 
 
+Look: TypeAlias = Callable[[PassState, PassState], None]
+"""Called with the states before and after a step."""
+
+
 def nothing(state: PassState) -> None:
     """No checkpoint, no stop."""
+
+
+def unseen(before: PassState, after: PassState) -> None:
+    """Nobody looks on."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +73,23 @@ class Sampler:
 
     @torch.no_grad()
     def run(
-        self, state: PassState, *, listen: Listener = ignore, after_step: AfterStep = nothing
+        self,
+        state: PassState,
+        *,
+        listen: Listener = ignore,
+        look: Look = unseen,
+        after_step: AfterStep = nothing,
     ) -> PassState:
         """Every step from ``state`` to sigma 0; latents stay in float32 or better throughout."""
         plan = self.plan
         for index in range(state.step, plan.steps):
             started = time.perf_counter()
             step = Step(sigma=plan.sigmas[index], index=index, steps=plan.steps, start=plan.sigmas[0])
-            state = self.step(state, step)
+            before, state = state, self.step(state, step)
             seconds = time.perf_counter() - started
             skipped = index in plan.skipped
             listen(StepDone(plan.name, index + 1, plan.steps, step.sigma, seconds, skipped=skipped))
+            look(before, state)
             after_step(state)
         return state
 

@@ -15,7 +15,9 @@ from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.plan import PosterPlan
 from imax_dist.pipeline.ranks import Ranks
 from imax_dist.pipeline.run import never
+from imax_dist.pipeline.upsample import network_enlarges
 from imax_dist.shapes import Latents, Pixels
+from imax_dist.super_resolution.network import EnlargingNetwork
 from imax_dist.vae.codec import Watch, row_codec
 from imax_dist.vae.limits import fits_whole
 from imax_dist.vae.store import Scratch
@@ -33,6 +35,8 @@ class VaeRunner:
     """Gets events of how far a picture is that goes by rows."""
     stop: Callable[[], bool] = never
     """Read after every band of a picture that goes by rows."""
+    network: EnlargingNetwork | None = None
+    """Enlarges references in bicubic's place."""
 
     @classmethod
     def for_plan(
@@ -43,13 +47,26 @@ class VaeRunner:
         *,
         listen: Listener = ignore,
         stop: Callable[[], bool] = never,
+        network: EnlargingNetwork | None = None,
     ) -> VaeRunner:
         """Raises BadConfig for tiles that the model's VAE does not offer."""
-        return cls(model, ranks.topology, strategy_for(plan, model, ranks), listen, stop)
+        return cls(model, ranks.topology, strategy_for(plan, model, ranks), listen, stop, network)
 
     def encode_enlarged(self, pixels: Pixels, size: ImageSize, *, noise: Latents | None) -> Latents:
-        """Latents, on every rank, of ``pixels`` (1, 3, h, w) in [-1, 1] enlarged to ``size`` (bicubic)."""
-        return self.strategy.encode_enlarged(pixels, size, noise=noise, watch=self._watch("encoded"))
+        """Latents, on every rank, of ``pixels`` (1, 3, h, w) in [-1, 1] enlarged to ``size``."""
+        strategy, enlarge = self.strategy, None
+        if self.network is not None:
+            enlarge = network_enlarges(
+                self.network,
+                pixels,
+                size,
+                scratch=strategy.scratch(),
+                ranks=strategy.encoding_ranks,
+                watch=self._watch("enlarged"),
+                dtype=self.model.vae.dtype,
+            )
+        watch = self._watch("encoded")
+        return strategy.encode_enlarged(pixels, size, noise=noise, enlarge=enlarge, watch=watch)
 
     def decode(self, latents: Latents, scratch: Scratch) -> Iterator[tuple[int, Tensor]]:
         """On rank 0 (top, rows (n, W, 3) in about [-1, 1]) from the top down; on others what they send."""

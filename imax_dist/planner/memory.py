@@ -57,9 +57,15 @@ def rank_memory(work: Workload, split: Split, cluster: Cluster) -> RankMemory:
         weights=element * float(network.transformer.parameters + network.autoencoder.parameter_count),
         encoders=0.0 if work.encoders_away else element * float(network.encoder_parameters),
         step=max(steps) + held,
-        vae=vae_bytes(work, split, cluster) + held,
+        vae=max(vae_bytes(work, split, cluster), network_bytes(work, split)) + held,
         reserve=cluster.hardware.reserve,
     )
+
+
+def network_bytes(work: Workload, split: Split) -> float:
+    """Of a super-resolution network's features on one rank."""
+    held = (one.held * one.width * one.rows(split.ranks) for one in work.by_network)
+    return work.element * max(held, default=0.0)
 
 
 def step_bytes(work: Workload, tokens: Pass, split: Split) -> float:

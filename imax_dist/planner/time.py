@@ -17,6 +17,8 @@ MERGE_PASSES = 6
 FUSED_SHARE = 0.7
 """Of the bytes of a block's element-wise kernels, what is left once they are compiled: a step of
 FLUX.1's shape on an H100, 1024 and 2048 px, eager and compiled (BENCHMARKS.md, "One GPU")."""
+NETWORK_WIDTH = 64.0
+"""Channels of a super-resolution network's convolutions."""
 PACKING_PASSES = {"ulysses": 10, "ring": 4}
 """Times that queries, keys, values and output are read or written to be sent: each once on its way out, the
 output once more when it is back; keys and values laid together."""
@@ -96,6 +98,12 @@ class PosterTime:
         return self.prompt + self.native + self.enlarge + self.extrapolated + self.decode
 
 
+def network_time(work: Workload, split: Split, cluster: Cluster) -> float:
+    """Seconds in which super-resolution networks enlarge the references."""
+    rate = cluster.hardware.rates_of(work.dtype).convolution.at(NETWORK_WIDTH)
+    return sum(one.flops * one.width * one.rows(split.ranks) for one in work.by_network) / rate
+
+
 def poster_time(work: Workload, split: Split, cluster: Cluster) -> PosterTime:
     """Of a poster on a gang whose model is loaded."""
     device, alone = cluster.hardware, Split()
@@ -103,7 +111,7 @@ def poster_time(work: Workload, split: Split, cluster: Cluster) -> PosterTime:
     native = [(each.steps, step_time(work, each, alone, cluster)) for each in work.native]
     steps = [(each.steps, step_time(work, each, split, cluster)) for each in work.extrapolated]
     prompt = 2.0 * work.network.encoder_parameters * work.prompt_tokens / rates.linear.at(4096.0)
-    enlarge = work.enlarged * (
+    enlarge = network_time(work, split, cluster) + work.enlarged * (
         vae_time(work, "decoder", work.native_grid, split=alone, cluster=cluster)
         + vae_time(work, "encoder", work.grid, split=split, cluster=cluster)
     )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from imax_dist.config import choice
 from imax_dist.geometry import LatentGrid
 from imax_dist.method.patch_shift import shifted_grid
 from imax_dist.models.blueprint import Blueprint, find_blueprint
-from imax_dist.pipeline.plan import PassPlan, make_plan
+from imax_dist.pipeline.plan import PassPlan, PosterPlan, make_plan
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.upsample import uses_network
 from imax_dist.planner.encoders import encoder_parameters
 from imax_dist.planner.transformer import Transformer, transformer_of
 from imax_dist.planner.unknown import UnknownCost
+from imax_dist.super_resolution.network import shape_for_plan
 from imax_dist.vae.layers import Autoencoder
 from imax_dist.vae.networks import NETWORKS, describe
 
@@ -50,6 +52,22 @@ class Pass:
         return self.image + self.text
 
 
+class ByNetwork(NamedTuple):
+    """A picture that a super-resolution network enlarges; its rows are shared, and ``reach`` more read."""
+
+    height: int
+    width: int
+    flops: float
+    """Of a pixel."""
+    held: int
+    """Numbers of a pixel."""
+    reach: int
+
+    def rows(self, ranks: int) -> float:
+        """That one rank computes."""
+        return min(self.height, self.height / ranks + 2 * self.reach)
+
+
 @dataclass(frozen=True)
 class Workload:
     """One poster."""
@@ -68,6 +86,8 @@ class Workload:
     prompt_tokens: int
     enlarged: int
     """Images that are decoded, enlarged and encoded again as the reference."""
+    by_network: tuple[ByNetwork, ...] = ()
+    """Those of them that a super-resolution network enlarges."""
     vae_gib: float | None = None
     """As ``vae_memory_gib`` of the parallel settings: a rank's memory for the VAE's maps."""
     encoders_away: bool = False
@@ -114,7 +134,7 @@ def workload_of(request: Request, blueprint: Blueprint, *, device: Literal["gpu"
     guided = plan.extrapolates and plan.uses_native
     needed = guided and request.guide is None
     native = _native(plan.native) if needed or not plan.extrapolates else ()
-    by_pixels = plan.method.reference.upsample == "pixels"
+    by_pixels = plan.method.reference.upsample != "latents"
     return Workload(
         size=str(plan.size),
         network=network_of(blueprint),
@@ -126,6 +146,7 @@ def workload_of(request: Request, blueprint: Blueprint, *, device: Literal["gpu"
         latent_channels=plan.spec.latent_channels,
         prompt_tokens=plan.spec.settings.text_tokens,
         enlarged=sum(len(one.reference_sigmas) for one in plan.passes) if guided and by_pixels else 0,
+        by_network=_by_network(plan) if uses_network(plan) else (),
     )
 
 
@@ -173,6 +194,14 @@ def _autoencoder_of(config: dict[str, Any]) -> Autoencoder:
         known = ", ".join(NETWORKS)
         raise UnknownCost(f"the cost of this {config.get('_class_name')} is not known, only of plain {known}")
     return network
+
+
+def _by_network(plan: PosterPlan) -> tuple[ByNetwork, ...]:
+    """Of every pass's references; ``auto`` is taken to be installed."""
+    network = shape_for_plan(plan.method.reference.network)
+    sizes = [one.reference_size or plan.native_size for one in plan.passes for _ in one.reference_sigmas]
+    reach = network.trunk_reach
+    return tuple(ByNetwork(size.height, size.width, network.flops, network.held, reach) for size in sizes)
 
 
 def _native(plan: PassPlan) -> tuple[Pass, ...]:

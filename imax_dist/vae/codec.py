@@ -103,9 +103,7 @@ class RowCodec:
         """
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-        vae, height, factor = self.vae, size.height, self.network.factor
-        of_ranks = partial(RowShare.of, rank=mesh.rank, ranks=mesh.size, group=mesh.group)
-        share = of_ranks(height // factor, unit=factor, height=height)
+        vae, share = self.vae, self.encoded_share(size, mesh)
         like = torch.empty((0, size.width, 3), dtype=vae.dtype, device=vae.device)
         start = LazyRows(share, like, picture)
         rows = self._through("encoder", start, self.workspace(scratch, "encoder", start, watch))
@@ -115,6 +113,12 @@ class RowCodec:
         posterior = DiagonalGaussianDistribution(parameters)
         latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise.to(parameters)
         return self.scaled(latents).contiguous()
+
+    def encoded_share(self, size: ImageSize, mesh: SequenceMesh) -> RowShare:
+        """The rows of a picture of ``size`` that this rank encodes."""
+        of_ranks = partial(RowShare.of, rank=mesh.rank, ranks=mesh.size, group=mesh.group)
+        factor = self.network.factor
+        return of_ranks(size.height // factor, unit=factor, height=size.height)
 
     def _through(self, half: Half, start: RowMap, workspace: Workspace) -> RowMap:
         walk = Walk(dict(self.vae.named_parameters()), workspace)

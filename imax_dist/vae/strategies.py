@@ -20,14 +20,14 @@ from torch import Tensor
 
 from imax_dist.errors import ImaxError
 from imax_dist.geometry import ImageSize
-from imax_dist.parallel.broadcast import from_first_rank
+from imax_dist.parallel.broadcast import from_first_rank, on_every_rank
 from imax_dist.parallel.mesh import SequenceMesh, single_rank
 from imax_dist.parallel.topology import Topology
 from imax_dist.shapes import Latents, Pixels
 from imax_dist.vae.codec import UNWATCHED, RowCodec, Watch
-from imax_dist.vae.enlarge import enlarged_rows
+from imax_dist.vae.enlarge import Enlarge, enlarged_rows
 from imax_dist.vae.limits import scratch_of, whole_bytes
-from imax_dist.vae.rows import RowMap
+from imax_dist.vae.rows import REACH, RowMap
 from imax_dist.vae.share import RowShare
 from imax_dist.vae.store import Scratch
 from imax_dist.vae.workspace import bands
@@ -42,6 +42,11 @@ class Strategy(ABC):
     memory_gib: float | None
     """For maps, as ``vae_memory_gib`` of the parallel settings says."""
 
+    @property
+    def encoding_ranks(self) -> int:
+        """How many ranks share a picture that is encoded."""
+        return 1
+
     @abstractmethod
     def decode(
         self, latents: Latents, scratch: Scratch, *, watch: Watch = UNWATCHED
@@ -50,9 +55,15 @@ class Strategy(ABC):
 
     @abstractmethod
     def encode_enlarged(
-        self, pixels: Pixels, size: ImageSize, *, noise: Latents | None, watch: Watch = UNWATCHED
+        self,
+        pixels: Pixels,
+        size: ImageSize,
+        *,
+        noise: Latents | None,
+        enlarge: Enlarge | None = None,
+        watch: Watch = UNWATCHED,
     ) -> Latents:
-        """Latents, on every rank, of ``pixels`` (1, 3, h, w) in [-1, 1] enlarged to ``size`` (bicubic)."""
+        """Latents, on every rank, of ``pixels`` (1, 3, h, w) at ``size``, by ``enlarge`` or bicubic."""
 
     @abstractmethod
     def too_large(self, size: ImageSize) -> bool:
@@ -86,12 +97,21 @@ class Whole(Strategy):
 
     @torch.no_grad()
     def encode_enlarged(
-        self, pixels: Pixels, size: ImageSize, *, noise: Latents | None, watch: Watch = UNWATCHED
+        self,
+        pixels: Pixels,
+        size: ImageSize,
+        *,
+        noise: Latents | None,
+        enlarge: Enlarge | None = None,
+        watch: Watch = UNWATCHED,
     ) -> Latents:
         def encode() -> dict[str, Tensor]:
             watch.check()
             sides = (size.height, size.width)
-            enlarged = F.interpolate(pixels, size=sides, mode="bicubic", align_corners=False)
+            if enlarge is None:
+                enlarged = F.interpolate(pixels, size=sides, mode="bicubic", align_corners=False)
+            else:
+                enlarged = enlarge(0, size.height)(0, size.height).permute(2, 0, 1)[None]
             with self.around():
                 return {"latents": self.model.encode_image(enlarged.clamp(-1.0, 1.0), noise=noise)}
 
@@ -131,6 +151,10 @@ class Rows(Strategy):
     name: str = "rows"
 
     @property
+    def encoding_ranks(self) -> int:
+        return self.topology.world_size
+
+    @property
     def mesh(self) -> SequenceMesh:
         """All ranks as one ring; their rows follow each other."""
         if self.topology.world_size == 1:
@@ -166,10 +190,23 @@ class Rows(Strategy):
             raise failure
 
     def encode_enlarged(
-        self, pixels: Pixels, size: ImageSize, *, noise: Latents | None, watch: Watch = UNWATCHED
+        self,
+        pixels: Pixels,
+        size: ImageSize,
+        *,
+        noise: Latents | None,
+        enlarge: Enlarge | None = None,
+        watch: Watch = UNWATCHED,
     ) -> Latents:
         vae = self.codec.vae
-        rows = enlarged_rows(pixels.to(vae.device), size, dtype=vae.dtype)
+        if enlarge is None:
+            rows = enlarged_rows(pixels.to(vae.device), size, dtype=vae.dtype)
+        else:
+            share = self.codec.encoded_share(size, self.mesh)
+            rows = on_every_rank(
+                lambda: enlarge(max(share.top - REACH, 0), min(share.bottom + REACH, size.height)),
+                self.topology,
+            )
         return self.codec.encode(rows, size, mesh=self.mesh, scratch=self.scratch(), noise=noise, watch=watch)
 
     def too_large(self, size: ImageSize) -> bool:

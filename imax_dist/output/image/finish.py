@@ -105,7 +105,7 @@ def check(out: Path, settings: FinishSettings) -> str:
     if settings.scale not in ("none", "lanczos"):
         from imax_dist.output.image.super_resolution import require_model
 
-        require_model(Path(settings.scale))
+        require_model(settings.scale)
     return name
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from imax_dist.errors import BadValue
@@ -63,7 +62,7 @@ def _placed(bands: Bands, sheet: Sheet, window: ImageSize, *, by: str = "none") 
         if by != "lanczos":
             from imax_dist.output.image.super_resolution import enlarged
 
-            result, record["scaled"]["by"] = enlarged(result, Path(by))
+            result, record["scaled"]["by"] = enlarged(result, by)
         result = scaled(result, sheet.pixels)
     return Placed(result, sheet, record)
 

@@ -171,7 +171,7 @@ class CellRenderer:
             return self._rebuilt(render(cell.scene, cell.size.height, cell.size.width))
         bands = bands_of_array(self._native(cell).astype(np.float32) / 255)
         if cell.variant.enlarge != "lanczos":
-            bands, _ = enlarged(bands, Path(str(cell.variant.enlarge)))
+            bands, _ = enlarged(bands, str(cell.variant.enlarge))
         rows = np.concatenate(list(scaled(bands, ImageSize(cell.size.width, cell.size.height)).read()))
         return to_eight_bit(torch.from_numpy(rows))
 
