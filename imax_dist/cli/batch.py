@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imax_dist.errors import BadValue, PartialBatch, Preempted
+from imax_dist.errors import BadValue, PartialBatch
 
 if TYPE_CHECKING:
     from imax_dist.jobs.batch import Batch
@@ -44,6 +44,7 @@ def add_parser(verbs: Any) -> None:
         action="store_true",
         help="render native images only; approve them with imax approve",
     )
+    add("--grid", nargs="+", metavar="NAME=VALUES", help="each poster for every value: seed=1..8 dpi=150,200")
     add("--check", action="store_true", help="report every mistake in the manifest and stop")
     add("--json", action="store_true", help="result as JSON on stdout")
     add("-q", "--quiet", action="store_true", help="show no progress")
@@ -67,20 +68,18 @@ def run(options: argparse.Namespace) -> int:
         shard=options.shard,
         proofs_only=options.proofs_only,
     )
+    if options.grid is not None:
+        from imax_dist.cli.grid import run_grid
+
+        return run_grid(options, batch)
     return _render(options, batch)
 
 
 def _render(options: argparse.Namespace, batch: Batch) -> int:
-    from imax_dist.cli.batch_progress import BatchProgress
+    from imax_dist.cli.batch_progress import rendered
     from imax_dist.cli.status import print_rows
-    from imax_dist.cli.stop_signal import StopSignal
-    from imax_dist.jobs.batch import run_batch
 
-    with BatchProgress(quiet=options.quiet) as progress:
-        try:
-            rows = run_batch(batch, watch=progress.watch, arm=StopSignal(say=progress.say).arm)
-        except Preempted as stopped:
-            raise Preempted(f"{stopped} ({progress.counts()})") from None
+    rows = rendered(batch, quiet=options.quiet)
     print_rows(rows, as_json=options.json)
     failed = [row for row in rows if row.failed]
     return PartialBatch.exit_code if failed else 0

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from imax_dist.cli.bars import Bars
+from imax_dist.errors import Preempted
 from imax_dist.events import (
     BatchDone,
     BatchNote,
@@ -45,7 +46,9 @@ from imax_dist.events.batch import JobEvent
 from imax_dist.wording import duration, plural, stage_name
 
 if TYPE_CHECKING:
+    from imax_dist.jobs.batch import Batch
     from imax_dist.jobs.board import Board
+    from imax_dist.jobs.rows import Row
 
 GangEvent: TypeAlias = GangBuilding | GangReady | GangFailed | GangLost | GangDraining | GangReleased
 Ended: TypeAlias = JobDone | JobProofed | JobFailed | JobCancelled
@@ -230,3 +233,15 @@ def where(ray: str) -> str:
     return (
         "on this machine" if ray == "local" else f"at {ray}" if ray != "auto" else "(the cluster that runs)"
     )
+
+
+def rendered(batch: Batch, *, quiet: bool) -> list[Row]:
+    """Run the batch with its progress on stderr; Preempted says how far it came."""
+    from imax_dist.cli.stop_signal import StopSignal
+    from imax_dist.jobs.batch import run_batch
+
+    with BatchProgress(quiet=quiet) as progress:
+        try:
+            return run_batch(batch, watch=progress.watch, arm=StopSignal(say=progress.say).arm)
+        except Preempted as stopped:
+            raise Preempted(f"{stopped} ({progress.counts()})") from None

@@ -59,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_poster_options(poster)
     poster.add_argument("--count", type=int, metavar="N", help="posters, seeds counted up from --seed")
     poster.add_argument("--seeds", metavar="LIST", help="seeds to render: 3,7,10-12; see {seed} in --out")
+    poster.add_argument(
+        "--grid", nargs="+", metavar="NAME=VALUES", help="proofs to choose from: seed=1..8 start.sigma=.3,.6"
+    )
     add_method_options(parser.add_argument_group("method"))
     _add_running_options(parser.add_argument_group("running"))
     add_parallel_options(parser.add_argument_group("parallel (several ranks)"))
@@ -92,6 +95,10 @@ def _add_running_options(group: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Render and write; all ranks come here, rank 0 writes."""
+    if options.grid is not None:
+        from imax_dist.cli.grid import generate_grid
+
+        return generate_grid(options)
     from imax_dist.cli.out_of_memory import reported_out_of_memory
     from imax_dist.launcher.rank_failure import lost_ranks_told
     from imax_dist.models.quiet import quiet_libraries

@@ -130,6 +130,7 @@ class Attempts:
             attempt=attempt,
             checkpoint_every=self.settings.checkpoint_every,
             preview_every=self.settings.preview_every,
+            small_proof=self.settings.proof == "small" or job.request.guide is not None,
         )
 
     def _take_in(self, slot: Slot, working: Working, news: InJob) -> None:

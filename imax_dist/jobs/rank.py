@@ -168,6 +168,7 @@ class Rank:
             checkpoints=CheckpointFolder(folder.checkpoints, every=task.checkpoint_every),
             listen=self._listener(task),
             stop=lambda: task.job_id in self._stop_asked,
+            small=task.small_proof,
         )
         if proof.pixels is None:
             return {}

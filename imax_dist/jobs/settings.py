@@ -95,6 +95,9 @@ class PoolSettings:
     """Steps between previews of a running poster, ``preview.jpg`` in its folder; 0: none."""
     proofs_first: bool = False
     """Make the native images of waiting posters first, a different one on every rank."""
+    proof: Literal["native", "small"] = "native"
+    """What a proof shows: the native picture, or a small render of the whole recipe (pipeline/proof.py); of a
+    poster with a guide it is always the latter."""
     deadlines: Deadlines = Deadlines()
     retry: Retry = Retry()
     limits: Limits = Limits()

@@ -25,6 +25,7 @@ class Task:
     attempt: int = 1
     checkpoint_every: int = 5
     preview_every: int = 0
+    small_proof: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.loading import key_of, load_requested
 from imax_dist.pipeline.preview import PreviewFile
-from imax_dist.pipeline.proof import Proof, render_proof
+from imax_dist.pipeline.proof import Proof, render_proof, render_small
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.render import Rendering, render_with
 from imax_dist.pipeline.request import Request
@@ -114,9 +114,12 @@ class Renderer:
         checkpoints: CheckpointFolder,
         listen: Listener = ignore,
         stop: Callable[[], bool] = never,
+        small: bool = False,
     ) -> Proof:
-        """The native picture, on this rank alone; other ranks may make others meanwhile."""
+        """The native picture or a ``small`` render, on this rank alone; others may make others meanwhile."""
         model = self.model(request, listen=listen, text=True)
+        if small:
+            return render_small(model, request, listen=listen, stop=stop)
         return render_proof(model, request, checkpoints=checkpoints, listen=listen, stop=stop)
 
     def model(self, request: Request, *, text: bool, listen: Listener = ignore) -> FlowModel:

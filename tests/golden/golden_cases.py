@@ -15,15 +15,17 @@ VALUES = Path(__file__).parent / "values.json"
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
 POSITIONS = 48
 PRESETS = (
-    "direct", "dype", "dype_flow", "hiflow", "imax", "imax_late", "official", "paper", "sdedit",
+    "direct", "dype", "dype_flow", "hiflow", "imax", "imax_late", "official", "paper", "quick", "sdedit",
     "skip_residual", "time_aware",
 )  # fmt: skip
 THEN: dict[str, dict[str, Any]] = {
     "imax": {"preset": "one_jump"},
     "imax_late": {"preset": "imax"},
     "official": {"preset": "official", "method": {"patch_shift": "network"}},
+    "quick": {"preset": "quick", "method": {"reference": {"upsample": "pixels"}}},
 }
-"""What a preset was when the values were taken, where it is something else now."""
+"""What a preset was when the values were taken, where it is something else now; ``quick`` without its
+network, whose weights are not in the repository."""
 TINY = (
     "flux-dev", "flux-schnell", "lumina-next", "lumina-image-2", "flux2-dev", "flux2-klein", "qwen-image",
     "sd3.5-medium", "z-image-turbo",
