@@ -14,9 +14,10 @@ from torch import Tensor
 
 from imax_dist.errors import MissingInput
 from imax_dist.super_resolution import realesrgan
+from imax_dist.super_resolution import rows as rows_of
 from imax_dist.super_resolution.network import EnlargingNetwork, network_of
 from imax_dist.super_resolution.realesrgan import FILES, PACKAGE, file_of, weights_of
-from imax_dist.super_resolution.rows import OVERLAP, TILE, enlarged_rows
+from imax_dist.super_resolution.rows import enlarged_rows
 from imax_dist.super_resolution.rrdb import RrdbNet, rrdb_net
 
 
@@ -90,13 +91,13 @@ def test_older_names_are_the_same_network(rename: object) -> None:
 def test_rows_are_the_whole_pictures(sizes: dict[str, int], ranks: int, memory: int) -> None:
     """101 rows: far more than the network sees, and odd, so that x2 shrinks a padded picture."""
     network = network_of("a.safetensors", small_rrdb(**sizes).state_dict())
-    x = picture(101, 21)
+    x = picture(101, 11)
     whole = network.to(torch.device("cpu"), torch.float64)(F.pad(x, (0, x.shape[3] % 2, 0, 1), "replicate"))
     height, width = x.shape[2] * network.scale, x.shape[3] * network.scale
     if not sizes.get("shrink"):
         whole = network(x)
     rows = enlarged_rows(network, x, memory=memory, ranks=ranks, each=lambda: None)
-    parts = [rows(top, min(top + 37, height)) for top in range(0, height, 37)]
+    parts = [rows(top, min(top + 57, height)) for top in range(0, height, 57)]
     assert (torch.cat(parts, 1) - whole[0, :, :height, :width]).abs().max() < 1e-12
 
 
@@ -113,18 +114,19 @@ def test_a_stop_is_heard_between_the_blocks() -> None:
     assert len(heard) == 1
 
 
-def test_tiles_of_any_other_network_are_the_same_from_any_row() -> None:
+def test_tiles_of_any_other_network_are_the_same_from_any_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that sees less than the overlap: then tiles are exact, and they do not depend on the rows."""
+    monkeypatch.setattr(rows_of, "TILE", 32)
     module = small_rrdb(blocks=1).double()
     network = EnlargingNetwork("other", 2, module)
-    x = picture(TILE + 40, 2 * TILE + 9)
-    assert module.trunk_reach < OVERLAP
+    x = picture(37, 75)
+    assert module.trunk_reach < rows_of.OVERLAP
     expected = module(x)[0]
     rows = enlarged_rows(network, x, memory=1, ranks=1, each=lambda: None)
-    parts = [rows(top, min(top + 150, 2 * x.shape[2])) for top in range(0, 2 * x.shape[2], 150)]
+    parts = [rows(top, min(top + 19, 74)) for top in range(0, 74, 19)]
     assert (torch.cat(parts, 1) - expected).abs().max() < 1e-12
-    alone = enlarged_rows(network, x, memory=1, ranks=4, each=lambda: None)(500, 592)
-    assert torch.equal(alone, torch.cat(parts, 1)[:, 500:592])
+    alone = enlarged_rows(network, x, memory=1, ranks=4, each=lambda: None)(50, 70)
+    assert torch.equal(alone, torch.cat(parts, 1)[:, 50:70])
 
 
 def installed(package: str) -> pytest.MarkDecorator:
