@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -225,7 +226,8 @@ def _save(args: argparse.Namespace) -> int:
     pipeline = assemble(
         flow_of(args.flow, tokenizers), vae_of(args.vae), tokenizers, native_tokens=height * width // 256
     )
-    print(json.dumps({"folder": str(args.out), "bytes": save_pipeline(pipeline, args.out)}))
+    size = save_pipeline(pipeline, args.out, native_side=math.isqrt(height * width))
+    print(json.dumps({"folder": str(args.out), "bytes": size}))
     return 0
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
 import torch
+import yaml
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
 
+from imax_dist.config import load_named
 from imax_dist.errors import CannotWrite
+from imax_dist.models.find import SETTINGS_FILE
 from imax_dist.study.train.network import FlowNetwork
 from imax_dist.study.train.text import Tokenizers
+
+ORIGIN = ("_name_or_path", "is_local", "local_files_only")
+"""Where a part was loaded from: nobody's business but its maker's."""
 
 
 def assemble(
@@ -36,8 +43,12 @@ def assemble(
     )
 
 
-def save_pipeline(pipeline: FluxPipeline, folder: Path, *, dtype: torch.dtype = torch.float16) -> int:
+def save_pipeline(
+    pipeline: FluxPipeline, folder: Path, *, native_side: int, dtype: torch.dtype = torch.float16
+) -> int:
     """Write the pipeline in ``dtype`` and return its size in bytes; the folder appears whole.
+
+    Beside it lie the embedded model's settings with this native side, for ``imax generate --model FOLDER``.
 
     Raises CannotWrite if ``folder`` holds anything: nothing is removed to make room.
     """
@@ -49,5 +60,16 @@ def save_pipeline(pipeline: FluxPipeline, folder: Path, *, dtype: torch.dtype = 
         pipeline.to(dtype).save_pretrained(fresh, safe_serialization=True)
         for file in fresh.rglob("*.safetensors"):
             file.chmod(0o644)  # safetensors writes for the owner only; weights are to be shared
+        for file in fresh.rglob("*config.json"):
+            told = json.loads(file.read_text(encoding="utf-8"))
+            kept = {key: value for key, value in told.items() if key not in ORIGIN}
+            file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        (fresh / SETTINGS_FILE).write_text(_settings(native_side), encoding="utf-8")
         fresh.rename(folder)
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _settings(native_side: int) -> str:
+    like = load_named("models", "embedded")
+    kept = {key: value for key, value in like.items() if key not in ("source", "about")}
+    return yaml.safe_dump({**kept, "native_side": native_side}, sort_keys=False)

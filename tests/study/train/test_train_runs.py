@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from imax_dist.errors import BadManifest
+from imax_dist.models.load import describe_model
 from imax_dist.study.train.autoencoder import build_autoencoder, scale_error
 from imax_dist.study.train.budget import Budget
 from imax_dist.study.train.crops import CropBank, fill_bank, held_out, to_unit
@@ -172,8 +173,11 @@ def test_a_saved_pipeline_loads_draws_and_is_measured(tmp_path: Path, tokenizers
     vae = build_autoencoder(SMALL.widths)
     vae.register_to_config(scaling_factor=0.5, shift_factor=0.1)
     network = FlowNetwork(FlowShape(heads=1, double=1, single=1, guidance=True), tokenizers)
-    size = save_pipeline(assemble(network, vae, tokenizers), tmp_path / "model")
+    vae.register_to_config(_name_or_path=str(tmp_path))
+    size = save_pipeline(assemble(network, vae, tokenizers), tmp_path / "model", native_side=96)
     assert 0 < size < 4_000_000
+    assert not [path for path in (tmp_path / "model").rglob("*.json") if str(tmp_path) in path.read_text()]
+    assert describe_model(str(tmp_path / "model")).settings.native_side == 96
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "model").rglob("*.safetensors")} == {0o644}
     pipeline = load_pipeline(tmp_path / "model")
     said = ["a red sun over the sea"] * 3
