@@ -1,11 +1,11 @@
-"""Photographs, made a quarter of their size and enlarged again: what each way gets back, loses and invents.
+"""Photographs, made smaller and enlarged again: what each way gets back, loses and invents.
 
 The photographs are those in the package scikit-image (``pip install --no-deps scikit-image``; only its files
-are read): astronaut (NASA, public domain), chelsea and coffee (CC0). The truth is a crop of four times the
-model's native side. The model that ships has seen drawn scenes only, no photograph, and neither has its
-autoencoder: its own ceiling stands beside the others.
+are read): astronaut (NASA, public domain), chelsea and coffee (CC0). The truth is a crop of ``--scale`` times
+the model's native side, the picture given one of native size. The model that ships has seen drawn scenes and
+no photograph, and neither has its autoencoder: its own ceiling stands beside the others.
 
-    python -m tests.bench.photographs [--out DIR] [--only NAME ...]
+    python -m tests.bench.photographs [--out DIR] [--scale 2] [--only NAME ...]
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from imax_dist.study.metrics.spectrum import detail_against_truth
 from imax_dist.super_resolution.network import network_of, read_weights
 
 Pixels = npt.NDArray[np.uint8]
-SCALE = 4
 PHOTOGRAPHS = {
     "astronaut": ("astronaut.png", 60),
     "chelsea": ("chelsea.png", 0),
@@ -47,28 +46,32 @@ WAYS = {
 
 
 def photograph(name: str, side: int) -> Pixels:
-    """(side, side, 3), or as much of it as there is in multiples of 64."""
+    """The upper left (side, side, 3)."""
     found = find_spec("skimage")
     if found is None or found.origin is None:
         sys.exit("the photographs come with scikit-image: pip install --no-deps scikit-image")
     with Image.open(Path(found.origin).parent / "data" / PHOTOGRAPHS[name]) as picture:
         pixels = np.asarray(picture.convert("RGB"))
-    side = min(side, *pixels.shape[:2]) // 64 * 64
+    if min(pixels.shape[:2]) < side:
+        sys.exit(
+            f"{name} is {pixels.shape[1]}x{pixels.shape[0]}, smaller than {side} px; take a smaller --scale"
+        )
     return pixels[:side, :side]
 
 
-def made(renderer: Renderer, truth: Pixels, folder: Path) -> dict[str, Pixels]:
+def made(renderer: Renderer, truth: Pixels, small: Image.Image, folder: Path) -> dict[str, Pixels]:
     """The photograph enlarged in every way."""
-    side = truth.shape[0]
-    small = Image.fromarray(truth).resize((side // SCALE, side // SCALE), Image.Resampling.BOX)
+    size = (truth.shape[1], truth.shape[0])
     small.save(folder / "guide.png")
-    ways = {"bicubic": np.asarray(small.resize((side, side), Image.Resampling.BICUBIC))}
+    ways = {"bicubic": np.asarray(small.resize(size, Image.Resampling.BICUBIC))}
     network = network_of("realesrgan-x4plus", read_weights("realesrgan-x4plus"))
     given = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
-        ways["Real-ESRGAN"] = to_eight_bit(network(given)[0].clamp(0, 1).permute(1, 2, 0))
+        large = to_eight_bit(network(given)[0].clamp(0, 1).permute(1, 2, 0))
+    ways["Real-ESRGAN"] = np.asarray(Image.fromarray(large).resize(size, Image.Resampling.BICUBIC))
     for name, fields in WAYS.items():
-        request = Request("a photograph", size=f"{side}x{side}", guide=str(folder / "guide.png"), **fields)
+        sides = f"{size[0]}x{size[1]}"
+        request = Request("a photograph", size=sides, guide=str(folder / "guide.png"), **fields)
         pixels = renderer.render(request).pixels
         assert pixels is not None
         ways[name] = to_eight_bit(pixels)
@@ -84,16 +87,15 @@ def rebuilt(model: FlowModel, truth: Pixels) -> Pixels:
     return to_eight_bit((decoded[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).float())
 
 
-def row(picture: Pixels, truth: Pixels) -> str:
+def row(picture: Pixels, truth: Pixels, small: Image.Image) -> str:
     """PSNR, colours kept, edges, detail that is the truth's, and how much detail there is."""
-    error = float(np.square(picture.astype(float) - truth).mean())
-    small = np.asarray(Image.fromarray(truth).resize((truth.shape[1] // SCALE,) * 2, Image.Resampling.BOX))
+    scale = truth.shape[0] // small.height
     numbers = (
-        10 * np.log10(255**2 / error),
-        layout_agreement(picture, small),
+        10 * np.log10(255**2 / float(np.square(picture.astype(float) - truth).mean())),
+        layout_agreement(picture, np.asarray(small)),
         match_edges(picture, truth).f1,
-        detail_correlation(picture, truth, factor=SCALE),
-        detail_against_truth(picture, truth, factor=SCALE),
+        detail_correlation(picture, truth, factor=scale),
+        detail_against_truth(picture, truth, factor=scale),
     )
     return "{:.1f} | {:.1f} | {:.2f} | {:.2f} | {:+.2f}".format(*numbers)
 
@@ -104,18 +106,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("photographs"))
+    parser.add_argument("--scale", type=int, default=2)
     parser.add_argument("--only", nargs="+", choices=tuple(PHOTOGRAPHS), default=list(PHOTOGRAPHS))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    side = SCALE * describe_model("embedded").settings.native_side
+    native = describe_model("embedded").settings.native_side
     print("| photograph | way | PSNR, dB | layout, dB | edges, F1 | true detail | amount of detail |")
     print("|---|---|---|---|---|---|---|")
     with Renderer() as renderer:
         for name in options.only:
-            truth = photograph(name, side)
-            ways = made(renderer, truth, options.out)
+            truth = photograph(name, options.scale * native)
+            small = Image.fromarray(truth).resize((native, native), Image.Resampling.BOX)
+            ways = made(renderer, truth, small, options.out)
             for way, picture in ways.items():
-                print(f"| {name} | {way} | {row(picture, truth)} |", flush=True)
+                print(f"| {name} | {way} | {row(picture, truth, small)} |", flush=True)
             write_sheet(options.out / f"{name}.png", [*ways.values(), truth], columns=4, heads=list(ways)[:4])
 
 

@@ -139,19 +139,20 @@ def installed(package: str) -> pytest.MarkDecorator:
 @installed("ncnn")
 @pytest.mark.parametrize("name", list(FILES))
 def test_realesrgan_is_what_ncnn_makes_of_the_same_file(name: str) -> None:
-    """An independent run on the CPU: another program, another reader of the file, half precision inside."""
+    """An independent run on the CPU: another program, another reader of the file (134 dB here)."""
     import ncnn
 
     x = smooth(24, 32)
     ours = network_of(name, weights_of(name))(torch.from_numpy(x)[None])[0].numpy()
     net = ncnn.Net()
+    net.opt.use_fp16_arithmetic = False
     net.load_param(str(file_of(name).with_suffix(".param")))
     net.load_model(str(file_of(name)))
     with net.create_extractor() as run:
         run.input("data", ncnn.Mat(x))
         theirs = np.array(run.extract("output")[1])
     assert ours.shape == theirs.shape == (3, 96, 128)
-    assert -10 * np.log10(np.square(ours - theirs).mean()) > 45
+    assert -10 * np.log10(np.square(ours - theirs).mean()) > 100
 
 
 def smooth(height: int, width: int) -> np.ndarray:
