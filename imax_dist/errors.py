@@ -60,6 +60,13 @@ class CannotWrite(ImaxError):
     exit_code = 73
 
 
+class StoreUnavailable(CannotWrite):
+    """The database that keeps a batch's jobs does not answer, or refuses; a running batch waits for it."""
+
+    exit_code = 69
+    retryable = True
+
+
 class FolderGone(ImaxError):
     """The folder of a running batch was moved or removed."""
 

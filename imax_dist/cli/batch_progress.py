@@ -88,13 +88,8 @@ class BatchProgress:
 
     def counts(self) -> str:
         """``3 done, 2 queued``."""
-        from collections import Counter
-
-        from imax_dist.jobs.state import name_of
-
-        states = {} if self._board is None else self._board.states
-        found = Counter(name_of(state) for state in states.values())
-        return ", ".join(f"{count} {name}" for name, count in found.most_common())
+        counts = [] if self._board is None else self._board.counts.most_common()
+        return ", ".join(f"{count} {name}" for name, count in counts if count)
 
     def _on_event(self, event: PoolEvent) -> None:
         line = self._line(event)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from imax_dist.jobs.rows import Row
+    from imax_dist.jobs.store import Row
 
 LEAST_NOTE = 60
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
@@ -30,7 +29,7 @@ from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.slot import Slot, Watch, Working
-from imax_dist.jobs.state import Queued, Running, State, done_state, event_of, interrupted
+from imax_dist.jobs.state import Running, State, done_state, event_of, interrupted
 from imax_dist.jobs.task import Gang, Lost, Outcome, Task, Work
 from imax_dist.output.image.poster import require_printable
 from imax_dist.pipeline.checkpoint import CheckpointFolder
@@ -71,13 +70,13 @@ class Attempts:
         )
         if chosen is None:
             return None
-        work, job_ids = chosen
-        tasks = [task for job in job_ids if (task := self._task(slot, job, work)) is not None]
+        begun = self.board.claim(chosen.ids, slot, most=chosen.most)
+        tasks = [task for job in begun if (task := self._task(slot, job, chosen.work)) is not None]
         if not tasks:
             return None
         gang.start(tasks)
         watches = {task.job_id: Watch(now, self.board.furthest(task.job_id)) for task in tasks}
-        return Working(gang, work, watches)
+        return Working(gang, chosen.work, watches)
 
     def follow(self, slot: Slot, working: Working) -> Lost | None:
         """Take in a gang's news; the loss if it has to be given up."""
@@ -93,15 +92,17 @@ class Attempts:
         return lost
 
     def interrupt(self) -> None:
-        """Put whatever is still running back into the queue, and carry out what was cancelled at the last."""
+        """Put whatever is still running back into the queue, but for what was cancelled."""
         self.board.patience_s = 0.0  # the run has ended: what cannot be written now, the next one recovers
-        for job_id in {*self.board.running(), *self.board.cancelled()}:
+        for job_id in self.board.running():
             state = self.board.states[job_id]
-            self.board.move(job_id, interrupted(state) if isinstance(state, Running) else state)
+            assert isinstance(state, Running)
+            self.board.move(job_id, interrupted(state))
 
     def _task(self, slot: str, job_id: str, work: Work) -> Task | None:
-        job, state = self.board.jobs[job_id], self.board.states[job_id]
-        assert isinstance(state, Queued)
+        job, running = self.board.job(job_id), self.board.states[job_id]
+        assert isinstance(running, Running)
+        state = running.before
         attempt = state.attempts + 1
         try:
             folder = JobFolder.of(self._out, job_id)
@@ -115,10 +116,6 @@ class Attempts:
         except ImaxError as error:
             outcome = policy.refusal(error)
             self._store(job_id, policy.after(outcome, state, self.settings, self._what(work)), slot)
-            return None
-        begun = self.board.move(job_id, Running(gang=slot, since=time.time(), before=state))
-        if not isinstance(begun, Running):
-            self._report(event_of(job_id, begun, slot))
             return None
         self._report(JobStarted(job_id, slot, attempt, work))
         return Task(
@@ -188,7 +185,7 @@ class Attempts:
         return None
 
     def _key(self, job_id: str, stage: str) -> tuple[str, str, str]:
-        request = self.board.jobs[job_id].request
+        request = self.board.job(job_id).request
         return stage, request.model, str(request.size)
 
     def _conclude(self, gang: str, working: Working, job_id: str, outcome: Outcome) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from imax_dist.config import from_mapping as settings_from
 from imax_dist.config import load_config
-from imax_dist.errors import MissingInput
+from imax_dist.errors import BadValue, MissingInput
 from imax_dist.events import (
     BatchDone,
     BatchNote,
@@ -33,17 +34,18 @@ from imax_dist.events import (
 from imax_dist.events.log import append_to
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.cluster import ray_cluster
+from imax_dist.jobs.driver import drive
 from imax_dist.jobs.gang import RayGangs, pool_parallel
 from imax_dist.jobs.job import Job
-from imax_dist.jobs.lease import hold
 from imax_dist.jobs.metrics import PoolMetrics
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.reconcile import add_jobs
-from imax_dist.jobs.rows import Row, store_path, store_paths
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.sizing import Host, fill_defaults_from_plan, ray_hosts, this_host
-from imax_dist.jobs.store import Store
+from imax_dist.jobs.store import Row
+from imax_dist.jobs.store.files import store_path, store_paths
+from imax_dist.jobs.store.store import is_url
 from imax_dist.output.atomic import require_writable
 from imax_dist.pipeline.run import never
 
@@ -59,6 +61,8 @@ NOT_LOGGED = (
 """In the job's own events; the batch's would be mostly these."""
 
 
+MOST_PLANNED = 5000
+"""Waiting posters that the planner looks at."""
 NO_SHARED_MEMORY = (
     "the file system of --out has no shared memory for SQLite (a network or FUSE disk): its database keeps a "
     "journal instead of a write-ahead log, and imax status may wait for the batch"
@@ -75,6 +79,8 @@ class Batch:
     ray: str = "local"
     shard: str | None = None
     proofs_only: bool = False
+    store: str | None = None
+    """A database, or a file elsewhere; None: ``batch.sqlite`` in ``out``."""
 
 
 def load_pool_settings(name: str, changes: dict[str, Any]) -> PoolSettings:
@@ -112,29 +118,44 @@ def run_batch(
     pool_parallel(batch.settings)
     if batch.ray == "local" and batch.jobs is not None:
         fill_defaults_from_plan(batch.settings, [job.request for job in batch.jobs], [this_host()])
-    path = store_path(batch.out, batch.shard)
+    place = store_of(batch)
+    require_writable(batch.out)
+    with drive(place, batch.shard) as (store, check):
+        if batch.jobs is not None:
+            add_jobs(store, batch.jobs, batch.out)
+        ids = None if batch.jobs is None else [job.id for job in batch.jobs]
+        board = Board(store, ids, patience_s=batch.settings.retry.disk_full)
+        _run(batch, board, watch(board), arm, check)
+        check()
+        return board.rows()
+
+
+def store_of(batch: Batch) -> Path | str:
+    """Where the jobs are kept. Raises MissingInput if there are none to resume, BadValue."""
+    if batch.store is not None and is_url(batch.store):
+        if batch.shard is not None:
+            raise BadValue("--shard is for hosts that share no queue; with --store, start each without it")
+        return batch.store
+    path = store_path(batch.out, batch.shard) if batch.store is None else Path(batch.store)
     if batch.jobs is None and not path.is_file():
         store_paths(batch.out)  # a mistyped folder holds no batch at all
         raise MissingInput(
             f"{batch.out} holds a batch, but {f'no shard {batch.shard}' if batch.shard else 'only shards'}"
             "; give a manifest, or the --shard it was begun with"
         )
-    require_writable(batch.out)
-    with hold(path, batch.shard) as lease, closing(Store(path, guard=lease.check)) as store:
-        store.fence()
-        if batch.jobs is not None:
-            add_jobs(store, batch.jobs, batch.out)
-        ids = None if batch.jobs is None else [job.id for job in batch.jobs]
-        board = Board(store, ids, patience_s=batch.settings.retry.disk_full)
-        _run(batch, board, watch(board), arm)
-        lease.check()
-        return board.rows()
+    return path
 
 
-def _run(batch: Batch, board: Board, listen: PoolListener, arm: Callable[[], Callable[[], bool]]) -> None:
+def _run(
+    batch: Batch,
+    board: Board,
+    listen: PoolListener,
+    arm: Callable[[], Callable[[], bool]],
+    check: Callable[[], None],
+) -> None:
     listen = both(listen, _log(batch.out / "events.jsonl"))
     board.note = lambda text: listen(BatchNote(text))
-    listen(BatchStarted(len(board.jobs), len(board.waiting())))
+    listen(BatchStarted(len(board.states), board.waits))
     if not board.store.shared:
         listen(BatchNote(NO_SHARED_MEMORY))
     if not board.over:
@@ -145,7 +166,7 @@ def _run(batch: Batch, board: Board, listen: PoolListener, arm: Callable[[], Cal
         with ray_cluster(batch.ray, settings, note=board.note):
             settings = _planned(settings, board, ray_hosts(), listen)
             listen = both(listen, PoolMetrics(board))
-            deps = PoolDeps(listen=listen, stop=arm(), check=board.store.check)
+            deps = PoolDeps(listen=listen, stop=arm(), check=check)
             pool = Pool(
                 board,
                 RayGangs(settings),
@@ -162,7 +183,8 @@ def _planned(
     settings: PoolSettings, board: Board, hosts: Sequence[Host], listen: PoolListener
 ) -> PoolSettings:
     """Gangs and ranks for what is waiting, where nobody named them."""
-    requests = [board.jobs[job_id].request for job_id, _ in board.waiting()]
+    some = [job_id for job_id, _ in islice(board.waiting(), MOST_PLANNED)]
+    requests = [job.request for job in board.store.jobs(some).values()]
     chosen, sentence = fill_defaults_from_plan(settings, requests, hosts)
     if sentence:
         listen(BatchPlanned(sentence, chosen.gangs, chosen.ranks))

@@ -1,34 +1,46 @@
-"""The jobs of one run in memory; every change goes to the store before anyone acts on it."""
+"""The jobs of one run in memory; every change goes to the store before anyone acts on it.
+
+Others change the store, too: people, services, drivers on other hosts. ``look`` takes in what they did.
+"""
 
 from __future__ import annotations
 
+import bisect
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
+from typing import TypeVar
 
 from imax_dist.errors import CannotWrite
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.policy import STEPPING
-from imax_dist.jobs.rows import Row
-from imax_dist.jobs.state import OVER, Queued, Running, State
-from imax_dist.jobs.store import Store
+from imax_dist.jobs.state import Queued, Running, State, name_of
+from imax_dist.jobs.store import Row, Store
+from imax_dist.jobs.store.reader import Entry
 
 PROGRESS_EVERY_S = 1.0
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 1.0, 10.0
-"""Between two attempts to write to a full disk."""
+"""Between two attempts to write to a full disk, or to a database that does not answer."""
+REMEMBERED_JOBS = 4096
 Mark = tuple[int, int]
 """How far a job is: (pass, step)."""
+Value = TypeVar("Value")
+Place = tuple[int, int, str]
+"""In the queue: (minus priority, position, id)."""
 
 
 class Board:
-    """States of the jobs ``ids`` (all of the store's by default)."""
+    """States of the jobs ``ids`` (all of the store's by default, also those that come later)."""
 
     def __init__(
         self,
         store: Store,
         ids: Iterable[str] | None = None,
         *,
+        open_ended: bool = False,
         patience_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -36,54 +48,154 @@ class Board:
         self.store = store
         self.patience_s = patience_s
         self.note: Callable[[str], None] = silent
+        self.states: dict[str, State] = {}
+        self.counts: Counter[str] = Counter()
+        """Jobs by the name of their state."""
+        self._open_ended = open_ended
         self._clock = clock
         self._sleep = sleep
-        store.recover()
-        wanted = None if ids is None else set(ids)
-        rows = [row for row in store.rows() if wanted is None or row.job.id in wanted]
-        self.jobs: dict[str, Job] = {row.job.id: row.job for row in rows}
-        self.states: dict[str, State] = {row.job.id: _ready(row.state) for row in rows}
-        self._furthest = {row.job.id: mark(row.stage, row.step) for row in rows}
+        self._ids = None if ids is None else set(ids)
+        self._mine: set[str] = set()
+        self._to_cancel: set[str] = set()
+        self._places: dict[str, Place] = {}
+        self._line: list[Place] = []
+        self._wanted: Counter[int | None] = Counter()
+        self._furthest: dict[str, Mark] = {}
         self._written: dict[str, float] = {}
+        self._away_since: float | None = None
+        self._news: list[str] = []
+        self._since = 0
+        self._job = lru_cache(REMEMBERED_JOBS)(lambda job_id: store.jobs([job_id])[job_id])
+        store.recover()
+        self._catch_up()
 
-    def waiting(self) -> list[tuple[str, Queued]]:
-        """Queued jobs, in the order they are to be taken."""
-        return [(job, state) for job, state in self.states.items() if isinstance(state, Queued)]
+    def look(self) -> list[str]:
+        """Take in what others did to the store; the ids of jobs whose state they changed.
+
+        A store that cannot be reached is waited for, up to ``patience_s``: nothing is taken in then.
+        Raises CannotWrite after that, FolderBusy if another driver has taken over.
+        """
+        try:
+            self.store.check()
+            self._to_cancel = self.store.cancel_asked() & self._mine
+            news, self._news = [*self._news, *self._catch_up()], []
+        except CannotWrite as error:
+            self._endure(error)
+            return []
+        self._away_since = None
+        return news
+
+    def job(self, job_id: str) -> Job:
+        """The request and its name."""
+        return self._job(job_id)
+
+    def waiting(self) -> Iterator[tuple[str, Queued]]:
+        """Queued jobs, in the order they are to be taken; to be read before the board is changed."""
+        for _, _, job_id in self._line:
+            state = self.states[job_id]
+            assert isinstance(state, Queued)
+            yield job_id, state
+
+    @property
+    def waits(self) -> int:
+        """How many are queued."""
+        return len(self._line)
+
+    def ranks_wanted(self) -> set[int | None]:
+        """Ranks that queued jobs ask for; None: the usual."""
+        return set(self._wanted)
 
     def running(self) -> list[str]:
-        return [job for job, state in self.states.items() if isinstance(state, Running)]
+        """Jobs that this driver's gangs have."""
+        return sorted(self._mine)
 
     def cancelled(self) -> set[str]:
-        """Jobs that somebody has cancelled and that are not yet."""
-        return self.store.cancel_asked() & set(self.jobs)
+        """Running jobs of this driver that somebody has cancelled, as of the last ``look``."""
+        return self._to_cancel & self._mine
 
     @property
     def over(self) -> bool:
         """Nothing is left to do in this run."""
-        return all(isinstance(state, OVER) for state in self.states.values())
+        return not self._open_ended and not self.counts["queued"] and not self.counts["running"]
+
+    def claim(self, ids: Sequence[str], gang: str, *, most: int) -> dict[str, Running]:
+        """Up to ``most`` of the queued jobs ``ids`` are the gang's from now on; others may be faster."""
+        taken = self._patiently(lambda: self.store.claim(ids, gang, most=most))
+        for job_id, state in taken.items():
+            self._mine.add(job_id)
+            self._set(job_id, state)
+        if len(taken) < min(most, len(ids)):
+            self._news += self._catch_up()
+        return taken
 
     def move(self, job_id: str, state: State) -> State:
         """The job is in ``state`` from now on, or cancelled if somebody has asked for it: returned.
 
         A full disk is waited for, up to ``patience_s``. Raises CannotWrite then.
         """
-        self.states[job_id] = self._patiently(lambda: self.store.move(job_id, state))
-        return self.states[job_id]
+        kept = self._patiently(lambda: self.store.move(job_id, state))
+        if not isinstance(kept, Running):
+            self._mine.discard(job_id)
+        self._set(job_id, kept)
+        return kept
 
     def furthest(self, job_id: str) -> Mark:
         """The furthest step any attempt has reached."""
-        return self._furthest[job_id]
+        return self._furthest.get(job_id, (0, 0))
 
     def step(self, job_id: str, stage: str, step: int, steps: int) -> None:
         """A step was made; written down at most once a second a job."""
-        self._furthest[job_id] = max(self._furthest[job_id], mark(stage, step))
+        self._furthest[job_id] = max(self.furthest(job_id), mark(stage, step))
         now = self._clock()
         if now - self._written.get(job_id, 0.0) >= PROGRESS_EVERY_S or step == steps:
             self._written[job_id] = now
             with suppress(CannotWrite):  # for people who look; what has to be kept is a change of state
                 self.store.progress(job_id, stage, step, steps)
 
-    def _patiently(self, write: Callable[[], State]) -> State:
+    def rows(self) -> list[Row]:
+        """As the store has them, of this run's jobs."""
+        return [row for row in self.store.rows() if row.id in self.states]
+
+    def _catch_up(self) -> list[str]:
+        self._since, entries = self.store.changes(self._since)
+        return [entry.id for entry in entries if self._take_in(entry)]
+
+    def _take_in(self, entry: Entry) -> bool:
+        if (self._ids is not None and entry.id not in self._ids) or entry.id in self._mine:
+            return False
+        known, now = self.states.get(entry.id), _ready(entry.state)
+        place = (-entry.priority, entry.position, entry.id)
+        if self._places.get(entry.id) == place and known in (now, entry.state):
+            return False
+        self._furthest[entry.id] = max(self.furthest(entry.id), mark(entry.stage, entry.step))
+        self._set(entry.id, now, place)
+        return known != now
+
+    def _set(self, job_id: str, state: State, place: Place | None = None) -> None:
+        before = self.states.get(job_id)
+        if isinstance(before, Queued):
+            del self._line[bisect.bisect_left(self._line, self._places[job_id])]
+            self._wanted -= Counter([before.ranks])
+        if before is not None:
+            self.counts[name_of(before)] -= 1
+        if place is not None:
+            self._places[job_id] = place
+        self.states[job_id] = state
+        self.counts[name_of(state)] += 1
+        if isinstance(state, Queued):
+            bisect.insort(self._line, self._places[job_id])
+            self._wanted[state.ranks] += 1
+
+    def _endure(self, error: CannotWrite) -> None:
+        """The store cannot be reached: gangs work on, and nothing is lost."""
+        now = self._clock()
+        if self._away_since is None:
+            self._away_since = now
+            self.note(f"{error} (trying again for up to {self.patience_s:g} s)")
+        if now - self._away_since > self.patience_s:
+            raise error
+
+    def _patiently(self, write: Callable[[], Value]) -> Value:
         began, wait = self._clock(), SHORTEST_WAIT_S
         while True:
             try:
@@ -95,18 +207,14 @@ class Board:
             self._sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_S)
 
-    def rows(self) -> list[Row]:
-        """As the store has them, of this run's jobs."""
-        return [row for row in self.store.rows() if row.job.id in self.jobs]
-
 
 def silent(text: str) -> None:
     """Nobody reads notes."""
 
 
 def _ready(state: State) -> State:
-    """A wait that an earlier run began, by its own clock, is over."""
-    return replace(state, not_before=0.0) if isinstance(state, Queued) else state
+    """A wait is of the clock of the run that began it."""
+    return replace(state, not_before=0.0) if isinstance(state, Queued) and state.not_before else state
 
 
 def mark(stage: str, step: int) -> Mark:

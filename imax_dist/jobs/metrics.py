@@ -43,7 +43,7 @@ from imax_dist.events import (
 )
 from imax_dist.events.log import NAMES
 from imax_dist.jobs.board import Board
-from imax_dist.jobs.state import STATES, name_of
+from imax_dist.jobs.state import STATES
 
 SECONDS = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0]
 
@@ -125,6 +125,5 @@ class PoolMetrics:
         self._queue()
 
     def _queue(self) -> None:
-        tally = Tally(name_of(state) for state in self._board.states.values())
         for state in STATES:
-            self._depth.set(float(tally[state]), {"state": state})
+            self._depth.set(float(self._board.counts[state]), {"state": state})

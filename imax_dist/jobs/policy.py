@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from imax_dist.errors import ImaxError
@@ -16,6 +16,10 @@ from imax_dist.wording import plural
 STEPPING = ("native", *CASCADE, "extrapolated")
 WORTH_WAITING = ("CannotWrite",)
 """Errors marked permanent for one command that a long batch can outlive: someone frees the disk."""
+
+
+SPARE = 16
+"""Jobs beyond those that are needed, since another driver may take some at the same moment."""
 
 
 @dataclass(frozen=True)
@@ -82,28 +86,42 @@ def wanted_work(state: Queued, *, proofs_first: bool, proofs_only: bool) -> Work
     return "proof" if (proofs_first or proofs_only) and not state.proofed else "poster"
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What a free gang does next: ``most`` of the jobs ``ids``, in that order; others may be faster."""
+
+    work: Work
+    ids: list[str]
+    most: int
+
+
 def choose(
-    waiting: Sequence[tuple[str, Queued]],
+    waiting: Iterable[tuple[str, Queued]],
     *,
     now: float,
     ranks: int,
     proofs_first: bool = False,
     proofs_only: bool = False,
-) -> tuple[Work, list[str]] | None:
+) -> Choice | None:
     """What a free gang of ``ranks`` does next: one poster, or up to ``ranks`` proofs; None for nothing.
 
     ``waiting`` is in order of priority. Proofs go first as long as there are any, so that a whole batch can
     be looked at early.
     """
-    ready = [(job, state) for job, state in waiting if state.not_before <= now]
-    modes = {"proofs_first": proofs_first, "proofs_only": proofs_only}
-    proofs = [job for job, state in ready if wanted_work(state, **modes) == "proof"]
+    proofs: list[str] = []
+    posters: list[str] = []
+    for job, state in waiting:
+        if state.not_before > now:
+            continue
+        if wanted_work(state, proofs_first=proofs_first, proofs_only=proofs_only) == "proof":
+            proofs.append(job)
+        elif len(posters) <= SPARE and (state.ranks or ranks) == ranks:
+            posters.append(job)
+        if len(proofs) == ranks + SPARE or (len(posters) > SPARE and not proofs_first and not proofs_only):
+            break
     if proofs:
-        return "proof", proofs[:ranks]
-    for job, state in ready:
-        if (state.ranks or ranks) == ranks:
-            return "poster", [job]
-    return None
+        return Choice("proof", proofs, ranks)
+    return Choice("poster", posters, 1) if posters else None
 
 
 def _after_success(outcome: Finished, begun: Queued, what: Circumstances) -> State:

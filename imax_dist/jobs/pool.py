@@ -30,7 +30,7 @@ from imax_dist.jobs.board import Board
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.slot import Absent, Building, Idle, Slot, SlotState, Working
-from imax_dist.jobs.state import Cancelled, Failed, Running
+from imax_dist.jobs.state import Cancelled, Failed
 from imax_dist.jobs.task import Gang, GangFactory, Lost
 from imax_dist.wording import first_line
 
@@ -127,8 +127,8 @@ class Pool:
         begun = self._attempts.begin(slot.name, gang)
         if begun is not None:
             return begun
-        waiting = [state.ranks or self.settings.ranks for _, state in self.board.waiting()]
-        if not waiting or gang.ranks in waiting:
+        wanted = {ranks or self.settings.ranks for ranks in self.board.ranks_wanted()}
+        if not wanted or gang.ranks in wanted:
             return state
         gang.destroy()
         self._deps.listen(GangReleased(slot.name))
@@ -190,17 +190,12 @@ class Pool:
             self._looked_at = now
             self._deps.check()
             self._watch_clock()
-            for job_id in self.board.cancelled():
-                self._cancel(job_id)
-
-    def _cancel(self, job_id: str) -> None:
-        state = self.board.states[job_id]
-        if not isinstance(state, Running):
-            if isinstance(kept := self.board.move(job_id, state), Cancelled):
-                self._deps.listen(JobCancelled(job_id, attempts=kept.attempts))
-        elif job_id not in self._attempts.cancelling:
-            self._attempts.cancelling.add(job_id)
-            self._stop(job_id)
+            for job_id in self.board.look():
+                if isinstance(state := self.board.states[job_id], Cancelled):
+                    self._deps.listen(JobCancelled(job_id, attempts=state.attempts))
+            for job_id in self.board.cancelled() - self._attempts.cancelling:
+                self._attempts.cancelling.add(job_id)
+                self._stop(job_id)
 
     def _stop(self, job_id: str) -> None:
         for slot in self._slots:
@@ -215,12 +210,12 @@ class Pool:
     def _size_needed(self, slot: Slot) -> int | None:
         """Ranks of the gang this slot should have: the usual, a larger one for what is left, or none."""
         usual = self.settings.ranks
-        waiting = [state.ranks or usual for _, state in self.board.waiting()]
-        if usual in waiting:
+        wanted = {ranks or usual for ranks in self.board.ranks_wanted()}
+        if usual in wanted:
             return usual
         others = (other for other in self._slots if other is not slot)
         alone = all(isinstance(other.state, Absent) for other in others)
-        return min(waiting) if waiting and alone and slot is self._slots[0] else None
+        return min(wanted) if wanted and alone and slot is self._slots[0] else None
 
     def _gangs(self) -> bool:
         return any(isinstance(slot.state, Idle | Working) for slot in self._slots)
@@ -229,7 +224,7 @@ class Pool:
         """No gang can be built: the batch ends, or only the jobs that need a larger one than usual."""
         if ranks == self.settings.ranks:
             raise error
-        for job_id, state in self.board.waiting():
+        for job_id, state in list(self.board.waiting()):
             if state.ranks == ranks:
                 message = f"{state.after}; {ranks} ranks are not available: {error}"
                 failed = Failed("out_of_memory", message, state.attempts, proofed=state.proofed)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from imax_dist.errors import BadManifest
 from imax_dist.jobs.job import Job, JobFolder
-from imax_dist.jobs.rows import Row
 from imax_dist.jobs.state import Done, Failed, Queued, State, done_state
-from imax_dist.jobs.store import Store
+from imax_dist.jobs.store import Row, Store
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 
 
@@ -17,16 +17,23 @@ def add_jobs(store: Store, jobs: Sequence[Job], out: Path) -> None:
     """Bring the store in line with ``jobs`` and with the finished posters in ``out``.
 
     What was cancelled before is carried out first. New and changed jobs are queued, and failed ones that are
-    worth another try. A permanent failure stays
-    failed and a cancelled job cancelled: ``imax retry`` queues them. Other jobs of the store are kept.
+    worth another try. A permanent failure stays failed and a cancelled job cancelled: ``imax retry`` queues
+    them. What another driver is working on, and other jobs of the store, are kept.
     """
     store.recover()
-    known = {row.job.id: row for row in store.rows()}
+    known = {row.id: row for row in store.rows()}
     _refuse_case_twins(jobs, known)
-    states = {job.id: state_of(job, known.get(job.id), JobFolder.of(out, job.id)) for job in jobs}
-    fresh = [(job, states[job.id]) for job in jobs if _differs(job, known.get(job.id), states[job.id])]
+    folders = {entry.name for entry in os.scandir(out)} if out.is_dir() else set()
+    fresh = []
+    for job in jobs:
+        row = known.get(job.id)
+        if row is not None and row.state_name == "running":
+            continue
+        state = state_of(job, row, JobFolder.of(out, job.id)) if job.id in folders or row else Queued()
+        if _differs(job, row, state):
+            fresh.append((job, state))
     store.add(fresh)
-    store.reorder(jobs)
+    store.reorder([job for job in jobs if _moved(job, known.get(job.id))])
 
 
 def _refuse_case_twins(jobs: Sequence[Job], known: Mapping[str, Row]) -> None:
@@ -46,7 +53,7 @@ def state_of(job: Job, row: Row | None, folder: JobFolder) -> State:
         if row is not None and isinstance(row.state, Done):
             return row.state
         return done_state(record, attempts=1 if row is None else row.attempts)
-    if row is None or row.job.fingerprint != job.fingerprint:
+    if row is None or row.fingerprint != job.fingerprint:
         return Queued()
     if isinstance(row.state, Done):
         return Queued(proofed=True, after=folder.difference(job.fingerprint))
@@ -60,4 +67,8 @@ def state_of(job: Job, row: Row | None, folder: JobFolder) -> State:
 
 
 def _differs(job: Job, row: Row | None, state: State) -> bool:
-    return row is None or row.job.fingerprint != job.fingerprint or row.state != state
+    return row is None or row.fingerprint != job.fingerprint or row.state != state
+
+
+def _moved(job: Job, row: Row | None) -> bool:
+    return row is not None and (row.position, row.priority) != (job.position, job.priority)

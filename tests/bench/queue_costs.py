@@ -11,8 +11,8 @@ from pathlib import Path
 from imax_dist.jobs.control import all_rows, cancel, retry
 from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.reconcile import add_jobs
-from imax_dist.jobs.rows import store_path
 from imax_dist.jobs.store import Store
+from imax_dist.jobs.store.files import store_path
 from imax_dist.pipeline.request import Request
 
 

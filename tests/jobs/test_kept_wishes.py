@@ -16,9 +16,9 @@ from imax_dist.jobs.control import all_rows, approve, cancel, retry
 from imax_dist.jobs.lease import hold
 from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.reconcile import add_jobs
-from imax_dist.jobs.rows import store_path
 from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued, Running
 from imax_dist.jobs.store import Store
+from imax_dist.jobs.store.files import store_path
 from imax_dist.jobs.task import Refused, Stopped
 from imax_dist.pipeline.request import Request
 
@@ -76,7 +76,7 @@ def test_a_cancelled_poster_is_not_made_after_a_stop(tmp_path: Path, second: flo
     """SIGTERM comes before the pool has looked for cancellations again."""
     world = World()
     shop = Shop(tmp_path, world, 2)
-    cancelling = at(world, second, lambda: shop.store.cancel(["a"], at_once=False))
+    cancelling = at(world, second, lambda: shop.store.cancel(["a"]))
 
     def stop() -> bool:
         return cancelling() or world.clock.now() >= 1000 + second + later
@@ -98,7 +98,7 @@ def test_a_cancelled_poster_whose_attempt_ends_badly_is_cancelled(tmp_path: Path
     world = World()
     shop = Shop(tmp_path, world, 1)
     world.scripts["a"] = [Script(2, outcome), Script()]
-    states = shop.run(stop=at(world, 1.6, lambda: shop.store.cancel(["a"], at_once=False)))
+    states = shop.run(stop=at(world, 1.6, lambda: shop.store.cancel(["a"])))
     assert isinstance(states["a"], Cancelled)
     assert len(world.started) == 1
 
@@ -106,20 +106,21 @@ def test_a_cancelled_poster_whose_attempt_ends_badly_is_cancelled(tmp_path: Path
 def test_a_proof_that_was_cancelled_does_not_wait_for_approval(tmp_path: Path) -> None:
     world = World()
     shop = Shop(tmp_path, world, 1)
-    stop = at(world, 2.9, lambda: shop.store.cancel(["a"], at_once=False))
+    stop = at(world, 2.9, lambda: shop.store.cancel(["a"]))
     assert isinstance(shop.run(stop=stop, proofs_only=True)["a"], Cancelled)
     assert approve(tmp_path, []) == []
 
 
 def test_no_change_of_state_forgets_a_cancellation(tmp_path: Path) -> None:
-    for state in (Queued(), Running("g", 1.0, Queued()), Proofed(), Failed("x", "y", 1)):
+    running = Running("g", 1.0, Queued())
+    for state in (Queued(), running, Proofed(), Failed("x", "y", 1)):
         store = Store(tmp_path / f"{type(state).__name__}.sqlite")
-        store.add([(make_job(Request("a"), name="a"), Queued())])
-        store.cancel(["a"], at_once=False)
+        store.add([(make_job(Request("a"), name="a"), running)])
+        store.cancel(["a"])
         assert isinstance(store.move("a", state), Cancelled)
         assert isinstance(store.states()["a"], Cancelled)
-    store.add([(make_job(Request("b"), name="b"), Queued())])
-    store.cancel(["b"], at_once=False)
+    store.add([(make_job(Request("b"), name="b"), running)])
+    store.cancel(["b"])
     assert store.move("b", Done("ab", 1, 1.0, 1)) == Done("ab", 1, 1.0, 1), "it was there before"
     assert store.cancel_asked() == set()
 
@@ -128,7 +129,7 @@ def test_a_cancellation_loses_no_race_with_a_batch_that_begins(tmp_path: Path) -
     """Cancelled as if nobody ran, while a batch had already read the job as queued."""
     world = World()
     shop = Shop(tmp_path, world, 2)
-    begun = at(world, 0.0, lambda: shop.store.cancel(["b"], at_once=True))
+    begun = at(world, 0.0, lambda: shop.store.cancel(["b"]))
     assert isinstance(shop.run(stop=begun)["b"], Cancelled | Done)
     assert (world.heard("job.done")[-1]["job"] == "b") == isinstance(shop.states()["b"], Done)
 

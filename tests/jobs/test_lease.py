@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from old_store import old_store
 
 from imax_dist.errors import BadValue, FolderBusy, FolderGone
 from imax_dist.jobs import lease as leases
 from imax_dist.jobs.control import all_rows
 from imax_dist.jobs.lease import Holder, driver_of, excludes, hold, lease_path, read_holder, this_holder
 from imax_dist.jobs.make_job import make_job
-from imax_dist.jobs.rows import read_store, states_in, store_path
 from imax_dist.jobs.state import Done, Queued
-from imax_dist.jobs.store import Store
+from imax_dist.jobs.store import Reader, Store
+from imax_dist.jobs.store.files import read_store, store_path
 from imax_dist.output.atomic import write_json
 from imax_dist.pipeline.request import Request
 
@@ -233,7 +234,7 @@ def test_a_store_behind_a_link_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     (tmp_path / "batch.sqlite").symlink_to(tmp_path / "x")
     with pytest.raises(BadValue, match="is a link"):
-        read_store(tmp_path / "batch.sqlite", states_in)
+        read_store(tmp_path / "batch.sqlite", lambda _: None)
 
 
 def test_without_shared_memory_the_store_keeps_a_journal_and_says_so(tmp_path: Path) -> None:
@@ -246,18 +247,11 @@ def test_without_shared_memory_the_store_keeps_a_journal_and_says_so(tmp_path: P
     assert mode != ("wal",)
 
 
-def test_a_store_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
-    store = Store(store_path(tmp_path))
-    store.add([(JOB, Queued(attempts_without_progress=2))])
-    store.close()
-    old = sqlite3.connect(store.path)
-    old.execute("UPDATE jobs SET detail = replace(detail, 'attempts_without_progress', 'fruitless')")
-    old.execute("DROP TABLE driver")
-    old.execute("PRAGMA user_version = 1")
-    old.commit()
-    old.close()
-    assert read_store(store.path, states_in) == {"a": Queued(attempts_without_progress=2)}
-    again = Store(store.path)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_store_of_an_earlier_version_is_taken_over(tmp_path: Path, version: int) -> None:
+    path = old_store(tmp_path, version, [(JOB, Queued(attempts_without_progress=2), False)])
+    assert Reader.of_file(path).states() == {"a": Queued(attempts_without_progress=2)}
+    again = Store(path)
     again.fence()
     assert again.states() == {"a": Queued(attempts_without_progress=2)}
 

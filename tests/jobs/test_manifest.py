@@ -24,9 +24,9 @@ from imax_dist.jobs.job import Job, JobFolder
 from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.manifest import Manifest, read_manifest, shard
 from imax_dist.jobs.reconcile import add_jobs
-from imax_dist.jobs.rows import store_path
 from imax_dist.jobs.settings import Limits
 from imax_dist.jobs.store import Store
+from imax_dist.jobs.store.files import store_path
 from imax_dist.named_file import MARK, NO_FILE, fields_naming_files
 from imax_dist.output.image.settings import FinishSettings
 from imax_dist.pipeline.request import Request

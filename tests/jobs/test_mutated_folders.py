@@ -21,9 +21,9 @@ from pictures import png_poster
 
 from imax_dist.cli.main import main
 from imax_dist.jobs.make_job import make_job
-from imax_dist.jobs.rows import store_path
 from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued
 from imax_dist.jobs.store import Store
+from imax_dist.jobs.store.files import store_path
 from imax_dist.pipeline.request import Request
 
 SECONDS = float(os.environ.get("IMAX_FUZZ_SECONDS", "inf"))

@@ -21,9 +21,9 @@ from imax_dist.jobs.board import Board
 from imax_dist.jobs.guardian import guarded
 from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.pool import Pool
-from imax_dist.jobs.rows import store_path
 from imax_dist.jobs.state import Done, Queued
 from imax_dist.jobs.store import Store
+from imax_dist.jobs.store.files import store_path
 from imax_dist.pipeline.request import Request
 
 

@@ -8,7 +8,7 @@ import pytest
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from imax_dist.jobs.outcomes import loss_of, most_telling
-from imax_dist.jobs.policy import Circumstances, after, allowed_silence, backoff, choose
+from imax_dist.jobs.policy import Choice, Circumstances, after, allowed_silence, backoff, choose
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
 from imax_dist.jobs.state import Done, Failed, Proofed, Queued
 from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Stopped
@@ -122,22 +122,22 @@ def test_silence_is_judged_by_stage_and_the_gangs_own_median(
 
 def test_the_first_ready_job_is_chosen() -> None:
     waiting = [("later", Queued(not_before=NOW + 1)), ("first", Queued()), ("second", Queued())]
-    assert choose(waiting, now=NOW, ranks=2) == ("poster", ["first"])
+    assert choose(waiting, now=NOW, ranks=2) == Choice("poster", ["first", "second"], 1)
     assert choose(waiting[:1], now=NOW, ranks=2) is None
     assert choose([], now=NOW, ranks=2) is None
 
 
 def test_a_job_that_wants_more_ranks_waits_for_such_a_gang() -> None:
     waiting = [("big", Queued(ranks=4)), ("usual", Queued())]
-    assert choose(waiting, now=NOW, ranks=2) == ("poster", ["usual"])
+    assert choose(waiting, now=NOW, ranks=2) == Choice("poster", ["usual"], 1)
     assert choose(waiting[:1], now=NOW, ranks=2) is None
-    assert choose(waiting, now=NOW, ranks=4) == ("poster", ["big"])
+    assert choose(waiting, now=NOW, ranks=4) == Choice("poster", ["big", "usual"], 1)
 
 
 def test_proofs_are_given_out_one_a_rank_before_posters() -> None:
     waiting = [("a", Queued(proofed=True)), ("b", Queued()), ("c", Queued()), ("d", Queued())]
-    assert choose(waiting, now=NOW, ranks=2, proofs_first=True) == ("proof", ["b", "c"])
-    assert choose(waiting[:1], now=NOW, ranks=2, proofs_first=True) == ("poster", ["a"])
+    assert choose(waiting, now=NOW, ranks=2, proofs_first=True) == Choice("proof", ["b", "c", "d"], 2)
+    assert choose(waiting[:1], now=NOW, ranks=2, proofs_first=True) == Choice("poster", ["a"], 1)
 
 
 MEMORY = Lost("out_of_memory", "rank 1: no memory")

@@ -236,7 +236,7 @@ def test_a_poster_that_was_done_when_its_gang_was_lost_is_not_made_again(
     tmp_path: Path, world: World
 ) -> None:
     shop = Shop(tmp_path, world, 2)
-    job = Board(shop.store).jobs["a"]
+    job = Board(shop.store).job("a")
     build = world.build
 
     def finish_then_die(name: str, ranks: int) -> Any:
@@ -265,7 +265,7 @@ def test_a_restart_queues_what_was_running(tmp_path: Path, world: World) -> None
 def test_cancel_reaches_queued_and_running_jobs(tmp_path: Path, world: World) -> None:
     shop = Shop(tmp_path, world, 3)
     board = Board(shop.store)
-    shop.store.cancel(["a", "c"], at_once=False)
+    shop.store.cancel(["a", "c"])
     Pool(board, world.build, shop.settings, out=tmp_path, deps=world.deps()).run()
     states = shop.states()
     assert isinstance(states["a"], Cancelled)

@@ -11,9 +11,9 @@ import pytest
 
 from imax_dist.cli.main import main
 from imax_dist.jobs.make_job import make_job
-from imax_dist.jobs.rows import store_path
 from imax_dist.jobs.state import Failed, Queued
 from imax_dist.jobs.store import Store
+from imax_dist.jobs.store.files import store_path
 from imax_dist.pipeline.request import Request
 
 

@@ -14,9 +14,9 @@ from imax_dist.cli.main import main
 from imax_dist.jobs.job import Job, JobFolder
 from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.reconcile import add_jobs
-from imax_dist.jobs.rows import store_path
 from imax_dist.jobs.state import Done, Queued
 from imax_dist.jobs.store import Store
+from imax_dist.jobs.store.files import store_path
 from imax_dist.output.done import read_done, stale_reason
 from imax_dist.output.image.bands import bands_of_array
 from imax_dist.output.image.poster import write_native, write_poster

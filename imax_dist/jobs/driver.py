@@ -1,0 +1,86 @@
+"""Becoming the driver of a store: the only one of a file, one of several of a database.
+
+Of several, each gives signs of life and listens for those of the others. One that was silent for
+``EXPIRES_S`` by the listener's own clock, while the database answered, is dismissed: its jobs are queued
+again, and its next write is refused. A database that was away ends nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from imax_dist.errors import CannotWrite, FolderBusy
+from imax_dist.jobs.lease import BEAT_S, EXPIRES_S, hold, this_holder
+from imax_dist.jobs.store import Store, free, open_store
+from imax_dist.jobs.store.sqlite import Sqlite
+
+
+@contextmanager
+def drive(place: Path | str, shard: str | None = None) -> Iterator[tuple[Store, Callable[[], None]]]:
+    """The store at ``place`` as its driver, and a check that its folder is still there and this driver's.
+
+    Raises FolderBusy if a file has a driver that lives; CannotWrite, NoPermission, StoreUnavailable.
+    """
+    if isinstance(place, Path):
+        with hold(place, shard) as lease, closing(Store(place, guard=lease.check)) as store:
+            store.fence(str(lease.holder))
+            yield store, lease.check
+        return
+    with closing(open_store(place)) as store, one_of_many(store):
+        yield store, free
+
+
+class Listener:
+    """Hears the other drivers' signs of life."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, expires_s: float = EXPIRES_S) -> None:
+        self._clock = clock
+        self._expires_s = expires_s
+        self._heard: dict[int, tuple[int, float]] = {}
+
+    def silent(self, beats: dict[int, int]) -> list[int]:
+        """Drivers whose beats have not changed for too long."""
+        now = self._clock()
+        before, self._heard = self._heard, {}
+        for number, count in beats.items():
+            known = before.get(number)
+            self._heard[number] = known if known is not None and known[0] == count else (count, now)
+        return [number for number, (_, since) in self._heard.items() if now - since > self._expires_s]
+
+    def forget(self) -> None:
+        """The database was away, and so was everybody's sign of life."""
+        self._heard = {}
+
+
+@contextmanager
+def one_of_many(store: Store, *, beat_s: float = BEAT_S, expires_s: float = EXPIRES_S) -> Iterator[int]:
+    """A driver's number for the length of the block, with a heartbeat in a thread."""
+    assert not isinstance(store.database, Sqlite)
+    number, ended = store.join(str(this_holder())), threading.Event()
+    listener = Listener(expires_s=expires_s)
+
+    def beat() -> None:
+        while not ended.wait(beat_s):
+            try:
+                silent = [other for other in listener.silent(store.beat()) if other != number]
+                for other in silent:
+                    store.dismiss(other)
+            except CannotWrite:
+                listener.forget()
+            except FolderBusy:
+                return  # replaced: the run hears of it when it next writes
+
+    thread = threading.Thread(target=beat, daemon=True, name=f"imax-driver-{os.getpid()}")
+    thread.start()
+    try:
+        yield number
+    finally:
+        ended.set()
+        thread.join(timeout=beat_s + expires_s)
+        with suppress(CannotWrite):  # the others hear its silence
+            store.leave()

@@ -1,0 +1,32 @@
+"""Who is in which state: jobs, their drivers, tokens and webhooks, in SQLite or PostgreSQL.
+
+``open_store(place)`` opens a file (``posters/batch.sqlite``) or a database (``postgresql://...``). Looking is
+reader.py, what people and services ask for queue.py, what a driver does store.py; tokens.py and webhooks.py
+are a service's.
+"""
+
+from __future__ import annotations
+
+from imax_dist.jobs.store.queue import KeyConflict, Queue, Submission
+from imax_dist.jobs.store.reader import JobEventRow, Page, Reader
+from imax_dist.jobs.store.row import Row
+from imax_dist.jobs.store.store import Store, free, open_store
+from imax_dist.jobs.store.tokens import Token, Tokens
+from imax_dist.jobs.store.webhooks import Delivery, Webhooks
+
+__all__ = [
+    "Delivery",
+    "JobEventRow",
+    "KeyConflict",
+    "Page",
+    "Queue",
+    "Reader",
+    "Row",
+    "Store",
+    "Submission",
+    "Token",
+    "Tokens",
+    "Webhooks",
+    "free",
+    "open_store",
+]

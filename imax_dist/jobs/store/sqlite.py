@@ -1,0 +1,135 @@
+"""A store in a file: SQLite, with a write-ahead log on a disk of this machine, else with a journal."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, select, text, update
+from sqlalchemy.pool import QueuePool
+
+from imax_dist.errors import BadManifest, BadValue, CannotWrite
+from imax_dist.jobs.store.database import WRITES, Database
+from imax_dist.jobs.store.migrations import create, migrate
+from imax_dist.jobs.store.tables import VERSION, meta
+
+BUSY_S = 30.0
+CONNECTIONS = 8
+MAGIC = b"SQLite format 3\0"
+
+
+class Sqlite(Database):
+    """The file at ``path``, made if it is not there. Raises BadValue, BadManifest, CannotWrite."""
+
+    several_drivers = False
+
+    def __init__(self, path: Path, *, vfs: str | None = None) -> None:
+        self.path = path
+        self.name = str(path)
+        self._vfs = f"&vfs={vfs}" if vfs else ""
+        if path.is_symlink():
+            raise BadValue(f"{path} is a link, and a batch writes through no link; remove it")
+        with self.errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.engine = engine(lambda: connect(f"{path.absolute().as_uri()}?mode=rwc{self._vfs}"))
+            try:
+                self.shared_memory = self._choose_journal()
+                with self.writing() as connection:
+                    _prepare(connection, path)
+            except BaseException:
+                self.engine.dispose()
+                raise
+
+    def _choose_journal(self) -> bool:
+        """Whether the file system has the shared memory of a write-ahead log; without, TRUNCATE is used."""
+        with self.engine.connect() as connection:
+            driver: Any = connection.connection
+            (mode,) = driver.execute("PRAGMA journal_mode=WAL").fetchone()
+            if mode != "wal":
+                driver.execute("PRAGMA journal_mode=TRUNCATE")
+        return bool(mode == "wal")
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        with clear_errors(self.path):
+            yield
+
+    def now(self, connection: Connection) -> float:
+        del connection
+        return time.time()
+
+    def revision(self, connection: Connection) -> int:
+        connection.execute(update(meta).values(revision=meta.c.revision + 1))
+        return int(connection.execute(select(meta.c.revision)).scalar_one())
+
+    def horizon(self, connection: Connection) -> int:
+        return int(connection.execute(select(meta.c.revision)).scalar_one()) + 1
+
+    def number(self, connection: Connection, count: int) -> int:
+        connection.execute(update(meta).values(number=meta.c.number + count))
+        return int(connection.execute(select(meta.c.number)).scalar_one()) - count + 1
+
+
+def engine(connect: Callable[[], sqlite3.Connection]) -> Engine:
+    """Connections on which a transaction begins when something is first asked or written."""
+    made = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=CONNECTIONS)
+
+    @event.listens_for(made, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(WRITES)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return made
+
+
+def connect(place: str) -> sqlite3.Connection:
+    """A connection that leaves transactions to its user; ``place`` is a file URI."""
+    made = sqlite3.connect(place, timeout=BUSY_S, isolation_level=None, uri=True, check_same_thread=False)
+    try:
+        made.execute("PRAGMA synchronous=FULL")
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def require_version(connection: Connection, path: Path) -> int:
+    """The version of the tables; 0 without any. Raises BadManifest for those of a later program."""
+    version = int(connection.execute(text("PRAGMA user_version")).scalar_one())
+    if version > VERSION:
+        raise BadManifest(
+            f"{path} is of version {version}, this program writes {VERSION}; use another folder"
+        )
+    return version
+
+
+def _prepare(connection: Connection, path: Path) -> None:
+    version = require_version(connection, path)
+    if version == VERSION:
+        return
+    if version == 0:
+        create(connection)
+    else:
+        migrate(connection, version)
+    connection.execute(text(f"PRAGMA user_version={VERSION}"))
+
+
+@contextmanager
+def clear_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the system say about a store into a sentence."""
+    try:
+        yield
+    except exc.IntegrityError:
+        raise
+    except (exc.DBAPIError, sqlite3.DatabaseError, OSError) as error:
+        cause = error.orig if isinstance(error, exc.DBAPIError) else error
+        if isinstance(cause, sqlite3.OperationalError | OSError):
+            raise CannotWrite(
+                f"the batch's database {path} cannot be used: {cause}; check that its disk has room and is "
+                f"writable, then run the same command again"
+            ) from error
+        raise BadManifest(f"{path} is not an imax batch database: {cause}; move it away") from error
