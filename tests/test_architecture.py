@@ -65,6 +65,7 @@ NETWORK_HOMES = ("models/", "vae/", "parallel/engines/diffusers.py", "study/trai
 
 LIBRARY_HOMES: dict[str, tuple[str, ...]] = {
     "ray": ("jobs/",),
+    **dict.fromkeys(("sqlalchemy", "psycopg"), ("jobs/store/",)),
     "xfuser": ("parallel/engines/xfuser.py",),
     **dict.fromkeys(("diffusers", "transformers", "tokenizers"), NETWORK_HOMES),
     "matplotlib": ("study/experiments/plots.py",),

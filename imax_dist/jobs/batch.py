@@ -125,7 +125,7 @@ def run_batch(
             add_jobs(store, batch.jobs, batch.out)
         ids = None if batch.jobs is None else [job.id for job in batch.jobs]
         board = Board(store, ids, patience_s=batch.settings.retry.disk_full)
-        _run(batch, board, watch(board), arm, check)
+        _run(batch, board, watch(board), arm, check=check)
         check()
         return board.rows()
 
@@ -151,6 +151,7 @@ def _run(
     board: Board,
     listen: PoolListener,
     arm: Callable[[], Callable[[], bool]],
+    *,
     check: Callable[[], None],
 ) -> None:
     listen = both(listen, _log(batch.out / "events.jsonl"))
