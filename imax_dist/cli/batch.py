@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imax_dist.errors import BadValue, PartialBatch
+from imax_dist.errors import BadValue
 
 if TYPE_CHECKING:
     from imax_dist.jobs.batch import Batch
@@ -33,6 +33,7 @@ def add_parser(verbs: Any) -> None:
         metavar="DIR",
         help="output folder, with a folder a poster in it",
     )
+    add("--store", metavar="PLACE", help="the queue: postgresql://USER@HOST/DB, or a file (default: in DIR)")
     add("--ray", default="local", metavar="WHERE", help="local (default), auto, or a cluster's address")
     add("--pool", metavar="NAME", help="a file of configs/jobs, or a path (default: local, or default)")
     add("--gangs", type=int, help="how many posters at once (default: planned)")
@@ -67,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
         ray=options.ray,
         shard=options.shard,
         proofs_only=options.proofs_only,
+        store=options.store,
     )
     if options.grid is not None:
         from imax_dist.cli.grid import run_grid
@@ -77,12 +79,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _render(options: argparse.Namespace, batch: Batch) -> int:
     from imax_dist.cli.batch_progress import rendered
-    from imax_dist.cli.status import print_rows
+    from imax_dist.cli.status import print_end
 
-    rows = rendered(batch, quiet=options.quiet)
-    print_rows(rows, as_json=options.json)
-    failed = [row for row in rows if row.failed]
-    return PartialBatch.exit_code if failed else 0
+    return print_end(rendered(batch, quiet=options.quiet), as_json=options.json)
 
 
 def _settings(options: argparse.Namespace) -> PoolSettings:

@@ -48,7 +48,7 @@ from imax_dist.wording import duration, plural, stage_name
 if TYPE_CHECKING:
     from imax_dist.jobs.batch import Batch
     from imax_dist.jobs.board import Board
-    from imax_dist.jobs.rows import Row
+    from imax_dist.jobs.store import Row
 
 GangEvent: TypeAlias = GangBuilding | GangReady | GangFailed | GangLost | GangDraining | GangReleased
 Ended: TypeAlias = JobDone | JobProofed | JobFailed | JobCancelled

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imax_dist.cli.batch_progress import rendered
-from imax_dist.errors import BadValue, PartialBatch
+from imax_dist.errors import BadValue
 from imax_dist.output.own_files import CONTACT_SHEET
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ def run_grid(options: argparse.Namespace, batch: Batch) -> int:
     batch, cells, columns = grid_batch(batch, options.grid)
     rows = rendered(batch, quiet=options.quiet)
     sheet = write_sheet(batch.out, cells, columns=columns)
-    from imax_dist.cli.status import print_rows
+    from imax_dist.cli.status import print_end
 
-    print_rows(rows, as_json=getattr(options, "json", False))
+    code = print_end(rows, as_json=getattr(options, "json", False))
     if not getattr(options, "json", False):
         print(sheet)
         if batch.proofs_only:
             print(f"choose: imax approve {batch.out} ID ...; then: imax batch --out {batch.out}")
-    return PartialBatch.exit_code if any(row.failed for row in rows) else 0
+    return code
 
 
 def write_sheet(out: Path, cells: Sequence[Cell], *, columns: int) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -24,7 +23,7 @@ VERBS = (
     Verb(
         "retry",
         "queue failed posters again",
-        "Queue failed and cancelled posters (all, or those named) for the next imax batch.",
+        "Queue failed and cancelled posters (all, or those named) for the batch that runs, or the next.",
         "queued again",
     ),
     Verb(
@@ -37,7 +36,7 @@ VERBS = (
     Verb(
         "approve",
         "make posters of these proofs",
-        "Approve proofs (all, or those named): the next imax batch makes posters of them.",
+        "Approve proofs (all, or those named): the batch that runs, or the next, makes posters of them.",
         "approved",
     ),
 )
@@ -47,12 +46,14 @@ def add_parser(verbs: Any) -> None:
     """Declare the verbs and their options."""
     for verb in VERBS:
         parser = verbs.add_parser(verb.name, help=verb.help, description=verb.description)
-        parser.add_argument("out", type=Path, metavar="DIR", help="the folder given to imax batch --out")
         parser.add_argument(
-            "ids",
-            nargs="+" if verb.needs_ids else "*",
-            metavar="ID",
-            help="posters by id",
+            "words",
+            nargs="*",
+            metavar="DIR ID",
+            help="the folder given to imax batch --out, and posters by id",
+        )
+        parser.add_argument(
+            "--store", metavar="PLACE", help="the database given to imax batch --store, in place of DIR"
         )
         parser.add_argument("--json", action="store_true", help="the ids as JSON on stdout")
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -64,8 +65,12 @@ def run(options: argparse.Namespace) -> int:
     from imax_dist.jobs import control
 
     verb: Verb = options.changes
-    ids = {"retry": control.retry, "cancel": control.cancel, "approve": control.approve}[verb.name](
-        options.out, options.ids
-    )
-    print(json.dumps(ids) if options.json else f"{verb.did}: {', '.join(ids) or 'none'}")
+    if options.store is None and not options.words:
+        options.parser.error("name the batch: its folder, or --store with its database")
+    place, *ids = options.words if options.store is None else [options.store, *options.words]
+    if verb.needs_ids and not ids:
+        options.parser.error("name the posters by their ids")
+    act = {"retry": control.retry, "cancel": control.cancel, "approve": control.approve}[verb.name]
+    done = act(place, ids)
+    print(json.dumps(done) if options.json else f"{verb.did}: {', '.join(done) or 'none'}")
     return 0

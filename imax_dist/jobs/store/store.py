@@ -84,7 +84,8 @@ class Store(Queue):
             mine = update(drivers).where(drivers.c.number == self._driver)
             now = self.database.now(connection)
             connection.execute(mine.values(beats=drivers.c.beats + 1, beat_at=now))
-            return dict(connection.execute(select(drivers.c.number, drivers.c.beats)).tuples().all())
+            found = connection.execute(select(drivers.c.number, drivers.c.beats))
+            return {number: beats for number, beats in found}
 
     def dismiss(self, number: int) -> None:
         """Another driver is gone, or this one leaves: its jobs are queued again, and it is fenced off."""
@@ -164,11 +165,6 @@ class Store(Queue):
         """
         with self.database.reading() as connection:
             return self.database.horizon(connection), entries_in(connection, since)
-
-    def fingerprints(self) -> dict[str, str]:
-        """Of every job, by its id."""
-        with self.database.reading() as connection:
-            return dict(connection.execute(select(jobs.c.id, jobs.c.fingerprint)).tuples().all())
 
     def jobs(self, ids: Sequence[str]) -> dict[str, Job]:
         """Requests of jobs, by their ids."""
