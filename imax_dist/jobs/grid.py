@@ -61,7 +61,7 @@ def shows_in_native(axes: Sequence[Axis]) -> bool:
 
 def grid_cells(jobs: Sequence[Job], axes: Sequence[Axis]) -> list[Cell]:
     """Each job once for every combination, the last axis fastest. Raises what a Request raises."""
-    cells = []
+    cells: list[Cell] = []
     for job in jobs:
         for values in product(*(axis.values for axis in axes)):
             chosen = {axis.name: value for axis, value in zip(axes, values, strict=True)}
