@@ -27,7 +27,7 @@ from imax_dist.jobs.store.files import store_path
 from imax_dist.pipeline.request import Request
 
 SECONDS = float(os.environ.get("IMAX_FUZZ_SECONDS", "inf"))
-MUTATIONS = 120 if math.isinf(SECONDS) else 10_000
+MUTATIONS = 300 if math.isinf(SECONDS) else 10_000
 CODES = {0, 2, 64, 65, 66, 73, 75, 76, 77, 78}
 """Every exit code of README but internal error (70) and no cluster (69)."""
 JSON_VALUES = ["null", "[]", "{}", "3", '"x"', "1e999", '{"file": "../../x"}', "[" * 5000, "", "\x00", "NaN"]
