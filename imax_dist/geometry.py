@@ -55,6 +55,43 @@ class ImageSize:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A part of a picture, in pixels from its left upper corner."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @classmethod
+    def parse(cls, text: str) -> Region:
+        """Read ``X,Y,WIDTH,HEIGHT``. Raises BadValue on anything else, and for a side under 16 px."""
+        match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*", text)
+        if match is None:
+            raise BadValue(
+                f"region {text!r} is not X,Y,WIDTH,HEIGHT in pixels; write for example 100,200,512,384"
+            )
+        region = cls(*(int(number) for number in match.groups()))
+        if min(region.width, region.height) < SMALLEST_SIDE:
+            raise BadValue(f"region {text}: its sides must be at least {SMALLEST_SIDE} px")
+        return region
+
+    def require_inside(self, size: ImageSize) -> None:
+        """Raise BadValue unless all of it lies in a picture of ``size``."""
+        right, bottom = self.left + self.width, self.top + self.height
+        if right > size.width or bottom > size.height:
+            raise BadValue(
+                f"region {self} ends at {right},{bottom}, but the poster is {size}; give one inside it"
+            )
+
+    def moved(self, right: int, down: int) -> Region:
+        return Region(self.left + right, self.top + down, self.width, self.height)
+
+    def __str__(self) -> str:
+        return f"{self.left},{self.top},{self.width},{self.height}"
+
+
+@dataclass(frozen=True)
 class LatentGrid:
     """Height and width of a latent, in latent pixels (image pixels / VAE factor)."""
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from imax_dist.method.guidance import Step
 from imax_dist.models.load import describe_model
 from imax_dist.pipeline.noise import pass_noise
-from imax_dist.pipeline.plan import PassPlan, make_plan
+from imax_dist.pipeline.pass_plan import PassPlan
+from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.sampler import Sampler, sequence_alone
 from imax_dist.pipeline.state import PassState

@@ -119,10 +119,12 @@ def _with_checked_plans(manifest: Manifest) -> Manifest:
 
 
 def _report_check(options: argparse.Namespace, settings: PoolSettings, jobs: list[Job]) -> int:
+    from imax_dist.config import to_mapping
     from imax_dist.jobs.sizing import fill_defaults_from_plan, this_host
+    from imax_dist.pipeline.request import size_in_words
     from imax_dist.wording import plural
 
-    sizes = sorted({job.request.size or "default size" for job in jobs})
+    sizes = sorted({size_in_words(to_mapping(job.request)) for job in jobs})
     plan = ""
     if options.ray == "local":  # another cluster is not asked before it is used
         _, plan = fill_defaults_from_plan(settings, [job.request for job in jobs], [this_host()])

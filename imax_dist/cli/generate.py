@@ -16,6 +16,7 @@ from imax_dist.cli.progress import ProgressBars
 from imax_dist.cli.request_options import (
     add_method_options,
     add_parallel_options,
+    add_picture_options,
     add_poster_options,
     parallel_settings,
 )
@@ -48,28 +49,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options, what a newcomer needs first."""
     poster = parser.add_argument_group("poster")
     poster.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the poster shows, in quotes")
-    poster.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        default=Path("poster.png"),
-        metavar="FILE",
-        help="png, tif, jpg or pdf (default: poster.png)",
-    )
+    add_out_option(poster, Path("poster.png"))
     add_poster_options(poster)
-    poster.add_argument("--count", type=int, metavar="N", help="posters, seeds counted up from --seed")
-    poster.add_argument("--seeds", metavar="LIST", help="seeds to render: 3,7,10-12; see {seed} in --out")
-    poster.add_argument(
-        "--grid", nargs="+", metavar="NAME=VALUES", help="proofs to choose from: seed=1..8 start.sigma=.3,.6"
+    add_seeds_options(poster)
+    poster.add_argument("--guide", metavar="FILE", help="picture in the native pass's place")
+    add_picture_options(poster)
+    running = add_render_options(parser)
+    running.add_argument(
+        "--recipe", type=Path, metavar="FILE", help="render again: a recipe, or a file made here"
     )
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Nothing to look up: prompt and options say all."""
+    del options
+
+
+def add_out_option(group: Any, default: Path | None = None) -> None:
+    """Where the poster goes; without a ``default`` its name is made from that of the picture."""
+    name = "PICTURE-large.png" if default is None else str(default)
+    about = f"png, tif, jpg or pdf (default: {name})"
+    group.add_argument("-o", "--out", type=Path, default=default, metavar="FILE", help=about)
+
+
+def add_seeds_options(group: Any) -> None:
+    """Several posters that differ in their seed, or proofs of a grid."""
+    group.add_argument("--count", type=int, metavar="N", help="posters, seeds counted up from --seed")
+    group.add_argument("--seeds", metavar="LIST", help="seeds to render: 3,7,10-12; see {seed} in --out")
+    group.add_argument(
+        "--grid", nargs="+", metavar="NAME=VALUES", help="proofs to choose from: seed=1..8 strength=.3,.6"
+    )
+
+
+def add_render_options(parser: argparse.ArgumentParser) -> Any:
+    """What every verb that renders has beside its poster; returns the group of how it runs."""
     add_method_options(parser.add_argument_group("method"))
-    _add_running_options(parser.add_argument_group("running"))
+    running = parser.add_argument_group("running")
+    _add_running_options(running)
     add_parallel_options(parser.add_argument_group("parallel (several ranks)"))
+    return running
 
 
 def _add_running_options(group: Any) -> None:
     add = group.add_argument
-    add("--recipe", type=Path, metavar="FILE", help="render again: a recipe, or a file made here")
     add("--overwrite", action="store_true", help="replace the poster of another request")
     add("--keep-native", action="store_true", help="also write the native image")
     add(
@@ -223,12 +245,23 @@ def _compare(recipe: dict[str, Any] | None, complete: dict[str, Any]) -> dict[st
 def _print_result(rendering: Rendering, result: dict[str, Any]) -> None:
     plan, peaks = rendering.plan, result["peak_memory_gib"]
     memory = ", ".join(f"{amount:.1f} GiB {kind}" for kind, amount in peaks.items())
-    scale = f"{plan.last.scale.linear:.3g}x native {plan.native_size}" if plan.extrapolates else "native"
-    print(f"{result['out']}  {plan.size} ({scale})  {result['seconds']['total']:.1f} s, peak {memory}")
+    print(
+        f"{result['out']}  {plan.size} ({_made_of(plan)})  {result['seconds']['total']:.1f} s, peak {memory}"
+    )
     if "same_bits" in result:
         print("same bits as the recipe" if result["same_bits"] else "NOT the bits of the recipe")
         for difference in result["differences"]:
             print(f"  {difference}")
+
+
+def _made_of(plan: PosterPlan) -> str:
+    """What the poster was made of, in a few words."""
+    if plan.region is not None:
+        return f"{plan.region} anew"
+    if plan.placement is not None:
+        canvas = plan.placement.canvas
+        return f"{(plan.size.area / canvas.area) ** 0.5:.3g}x {Path(str(plan.request.guide)).name} {canvas}"
+    return f"{plan.last.scale.linear:.3g}x native {plan.native_size}" if plan.extrapolates else "native"
 
 
 def _print_sigmas(plan: PosterPlan) -> None:
@@ -238,6 +271,9 @@ def _print_sigmas(plan: PosterPlan) -> None:
     for one in plan.passes:
         name = "target" if one is plan.last else str(one.render_size)
         print(f"{name} sigmas  " + " ".join(f"{s:.4f}" for s in one.sigmas), file=sys.stderr)
+        if plan.uses_native:
+            kept = f"keeps {one.kept:.0%} of the band of the picture before"
+            print(f"{name} start   {one.sigmas[0]:.4f}, {one.steps} steps, {kept}", file=sys.stderr)
 
 
 def _check_outputs(options: argparse.Namespace, posters: list[Poster], topology: Topology) -> None:

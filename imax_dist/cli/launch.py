@@ -80,18 +80,24 @@ def _start_over(options: argparse.Namespace, *, restarts: int) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse once, before any rank starts, what every rank would refuse."""
-    from imax_dist.cli.generate import add_arguments
+    from imax_dist.cli import generate, redo, upscale
     from imax_dist.cli.parser import VerbParser
     from imax_dist.cli.poster_request import wanted
 
-    if not options.command or options.command[0] != "generate":
-        asked = f", not {options.command[0]!r}" if options.command else ""
-        raise BadValue(f"ranks run `generate`{asked}; a batch starts its own ranks: imax batch")
+    verbs: dict[str, Any] = {"generate": generate, "upscale": upscale, "redo": redo}
+    name = options.command[0] if options.command else ""
+    if name not in verbs:
+        asked = f", not {name!r}" if name else ""
+        raise BadValue(
+            f"ranks run `generate`, `upscale` or `redo`{asked}; a batch starts its own ranks: imax batch"
+        )
     if options.restarts < 0 or options.drain < 1 or options.join_timeout < 1:
         raise BadValue("--restarts must be at least 0, --drain and --join-timeout at least 1")
-    parser = VerbParser(prog="imax generate")
-    add_arguments(parser)
-    wanted(parser.parse_all(options.command[1:]))
+    parser = VerbParser(prog=f"imax {name}")
+    verbs[name].add_arguments(parser)
+    given = parser.parse_all(options.command[1:])
+    verbs[name].prepare(given)
+    wanted(given)
 
 
 def _nodes(options: argparse.Namespace) -> Nodes:

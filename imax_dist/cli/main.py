@@ -19,10 +19,12 @@ from imax_dist.cli import (
     model,
     plan,
     queue,
+    redo,
     reference,
     report,
     status,
     study,
+    upscale,
     verify,
     view,
 )
@@ -32,6 +34,8 @@ from imax_dist.version import __version__
 
 VERBS = (
     generate,
+    upscale,
+    redo,
     plan,
     launch,
     batch,
@@ -56,7 +60,7 @@ def build_parser() -> FrontPage:
     parser = FrontPage(
         prog="imax",
         description="Posters beyond a model's native size (I-Max), on one GPU or many.",
-        epilog='  Start with: imax generate "a red sun over the sea" --out sea.png',
+        epilog='  Start: imax generate "a red sun" --out sea.png; imax help VERB says more',
     )
     parser.add_argument("--version", action="version", version=f"imax-dist {__version__}")
     parser.set_defaults(front_page=parser)

@@ -67,8 +67,7 @@ class FrontPage(VerbParser):
 
     def format_help(self) -> str:
         lines = [f"  {verb.dest:<12}{verb.help}" for verb in self._verbs()._choices_actions]
-        ending = "  imax help VERB shows a verb's options, imax --version the version."
-        return "\n".join([f"{self.description}", "", *lines, "", ending, f"{self.epilog}", ""])
+        return "\n".join([f"{self.description}", "", *lines, "", f"{self.epilog}", ""])
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, but what no verb knows is an error of that verb, with what was probably meant."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from imax_dist.cli.request_options import (
     add_method_options,
+    add_picture_options,
     add_poster_options,
     given_fields,
     parallel_settings,
@@ -44,7 +45,10 @@ def add_parser(verbs: Any) -> None:
         metavar="NAME",
         help="a file of configs/parallel, or a path: vae_memory_gib, text_encoders, compile, degrees",
     )
-    add_poster_options(parser.add_argument_group("poster"))
+    poster = parser.add_argument_group("poster")
+    add_poster_options(poster)
+    poster.add_argument("--guide", metavar="FILE", help="picture in the native pass's place")
+    add_picture_options(poster)
     add_method_options(parser.add_argument_group("method"))
     add("--all", action="store_true", help="every rejected plan, not the best of each gang size")
     add("--json", action="store_true", help="result as JSON on stdout")

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from imax_dist.pipeline.request import Request
 
 
+LEFT_OPEN = ("dtype", "prompt", "landscape")
+"""Fields that a render fills in where a request leaves them to the model or to a picture."""
+
+
 class Poster(NamedTuple):
     """One poster to be made, and its file."""
 
@@ -41,9 +45,9 @@ def requested(options: argparse.Namespace, recipe: dict[str, Any] | None = None)
         if options.prompt or given:
             raise BadValue("--recipe renders a recipe as it is; omit the prompt and its options")
         return request_of(recipe, where=str(options.recipe))
-    if not options.prompt:
+    if not options.prompt and "guide" not in given:
         raise BadValue("no prompt was given; say what the poster shows, or give --recipe FILE")
-    return from_mapping(Request, {"prompt": options.prompt, **given}, where="command line")
+    return from_mapping(Request, {"prompt": options.prompt or "", **given}, where="command line")
 
 
 def wanted(options: argparse.Namespace, recipe: dict[str, Any] | None = None) -> list[Poster]:
@@ -79,8 +83,9 @@ def _is_of(out: Path, request: Request) -> bool:
         before = read_recipe(out).get("request")
     except ImaxError:
         return False
+    if not isinstance(before, dict):
+        return False
     now: dict[str, Any] = to_mapping(request)
-    same = (
-        {**now, "dtype": request.dtype or (before or {}).get("dtype")} if isinstance(before, dict) else None
-    )
-    return before == same
+    resolved = {name: now[name] or before.get(name) for name in LEFT_OPEN}
+    laid = {"size": before.get("size")} if before.get("landscape") != now["landscape"] else {}
+    return before == {**now, **resolved, **laid}

@@ -12,21 +12,43 @@ if TYPE_CHECKING:
 
 REQUEST_FIELDS = (
     "size", "paper", "dpi", "bleed", "landscape",
-    "seed", "model", "lora", "lora_partial", "preset", "guide", "steps", "native_steps", "dtype",
+    "seed", "model", "lora", "lora_partial", "preset", "guide", "scale", "fit", "background",
+    "strength", "resemblance", "region",
+    "steps", "native_steps", "dtype",
 )  # fmt: skip
 PARALLEL_FIELDS = ("ulysses", "ring", "engine", "kernel", "quality", "compile", "cfg", "text_encoders")
 Options = argparse._ArgumentGroup | argparse.ArgumentParser
 
 
 def add_poster_options(group: Options) -> None:
-    """What a poster is: size, seed, model, preset; the prompt is the verb's own."""
-    add = group.add_argument
-    add("--size", metavar="WxH", help="pixels, any size and shape (default: 2x native)")
+    """What a poster is: size, seed, model, preset; prompt and picture are the verb's own."""
+    group.add_argument("--size", metavar="WxH", help="pixels, any size and shape (default: 2x native)")
     add_paper_options(group)
+    add_model_options(group)
+
+
+def add_model_options(group: Options) -> None:
+    """Who paints it, and from which noise."""
+    add = group.add_argument
     add("--seed", type=int, metavar="N", help="another seed, another picture (default 0)")
     add("--model", metavar="MODEL", help="name, folder or hub id; see imax list models")
     add("--preset", metavar="NAME", help="imax (default), or of imax list presets, or a file")
-    add("--guide", metavar="FILE", help="picture to enlarge in place of the native pass")
+
+
+def add_picture_options(group: Options) -> None:
+    """How a picture of the user's becomes a poster."""
+    add_sliders(group)
+    add = group.add_argument
+    add("--scale", type=float, metavar="N", help="size as so many times the picture's sides")
+    add("--fit", metavar="HOW", help="for another shape: crop (default), pad, exact")
+    add("--background", metavar="#RRGGBB", help="behind transparent and padded parts (white)")
+
+
+def add_sliders(group: Options) -> None:
+    """How much of a picture is kept."""
+    add = group.add_argument
+    add("--strength", type=float, metavar="S", help="how far to leave the picture: 0 not at all, 1 most")
+    add("--resemblance", type=float, metavar="R", help="how firmly its layout is held, 0 to 1")
 
 
 def add_method_options(group: Options) -> None:
@@ -59,7 +81,7 @@ def given_fields(options: argparse.Namespace) -> dict[str, Any]:
     """Only what the command line says, as fields of a Request."""
     fields: dict[str, Any] = {}
     for name in REQUEST_FIELDS:
-        value = getattr(options, name)
+        value = getattr(options, name, None)
         if value is not None:
             fields[name] = tuple(value) if isinstance(value, list) else value
     method: dict[str, Any] = {}

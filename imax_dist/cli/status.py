@@ -93,11 +93,13 @@ def print_rows(rows: Sequence[Row], counts: Mapping[str, int], *, as_json: bool)
     if as_json:
         print(json.dumps({"counts": dict(counts), "jobs": [row.as_json() for row in rows]}))
         return
+    from imax_dist.pipeline.request import size_in_words
+
     width = max([len("poster"), *(len(row.id) for row in rows)])
     room = max(LEAST_NOTE, shutil.get_terminal_size((140, 24)).columns - width - 50)
     print(f"{'poster':<{width}}  {'state':<9}  {'size':>11}  {'tries':>5}  {'since':<12}  note")
     for row in rows:
-        size = row.request.get("size") or "2x native"
+        size = size_in_words(row.request)
         note = textwrap.shorten(row.note(), room, placeholder=" ...")
         columns = f"{row.state_name:<9}  {size:>11}  {row.attempts:>5}  {since(row.changed):<12}"
         print(f"{row.id:<{width}}  {columns}  {note}".rstrip())

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from imax_dist.config import from_mapping, named_configs, set_key, suggestion, to_mapping
 from imax_dist.errors import BadConfig, BadManifest, BadValue, ImaxError
-from imax_dist.geometry import ImageSize
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.make_job import make_job, method_of
 from imax_dist.jobs.manifest_files import Entry, Mistake
@@ -26,7 +25,10 @@ from imax_dist.jobs.settings import Limits
 from imax_dist.named_file import fields_naming_files
 from imax_dist.output.image.poster import SHEET_FIELDS, require_printable
 from imax_dist.output.image.settings import read_outputs
+from imax_dist.pipeline.guide import size_if_here
 from imax_dist.pipeline.request import LARGEST_SEED, Request
+from imax_dist.pipeline.sizes import asked_size
+from imax_dist.pipeline.switches import DECIDE_METHOD
 from imax_dist.wording import plural
 
 MOST_SHOWN = 20
@@ -139,7 +141,8 @@ class _Reading:
 
     def _method(self, request: Request) -> Any:
         """What the preset stands for; the same for most lines."""
-        key = json.dumps([request.preset, request.method], sort_keys=True)
+        made_of = [getattr(request, name) for name in DECIDE_METHOD]
+        key = json.dumps(made_of, sort_keys=True)
         if key not in self._methods:
             self._methods[key] = method_of(request)
         return self._methods[key]
@@ -181,8 +184,9 @@ def _request(fields: dict[str, Any], limits: Limits) -> Request:
 def _check_limits(request: Request, limits: Limits) -> None:
     if len(request.prompt) > limits.prompt:
         raise BadValue(f"the prompt has {len(request.prompt)} characters; this pool takes {limits.prompt}")
-    if request.size is not None and ImageSize.parse(request.size).megapixels > limits.megapixels:
-        raise BadValue(f"size {request.size} is over this pool's {limits.megapixels:g} megapixels")
+    size = asked_size(request, size_if_here(request) if request.size is None else None)
+    if size is not None and size.megapixels > limits.megapixels:
+        raise BadValue(f"size {size} is over this pool's {limits.megapixels:g} megapixels")
     for name in ("steps", "native_steps"):
         if (getattr(request, name) or 0) > limits.steps:
             raise BadValue(f"{name} {getattr(request, name)} is over this pool's {limits.steps}")

@@ -47,6 +47,11 @@ class StartSettings:
     """Noise level of the enlarged reference it starts from; none: pure noise. A list: one a pass."""
     steps: int | None = None
     """Steps that run from there to 0 in each pass; none: those of the whole schedule that lie below."""
+    strength: float | None = None
+    """In place of sigma: how far each pass may leave the picture before it, the same at every scale and on
+    every network (method/strength.py). 0: the way through the VAE only; 1: pure noise."""
+    min_steps: int = 4
+    """Fewest steps of a pass that starts by strength."""
 
 
 @dataclass(frozen=True)

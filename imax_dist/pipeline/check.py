@@ -10,9 +10,9 @@ from imax_dist.models.blueprint import find_blueprint
 from imax_dist.models.load import describe_model
 from imax_dist.models.lora import find_loras
 from imax_dist.models.spec import ModelSpec
-from imax_dist.output.image.guide import open_guide
 from imax_dist.output.image.reader import require_file
 from imax_dist.pipeline.fit import check_guidance_passes
+from imax_dist.pipeline.guide import completed
 from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.request import Request
@@ -37,9 +37,8 @@ def check_request(request: Request, settings: ParallelSettings, *, guide: bool) 
 def check_plan(request: Request, spec: ModelSpec, *, guide: bool) -> PosterPlan:
     """The plan of ``request`` on a model with these facts; its guide, if any, fits the poster, and its
     network is there."""
-    plan = make_plan(request, spec)
-    if guide and request.guide is not None:
-        open_guide(Path(request.guide), plan.size)
+    request, picture = completed(request) if guide else (request, None)
+    plan = make_plan(request, spec, picture)
     if guide:
         require_network(plan)
     return plan

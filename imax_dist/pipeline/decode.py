@@ -16,8 +16,9 @@ from imax_dist.geometry import ImageSize
 from imax_dist.models.base import FlowModel
 from imax_dist.output.image.bands import ROWS, Band, Bands
 from imax_dist.parallel.broadcast import on_every_rank
+from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.pixels import as_picture, shown
-from imax_dist.pipeline.plan import PassPlan, PosterPlan
+from imax_dist.pipeline.plan import PosterPlan
 from imax_dist.pipeline.vae_runner import VaeRunner
 from imax_dist.shapes import Latents, Picture
 from imax_dist.vae.blocks import BlockSizes
@@ -31,6 +32,10 @@ class DecodedPicture:
         """``read`` gives rows [top, bottom)."""
         self.size = size
         self._read = read
+
+    def rows(self, top: int, bottom: int) -> Picture:
+        """Rows [top, bottom)."""
+        return self._read(top, bottom)
 
     def whole(self) -> Picture:
         """All of it in memory."""

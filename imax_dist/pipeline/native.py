@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 
 from imax_dist.events import stage
 from imax_dist.models.base import FlowModel
@@ -30,7 +31,18 @@ def native_pass(
 
 @torch.no_grad()
 def guide_as_native(run: Run, model: FlowModel, pixels: Pixels) -> PassState:
-    """The given picture where the native pass's would be."""
+    """The given picture where the native pass's would be; its latents, only if it is they that are enlarged.
+
+    For those it is first brought to whole latent pixels (bicubic), if it has others.
+    """
+    plan = run.plan.native
     precise = pixels.to(model.device, torch.promote_types(model.dtype, torch.float32))
+    if plan.method.reference.upsample != "latents":
+        return PassState(0, plan.steps, latents=pass_noise(plan, model), pictures=precise)
+    height, width = (
+        side - side % plan.spec.token_pixels or plan.spec.token_pixels for side in precise.shape[2:]
+    )
+    if precise.shape[2:] != (height, width):
+        precise = F.interpolate(precise, size=(height, width), mode="bicubic").clamp(-1.0, 1.0)
     latents = model.encode_image(precise, noise=None).to(precise.dtype)
-    return PassState(number=0, step=run.plan.native.steps, latents=latents, pictures=precise)
+    return PassState(0, plan.steps, latents=latents, pictures=precise)

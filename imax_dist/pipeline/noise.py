@@ -8,7 +8,7 @@ import torch
 
 from imax_dist.geometry import LatentGrid
 from imax_dist.models.base import FlowModel
-from imax_dist.pipeline.plan import PassPlan
+from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.shapes import Latents
 
 

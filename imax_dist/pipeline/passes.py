@@ -18,8 +18,8 @@ from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.decode import decode, decode_whole
 from imax_dist.pipeline.native import guide_as_native, native_pass
 from imax_dist.pipeline.noise import pass_noise
+from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.pixels import as_picture, as_pixels
-from imax_dist.pipeline.plan import PassPlan
 from imax_dist.pipeline.reference import (
     encoded_reference,
     enlarged_latents,

@@ -8,111 +8,32 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from imax_dist.config import fingerprint, to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.events import CASCADE
-from imax_dist.geometry import AxisScale, ImageSize, LatentGrid, native_size
-from imax_dist.method.baselines.sdedit import remaining_sigmas
-from imax_dist.method.cascade import cascade_scales
-from imax_dist.method.guidance import SCHEDULES, GuidanceWeights, Step
-from imax_dist.method.patch_shift import is_shifted
+from imax_dist.geometry import AxisScale, ImageSize, Region, native_size
 from imax_dist.method.presets import Method
-from imax_dist.method.projection import PROJECTIONS, Projection
 from imax_dist.method.step_cache import STEP_CACHES, fewest_steps
-from imax_dist.method.text_duplication import ORIGIN, TextCopies
-from imax_dist.method.time_shift import shifted_sigmas, sigmas_from
+from imax_dist.method.text_duplication import ORIGIN
+from imax_dist.method.time_shift import shifted_sigmas
 from imax_dist.models.spec import ModelSpec
+from imax_dist.output.image.guide import Placement, placed
 from imax_dist.pipeline.fit import check_reach, fit_method
+from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.request import Request
-from imax_dist.pipeline.scales import guidance_scales, latent_grid, text_copies, time_shifts
+from imax_dist.pipeline.scales import guidance_scales, pass_sigmas, text_copies, time_shifts
+from imax_dist.pipeline.sizes import pass_sizes, poster_size
 from imax_dist.pipeline.switches import (
     check_start_levels,
     load_method,
-    start_sigmas,
     uses_reference,
     why_unused,
 )
 
-DEFAULT_SCALE = 2
 DECISIVE_SETTINGS = ("native_side", "text_tokens", "rope_factor")
 """Settings of a model that enter the picture besides those the plan holds by other names."""
-
-
-@dataclass(frozen=True)
-class PassPlan:
-    """One sampling run, decided. Sizes are pixels, grids latent pixels, sigmas run from its start to 0."""
-
-    request: Request
-    spec: ModelSpec
-    method: Method
-    number: int
-    """0: the native pass; the others are guided by the one before them, if by any."""
-    name: str
-    """Its stage: native, ``cascade 1`` ..., extrapolated."""
-    size: ImageSize
-    """What its picture is cropped to: the poster's, or all of ``render_size``."""
-    render_size: ImageSize
-    native_size: ImageSize
-    sigmas: tuple[float, ...]
-    guidance_scale: float
-    copies: TextCopies
-    reference_size: ImageSize | None = None
-    """Of the picture before, which guides it."""
-    reference_sigmas: tuple[float, ...] = ()
-    """The sigmas the reference has latents for: 0, the image's, or those of the steps it was made in."""
-    keeps_endpoints: bool = False
-    """Whether the next pass wants the endpoint of each step."""
-
-    @property
-    def is_native(self) -> bool:
-        return self.number == 0
-
-    @property
-    def steps(self) -> int:
-        return len(self.sigmas) - 1
-
-    @property
-    def constant_reference(self) -> bool:
-        """Whether the finished picture of the pass before guides every step."""
-        return self.reference_sigmas == (0.0,)
-
-    @property
-    def grid(self) -> LatentGrid:
-        return latent_grid(self.render_size, self.spec)
-
-    @property
-    def scale(self) -> AxisScale:
-        """Against native: positions, text copies and the time shift answer to what was trained."""
-        return AxisScale.between(self.grid, latent_grid(self.native_size, self.spec))
-
-    @cached_property
-    def project(self) -> Projection:
-        """P for this pass: the reference holds nothing above its own Nyquist frequency."""
-        guidance = self.method.guidance
-        reference = latent_grid(self.reference_size or self.native_size, self.spec)
-        scale = AxisScale.between(self.grid, reference)
-        return PROJECTIONS[guidance.projection](scale.divided(guidance.cutoff))
-
-    def weights(self, step: Step) -> GuidanceWeights:
-        """How hard ``step`` is pulled to the reference."""
-        guidance = self.method.guidance
-        return SCHEDULES[guidance.schedule](step).times(guidance.strength)
-
-    @cached_property
-    def skipped(self) -> frozenset[int]:
-        """Indices of the steps at which the network's forward pass is skipped."""
-        return frozenset() if self.is_native else STEP_CACHES[self.method.cache](self.steps)
-
-    def shifted(self, index: int) -> bool:
-        """Whether the step's forward pass runs on the shifted patch grid."""
-        return not self.is_native and self.method.patch_shift is not False and is_shifted(index)
-
-    def wholly_shifted(self, index: int) -> bool:
-        """Whether all of the step does: low-pass, guidance and Euler step, too."""
-        return self.method.patch_shift == "step" and self.shifted(index)
 
 
 @dataclass(frozen=True)
@@ -127,8 +48,12 @@ class PosterPlan:
     native: PassPlan
     passes: tuple[PassPlan, ...] = ()
     """Those of a cascade and the last one; empty at native size and below, where ``native`` is the poster."""
+    placement: Placement | None = None
+    """How the picture given, if any, fills the first pass's reference."""
+    region: Region | None = None
+    """What of that picture is made anew, in its pixels; None: all of it."""
     guide: str | None = None
-    """SHA-256 of the pixels that stand in for the native pass, if a picture was given."""
+    """SHA-256 of the pixels of that picture, as placed."""
     network: str | None = None
     """SHA-256 of the network's file that enlarges the reference, if one does."""
 
@@ -168,6 +93,11 @@ class PosterPlan:
             "cascade": [
                 {"render_size": str(p.render_size), "sigmas": list(p.sigmas)} for p in self.passes[:-1]
             ],
+            "starts": [
+                {"sigma": one.sigmas[0], "steps": one.steps, "kept": one.kept}
+                for one in (self.passes if self.uses_native else ())
+            ],
+            "region": self.region and str(self.region),
             "guide_sha256": self.guide,
             "network_sha256": self.network,
             "guidance_scale": {"native": native_scale, "extrapolated": scale},
@@ -183,15 +113,17 @@ class PosterPlan:
         return fingerprint({**request, "weights": self.spec.weights, **self.describe()})
 
 
-def make_plan(request: Request, spec: ModelSpec) -> PosterPlan:
-    """Decide everything. Raises BadValue or BadConfig for what does not fit."""
+def make_plan(request: Request, spec: ModelSpec, picture: ImageSize | None = None) -> PosterPlan:
+    """Decide everything; ``picture`` is the size of the request's guide, if that is known here.
+
+    Raises BadValue or BadConfig for what does not fit.
+    """
     method = fit_method(load_method(request), request.method, spec)
     settings = spec.settings
-    side = DEFAULT_SCALE * settings.native_side
-    size = ImageSize.parse(request.size) if request.size else ImageSize(side, side)
+    size = poster_size(request, spec, picture)
     render_size = size.padded(spec.token_pixels)
     native_side = native_size(size, settings.native_side, spec.token_pixels)
-    extrapolates = render_size != native_side
+    extrapolates = render_size != native_side or request.guide is not None
     check_reach(render_size, spec, shifted=method.patch_shift is not False and extrapolates)
     native_steps = request.native_steps or (None if extrapolates else request.steps) or settings.steps.native
     native = PassPlan(
@@ -208,31 +140,36 @@ def make_plan(request: Request, spec: ModelSpec) -> PosterPlan:
         copies=ORIGIN,
         keeps_endpoints=extrapolates and method.reference.kind == "per_step",
     )
-    plan = PosterPlan(request, spec, method, size, native, _passes(native, size) if extrapolates else ())
+    place = _placed(request, picture or native_side, size, render_size) if request.guide else None
+    region = _region(request, size)
+    plan = PosterPlan(request, spec, method, size, native, placement=place, region=region)
+    if extrapolates:
+        plan = dataclasses.replace(plan, passes=_passes(plan))
     _check_guide(plan)
     check_start_levels(request, len(plan.passes))
     _check_cache(plan)
     return plan
 
 
-def _passes(native: PassPlan, poster: ImageSize) -> tuple[PassPlan, ...]:
-    """The passes beyond native size, each with its own start and noise levels and the one before to guide it.
+def _passes(plan: PosterPlan) -> tuple[PassPlan, ...]:
+    """The passes after the native picture or the one given, each with its own start and noise levels.
 
     Positions, text copies and the time shift follow the size of a pass against native, since they answer
     to what the network was trained at; the projection follows the pass before (``PassPlan.project``).
     """
-    method, spec = native.method, native.spec
+    method, spec, native, poster = plan.method, plan.spec, plan.native, plan.size
     steps = native.request.steps or spec.settings.steps.extrapolated
-    starts = start_sigmas(method)
-    sizes = _pass_sizes(native, poster.padded(spec.token_pixels))
+    reference = plan.placement.size if plan.placement else native.render_size
+    sizes = pass_sizes(method, spec, before=reference, target=poster.padded(spec.token_pixels))
     passes = [native]
     for number, size in enumerate(sizes, start=1):
         is_last, before = number == len(sizes), passes[-1]
-        linear = AxisScale(size.height / native.size.height, size.width / native.size.width).linear
-        levels = shifted_sigmas(steps, time_shifts(method, spec, linear)[1])
-        sigmas = remaining_sigmas(levels, starts[min(number, len(starts)) - 1])
-        if method.start.steps is not None:
-            sigmas = sigmas_from(sigmas[0], method.start.steps, time_shifts(method, spec, linear)[1])
+        held = reference if before.is_native else before.render_size
+        scale, enlargement = (
+            AxisScale(size.height / one.height, size.width / one.width).linear for one in (native.size, held)
+        )
+        shift = time_shifts(method, spec, scale)[1]
+        sigmas = pass_sigmas(method, number, steps=steps, shift=shift, enlargement=enlargement)
         one = dataclasses.replace(
             native,
             number=number,
@@ -242,23 +179,13 @@ def _passes(native: PassPlan, poster: ImageSize) -> tuple[PassPlan, ...]:
             sigmas=sigmas,
             guidance_scale=guidance_scales(method, spec)[1],
             copies=text_copies(method, spec, size, native.render_size),
-            reference_size=before.render_size,
+            reference_size=held,
+            region=plan.region and plan.region.moved(*_margins(poster, size)),
             reference_sigmas=_reference_sigmas(before, start=sigmas[0]),
             keeps_endpoints=native.keeps_endpoints and not is_last,
         )
         passes.append(one)
     return tuple(passes[1:])
-
-
-def _pass_sizes(native: PassPlan, target: ImageSize) -> list[ImageSize]:
-    """What the passes beyond native size render, smallest first; the last is ``target``."""
-    spec, sizes = native.spec, []
-    scale = AxisScale.between(latent_grid(target, spec), native.grid).linear
-    for own in cascade_scales(native.method.cascade, scale) if uses_reference(native.method) else ():
-        size = native_size(target, round(own * spec.settings.native_side), spec.token_pixels)
-        if native.size.area < size.area < target.area and size not in sizes:
-            sizes.append(size)
-    return [*sizes, target]
 
 
 def _reference_sigmas(before: PassPlan, *, start: float) -> tuple[float, ...]:
@@ -269,6 +196,26 @@ def _reference_sigmas(before: PassPlan, *, start: float) -> tuple[float, ...]:
     made_by = before.sigmas[:-1]
     not_below = sum(sigma >= start for sigma in made_by)
     return made_by[max(not_below - 1, 0) :]
+
+
+def _region(request: Request, poster: ImageSize) -> Region | None:
+    if request.region is None:
+        return None
+    region = Region.parse(request.region)
+    region.require_inside(poster)
+    return region
+
+
+def _margins(poster: ImageSize, rendered: ImageSize) -> tuple[int, int]:
+    """What is cut off on the left and above."""
+    return (rendered.width - poster.width) // 2, (rendered.height - poster.height) // 2
+
+
+def _placed(request: Request, picture: ImageSize, poster: ImageSize, rendered: ImageSize) -> Placement:
+    try:
+        return placed(picture, poster, rendered, fit=request.fit)
+    except BadValue as error:
+        raise BadValue(f"guide {request.guide}: {error}") from error
 
 
 def _check_cache(plan: PosterPlan) -> None:
@@ -285,9 +232,7 @@ def _check_guide(plan: PosterPlan) -> None:
     if plan.request.guide is None:
         return
     reason = None
-    if not plan.extrapolates:
-        reason = f"{plan.size} is no larger than native {plan.native_size}; ask for a larger size"
-    elif not plan.uses_native:
+    if not plan.uses_native and plan.region is None:
         reason = f"the recipe of preset {plan.request.preset} {why_unused(plan.method)}"
     elif plan.method.reference.kind == "per_step" and len(plan.passes) == 1:
         reason = "reference.kind per_step wants every step of a native pass; set it to constant"

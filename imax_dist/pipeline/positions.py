@@ -27,7 +27,7 @@ from imax_dist.method.rope_rules import FREQUENCY_RULES, RULES_OF_TIME
 from imax_dist.method.sega import component_factors, scaled_by_component
 from imax_dist.models.base import FlowModel
 from imax_dist.models.spec import Axis
-from imax_dist.pipeline.plan import PassPlan
+from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.shapes import Latents, PositionIds, RopeTable
 
 

@@ -21,8 +21,8 @@ from imax_dist.method.flow import endpoint
 from imax_dist.models.base import FlowModel
 from imax_dist.output.image.pixels import to_eight_bit
 from imax_dist.output.image.sheet import write_sheet
+from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.pixels import as_picture
-from imax_dist.pipeline.plan import PassPlan
 from imax_dist.pipeline.state import PassState
 from imax_dist.shapes import Latents, Pixels
 

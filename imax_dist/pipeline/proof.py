@@ -20,7 +20,7 @@ from imax_dist.models.base import FlowModel
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.decode import decode_whole
-from imax_dist.pipeline.guide import with_guide
+from imax_dist.pipeline.guide import completed, with_guide
 from imax_dist.pipeline.native import native_pass
 from imax_dist.pipeline.pixels import as_picture
 from imax_dist.pipeline.plan import PosterPlan, make_plan
@@ -56,7 +56,8 @@ def render_proof(
     """
     request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
     ranks = _alone(model)
-    plan, guide = with_guide(make_plan(request, model.spec), ranks.topology, listen)
+    request, picture = completed(request, None, listen)
+    plan, guide = with_guide(make_plan(request, model.spec, picture), ranks.topology, listen, stop)
     if guide is not None:
         return Proof(as_picture(guide), plan)
     run = Run(plan, ranks, checkpoints, listen, stop)
@@ -81,13 +82,15 @@ def render_small(
 ) -> Proof:
     """The request's recipe at PROOF_SCALE times native, in the poster's shape, on this rank alone.
 
-    Leaves no checkpoint: the poster's own passes are of other sizes. Raises as ``render_proof``.
+    A region is made anew at the poster's own size. Leaves no checkpoint: the poster's own passes are of other
+    sizes. Raises as ``render_proof``.
     """
-    plan = make_plan(request, model.spec)
+    request, given = completed(request, None, listen)
+    plan = make_plan(request, model.spec, given)
     side = round(PROOF_SCALE * model.spec.settings.native_side)
     size = native_size(plan.size, side, model.spec.token_pixels)
-    if size.area < plan.size.area:
-        request = dataclasses.replace(request, size=str(size), **NO_SHEET)
+    if size.area < plan.size.area and plan.region is None:
+        request = dataclasses.replace(request, size=str(size), scale=None, **NO_SHEET)
     rendering = render_with(model, _alone(model), request, listen=listen, stop=stop)
     return Proof(rendering.pixels, rendering.plan)
 

@@ -15,7 +15,7 @@ from imax_dist.method.flow import interpolate
 from imax_dist.method.guidance import reference_at
 from imax_dist.models.base import FlowModel
 from imax_dist.pipeline.noise import draw_noise
-from imax_dist.pipeline.plan import PassPlan
+from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.state import PassState
 from imax_dist.pipeline.vae_runner import VaeRunner
 from imax_dist.shapes import Latents, Pixels

@@ -17,9 +17,10 @@ from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.parallel.topology import Topology, detect, process_group
 from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.checkpoint import CheckpointFolder
+from imax_dist.pipeline.colours import with_colours_of
 from imax_dist.pipeline.decode import DecodedPicture, decode
 from imax_dist.pipeline.fit import check_guidance_passes, left_out
-from imax_dist.pipeline.guide import with_guide
+from imax_dist.pipeline.guide import completed, with_guide
 from imax_dist.pipeline.loading import load_requested
 from imax_dist.pipeline.passes import run_passes
 from imax_dist.pipeline.plan import PosterPlan, make_plan
@@ -27,12 +28,13 @@ from imax_dist.pipeline.preview import PreviewFile, Previews
 from imax_dist.pipeline.prompt import embed_prompt
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.recipe import make_recipe
+from imax_dist.pipeline.region import redone
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.run import Run, never, unseen
 from imax_dist.pipeline.state import PassState
 from imax_dist.pipeline.upsample import with_network
 from imax_dist.pipeline.vae_runner import VaeRunner
-from imax_dist.shapes import Latents
+from imax_dist.shapes import Latents, Pixels
 
 
 class Rendering(NamedTuple):
@@ -112,7 +114,8 @@ def render_with(
 ) -> Rendering:
     """Render one poster with a loaded model (the request's) on ranks that have joined."""
     request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
-    plan, guide = with_guide(make_plan(request, model.spec), ranks.topology, listen)
+    request, given = completed(request, ranks.topology, listen)
+    plan, guide = with_guide(make_plan(request, model.spec, given), ranks.topology, listen, stop)
     plan, network = with_network(plan, ranks.topology, listen)
     if plan.extrapolates:
         check_guidance_passes(ranks.settings.cfg, model.spec, plan.last.guidance_scale)
@@ -127,7 +130,16 @@ def render_with(
     finished = PassState(plan.last.number, plan.last.steps, latents)
     with stage(listen, "decode"), run.saved_if_stopped(finished):
         picture = decode(plan, vae, latents)
+        if picture is not None and guide is not None:
+            picture = _like_the_guide(plan, picture, guide)
     return Rendering(picture, latents, plan, make_recipe(plan, model, ranks))
+
+
+def _like_the_guide(plan: PosterPlan, picture: DecodedPicture, guide: Pixels) -> DecodedPicture:
+    """The poster around a region made anew, or the colours of a picture that was started from by strength."""
+    if plan.region is not None:
+        return redone(plan, picture, guide)
+    return picture if plan.method.start.strength is None else with_colours_of(plan, picture, guide)
 
 
 def render_latents(run: Run, vae: VaeRunner) -> Latents:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
-from imax_dist.config import fingerprint, named_configs, to_mapping
+from imax_dist.config import choice, fingerprint, named_configs, to_mapping
 from imax_dist.errors import BadValue
-from imax_dist.geometry import ImageSize
+from imax_dist.geometry import ImageSize, Region
 from imax_dist.named_file import FILE, MARK, NO_FILE, fields_naming_files
+from imax_dist.output.image.guide import Fit
+from imax_dist.output.image.reader import parse_colour
 from imax_dist.output.image.settings import FinishSettings, read_outputs
 
 LONGEST_PROMPT = 8_000
 LARGEST_SEED = 2**63 - 1
 MOST_STEPS = 1_000
 LARGEST_AREA = 1_000_000_000
+LARGEST_SCALE = 1_000.0
 
 
 def _is_folder(model: str) -> bool:
@@ -53,13 +56,19 @@ class Request:
     ``lora`` holds ``PATH[:WEIGHT]`` of LoRA files, merged in this order; ``lora_partial``
     merges what fits of a file whose other layers do not.
     ``method`` changes single switches of the preset, nested as in ``configs/presets``:
-    ``{"rope": {"rule": "none"}}``. ``guide`` is a picture's path: it guides instead of the native pass.
+    ``{"rope": {"rule": "none"}}``. ``guide`` is a picture's path: it takes the native pass's place, at its
+    own size. With one, ``size`` may be left to ``scale``, its sides against the picture's (2 if neither is
+    given); ``fit`` says what happens to a picture of another shape (crop, pad, exact), ``background`` what
+    transparent and padded parts show (#rrggbb, white); an empty ``prompt`` is the one in the picture, if any.
+    ``region`` (X,Y,WIDTH,HEIGHT) makes this part of the picture anew and keeps the rest.
+    ``strength`` (0 to 1) is how far each pass may leave the picture before it, ``resemblance`` how firmly its
+    layout is held; none: as the preset says.
     ``output`` names print files by ending: ``{"pdf": {"icc": "shop.icc"}}``.
     Which fields name files is marked where each is declared; a text field without a mark counts as one.
     Raises BadValue for what can never be rendered.
     """
 
-    prompt: str = field(metadata=NO_FILE)
+    prompt: str = field(default="", metadata=NO_FILE)
     size: str | None = field(default=None, metadata=NO_FILE)
     seed: int = 0
     model: str = field(default="embedded", metadata={MARK: _is_folder})
@@ -71,6 +80,12 @@ class Request:
     lora_partial: bool = False
     method: dict[str, Any] = field(default_factory=dict, metadata={MARK: _switches_name_files})
     guide: str | None = field(default=None, metadata=FILE)
+    scale: float | None = None
+    fit: Fit = field(default="crop", metadata=NO_FILE)
+    background: str | None = field(default=None, metadata=NO_FILE)
+    region: str | None = field(default=None, metadata=NO_FILE)
+    strength: float | None = None
+    resemblance: float | None = None
     paper: str | None = field(default=None, metadata=NO_FILE)
     dpi: float | None = None
     bleed: str | None = field(default=None, metadata=NO_FILE)
@@ -80,7 +95,7 @@ class Request:
     def __post_init__(self) -> None:
         if isinstance(self.lora, str):
             raise BadValue(f"lora {self.lora!r} must be a list of files; write lora=({self.lora!r},)")
-        if not self.prompt.strip():
+        if not self.prompt.strip() and self.guide is None:
             raise BadValue("the prompt is empty; say what the poster shows")
         if len(self.prompt) > LONGEST_PROMPT:
             raise BadValue(f"the prompt has {len(self.prompt)} characters; at most {LONGEST_PROMPT} are read")
@@ -89,11 +104,39 @@ class Request:
         for name, steps in (("steps", self.steps), ("native_steps", self.native_steps)):
             if steps is not None and not 1 <= steps <= MOST_STEPS:
                 raise BadValue(f"{name} {steps} is outside 1 to {MOST_STEPS}")
+        for name, slider, meaning in (
+            ("strength", self.strength, "0 leaves the picture as it is, 1 keeps least of it"),
+            ("resemblance", self.resemblance, "0 leaves its layout free, 1 holds it"),
+        ):
+            if slider is not None and not 0.0 <= slider <= 1.0:
+                raise BadValue(f"{name} {slider:g} is outside 0 to 1: {meaning}")
+        self._fit_picture()
         self._fit_paper()
         if self.size is not None:
             size = ImageSize.parse(self.size)
             if size.area > LARGEST_AREA:
                 raise BadValue(f"size {size} has {size.megapixels:.0f} megapixels; at most 1000 are rendered")
+
+    def _fit_picture(self) -> None:
+        """What only makes sense with a picture."""
+        choice("fit", self.fit, dict.fromkeys(get_args(Fit)))
+        if self.background is not None:
+            parse_colour(self.background)
+        if self.region is not None:
+            Region.parse(self.region)
+            if self.guide is None:
+                raise BadValue("a region is of a finished poster, and no guide was given; name the poster")
+            if self.scale is not None or self.fit != "crop":
+                raise BadValue("a region is made anew at the poster's own size; omit scale and fit")
+        if self.scale is None:
+            return
+        if self.guide is None:
+            raise BadValue("scale is against a picture, and no guide was given; ask for a size in pixels")
+        if self.size is not None or self.paper is not None:
+            other = "size" if self.paper is None else "paper"
+            raise BadValue(f"scale and {other} both say how large the poster is; give one of the two")
+        if not 0.0 < self.scale <= LARGEST_SCALE:
+            raise BadValue(f"scale {self.scale:g} is outside 0 to {LARGEST_SCALE:g}")
 
     def _fit_paper(self) -> None:
         """The paper's pixels become the size; both may be given only if they agree."""
@@ -114,3 +157,13 @@ class Request:
     def fingerprint(self) -> str:
         """SHA-256 of the canonical request; the default id of a job."""
         return fingerprint(to_mapping(self))
+
+
+def size_in_words(request: Mapping[str, Any]) -> str:
+    """The size of a request in its stored form, or what it follows from: ``4x photo.jpg``, ``2x native``."""
+    if request.get("size") is not None:
+        return str(request["size"])
+    if request.get("guide") is None:
+        return "2x native"
+    scale = 1.0 if request.get("region") else request.get("scale") or 2.0
+    return f"{scale:g}x {os.path.basename(request['guide'])}"

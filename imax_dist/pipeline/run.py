@@ -14,7 +14,8 @@ from imax_dist.errors import ImaxError, Preempted
 from imax_dist.events import CheckpointStarted, CheckpointWritten, Listener, Note, ignore
 from imax_dist.parallel.broadcast import highest
 from imax_dist.pipeline.checkpoint import Checkpoint, CheckpointFolder, phase_of
-from imax_dist.pipeline.plan import PassPlan, PosterPlan
+from imax_dist.pipeline.pass_plan import PassPlan
+from imax_dist.pipeline.plan import PosterPlan
 from imax_dist.pipeline.ranks import Ranks
 from imax_dist.pipeline.state import PassState
 from imax_dist.shapes import Pixels

@@ -29,8 +29,9 @@ from imax_dist.models.token_shards import TokenSequence
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.pipeline.noise import pass_noise
-from imax_dist.pipeline.plan import PassPlan
+from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.positions import PositionTables
+from imax_dist.pipeline.region import Outside
 from imax_dist.pipeline.state import PassState
 from imax_dist.shapes import Latents
 
@@ -61,6 +62,8 @@ class Sampler:
     tables: PositionTables
     noise: Latents | None
     """What skip residual noises the reference with: that which the pass starts from."""
+    outside: Outside | None = None
+    """What surrounds a region made anew."""
 
     @classmethod
     def of(
@@ -69,7 +72,8 @@ class Sampler:
         """With the position tables of the pass, which it makes once."""
         blends = plan.method.skip_residual and not plan.is_native
         noise = pass_noise(plan, model) if blends else None
-        return cls(plan, model, conditioning, sequence, PositionTables(plan, model), noise)
+        tables = PositionTables(plan, model)
+        return cls(plan, model, conditioning, sequence, tables, noise, Outside.of(plan, model))
 
     @torch.no_grad()
     def run(
@@ -85,13 +89,19 @@ class Sampler:
         for index in range(state.step, plan.steps):
             started = time.perf_counter()
             step = Step(sigma=plan.sigmas[index], index=index, steps=plan.steps, start=plan.sigmas[0])
-            before, state = state, self.step(state, step)
+            before, state = state, self.kept(self.step(state, step), plan.sigmas[index + 1])
             seconds = time.perf_counter() - started
             skipped = index in plan.skipped
             listen(StepDone(plan.name, index + 1, plan.steps, step.sigma, seconds, skipped=skipped))
             look(before, state)
             after_step(state)
         return state
+
+    def kept(self, state: PassState, sigma: float) -> PassState:
+        """With the poster's own latents around a region made anew, at the state's noise level."""
+        if self.outside is None or state.reference is None:
+            return state
+        return replace(state, latents=self.outside.kept(state.latents, state.reference, sigma))
 
     def step(self, state: PassState, step: Step) -> PassState:
         """One step: x + (sigma_next - sigma) velocity; wholly on the shifted grid, if the recipe says so."""

@@ -1,12 +1,16 @@
-"""What follows from a pass's size against native: text copies, time shifts; and its guidance scale."""
+"""What follows from a pass's size: text copies, time shifts, noise levels; and its guidance scale."""
 
 from __future__ import annotations
 
 from imax_dist.errors import BadConfig
 from imax_dist.geometry import ImageSize, LatentGrid
+from imax_dist.method.baselines.sdedit import remaining_sigmas
 from imax_dist.method.presets import Method
+from imax_dist.method.strength import start_level, strength_sigmas
 from imax_dist.method.text_duplication import COPY_RULES, TextCopies
+from imax_dist.method.time_shift import shifted_sigmas, sigmas_from
 from imax_dist.models.spec import ModelSpec
+from imax_dist.pipeline.switches import start_sigmas
 
 
 def latent_grid(size: ImageSize, spec: ModelSpec) -> LatentGrid:
@@ -33,6 +37,26 @@ def time_shifts(method: Method, spec: ModelSpec, scale: float) -> tuple[float, f
             f"time_shift: shifts must be above 0, got native {shifts[0]} and extrapolated {shifts[1]}"
         )
     return shifts
+
+
+def pass_sigmas(
+    method: Method, number: int, *, steps: int, shift: float, enlargement: float
+) -> tuple[float, ...]:
+    """The noise levels of the pass ``number`` (from 1) that makes the picture before ``enlargement`` larger.
+
+    ``steps`` are those of a whole pass from pure noise, ``shift`` is its time shift.
+    """
+    own = method.start
+    if own.strength is not None:
+        start = start_level(own.strength, enlargement)
+        if own.steps is None or start == 0.0:
+            return strength_sigmas(start, steps, shift, fewest=own.min_steps)
+        return sigmas_from(start, own.steps, shift)
+    starts = start_sigmas(method)
+    start = starts[min(number, len(starts)) - 1]
+    if own.steps is not None:
+        return sigmas_from(start, own.steps, shift)
+    return remaining_sigmas(shifted_sigmas(steps, shift), start)
 
 
 def guidance_scales(method: Method, spec: ModelSpec) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,9 +17,20 @@ from imax_dist.method.projection import PROJECTIONS
 from imax_dist.method.proportional_attention import LOGIT_FACTORS
 from imax_dist.method.rope_rules import FREQUENCY_RULES
 from imax_dist.method.step_cache import STEP_CACHES
+from imax_dist.method.strength import resemblance_cutoff
 from imax_dist.method.text_duplication import COPY_RULES
 from imax_dist.pipeline.request import Request
 from imax_dist.wording import plural
+
+FIXED_CUTOFF = "haar_level"
+"""Projections whose names begin so have their level in the name."""
+
+
+REGION_STRENGTH = 0.6
+BY_STRENGTH = "constant"
+"""The schedule where passes start by strength: the picture's band is held, and nothing else pulled to it."""
+DECIDE_METHOD = ("preset", "method", "strength", "resemblance", "region")
+"""Fields of a request that its switches follow from."""
 
 
 def load_preset(name: str) -> dict[str, Any]:
@@ -37,7 +49,7 @@ def renamed_preset(name: str) -> str | None:
 def load_method(request: Request) -> Method:
     """The request's preset with its own switches laid over it. Raises BadConfig for a wrong one."""
     mapping = _overlay(load_preset(request.preset), request.method)
-    method = from_mapping(Method, mapping, where=f"preset {request.preset}")
+    method = _with_sliders(from_mapping(Method, mapping, where=f"preset {request.preset}"), request)
     choice("guidance.schedule", method.guidance.schedule, SCHEDULES)
     choice("guidance.projection", method.guidance.projection, PROJECTIONS)
     choice("rope.rule", method.rope.rule, FREQUENCY_RULES)
@@ -46,6 +58,30 @@ def load_method(request: Request) -> Method:
     choice("cache", method.cache, STEP_CACHES)
     _check_numbers(method)
     return method
+
+
+def _with_sliders(method: Method, request: Request) -> Method:
+    """The switches that ``strength`` and ``resemblance`` of a request stand for; they go before its own.
+
+    A region is made anew in one pass, by REGION_STRENGTH and with its layout left free, unless they say more.
+    """
+    start, guidance = method.start, method.guidance
+    strength, resemblance = request.strength, request.resemblance
+    if request.region is not None:
+        strength = REGION_STRENGTH if strength is None else strength
+        resemblance = 0.0 if resemblance is None else resemblance
+        method = replace(method, cascade="none", reference=replace(method.reference, upsample="pixels"))
+    if strength is not None:
+        start = replace(start, strength=strength)
+    if resemblance is not None:
+        fixed = guidance.projection.startswith(FIXED_CUTOFF)
+        cutoff = guidance.cutoff if fixed else resemblance_cutoff(resemblance)
+        guidance = replace(guidance, strength=resemblance, cutoff=cutoff)
+    asked = request.method.get("guidance")
+    named = isinstance(asked, Mapping) and asked.get("schedule") is not None
+    if start.strength is not None and guidance.schedule != "off" and not named:
+        guidance = replace(guidance, schedule=BY_STRENGTH)
+    return replace(method, start=start, guidance=guidance)
 
 
 def _check_numbers(method: Method) -> None:
@@ -57,7 +93,7 @@ def _check_numbers(method: Method) -> None:
         raise BadConfig(f"rope.watershed must be between 0 and 1, got {rope.watershed}")
     if guidance.cutoff <= 0.0:
         raise BadConfig(f"guidance.cutoff must be above 0, got {guidance.cutoff}")
-    if guidance.cutoff != 1.0 and guidance.projection.startswith("haar_level"):
+    if guidance.cutoff != 1.0 and guidance.projection.startswith(FIXED_CUTOFF):
         raise BadConfig(
             f"guidance.cutoff {guidance.cutoff} has no meaning for {guidance.projection}, whose level is in "
             "its name; leave it at 1, or use matched_blocks"
@@ -65,8 +101,11 @@ def _check_numbers(method: Method) -> None:
     for sigma in start_sigmas(method):
         if not 0.0 < sigma <= 1.0:
             raise BadConfig(f"start.sigma must be above 0 and at most 1, got {sigma}")
-    if method.start.steps is not None and method.start.steps < 1:
-        raise BadConfig(f"start.steps must be at least 1, got {method.start.steps}")
+    for name in ("steps", "min_steps"):
+        if (steps := getattr(method.start, name)) is not None and steps < 1:
+            raise BadConfig(f"start.{name} must be at least 1, got {steps}")
+    if method.start.strength is not None and not 0.0 <= method.start.strength <= 1.0:
+        raise BadConfig(f"start.strength must be 0 to 1, got {method.start.strength}")
     if not 0.0 <= method.reference.acceleration <= 1.0:
         raise BadConfig(f"reference.acceleration must be 0 to 1, got {method.reference.acceleration}")
     _check_cascade(method.cascade)
@@ -94,9 +133,13 @@ def start_sigmas(method: Method) -> tuple[float, ...]:
 
 
 def check_start_levels(request: Request, passes: int) -> None:
-    """Raise BadValue if the request itself lists more start levels than its poster has passes."""
+    """Raise BadValue if the request itself lists more start levels than its poster has passes, or names a
+    level beside ``strength``."""
     asked = request.method.get("start")
     levels = asked.get("sigma") if isinstance(asked, Mapping) else None
+    replayed = isinstance(asked, Mapping) and asked.get("strength") is not None
+    if request.strength is not None and levels is not None and not replayed:
+        raise BadValue("strength and start.sigma both say where a pass starts; give one of the two")
     if isinstance(levels, list | tuple) and 0 < passes < len(levels):
         raise BadValue(
             f"start.sigma lists {len(levels)} levels, but {request.size or 'this size'} has "
@@ -109,6 +152,8 @@ def uses_reference(method: Method) -> bool:
     guidance = method.guidance
     guided = guidance.schedule != "off" and guidance.strength != 0.0
     started = any(sigma < 1.0 for sigma in start_sigmas(method))
+    if method.start.strength is not None:
+        started = method.start.strength < 1.0
     return guided or started or method.skip_residual or method.reference.acceleration != 0.0
 
 

@@ -10,7 +10,9 @@ from imax_dist.config import choice
 from imax_dist.geometry import LatentGrid
 from imax_dist.method.patch_shift import shifted_grid
 from imax_dist.models.blueprint import Blueprint, find_blueprint
-from imax_dist.pipeline.plan import PassPlan, PosterPlan, make_plan
+from imax_dist.pipeline.guide import size_if_here
+from imax_dist.pipeline.pass_plan import PassPlan
+from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.upsample import uses_network
@@ -127,7 +129,7 @@ class Workload:
 
 def workload_of(request: Request, blueprint: Blueprint, *, device: Literal["gpu", "cpu"]) -> Workload:
     """The workload of ``request`` in the dtype the model takes on this kind of device."""
-    plan = make_plan(request, blueprint.spec)
+    plan = make_plan(request, blueprint.spec, size_if_here(request))
     types = blueprint.spec.settings.dtype
     dtype = request.dtype or (types.cuda if device == "gpu" else types.cpu)
     choice("dtype", dtype, ELEMENT)

@@ -24,7 +24,8 @@ from imax_dist.models.token_shards import TokenSequence
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import SequenceMesh, single_rank
-from imax_dist.pipeline.plan import PassPlan, make_plan
+from imax_dist.pipeline.pass_plan import PassPlan
+from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.positions import PositionTables
 from imax_dist.pipeline.request import Request
 

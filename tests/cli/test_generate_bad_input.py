@@ -147,7 +147,7 @@ def test_a_model_that_does_not_fit_is_told(
         ('{"format": "other"}', 65, "is not a recipe of this program (imax-recipe/1)"),
         ({"prompt": "a sun", "sede": 1}, 78, "unknown key 'sede'; did you mean 'seed'?"),
         ({"prompt": "a sun", "seed": -1}, 64, "seed -1 is outside 0 to"),
-        ({"size": "64x64"}, 78, "key 'prompt' is missing"),
+        ({"size": "64x64"}, 64, "the prompt is empty"),
     ],
 )
 def test_a_recipe_that_is_none_is_refused(

@@ -270,7 +270,7 @@ def test_check_names_models_plans_and_files_that_cannot_be_had(
         {"prompt": "b", "guide": "nothere.png", "count": 2},
         {"prompt": "c", "model": "black-forest-labs/FLUX.9"},
         {"prompt": "d", "lora": ["nothere.safetensors:0.5"]},
-        {"prompt": "e", "guide": str(wide), "size": "768x768"},
+        {"prompt": "e", "guide": str(wide), "size": "256x256", "fit": "exact"},
         {"prompt": "f", "siez": "1x1"},
         {"prompt": "g", "guide": str(wide), "preset": "direct"},
     ]
@@ -283,7 +283,7 @@ def test_check_names_models_plans_and_files_that_cannot_be_had(
         "line 2: guide nothere.png does not exist",
         "line 3: model black-forest-labs/FLUX.9 is not on this disk",
         "line 4: lora nothere.safetensors does not exist",
-        f"line 5: guide {wide} is 128x64, but the poster is 768x768",
+        f"line 5: guide {wide}: the picture is 128x64, but the poster 256x256, and fit is exact",
         "line 6: unknown field 'siez'",
         f"line 7: guide {wide} cannot guide: the recipe of preset direct uses no native picture",
     ]

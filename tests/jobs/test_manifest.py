@@ -115,7 +115,7 @@ def test_a_fingerprint_sees_what_the_preset_stands_for(monkeypatch: pytest.Monke
         ("nonsense", "not valid JSON"),
         ("[1, 2]", "must be one JSON object"),
         ('{"prompt": "x", "prompt": "y"}', "'prompt' is given twice"),
-        ('{"size": "64x64"}', "key 'prompt' is missing"),
+        ('{"size": "64x64"}', "the prompt is empty"),
         ('{"prompt": " "}', "prompt is empty"),
         ('{"prompt": "x", "siez": "1x1"}', "unknown field 'siez'; did you mean 'size'"),
         ('{"prompt": "x", "size": "64"}', "not WIDTHxHEIGHT"),

@@ -13,10 +13,10 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from tiny_flux import make_tiny_flux
 
-from imax_dist.errors import BadManifest, BadValue, ImaxError, MissingInput
+from imax_dist.errors import BadManifest, BadValue, ImaxError, MissingInput, Preempted
 from imax_dist.geometry import ImageSize
 from imax_dist.models.load import load_model
-from imax_dist.output.image.guide import guide_hash, read_guide
+from imax_dist.output.image.guide import guide_hash, open_guide, placed, read_guide
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.plan import make_plan
@@ -51,36 +51,90 @@ def render(tiny: Any, guide: Path | None, *, size: str = "128x128", **fields: An
     return render_with(tiny, ranks, request, show_native=show)
 
 
-def test_a_guide_of_native_size_is_used_as_it_is(tmp_path: Path) -> None:
-    path = picture(tmp_path / "guide.png", 64, 48)
-    read = read_guide(path, ImageSize(64, 48), ImageSize(128, 96))
-    assert np.array_equal((read * 255).round().astype(np.uint8), np.asarray(Image.open(path)))
+def read(path: Path, poster: str, rendered: str = "", **how: Any) -> np.ndarray:
+    """The picture as it enters a poster."""
+    size, whole = ImageSize.parse(poster), ImageSize.parse(rendered or poster)
+    opened = open_guide(path)
+    return read_guide(opened, placed(opened.bands.size, size, whole, fit=how.pop("fit", "crop")), **how)
 
 
-@pytest.mark.parametrize("size", [(256, 192), (32, 24), (250, 192)])
-def test_a_guide_of_another_size_is_brought_to_native(tmp_path: Path, size: tuple[int, int]) -> None:
-    """Smooth pictures survive Lanczos: it is the one Pillow makes, to a level or two."""
+@pytest.mark.parametrize("size", [(64, 48), (128, 96), (32, 24)])
+def test_a_guide_of_the_posters_shape_is_used_as_it_is(tmp_path: Path, size: tuple[int, int]) -> None:
     path = picture(tmp_path / "guide.png", *size)
-    read = read_guide(path, ImageSize(64, 48), ImageSize(128, 96))
-    theirs = np.asarray(Image.open(path).resize((64, 48), Image.Resampling.LANCZOS)) / 255
-    assert read.shape == (48, 64, 3)
-    assert np.abs(read - theirs).max() < 0.02
+    assert np.array_equal((read(path, "128x96") * 255).round(), np.asarray(Image.open(path)))
+
+
+def test_a_guide_larger_than_the_poster_is_made_smaller(tmp_path: Path) -> None:
+    """Smooth pictures survive Lanczos: it is the one Pillow makes, to a level or two."""
+    path = picture(tmp_path / "guide.png", 256, 192)
+    theirs = np.asarray(Image.open(path).resize((128, 96), Image.Resampling.LANCZOS)) / 255
+    assert np.abs(read(path, "128x96") - theirs).max() < 0.02
+
+
+def test_crop_takes_the_middle_of_the_longer_side(tmp_path: Path) -> None:
+    pixels = np.asarray(Image.open(picture(tmp_path / "guide.png", 90, 60))) / 255
+    assert np.abs(read(tmp_path / "guide.png", "120x120") - pixels[:, 15:75]).max() < 1e-6
+    assert np.abs(read(tmp_path / "guide.png", "360x120") - pixels[15:45]).max() < 1e-6
+
+
+def test_pad_keeps_all_of_it_and_shows_the_background(tmp_path: Path) -> None:
+    pixels = np.asarray(Image.open(picture(tmp_path / "guide.png", 90, 60))) / 255
+    padded = read(tmp_path / "guide.png", "180x180", fit="pad", background="#336699")
+    assert padded.shape == (90, 90, 3)
+    assert np.abs(padded[15:75] - pixels).max() < 1e-6
+    for part in (padded[:15], padded[75:]):
+        assert np.abs(part - np.array([0x33, 0x66, 0x99]) / 255).max() < 1e-6
+
+
+def test_exact_takes_the_posters_shape_alone(tmp_path: Path) -> None:
+    path = picture(tmp_path / "guide.png", 90, 60)
+    assert read(path, "180x120", fit="exact").shape == (60, 90, 3)
+    with pytest.raises(BadValue, match=r"the picture is 90x60, but the poster 180x122, and fit is exact"):
+        read(path, "180x122", fit="exact")
+
+
+def test_what_is_rendered_beyond_the_poster_continues_the_edges(tmp_path: Path) -> None:
+    """A poster of 100 x 60 is cut from the middle of 112 x 64: its own pixels stay where they belong."""
+    pixels = np.asarray(Image.open(picture(tmp_path / "guide.png", 100, 60))) / 255
+    whole = read(tmp_path / "guide.png", "100x60", "112x64")
+    assert whole.shape == (64, 112, 3)
+    assert np.abs(whole[2:62, 6:106] - pixels).max() < 1e-6
+    assert np.abs(whole[2:62, :6] - pixels[:, :1]).max() < 1e-6
+    assert np.array_equal(whole[0], whole[2])
+    assert np.array_equal(whole[63], whole[61])
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "exact"])
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (3000, 2000), (100, 37), (33, 500)])
+def test_any_picture_fits_any_poster(size: tuple[int, int], fit: Any) -> None:
+    """No stretching beyond a pixel, nothing larger than the poster renders."""
+    poster = ImageSize(350, 248)
+    rendered = poster.padded(16)
+    if fit == "exact":
+        with pytest.raises(BadValue, match="fit is exact"):
+            placed(ImageSize(*size), poster, rendered, fit=fit)
+        return
+    place = placed(ImageSize(*size), poster, rendered, fit=fit)
+    assert place.size.area <= rendered.area
+    across, down = rendered.width / place.size.width, rendered.height / place.size.height
+    assert abs(across / down - 1) < 1.1 / min(place.size.width, place.size.height)
+    assert bool(place.sentence(poster))
 
 
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
-        (lambda p: picture(p, 64, 60), BadValue, r"guide .* is 64x60, but the poster is 128x96: .* crop"),
         (lambda p: p.write_bytes(b"no picture"), BadManifest, r"is not a readable picture"),
+        (lambda p: p.write_bytes(b""), BadManifest, r"is empty"),
         (lambda p: p, MissingInput, r"does not exist"),
     ],
-    ids=["shape", "torn", "missing"],
+    ids=["torn", "empty", "missing"],
 )
 def test_what_cannot_guide_is_refused(tmp_path: Path, make: Any, kind: type[ImaxError], message: str) -> None:
     path = tmp_path / "guide.png"
     make(path)
     with pytest.raises(kind, match=message):
-        read_guide(path, ImageSize(64, 48), ImageSize(128, 96))
+        open_guide(path)
 
 
 def test_there_is_no_native_pass_and_the_guide_is_the_reference(tiny: Any, tmp_path: Path) -> None:
@@ -99,8 +153,7 @@ def test_the_recipe_knows_the_guide_by_its_pixels(tiny: Any, tmp_path: Path) -> 
     first = render(tiny, picture(tmp_path / "one.png", 64, 64))
     again = render(tiny, picture(tmp_path / "same.png", 64, 64))
     other = render(tiny, picture(tmp_path / "other.png", 64, 64, seed=1))
-    read = read_guide(tmp_path / "one.png", ImageSize(64, 64), ImageSize(128, 128))
-    assert first.recipe["plan"]["guide_sha256"] == guide_hash(read)
+    assert first.recipe["plan"]["guide_sha256"] == guide_hash(read(tmp_path / "one.png", "128x128"))
     assert torch.equal(first.latents, again.latents)
     assert first.plan.fingerprint == again.plan.fingerprint != other.plan.fingerprint
     assert [text.split(":")[0] for text in differences(first.recipe, other.recipe)] == ["guide"]
@@ -141,8 +194,20 @@ def test_what_was_done_to_a_guide_is_told(tmp_path: Path) -> None:
     exif[274] = 6
     Image.new("RGB", (48, 64), "red").save(tmp_path / "guide.jpg", exif=exif)
     told: list[str] = []
-    read = read_guide(tmp_path / "guide.jpg", ImageSize(64, 48), ImageSize(128, 96), tell=told.append)
-    assert read.shape == (48, 64, 3)
-    assert [text.partition("guide.jpg: ")[2] for text in told] == [
-        "the picture was turned upright, as its orientation (6) says"
-    ]
+    assert read(tmp_path / "guide.jpg", "128x96", tell=told.append).shape == (48, 64, 3)
+    assert told == ["the picture was turned upright, as its orientation (6) says"]
+
+
+def test_a_stop_acts_while_the_picture_is_read(tiny: Any, tmp_path: Path) -> None:
+    path = picture(tmp_path / "guide.png", 300, 900)
+    ranks = join_ranks(ParallelSettings(), ALONE, heads=tiny.spec.heads)
+    request = Request(PROMPT, model=tiny.spec.name, guide=str(path), scale=1)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) == 3
+
+    with pytest.raises(Preempted, match="stopped while the picture was read; run the same command again"):
+        render_with(tiny, ranks, request, stop=stop)
+    assert len(asked) == 3

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from imax_dist.models.load import load_model
 from imax_dist.parallel.topology import Topology
-from imax_dist.pipeline.plan import PassPlan, make_plan
+from imax_dist.pipeline.pass_plan import PassPlan
+from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.prompt import embed_prompt
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
 from imax_dist.pipeline.request import Request

@@ -336,11 +336,6 @@ def test_the_fingerprint_is_the_same_however_a_thing_was_asked_for(flux_dev: Mod
         ),
         ({"method": {"cascade": [2, 2]}}, BadConfig, r"cascade \[2.0, 2.0\]: give up to 8 .* rising"),
         ({"method": {"cascade": [0.5]}}, BadConfig, r"cascade \[0.5\]: .* above 1 and rising"),
-        (
-            {"guide": "a.png", "size": "1024x1024"},
-            BadValue,
-            r"guide a.png .* no larger than native",
-        ),
         ({"guide": "a.png", "preset": "direct"}, BadValue, r"preset direct uses no native picture"),
         (
             {"guide": "a.png", "method": {"reference": {"kind": "per_step"}}},

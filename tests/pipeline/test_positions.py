@@ -19,7 +19,8 @@ from imax_dist.method.text_duplication import ORIGIN
 from imax_dist.models.load import describe_model, load_model
 from imax_dist.models.networks.flux import joint_position_ids
 from imax_dist.models.spec import ModelSettings, ModelSpec
-from imax_dist.pipeline.plan import PassPlan, make_plan
+from imax_dist.pipeline.pass_plan import PassPlan
+from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.positions import (
     PositionTables,
     joint_scale,

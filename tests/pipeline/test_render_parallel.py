@@ -62,6 +62,9 @@ WAY: dict[str, Any] = {"size": "160x144", "method": CASCADE}
 SHARED: dict[str, Any] = {"size": "128x128", "method": {"text": {"copies": "shared"}}}
 SEGA: dict[str, Any] = {"size": "144x112", "method": {"attention": "sega"}}
 """Its factors are read from the whole latents, never from a shard's."""
+UPSCALE: dict[str, Any] = {"guide": GUIDE, "size": "150x200", "strength": 0.4, "fit": "pad"}
+"""From 64 x 85 with its border, by way of twice that; no whole token."""
+REDO: dict[str, Any] = {"guide": GUIDE, "region": "20,10,40,30", "strength": 0.8}
 PRESETS = ("paper", "official", "direct", "sdedit", "skip_residual", "dype_flow")
 Case = tuple[dict[str, Any], dict[str, Any]]
 """A request's fields and how its ranks share the work."""
@@ -85,12 +88,16 @@ CASES: dict[int, dict[str, Case]] = {
         **on([(2, 1)], WAY),
         **{f"preset {name}": ({"size": "128x128", "preset": name}, {}) for name in PRESETS},
         "guided": ({"size": "128x128", "guide": GUIDE}, {}),
+        "upscale": (UPSCALE, {}),
+        "redo": (REDO, {}),
         "SEGA": (SEGA, {}),
     },
     4: {
         **on([(4, 1), (1, 4), (2, 2)], GRID, "sharded", "replicated"),
         **on([(2, 2)], WAY),
         **on([(2, 2)], SHARED),
+        "upscale": (UPSCALE, {"ulysses": 2, "ring": 2}),
+        "redo": (REDO, {"ulysses": 2, "ring": 2}),
     },
 }
 

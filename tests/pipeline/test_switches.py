@@ -38,6 +38,8 @@ SWITCHES: list[tuple[str, dict[str, Any]]] = [
     ("reference.acceleration", {"reference": {"acceleration": 1.0}}),
     ("start.sigma", {"start": {"sigma": 0.7}}),
     ("start.steps", {"start": {"steps": 3}}),
+    ("start.strength", {"start": {"strength": 0.7}}),
+    ("start.min_steps", {"start": {"strength": 0.2, "min_steps": 2}}),  # by strength alone
     ("skip_residual", {"skip_residual": True}),
     ("rope.rule", {"rope": {"rule": "none"}}),
     ("rope.factor", {"rope": {"factor": 1.0}}),

@@ -93,3 +93,43 @@ def to_unit(band: Band) -> npt.NDArray[np.float32]:
     """Any band as floats in [0, 1]."""
     scale = FULL_SCALE[band.dtype.str[1:]]
     return band.astype(np.float32) if scale == 1.0 else band.astype(np.float32) * np.float32(1 / scale)
+
+
+def framed(
+    bands: Bands, *, left: int, top: int, size: ImageSize, fill: tuple[float, float, float] | None = None
+) -> Bands:
+    """The picture at (left, top) of a larger one of ``size``, as floats in [0, 1].
+
+    Around it lies ``fill`` (red, green, blue in [0, 1]), or its own edges continued.
+    """
+    right, below = size.width - left - bands.size.width, size.height - top - bands.size.height
+    if (left, top, right, below) == (0, 0, 0, 0):
+        return bands
+
+    def widened(band: Band) -> Band:
+        unit = to_unit(band)
+        if fill is None:
+            return np.pad(unit, ((0, 0), (left, right), (0, 0)), mode="edge")
+        wide = np.tile(np.asarray(fill, np.float32), (len(unit), size.width, 1))
+        wide[:, left : left + unit.shape[1]] = unit
+        return wide
+
+    def read() -> Iterator[Band]:
+        row: Band | None = None
+        for band in bands.read():
+            wide = widened(band)
+            if row is None:
+                yield from _repeated(wide[:1], top, fill)
+            yield wide
+            row = wide[-1:]
+        if row is not None:
+            yield from _repeated(row, below, fill)
+
+    return replace(bands, size=size, bits=32, read=read)
+
+
+def _repeated(row: Band, count: int, fill: tuple[float, float, float] | None) -> Iterator[Band]:
+    """``count`` rows like ``row``, or of one colour, a band at a time."""
+    line = row if fill is None else np.tile(np.asarray(fill, np.float32), (1, row.shape[1], 1))
+    for first in range(0, count, ROWS):
+        yield np.repeat(line, min(ROWS, count - first), axis=0)

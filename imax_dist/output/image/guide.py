@@ -1,64 +1,152 @@
-"""A picture of the user's as the native picture: read, checked and brought to the native size."""
+"""A picture of the user's in a poster: opened, cut or padded to the poster's shape, read at its own size."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize
-from imax_dist.output.image.bands import to_unit
+from imax_dist.output.image.bands import Bands, cropped, framed, to_unit
+from imax_dist.output.image.reader import WHITE, as_srgb, open_picture, parse_colour, require_file
 from imax_dist.output.image.reader import Picture as Opened
-from imax_dist.output.image.reader import as_srgb, open_picture, require_file
 from imax_dist.output.image.resample import scaled
 
-WIDEST_DIFFERENCE = 1.05
-"""Two shapes are the same if their aspect ratios differ by at most this factor."""
+Fit = Literal["crop", "pad", "exact"]
+"""What happens to a picture of another shape than the poster: its longer side is cut evenly, its shorter side
+gets the background's colour, or it is refused."""
 
 Picture = npt.NDArray[np.float32]
 """(height, width, 3) in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a picture fills what a poster renders; each size is that of all so far, centred on one another."""
+
+    picture: ImageSize
+    window: ImageSize
+    """What is left of the picture."""
+    canvas: ImageSize
+    """With background around it: the poster's shape."""
+    scaled: ImageSize
+    """The canvas, made smaller if it has more pixels than the poster."""
+    size: ImageSize
+    """Its edges continued to what the poster renders: the reference of the first pass."""
+
+    def sentence(self, poster: ImageSize) -> str:
+        """What is cut away or added, for people; empty if nothing is."""
+        if self.window != self.picture:
+            return (
+                f"{self.picture} was cropped to {self.window}, the shape of {poster}; fit pad keeps all of it"
+            )
+        if self.canvas != self.picture:
+            return f"{self.picture} was padded to {self.canvas}, the shape of {poster}"
+        return ""
 
 
 def quietly(text: str) -> None:
     """The listener that does nothing."""
 
 
-def open_guide(path: Path, poster: ImageSize) -> Opened:
-    """The file opened, from its header alone.
+def never() -> None:
+    """The check that lets all pass."""
 
-    Raises MissingInput or BadManifest for a file that is not there or no picture, BadValue if its shape
-    differs from the ``poster``'s by more than 5 %.
+
+def placed(picture: ImageSize, poster: ImageSize, rendered: ImageSize, *, fit: Fit) -> Placement:
+    """Where a picture of this size goes in a ``poster`` cut from what is ``rendered``.
+
+    Raises BadValue if ``fit`` is exact and the shapes differ by a pixel or more.
+    """
+    cut_width = min(picture.width, round(picture.height * poster.width / poster.height))
+    cut_height = min(picture.height, round(picture.width * poster.height / poster.width))
+    window = canvas = picture
+    if (cut_width, cut_height) != (picture.width, picture.height):
+        if fit == "exact":
+            raise BadValue(
+                f"the picture is {picture}, but the poster {poster}, and fit is exact; ask for a size of its "
+                "shape, or let it be cropped (fit crop) or padded (fit pad)"
+            )
+        if fit == "crop":
+            window = canvas = ImageSize(cut_width, cut_height)
+        else:
+            canvas = ImageSize(
+                max(picture.width, round(picture.height * poster.width / poster.height)),
+                max(picture.height, round(picture.width * poster.height / poster.width)),
+            )
+    smaller = poster if canvas.area > poster.area else canvas
+    return Placement(picture, window, canvas, smaller, _continued(smaller, poster, rendered))
+
+
+def _continued(size: ImageSize, poster: ImageSize, rendered: ImageSize) -> ImageSize:
+    """What a picture of ``size`` stands for in ``rendered``, to the nearest of its own pixels."""
+    return ImageSize(
+        size.width + _edge(rendered.width - poster.width, size.width / poster.width),
+        size.height + _edge(rendered.height - poster.height, size.height / poster.height),
+    )
+
+
+def _edge(surplus: int, scale: float) -> int:
+    return round(surplus * scale)
+
+
+def open_guide(path: Path, *, background: str | None = None) -> Opened:
+    """The file opened, from its header alone; alpha is to be laid on ``background``.
+
+    Raises MissingInput or BadManifest for a file that is not there or no picture, BadValue for no colour.
     """
     require_file(path, "guide")
-    opened = open_picture(path)
-    size = opened.bands.size
-    own, wanted = size.width / size.height, poster.width / poster.height
-    if abs(math.log(own / wanted)) > math.log(WIDEST_DIFFERENCE):
-        raise BadValue(
-            f"guide {path} is {size}, but the poster is {poster}: the shapes differ by more than 5 %; "
-            "crop the guide, or ask for a size of its shape"
-        )
-    return opened
+    return open_picture(path, background=_colour(background))
 
 
 def read_guide(
-    path: Path, native: ImageSize, poster: ImageSize, *, tell: Callable[[str], None] = quietly
+    opened: Opened,
+    place: Placement,
+    *,
+    background: str | None = None,
+    tell: Callable[[str], None] = quietly,
+    check: Callable[[], None] = never,
 ) -> Picture:
-    """The picture at ``native``, upright and in sRGB: as it is if it has that size, else resized (Lanczos).
+    """The picture as ``place`` says, upright and in sRGB; ``tell`` gets a sentence for each thing done to it.
 
-    ``tell`` gets a sentence for each thing done to it. Raises what ``open_guide`` raises.
+    What is larger than the poster is resized (Lanczos), a band at a time; nothing else is. ``check`` is
+    called after each band, and what it raises ends the reading.
     """
-    opened = open_guide(path, poster)
     for note in opened.notes:
-        tell(f"guide {path}: {note}")
+        tell(note)
     bands = as_srgb(opened)
-    sized = bands if bands.size == native else scaled(bands, native)
-    return np.concatenate([to_unit(band) for band in sized.read()]).astype(np.float32)
+    left, top = _margins(place.picture, place.window)
+    bands = cropped(bands, left=left, top=top, size=place.window)
+    red, green, blue = (side / 255 for side in _colour(background))
+    bands = _framed(bands, place.canvas, fill=(red, green, blue))
+    bands = bands if bands.size == place.scaled else scaled(bands, place.scaled)
+    pixels = np.empty((place.size.height, place.size.width, 3), np.float32)
+    top = 0
+    for band in _framed(bands, place.size).read():
+        pixels[top : top + len(band)] = to_unit(band)
+        top += len(band)
+        check()
+    return pixels
+
+
+def _framed(bands: Bands, size: ImageSize, *, fill: tuple[float, float, float] | None = None) -> Bands:
+    left, top = _margins(size, bands.size)
+    return framed(bands, left=left, top=top, size=size, fill=fill)
+
+
+def _margins(outer: ImageSize, inner: ImageSize) -> tuple[int, int]:
+    """Left and top of ``inner`` in the middle of ``outer``."""
+    return (outer.width - inner.width) // 2, (outer.height - inner.height) // 2
+
+
+def _colour(background: str | None) -> tuple[int, int, int]:
+    return WHITE if background is None else parse_colour(background)
 
 
 def guide_hash(picture: Picture) -> str:

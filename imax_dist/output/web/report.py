@@ -20,7 +20,7 @@ from imax_dist.wording import duration, plural, stage_name
 
 MARK = b"(ranks x time)"
 """What every report of this program holds."""
-STAGES = ("load", "prompt", "native", "endpoint", *CASCADE, "extrapolated", "decode", "write")
+STAGES = ("load", "picture", "prompt", "native", "endpoint", *CASCADE, "extrapolated", "decode", "write")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from imax_dist.errors import BadManifest, MissingInput
 from imax_dist.geometry import ImageSize
 from imax_dist.output.image import reader
 from imax_dist.output.image.bands import Band, to_unit
-from imax_dist.output.image.guide import read_guide
+from imax_dist.output.image.guide import open_guide, placed, read_guide
 from imax_dist.output.image.profile import srgb
 from imax_dist.output.image.reader import as_srgb, open_picture
 
@@ -239,7 +239,8 @@ def test_a_wider_profile_is_kept_for_print_and_converted_for_a_guide(tmp_path: P
         ImageCms.ImageCmsProfile(io.BytesIO(wide_profile())), ImageCms.createProfile("sRGB"), "RGB", "RGB", 1
     )
     theirs = np.asarray(ImageCms.applyTransform(image(), way)) / 255
-    guide = read_guide(tmp_path / "p3.png", ImageSize(WIDTH, HEIGHT), ImageSize(2 * WIDTH, 2 * HEIGHT))
+    own, poster = ImageSize(WIDTH, HEIGHT), ImageSize(2 * WIDTH, 2 * HEIGHT)
+    guide = read_guide(open_guide(tmp_path / "p3.png"), placed(own, poster, poster, fit="exact"))
     assert abs(guide - theirs).max() < 0.012
     assert abs(guide[5, 5] - np.array(RED) / 255).max() > 0.02, "the profile changes nothing here"
 

@@ -1,0 +1,69 @@
+"""``imax redo``: a region of a finished poster anew; outside of it the poster stays as it is, bit for bit."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from imax_dist.cli import generate
+from imax_dist.cli.request_options import add_model_options, add_sliders
+
+TAKEN_OVER = ("model", "lora", "lora_partial", "paper", "dpi", "bleed", "landscape")
+"""Fields of the poster's own request that hold unless the command line says more."""
+BIT_FOR_BIT = (".png", ".tif", ".tiff")
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb and its options."""
+    parser = verbs.add_parser(
+        "redo",
+        help="make a region of a finished poster anew",
+        usage="imax redo POSTER --region X,Y,W,H [options]",
+        description="Make a region of a finished poster anew; the network sees all of the poster.\n"
+        "Outside the region every pixel stays as it is.",
+    )
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options, the poster and the region first."""
+    poster = parser.add_argument_group("poster")
+    poster.add_argument("guide", metavar="POSTER", help="png or tif, at its full size")
+    poster.add_argument("--region", required=True, metavar="X,Y,W,H", help="left, top, width, height in px")
+    poster.add_argument("--prompt", metavar="TEXT", help="what it shows (default: as the poster says)")
+    poster.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="png or tif (default: POSTER-redo, as the poster)"
+    )
+    add_sliders(poster)
+    add_model_options(poster)
+    generate.add_seeds_options(poster)
+    generate.add_render_options(parser)
+    parser.set_defaults(recipe=None)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Render it."""
+    prepare(options)
+    return generate.run(options)
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Name the new poster, and take over what the recipe of the old one says of its model and paper."""
+    from imax_dist.errors import BadValue
+    from imax_dist.output.image.provenance import find_recipe
+    from imax_dist.output.image.reader import require_file
+
+    poster = Path(options.guide)
+    options.out = options.out or poster.with_name(f"{poster.stem}-redo{poster.suffix}")
+    if options.out.suffix.lower() not in BIT_FOR_BIT:
+        raise BadValue(
+            f"--out {options.out}: outside the region the poster is kept bit for bit, which "
+            f"{options.out.suffix or 'a file without ending'} cannot hold; write png or tif"
+        )
+    require_file(poster, "poster")
+    asked = (find_recipe(poster) or {}).get("request")
+    for name in TAKEN_OVER:
+        if getattr(options, name, None) is None and isinstance(asked, dict) and asked.get(name):
+            setattr(options, name, asked[name])

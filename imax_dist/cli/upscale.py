@@ -1,0 +1,48 @@
+"""``imax upscale``: a picture of the user's, large; as ``imax generate``, with a picture for a prompt."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from imax_dist.cli import generate
+from imax_dist.cli.request_options import add_picture_options, add_poster_options
+
+STRENGTH = 0.3
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb and its options."""
+    parser = verbs.add_parser(
+        "upscale",
+        help="make a large print of your own picture",
+        usage="imax upscale PICTURE [options]",
+        description="Enlarge a picture; the model paints the detail that it has room for then.",
+    )
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options, the picture first."""
+    poster = parser.add_argument_group("poster")
+    poster.add_argument("guide", metavar="PICTURE", help="png, jpg, tif, webp, avif or gif")
+    poster.add_argument("--prompt", metavar="TEXT", help="what it shows (default: as the picture says)")
+    generate.add_out_option(poster)
+    add_picture_options(poster)
+    add_poster_options(poster)
+    generate.add_seeds_options(poster)
+    generate.add_render_options(parser)
+    parser.set_defaults(recipe=None, strength=STRENGTH)
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Name the poster after the picture."""
+    options.out = options.out or Path(f"{Path(options.guide).stem}-large.png")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Render it."""
+    prepare(options)
+    return generate.run(options)

@@ -1,0 +1,105 @@
+"""One pass of a poster, decided: sizes, noise levels, what guides it and how firmly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from imax_dist.geometry import AxisScale, ImageSize, LatentGrid, Region
+from imax_dist.method.guidance import SCHEDULES, GuidanceWeights, Step
+from imax_dist.method.patch_shift import is_shifted
+from imax_dist.method.presets import Method
+from imax_dist.method.projection import PROJECTIONS, Projection
+from imax_dist.method.step_cache import STEP_CACHES
+from imax_dist.method.strength import LEAST_ENLARGEMENT, kept_share
+from imax_dist.method.text_duplication import TextCopies
+from imax_dist.models.spec import ModelSpec
+from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.scales import latent_grid
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """One sampling run, decided. Sizes are pixels, grids latent pixels, sigmas run from its start to 0."""
+
+    request: Request
+    spec: ModelSpec
+    method: Method
+    number: int
+    """0: the native pass; the others are guided by the one before them, if by any."""
+    name: str
+    """Its stage: native, ``cascade 1`` ..., extrapolated."""
+    size: ImageSize
+    """What its picture is cropped to: the poster's, or all of ``render_size``."""
+    render_size: ImageSize
+    native_size: ImageSize
+    sigmas: tuple[float, ...]
+    guidance_scale: float
+    copies: TextCopies
+    reference_size: ImageSize | None = None
+    """Of the picture before, which guides it."""
+    reference_sigmas: tuple[float, ...] = ()
+    """The sigmas the reference has latents for: 0, the image's, or those of the steps it was made in."""
+    region: Region | None = None
+    """What of the reference the pass makes anew, in pixels of what it renders; None: all of it."""
+    keeps_endpoints: bool = False
+    """Whether the next pass wants the endpoint of each step."""
+
+    @property
+    def is_native(self) -> bool:
+        return self.number == 0
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
+    @property
+    def constant_reference(self) -> bool:
+        """Whether the finished picture of the pass before guides every step."""
+        return self.reference_sigmas == (0.0,)
+
+    @property
+    def grid(self) -> LatentGrid:
+        return latent_grid(self.render_size, self.spec)
+
+    @property
+    def scale(self) -> AxisScale:
+        """Against native: positions, text copies and the time shift answer to what was trained."""
+        return AxisScale.between(self.grid, latent_grid(self.native_size, self.spec))
+
+    @property
+    def enlargement(self) -> AxisScale:
+        """Against the picture before: what guides the pass holds nothing finer."""
+        before, size = self.reference_size or self.native_size, self.render_size
+        return AxisScale(size.height / before.height, size.width / before.width)
+
+    @property
+    def kept(self) -> float:
+        """The share of the picture before, of its own band, in the start; the rest is noise."""
+        return kept_share(self.sigmas[0], self.enlargement.linear)
+
+    @cached_property
+    def project(self) -> Projection:
+        """P for this pass: the reference holds nothing above its own Nyquist frequency."""
+        guidance, scale = self.method.guidance, self.enlargement
+        if self.method.start.strength is not None:
+            scale = AxisScale(max(scale.height, LEAST_ENLARGEMENT), max(scale.width, LEAST_ENLARGEMENT))
+        return PROJECTIONS[guidance.projection](scale.divided(guidance.cutoff))
+
+    def weights(self, step: Step) -> GuidanceWeights:
+        """How hard ``step`` is pulled to the reference."""
+        guidance = self.method.guidance
+        return SCHEDULES[guidance.schedule](step).times(guidance.strength)
+
+    @cached_property
+    def skipped(self) -> frozenset[int]:
+        """Indices of the steps at which the network's forward pass is skipped."""
+        return frozenset() if self.is_native else STEP_CACHES[self.method.cache](self.steps)
+
+    def shifted(self, index: int) -> bool:
+        """Whether the step's forward pass runs on the shifted patch grid."""
+        return not self.is_native and self.method.patch_shift is not False and is_shifted(index)
+
+    def wholly_shifted(self, index: int) -> bool:
+        """Whether all of the step does: low-pass, guidance and Euler step, too."""
+        return self.method.patch_shift == "step" and self.shifted(index)
