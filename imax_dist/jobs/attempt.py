@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import assert_never
 
@@ -25,7 +28,7 @@ from imax_dist.events.batch import JobEvent
 from imax_dist.events.log import append_to
 from imax_dist.jobs import policy
 from imax_dist.jobs.board import Board
-from imax_dist.jobs.job import JobFolder
+from imax_dist.jobs.job import Job, JobFolder
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.slot import Slot, Watch, Working
@@ -33,7 +36,10 @@ from imax_dist.jobs.state import Running, State, done_state, event_of, interrupt
 from imax_dist.jobs.task import Gang, Lost, Outcome, Task, Work
 from imax_dist.output.image.poster import require_printable
 from imax_dist.pipeline.checkpoint import CheckpointFolder
+from imax_dist.pipeline.request import ModelKey, key_of
 
+MOST_COMPARED = 64
+"""Waiting jobs, from the head of the queue, among which a gang looks for those of its model."""
 SLOW_DISK_S = 5.0
 """A checkpoint that takes longer is worth a note."""
 
@@ -54,15 +60,24 @@ class Attempts:
         self.settings = settings
         self.cancelling: set[str] = set()
         self._disk_named = False
+        self._passed: Counter[str] = Counter()
         self._deps = deps
         self._out = out
         self._proofs_only = proofs_only
 
-    def begin(self, slot: str, gang: Gang) -> Working | None:
-        """Give a free gang what it should do next; None if there is nothing for it now."""
+    def begin(self, slot: Slot, gang: Gang, *, elsewhere: Collection[ModelKey] = ()) -> Working | None:
+        """Give a free gang what it should do next; None if there is nothing for it now.
+
+        ``elsewhere`` are the models that other free gangs of its size have loaded.
+        """
         now = self._deps.now()
+        first = self.settings.proofs_first or self._proofs_only
+        ready = policy.head_of(
+            self.board.waiting(), now=now, ranks=gang.ranks, proofs_first=first, most=MOST_COMPARED
+        )
+        jobs = {job_id: self.board.job(job_id) for job_id, _ in ready}
         chosen = policy.choose(
-            self.board.waiting(),
+            policy.order_for(ready, jobs, kept=slot.kept, elsewhere=elsewhere, passed=self._passed),
             now=now,
             ranks=gang.ranks,
             proofs_first=self.settings.proofs_first,
@@ -70,13 +85,22 @@ class Attempts:
         )
         if chosen is None:
             return None
-        begun = self.board.claim(chosen.ids, slot, most=chosen.most)
-        tasks = [task for job in begun if (task := self._task(slot, job, chosen.work)) is not None]
+        begun = self.board.claim(chosen.ids, slot.name, most=chosen.most)
+        tasks = [task for job in begun if (task := self._task(slot.name, job, chosen.work)) is not None]
         if not tasks:
             return None
+        slot.kept = key_of(tasks[0].request)
+        self._count_passed_over(jobs, tasks[0].job_id)
         gang.start(tasks)
         watches = {task.job_id: Watch(now, self.board.furthest(task.job_id)) for task in tasks}
         return Working(gang, chosen.work, watches)
+
+    def _count_passed_over(self, jobs: Mapping[str, Job], taken: str) -> None:
+        """Jobs of other models that stood before ``taken`` in the queue."""
+        self._passed.pop(taken, None)
+        key = key_of(jobs[taken].request)
+        before = takewhile(lambda job_id: job_id != taken, jobs)
+        self._passed.update(job_id for job_id in before if key_of(jobs[job_id].request) != key)
 
     def follow(self, slot: Slot, working: Working) -> Lost | None:
         """Take in a gang's news; the loss if it has to be given up."""

@@ -154,7 +154,7 @@ def _run(
     *,
     check: Callable[[], None],
 ) -> None:
-    listen = both(listen, _log(batch.out / "events.jsonl"))
+    listen = both(listen, batch_log(batch.out / "events.jsonl"))
     board.note = lambda text: listen(BatchNote(text))
     listen(BatchStarted(len(board.states), board.waits))
     if not board.store.shared:
@@ -192,7 +192,8 @@ def _planned(
     return chosen
 
 
-def _log(path: Path) -> PoolListener:
+def batch_log(path: Path) -> PoolListener:
+    """A listener that writes a batch's ``events.jsonl``."""
     write = append_to(path)
 
     def listen(event: PoolEvent) -> None:

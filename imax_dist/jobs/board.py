@@ -51,9 +51,9 @@ class Board:
         self.states: dict[str, State] = {}
         self.counts: Counter[str] = Counter()
         """Jobs by the name of their state."""
-        self._open_ended = open_ended
+        self.open_ended = open_ended
         self._clock = clock
-        self._sleep = sleep
+        self.sleep = sleep
         self._ids = None if ids is None else set(ids)
         self._mine: set[str] = set()
         self._to_cancel: set[str] = set()
@@ -116,7 +116,7 @@ class Board:
     @property
     def over(self) -> bool:
         """Nothing is left to do in this run."""
-        return not self._open_ended and not self.counts["queued"] and not self.counts["running"]
+        return not self.open_ended and not self.counts["queued"] and not self.counts["running"]
 
     def claim(self, ids: Sequence[str], gang: str, *, most: int) -> dict[str, Running]:
         """Up to ``most`` of the queued jobs ``ids`` are the gang's from now on; others may be faster."""
@@ -204,7 +204,7 @@ class Board:
                 if self._clock() - began + wait > self.patience_s:
                     raise
                 self.note(f"{error} (trying again for up to {self.patience_s:g} s)")
-            self._sleep(wait)
+            self.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_S)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,8 +70,15 @@ def read_manifest(path: Path, limits: Limits) -> Manifest:
     Raises MissingInput if there is no such file, BadManifest if it is too large or of another kind; mistakes
     inside it are collected in the result.
     """
-    reading = _Reading(limits)
-    for item in read_lines(path, most_mib=limits.manifest_mib):
+    return read_entries(read_lines(path, most_mib=limits.manifest_mib), limits)
+
+
+def read_entries(
+    entries: Iterable[Entry | Mistake], limits: Limits, *, methods: dict[str, Any] | None = None
+) -> Manifest:
+    """Posters as somebody wrote them, checked; ``methods`` keeps what presets stand for between calls."""
+    reading = _Reading(limits, _methods={} if methods is None else methods)
+    for item in entries:
         reading.take(item)
         if reading.full:
             break
@@ -193,7 +200,7 @@ def _check_limits(request: Request, limits: Limits) -> None:
     if limits.models and request.model not in limits.models:
         raise BadValue(f"model {request.model[:80]!r} may not be used here; {', '.join(limits.models)} may")
     if not limits.files:
-        _require_no_files(request)
+        _require_no_files(request, limits)
     _check_model(request.model)
     _check_print_files(request, limits)
 
@@ -216,9 +223,14 @@ def _check_print_files(request: Request, limits: Limits) -> None:
             )
 
 
-def _require_no_files(request: Request) -> None:
-    """Raise BadValue if a field, or a print file's profile or enlarger, names a file of this machine."""
+def _require_no_files(request: Request, limits: Limits) -> None:
+    """Raise BadValue if a field, or a print file's profile or enlarger, names a file of this machine.
+
+    A model that ``limits`` lists is allowed, also as a folder.
+    """
     for name in fields_naming_files(Request, vars(request)):
+        if name == "model" and request.model in limits.models:
+            continue
         raise BadValue(f"{name} names a file of this machine, which this pool does not allow")
 
 

@@ -47,7 +47,7 @@ def read_jsonl(text: str) -> Parsed:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
-            yield Entry(number, _json_object(line))
+            yield Entry(number, json_object(line))
         except ValueError as error:
             yield Mistake(number, str(error))
 
@@ -96,7 +96,8 @@ def _lines(text: str) -> Iterator[str]:
         start = end + 1
 
 
-def _json_object(line: str) -> dict[str, Any]:
+def json_object(line: str) -> dict[str, Any]:
+    """One JSON object without repeated keys, constants like NaN or deep nesting. Raises ValueError."""
     if len(line) > LONGEST_LINE:
         raise ValueError(f"the line is longer than {LONGEST_LINE} characters")
     try:

@@ -6,7 +6,7 @@ Tags are few and short-lived things never tags: gang, stage, state, reason.
 from __future__ import annotations
 
 from collections import Counter as Tally
-from typing import assert_never
+from typing import Any, NamedTuple, Protocol, assert_never
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
@@ -48,26 +48,45 @@ from imax_dist.jobs.state import STATES
 SECONDS = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0]
 
 
-class PoolMetrics:
-    """A listener; made after Ray has started."""
+class Make(Protocol):
+    """Makes a metric: name, description, tags."""
 
-    def __init__(self, board: Board) -> None:
+    def __call__(self, name: str, description: str, tags: tuple[str, ...] = (), /) -> Any: ...
+
+
+class Kinds(NamedTuple):
+    """How metrics are made."""
+
+    counter: Make
+    gauge: Make
+    histogram: Make
+
+
+def _ray_histogram(name: str, description: str, tags: tuple[str, ...] = (), /) -> Any:
+    return Histogram(name, description, boundaries=SECONDS, tag_keys=tags)
+
+
+RAY = Kinds(Counter, Gauge, _ray_histogram)
+
+
+class PoolMetrics:
+    """A listener; made after Ray has started. ``kinds`` makes the metrics: Ray's, or a service's own."""
+
+    def __init__(self, board: Board, *, kinds: Kinds = RAY) -> None:
         self._board = board
-        self._jobs = Counter("imax_jobs_total", "Posters that ended, by state.", ("state",))
-        self._steps = Counter("imax_steps_total", "Denoising steps.", ("gang", "stage"))
-        self._step_seconds = Histogram(
-            "imax_step_seconds", "Seconds a step.", boundaries=SECONDS, tag_keys=("gang", "stage")
+        self._jobs = kinds.counter("imax_jobs_total", "Posters that ended, by state.", ("state",))
+        self._steps = kinds.counter("imax_steps_total", "Denoising steps.", ("gang", "stage"))
+        self._step_seconds = kinds.histogram("imax_step_seconds", "Seconds a step.", ("gang", "stage"))
+        self._checkpoint_seconds = kinds.histogram(
+            "imax_checkpoint_seconds", "Seconds a checkpoint took to write."
         )
-        self._checkpoint_seconds = Histogram(
-            "imax_checkpoint_seconds", "Seconds a checkpoint took to write.", boundaries=SECONDS
-        )
-        self._peak = Gauge(
+        self._peak = kinds.gauge(
             "imax_peak_memory_bytes", "Most memory a rank has held (GPU, else process).", ("gang", "rank")
         )
-        self._job_seconds = Histogram("imax_job_seconds", "Seconds a poster.", boundaries=SECONDS)
-        self._restarts = Counter("imax_gang_restarts_total", "Gangs lost, by reason.", ("reason",))
-        self._gangs = Gauge("imax_gangs", "Gangs, by state.", ("state",))
-        self._depth = Gauge("imax_queue_depth", "Posters by state.", ("state",))
+        self._job_seconds = kinds.histogram("imax_job_seconds", "Seconds a poster.")
+        self._restarts = kinds.counter("imax_gang_restarts_total", "Gangs lost, by reason.", ("reason",))
+        self._gangs = kinds.gauge("imax_gangs", "Gangs, by state.", ("state",))
+        self._depth = kinds.gauge("imax_queue_depth", "Posters by state.", ("state",))
         self._states: dict[str, str] = {}
 
     def __call__(self, event: PoolEvent) -> None:
@@ -75,7 +94,7 @@ class PoolMetrics:
             case InJob():
                 self._render(event)
             case JobStarted() | JobQueued():
-                self._queue()
+                self.queue()
             case JobDone() | JobFailed() | JobCancelled() | JobProofed():
                 self._over(event)
             case GangBuilding(gang):
@@ -122,8 +141,9 @@ class PoolMetrics:
         self._jobs.inc(1.0, {"state": NAMES[type(event)].removeprefix("job.")})
         if isinstance(event, JobDone):
             self._job_seconds.observe(event.seconds)
-        self._queue()
+        self.queue()
 
-    def _queue(self) -> None:
+    def queue(self) -> None:
+        """How many posters are in which state now."""
         for state in STATES:
             self._depth.set(float(self._board.counts[state]), {"state": state})

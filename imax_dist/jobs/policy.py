@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from imax_dist.errors import ImaxError
 from imax_dist.events import CASCADE
+from imax_dist.jobs.job import Job
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
 from imax_dist.jobs.state import Failed, Proofed, Queued, State, done_state
 from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Stopped, Work
+from imax_dist.pipeline.request import ModelKey, key_of
 from imax_dist.wording import plural
 
 STEPPING = ("native", *CASCADE, "extrapolated")
+MOST_PASSED_OVER = 8
+"""Times a job lets others go first that a gang has the model of."""
 WORTH_WAITING = ("CannotWrite",)
 """Errors marked permanent for one command that a long batch can outlive: someone frees the disk."""
 
@@ -83,7 +88,8 @@ def allowed_silence(
 
 def wanted_work(state: Queued, *, proofs_first: bool, proofs_only: bool) -> Work:
     """Whether a waiting job needs its proof or its poster next."""
-    return "proof" if (proofs_first or proofs_only) and not state.proofed else "poster"
+    wants_proof = proofs_first or proofs_only or state.approval
+    return "proof" if wants_proof and not state.proofed else "poster"
 
 
 @dataclass(frozen=True)
@@ -105,28 +111,75 @@ def choose(
 ) -> Choice | None:
     """What a free gang of ``ranks`` does next: one poster, or up to ``ranks`` proofs; None for nothing.
 
-    ``waiting`` is in order of priority. Proofs go first as long as there are any, so that a whole batch can
-    be looked at early.
+    ``waiting`` is in the order they are to be taken. With ``proofs_first``, proofs go before posters while
+    there are any, so that a whole batch can be looked at early; else what comes first decides.
     """
     proofs: list[str] = []
     posters: list[str] = []
+    first: Work | None = None
     for job, state in waiting:
         if state.not_before > now:
             continue
         if wanted_work(state, proofs_first=proofs_first, proofs_only=proofs_only) == "proof":
             proofs.append(job)
+            first = first or "proof"
         elif len(posters) <= SPARE and (state.ranks or ranks) == ranks:
             posters.append(job)
+            first = first or "poster"
         if len(proofs) == ranks + SPARE or (len(posters) > SPARE and not proofs_first and not proofs_only):
             break
-    if proofs:
+    if proofs and (proofs_first or proofs_only or not posters or first == "proof"):
         return Choice("proof", proofs, ranks)
     return Choice("poster", posters, 1) if posters else None
 
 
+def head_of(
+    waiting: Iterable[tuple[str, Queued]], *, now: float, ranks: int, proofs_first: bool, most: int
+) -> list[tuple[str, Queued]]:
+    """The first jobs that a gang of ``ranks`` can take; with ``proofs_first``, those without a proof."""
+    modes = {"proofs_first": proofs_first, "proofs_only": False}
+    able = (
+        (job, state)
+        for job, state in waiting
+        if state.not_before <= now
+        and ((state.ranks or ranks) == ranks or wanted_work(state, **modes) == "proof")
+    )
+    if not proofs_first:
+        return list(islice(able, most))
+    whole = list(able)
+    return [each for each in whole if wanted_work(each[1], **modes) == "proof"][:most] or whole[:most]
+
+
+def order_for(
+    waiting: Sequence[tuple[str, Queued]],
+    jobs: Mapping[str, Job],
+    *,
+    kept: ModelKey | None,
+    elsewhere: Collection[ModelKey] = (),
+    passed: Mapping[str, int] | None = None,
+) -> list[tuple[str, Queued]]:
+    """``waiting`` as a free gang should take it that has the model ``kept`` loaded.
+
+    Of equal priority, jobs of that model go first, so that none is loaded in vain; a job that was ``passed``
+    over ``MOST_PASSED_OVER`` times goes before all. What another free gang has loaded is left to it.
+    """
+    times = passed or {}
+
+    def place(entry: tuple[str, Queued]) -> tuple[bool, int, bool]:
+        job = jobs[entry[0]]
+        patient = times.get(job.id, 0) < MOST_PASSED_OVER
+        return patient, -job.priority, kept is not None and key_of(job.request) != kept
+
+    def mine(entry: tuple[str, Queued]) -> bool:
+        key = key_of(jobs[entry[0]].request)
+        return key == kept or key not in elsewhere
+
+    return sorted(filter(mine, waiting), key=place)
+
+
 def _after_success(outcome: Finished, begun: Queued, what: Circumstances) -> State:
     if what.work == "proof":
-        if what.proofs_only:
+        if what.proofs_only or begun.approval:
             return Proofed(begun.attempts)
         return replace(begun, proofed=True, attempts_without_progress=0, not_before=0.0, after="")
     return done_state(outcome.facts, attempts=begun.attempts)
@@ -134,7 +187,8 @@ def _after_success(outcome: Finished, begun: Queued, what: Circumstances) -> Sta
 
 def _after_refusal(outcome: Refused, begun: Queued, retry: Retry, what: Circumstances) -> State:
     if not outcome.retryable and outcome.error not in WORTH_WAITING:
-        return Failed(outcome.error, outcome.message, begun.attempts, proofed=begun.proofed)
+        failed = Failed(outcome.error, outcome.message, begun.attempts, proofed=begun.proofed)
+        return replace(failed, approval=begun.approval)
     return _again(outcome, begun, retry, what)
 
 
@@ -148,7 +202,8 @@ def _after_out_of_memory(outcome: Lost, begun: Queued, settings: PoolSettings, w
         f"{outcome.message}; it ran on {plural(what.ranks, 'rank')}, and "
         f"most_ranks allows no more: set it, or ask for a smaller size"
     )
-    return Failed("out_of_memory", message, begun.attempts, proofed=begun.proofed)
+    failed = Failed("out_of_memory", message, begun.attempts, proofed=begun.proofed)
+    return replace(failed, approval=begun.approval)
 
 
 def _again(outcome: Refused | Lost, begun: Queued, retry: Retry, what: Circumstances) -> State:
@@ -156,6 +211,7 @@ def _again(outcome: Refused | Lost, begun: Queued, retry: Retry, what: Circumsta
     failures = 0 if what.progressed else begun.attempts_without_progress + 1
     if failures >= retry.attempts:
         message = f"{outcome.message} ({failures} attempts without progress)"
-        return Failed(kind, message, begun.attempts, True, begun.proofed)
+        failed = Failed(kind, message, begun.attempts, retryable=True, proofed=begun.proofed)
+        return replace(failed, approval=begun.approval)
     again = replace(begun, attempts_without_progress=failures, after=f"{kind}: {outcome.message}")
     return replace(again, not_before=what.now + backoff(retry, failures))

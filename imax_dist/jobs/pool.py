@@ -29,7 +29,7 @@ from imax_dist.jobs.attempt import Attempts
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.settings import PoolSettings
-from imax_dist.jobs.slot import Absent, Building, Idle, Slot, SlotState, Working
+from imax_dist.jobs.slot import Absent, Building, Idle, Slot, SlotState, Working, alive, free, kept_elsewhere
 from imax_dist.jobs.state import Cancelled, Failed
 from imax_dist.jobs.task import Gang, GangFactory, Lost
 from imax_dist.wording import first_line
@@ -39,6 +39,8 @@ LOOK_EVERY_S = 1.0
 ABSENT_S = 2.0
 """A turn takes milliseconds; after a longer one the driver itself was away."""
 CLOCK_MOVED_S = 5.0
+IDLE_TICK_S = 0.25
+"""Between two looks of an open queue without work; ``deps.sleep`` may end early when a job arrives."""
 
 
 class Pool:
@@ -67,7 +69,10 @@ class Pool:
         self._stop_at: float | None = None
 
     def run(self) -> None:
-        """Until every job is over. Raises Preempted if asked to stop, ClusterUnavailable without any gang."""
+        """Until every job is over; an open-ended queue, until it is asked to stop.
+
+        Raises Preempted if asked to stop, ClusterUnavailable without any gang.
+        """
         try:
             while not self.board.over:
                 self._notice_absence()
@@ -76,7 +81,7 @@ class Pool:
                     slot.state = self._advance(slot)
                 if self._stop_at is not None and self._stopped():
                     raise Preempted("stopped after a checkpoint; run the same command again to resume")
-                self._deps.sleep(self._deps.tick_s)
+                self._deps.sleep(IDLE_TICK_S if self._at_rest() else self._deps.tick_s)
         finally:
             self._leave()
 
@@ -91,6 +96,7 @@ class Pool:
         return self._working(slot, state)
 
     def _absent(self, slot: Slot, state: Absent) -> SlotState:
+        slot.kept = None
         ranks = self._size_needed(slot)
         if self._stop_at is not None or ranks is None or self._deps.now() < state.not_before:
             return state
@@ -106,12 +112,14 @@ class Pool:
             gang = state.gang.result()
             seconds = round(self._deps.now() - state.since, 3)
             self._deps.listen(GangReady(slot.name, gang.ranks, seconds, **gang.facts()))
-            return Idle(gang)
+            return Idle(gang, self._deps.now())
         if not isinstance(error, ImaxError):
             raise error
         failures = state.failures + 1
         self._deps.listen(GangFailed(slot.name, str(error)))
-        hopeless = failures >= self.settings.retry.gang_builds or not error.retryable
+        waits = self.board.open_ended and state.ranks == self.settings.ranks  # room may come back
+        enough = failures >= self.settings.retry.gang_builds and not waits
+        hopeless = enough or not error.retryable
         if hopeless and not self._gangs():
             self._give_up(state.ranks, error)
             return Absent()
@@ -124,11 +132,11 @@ class Pool:
             return self._lose(slot, gang, lost)
         if self._stop_at is not None:
             return state
-        begun = self._attempts.begin(slot.name, gang)
+        begun = self._attempts.begin(slot, gang, elsewhere=kept_elsewhere(self._slots, slot, gang.ranks))
         if begun is not None:
             return begun
         wanted = {ranks or self.settings.ranks for ranks in self.board.ranks_wanted()}
-        if not wanted or gang.ranks in wanted:
+        if gang.ranks in wanted or not (wanted or self._may_go(state)):
             return state
         gang.destroy()
         self._deps.listen(GangReleased(slot.name))
@@ -142,7 +150,12 @@ class Pool:
             return self._drain(slot, state) if self._just_looked else state
         if state.leaving:
             return self._lose(slot, state.gang, Lost("drained", "its host goes away"))
-        return Idle(state.gang)
+        return Idle(state.gang, self._deps.now())
+
+    def _may_go(self, state: Idle) -> bool:
+        """Whether an open queue gives back the devices of a gang that has had no work for long."""
+        rested = self._deps.now() - state.since > self.settings.idle
+        return self.board.open_ended and rested and alive(self._slots) > self.settings.least_gangs
 
     def _drain(self, slot: Slot, state: Working) -> SlotState:
         if state.leaving or self._drained(state.gang) is None:
@@ -190,12 +203,16 @@ class Pool:
             self._looked_at = now
             self._deps.check()
             self._watch_clock()
-            for job_id in self.board.look():
-                if isinstance(state := self.board.states[job_id], Cancelled):
-                    self._deps.listen(JobCancelled(job_id, attempts=state.attempts))
-            for job_id in self.board.cancelled() - self._attempts.cancelling:
-                self._attempts.cancelling.add(job_id)
-                self._stop(job_id)
+        if self._just_looked or self._deps.news():
+            self._look()
+
+    def _look(self) -> None:
+        for job_id in self.board.look():
+            if isinstance(state := self.board.states[job_id], Cancelled):
+                self._deps.listen(JobCancelled(job_id, attempts=state.attempts))
+        for job_id in self.board.cancelled() - self._attempts.cancelling:
+            self._attempts.cancelling.add(job_id)
+            self._stop(job_id)
 
     def _stop(self, job_id: str) -> None:
         for slot in self._slots:
@@ -211,11 +228,19 @@ class Pool:
         """Ranks of the gang this slot should have: the usual, a larger one for what is left, or none."""
         usual = self.settings.ranks
         wanted = {ranks or usual for ranks in self.board.ranks_wanted()}
-        if usual in wanted:
+        too_few = self.board.open_ended and alive(self._slots) < self.settings.least_gangs
+        if too_few or (usual in wanted and self.board.waits > free(self._slots)):
             return usual
+        if usual in wanted:
+            return None
         others = (other for other in self._slots if other is not slot)
         alone = all(isinstance(other.state, Absent) for other in others)
         return min(wanted) if wanted and alone and slot is self._slots[0] else None
+
+    def _at_rest(self) -> bool:
+        """Whether nothing can happen but that somebody asks for something."""
+        quiet = all(isinstance(slot.state, Absent | Idle) for slot in self._slots)
+        return self.board.open_ended and quiet and not self.board.waits
 
     def _gangs(self) -> bool:
         return any(isinstance(slot.state, Idle | Working) for slot in self._slots)

@@ -39,6 +39,8 @@ class PoolDeps:
     wall: Callable[[], float] = time.time
     """The clock that people set; only watched."""
     sleep: Callable[[float], None] = time.sleep
+    news: Callable[[], bool] = never
+    """Whether somebody has changed the queue since the last call; it is looked at every second anyway."""
     check: Callable[[], None] = free
     """Raises if the batch's folder is no longer this driver's."""
     background: Callable[[Callable[[], Gang]], Future[Gang]] = in_background

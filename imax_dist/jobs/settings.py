@@ -75,6 +75,10 @@ class PoolSettings:
     gangs: int = 1
     ranks: int = 1
     """Ranks of a gang; they render one poster together."""
+    least_gangs: int = 0
+    """Gangs that an open queue (imax serve) keeps, also without work; it has up to ``gangs``."""
+    idle: float = 120.0
+    """Seconds without work after which an open queue gives a gang's devices back."""
     open: tuple[str, ...] = ()
     """Which of ``gangs`` and ``ranks`` nobody named: the planner chooses them (jobs/sizing.py)."""
     ulysses: int | None = None
@@ -106,6 +110,10 @@ class PoolSettings:
         for name in ("gangs", "ranks", "cpus_per_rank"):
             if getattr(self, name) < 1:
                 raise BadConfig(f"jobs: {name} {getattr(self, name)} must be at least 1")
+        if self.least_gangs < 0 or (self.least_gangs > self.gangs and "gangs" not in self.open):
+            raise BadConfig(f"jobs: least_gangs {self.least_gangs} must be between 0 and gangs {self.gangs}")
+        if not self.idle > 0:
+            raise BadConfig(f"jobs: idle {self.idle} must be above 0")
         for name in ("checkpoint_every", "preview_every"):
             if getattr(self, name) < 0:
                 raise BadConfig(f"jobs: {name} {getattr(self, name)} must be 0 (never) or more")

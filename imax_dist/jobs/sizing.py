@@ -20,6 +20,8 @@ from imax_dist.planner.hardware import Hardware, load_hardware
 from imax_dist.planner.unknown import UnknownCost
 from imax_dist.planner.workload import Workload, under, workloads
 
+CPU_RANK_BYTES = 4.0 * 2**30
+PREVIEW_EVERY = 2
 MEASURED_FILE = "imax-hardware.yaml"
 """What imax doctor --measure writes; taken from the working folder where there is one."""
 
@@ -69,6 +71,46 @@ def fill_defaults_from_plan(
         open=(),
     )
     return chosen, one_line(choice)
+
+
+def open_pool(settings: PoolSettings, hosts: Sequence[Host]) -> PoolSettings:
+    """``settings`` for a queue whose posters are not known yet: one rank a gang, as many as there is room.
+
+    On a CPU a rank is given ``CPU_RANK_BYTES`` of its host's memory. There are previews: people look on.
+    """
+    settings = replace(settings, preview_every=settings.preview_every or PREVIEW_EVERY)
+    ranks = 1 if "ranks" in settings.open else settings.ranks
+    if "gangs" not in settings.open:
+        return replace(settings, ranks=ranks, open=())
+    gpus = sum(host.gpus for host in hosts)
+    if settings.device == "cuda" or (settings.device == "auto" and gpus):
+        devices = gpus
+    else:
+        devices = sum(_cpu_ranks(host, settings) for host in hosts)
+    return replace(settings, ranks=ranks, gangs=max(1, devices // ranks, settings.least_gangs), open=())
+
+
+def _cpu_ranks(host: Host, settings: PoolSettings) -> int:
+    by_cores = host.cores // settings.cpus_per_rank
+    return min(by_cores, int(host.memory // CPU_RANK_BYTES)) if host.memory else by_cores
+
+
+def planned_seconds(request: Request, settings: PoolSettings, hosts: Sequence[Host]) -> float | None:
+    """Seconds of one poster on a gang of the pool; None where the planner does not know network or device.
+
+    Raises BadValue, with what would work, if it fits nowhere.
+    """
+    wants_gpu = settings.device == "cuda" or (settings.device == "auto" and any(host.gpus for host in hosts))
+    able = [host for host in hosts if host.gpus] if wants_gpu else list(hosts)
+    counts = [host.gpus if wants_gpu else host.cores // settings.cpus_per_rank for host in able]
+    per_node = max(1, min(counts, default=1), settings.ranks if len(able) < 2 else 1)
+    try:
+        hardware = _hardware(able, gpu=wants_gpu, settings=settings)
+        cluster = Cluster(hardware, per_node, len(able) or 1)
+        choice = choose(_works([request], hardware, settings), cluster, gangs=1, ranks=settings.ranks)
+    except UnknownCost:
+        return None
+    return choice.chosen.longest.total
 
 
 def _works(requests: Sequence[Request], hardware: Hardware, settings: PoolSettings) -> list[Workload]:

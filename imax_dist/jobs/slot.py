@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from imax_dist.jobs.board import Mark
 from imax_dist.jobs.task import Gang, Work
+from imax_dist.pipeline.request import ModelKey
 
 REMEMBERED_STEPS = 64
 StepKey = tuple[str, str, str]
@@ -46,9 +48,10 @@ class Building:
 
 @dataclass(frozen=True)
 class Idle:
-    """Joined, waiting for work."""
+    """Joined, waiting for work since then."""
 
     gang: Gang
+    since: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,28 @@ class Slot:
     name: str
     state: SlotState = Absent()
     seconds: dict[StepKey, deque[float]] = field(default_factory=dict)
+    kept: ModelKey | None = None
+    """The model that its gang has loaded."""
 
     def remember(self, key: StepKey, seconds: float) -> None:
         self.seconds.setdefault(key, deque(maxlen=REMEMBERED_STEPS)).append(seconds)
+
+
+def alive(slots: Iterable[Slot]) -> int:
+    """Gangs that are there or being built."""
+    return sum(not isinstance(slot.state, Absent) for slot in slots)
+
+
+def free(slots: Iterable[Slot]) -> int:
+    """Gangs that will take a waiting job, now or when they are built."""
+    return sum(isinstance(slot.state, Idle | Building) for slot in slots)
+
+
+def kept_elsewhere(slots: Iterable[Slot], own: Slot, ranks: int) -> set[ModelKey]:
+    """Models that free gangs of ``ranks``, other than ``own``, have loaded."""
+    others = [slot for slot in slots if slot is not own]
+    return {
+        slot.kept
+        for slot in others
+        if slot.kept and isinstance(slot.state, Idle) and slot.state.gang.ranks == ranks
+    }

@@ -25,6 +25,8 @@ class Queued:
     """Wants a gang of this many ranks (it ran out of memory on fewer)."""
     proofed: bool = False
     """The native image is made and, where that was asked for, approved."""
+    approval: bool = False
+    """Its proof waits for a person before the poster is made."""
     after: str = ""
     """Why the last attempt ended, if there was one."""
 
@@ -66,6 +68,7 @@ class Failed:
     retryable: bool = False
     proofed: bool = False
     """As Queued's: another try needs no other approval."""
+    approval: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Cancelled:
 
     attempts: int = 0
     proofed: bool = False
+    approval: bool = False
 
 
 State: TypeAlias = Queued | Running | Proofed | Done | Failed | Cancelled
@@ -144,6 +148,7 @@ def interrupted(state: Running) -> Queued:
         hangs=before.hangs,
         ranks=before.ranks,
         proofed=before.proofed,
+        approval=before.approval,
         after="the batch was interrupted",
     )
 
@@ -153,7 +158,9 @@ def honour_cancel(state: State) -> State:
     if isinstance(state, Done | Cancelled):
         return state
     before = state.before if isinstance(state, Running) else state
-    return Cancelled(attempts_of(state), proofed=not isinstance(before, Proofed) and before.proofed)
+    if isinstance(before, Proofed):
+        return Cancelled(before.attempts, approval=True)
+    return Cancelled(attempts_of(state), before.proofed, before.approval)
 
 
 def done_state(record: dict[str, Any], *, attempts: int) -> Done:

@@ -27,8 +27,3 @@ def load_requested(
     model = load(request.model, how)
     compile_blocks(model)
     return model
-
-
-def key_of(request: Request) -> tuple[object, ...]:
-    """Requests with one key are rendered by one loaded model."""
-    return request.model, request.dtype, request.lora, request.lora_partial

@@ -16,12 +16,12 @@ from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.parallel.topology import Topology, detect, pick_device, process_group
 from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.checkpoint import CheckpointFolder
-from imax_dist.pipeline.loading import key_of, load_requested
+from imax_dist.pipeline.loading import load_requested
 from imax_dist.pipeline.preview import PreviewFile
 from imax_dist.pipeline.proof import Proof, render_proof, render_small
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.render import Rendering, render_with
-from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.request import Request, key_of
 from imax_dist.pipeline.run import never
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 from imax_dist.config import choice, fingerprint, named_configs, to_mapping
 from imax_dist.errors import BadValue
@@ -20,6 +20,7 @@ LARGEST_SEED = 2**63 - 1
 MOST_STEPS = 1_000
 LARGEST_AREA = 1_000_000_000
 LARGEST_SCALE = 1_000.0
+ModelKey: TypeAlias = tuple[object, ...]
 
 
 def _is_folder(model: str) -> bool:
@@ -167,3 +168,8 @@ def size_in_words(request: Mapping[str, Any]) -> str:
         return "2x native"
     scale = 1.0 if request.get("region") else request.get("scale") or 2.0
     return f"{scale:g}x {os.path.basename(request['guide'])}"
+
+
+def key_of(request: Request) -> ModelKey:
+    """Requests with one key are rendered by one loaded model."""
+    return request.model, request.dtype, request.lora, request.lora_partial

@@ -12,10 +12,11 @@ from imax_dist.jobs import sizing
 from imax_dist.jobs.batch import load_pool_settings
 from imax_dist.jobs.gang import pool_parallel
 from imax_dist.jobs.settings import PoolSettings
-from imax_dist.jobs.sizing import Host, fill_defaults_from_plan
+from imax_dist.jobs.sizing import Host, fill_defaults_from_plan, open_pool, planned_seconds
 from imax_dist.pipeline.request import Request
 
 OPEN = PoolSettings(open=("gangs", "ranks"))
+GIB = 2.0**30
 CORES = Host(cores=4, gpus=0, gpu="", memory=32 * 2**30)
 H100 = Host(cores=64, gpus=8, gpu="NVIDIA H100 80GB HBM3", memory=2**40)
 
@@ -90,3 +91,35 @@ def test_a_batch_that_cannot_fit_leaves_nothing_behind(
     assert main(["batch", str(manifest), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 64
     assert "no plan on 4 x cpu fits" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_open_queue_has_one_rank_a_gang_and_a_gang_for_every_device() -> None:
+    gpus = [Host(32, 8, "H100", 256 * GIB), Host(32, 8, "H100", 256 * GIB)]
+    opened = PoolSettings(open=("gangs", "ranks"))
+    assert (open_pool(opened, gpus).gangs, open_pool(opened, gpus).ranks) == (16, 1)
+    four = PoolSettings(ranks=4, open=("gangs",))
+    assert (open_pool(four, gpus).gangs, open_pool(four, gpus).ranks) == (4, 4)
+    fixed = PoolSettings(gangs=3, open=("ranks",))
+    assert (open_pool(fixed, gpus).gangs, open_pool(fixed, gpus).ranks) == (3, 1)
+
+
+def test_an_open_queue_on_a_cpu_leaves_memory_for_every_rank() -> None:
+    opened = PoolSettings(device="cpu", open=("gangs", "ranks"))
+    assert open_pool(opened, [Host(64, 0, "", 32 * GIB)]).gangs == 8
+    assert open_pool(opened, [Host(2, 0, "", 64 * GIB)]).gangs == 2
+    assert open_pool(opened, [Host(2, 0, "", 1 * GIB)]).gangs == 1
+
+
+def test_a_poster_is_planned_on_a_gang_of_the_pool_or_not_at_all() -> None:
+    host = [Host(4, 0, "", 32 * GIB)]
+    one, two = (
+        planned_seconds(Request("x", size="256x256"), PoolSettings(device="cpu", ranks=n), host)
+        for n in (1, 2)
+    )
+    assert one is not None
+    assert two is not None
+    assert 0.1 < two < one
+    unknown = [Host(8, 1, "NobodyKnows", 32 * GIB)]
+    assert planned_seconds(Request("x", size="256x256"), PoolSettings(device="cuda"), unknown) is None
+    with pytest.raises(BadValue):
+        planned_seconds(Request("x", size="30000x30000"), PoolSettings(device="cpu"), [Host(1, 0, "", GIB)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, exc, insert, select, tuple_, update
@@ -48,6 +48,8 @@ class Submission:
     """The client's own name: the same key and request again is the same job."""
     webhook: str = ""
     """A URL that the caller has found allowed."""
+    state: Queued = field(default_factory=Queued)
+    """How it waits: with an approval of its proof, or without."""
 
 
 class Queue(Reader):
@@ -155,7 +157,7 @@ class Queue(Reader):
         first = self.database.number(connection, len(fresh))
         values = [
             {
-                **job_values(each.job, Queued(), now),
+                **job_values(each.job, each.state, now),
                 "position": first + index,
                 "number": first + index,
                 "revision": revision,
@@ -187,7 +189,7 @@ def retried(state: State) -> Queued | None:
     """What a retry makes of a state; None where it does not apply."""
     if not isinstance(state, Failed | Cancelled):
         return None
-    return Queued(attempts=attempts_of(state), proofed=state.proofed)
+    return Queued(attempts=attempts_of(state), proofed=state.proofed, approval=state.approval)
 
 
 def approved(state: State) -> Queued | None:
