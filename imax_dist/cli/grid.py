@@ -65,7 +65,7 @@ def write_sheet(out: Path, cells: Sequence[Cell], *, columns: int) -> Path:
 
 
 def generate_grid(options: argparse.Namespace) -> int:
-    """``imax generate --grid``: a folder named as the poster would be, filled by a batch on this machine."""
+    """``--grid`` of generate and upscale: a folder named as the poster would be, filled by a batch here."""
     from imax_dist.cli.poster_request import requested
     from imax_dist.jobs.batch import Batch, load_pool_settings
     from imax_dist.jobs.make_job import make_job
@@ -75,7 +75,10 @@ def generate_grid(options: argparse.Namespace) -> int:
             raise BadValue(f"--grid makes a batch of proofs; omit --{name}")
     changes = {"device": options.device, "parallel": options.parallel, "preview_every": options.preview}
     given = {name: value for name, value in changes.items() if value is not None}
-    job = make_job(requested(options))
+    request = requested(options)
+    if request.guide is not None:  # the batch may be taken up again from another folder
+        request = replace(request, guide=str(Path(request.guide).absolute()))
+    job = make_job(request)
     settings = load_pool_settings("local", given)
     batch = Batch(options.out.with_suffix(""), settings, [job], proofs_only=True)
     return run_grid(options, batch)

@@ -22,7 +22,7 @@ MOST = 1_000
 REQUEST_FIELDS = tuple(entry.name for entry in fields(Request))
 NATIVE = {"prompt", "seed", "model", "lora", "native_steps", "dtype"}
 """Fields that the native picture shows; others show in a small render of the whole recipe."""
-EXAMPLE = "write for example seed=1..8 start.sigma=.3,.6"
+EXAMPLE = "write for example seed=1..8 strength=.2,.5"
 
 
 class Axis(NamedTuple):
@@ -110,12 +110,13 @@ def _value(part: str, text: str) -> Any:
 
 
 def _changed(request: Request, chosen: dict[str, Any]) -> Request:
-    """``request`` with these values; a size or paper among them replaces the size it had."""
+    """``request`` with these values; a size, scale or paper among them replaces the size it had."""
     mapping = to_mapping(request)
     method: dict[str, Any] = mapping.pop("method")
-    if any(name in chosen for name in ("size", *SHEET_FIELDS)):
-        mapping.pop("size")
-    if "size" in chosen:
+    sized = {name for name in ("size", "scale", *SHEET_FIELDS) if name in chosen}
+    if sized:
+        mapping.update(size=None, scale=None)
+    if sized & {"size", "scale"}:
         mapping.update(dict.fromkeys(("paper", "bleed", "dpi")))
     for name, value in chosen.items():
         if "." in name:

@@ -53,6 +53,13 @@ def test_a_size_of_the_grid_takes_the_papers_place_and_the_other_way_round() -> 
     assert sizes == ["207x291", "413x583"]
 
 
+def test_a_scale_of_the_grid_takes_the_sizes_place() -> None:
+    mine = make_job(Request(prompt="a red sun", guide="mine.png", size="160x96"))
+    cells = grid_cells([mine], read_grid(["scale=2,3", "strength=.2,.5"]))
+    found = [(cell.job.request.size, cell.job.request.scale, cell.job.request.strength) for cell in cells]
+    assert found == [(None, 2.0, 0.2), (None, 2.0, 0.5), (None, 3.0, 0.2), (None, 3.0, 0.5)]
+
+
 def test_values_that_no_id_can_hold_are_counted() -> None:
     cells = grid_cells([SEA], read_grid(["prompt=a red sun,a boat at sea"]))
     assert [cell.job.id for cell in cells] == ["prompt-1", "prompt-2"]
@@ -71,7 +78,7 @@ def test_proofs_are_small_renders_where_native_pictures_are_alike() -> None:
 @pytest.mark.parametrize(
     ("texts", "error", "message"),
     [
-        (["seed"], BadValue, "is not NAME=VALUES; write for example seed=1..8 start.sigma=.3,.6"),
+        (["seed"], BadValue, "is not NAME=VALUES; write for example seed=1..8 strength=.2,.5"),
         (["seed=1,,2"], BadValue, "'' is no single value"),
         (["seed=5..1"], BadValue, "a range must rise"),
         (["seed=1..900", "steps=1,2"], BadValue, "asks for 1800 posters; at most 1000"),
@@ -129,30 +136,20 @@ def test_a_grid_becomes_proofs_a_sheet_and_the_approved_poster(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = str(make_tiny_flux(tmp_path / "tiny"))
-    asked = [
-        "generate",
-        "a red sun",
-        "--model",
-        model,
-        "--size",
-        "160x96",
-        "--out",
-        str(tmp_path / "sea.png"),
-    ]
-    assert main([*asked, "--grid", "seed=1..2", "start.sigma=.3,.8", "--preview", "2"]) == 0
+    Image.effect_mandelbrot((80, 48), (-2, -1, 1, 1), 60).convert("RGB").save(tmp_path / "mine.png")
+    asked = ["upscale", str(tmp_path / "mine.png"), "--model", model, "--size", "160x96", "--out"]
+    assert main([*asked, str(tmp_path / "sea.png"), "--grid", "seed=1..2", "strength=.3,.8"]) == 0
     out = tmp_path / "sea"
     told = capsys.readouterr().out
     assert "4 proofed" in told
     assert f"choose: imax approve {out} ID ...; then: imax batch --out {out}" in told
-    proofs = [
-        (out / f"seed-{seed}_start.sigma-{sigma}" / "proof.png") for seed in (1, 2) for sigma in (0.3, 0.8)
-    ]
-    pictures = [Image.open(proof).copy() for proof in proofs]
+    ids = [f"seed-{seed}_strength-{strength}" for seed in (1, 2) for strength in (0.3, 0.8)]
+    pictures = [Image.open(out / name / "proof.png").copy() for name in ids]
     assert {picture.size for picture in pictures} == {(128, 80)}, "1.5 x native, in the poster's shape"
     assert len({picture.tobytes() for picture in pictures}) == 4, "the values show"
     with Image.open(out / "contact-sheet.jpg") as sheet:
         assert sheet.size == (2 * (128 + GAP) + GAP, 2 * (80 + LINE + GAP) + GAP)
-    assert main(["approve", str(out), "seed-2_start.sigma-0.3"]) == 0
+    assert main(["approve", str(out), "seed-2_strength-0.3"]) == 0
     assert main(["batch", "--out", str(out), "-q"]) == 0
     posters = [path.parent.name for path in out.glob("*/poster.png")]
-    assert posters == ["seed-2_start.sigma-0.3"]
+    assert posters == ["seed-2_strength-0.3"]
