@@ -67,9 +67,8 @@ def test_a_cached_poster_is_the_same_on_any_mesh_and_asks_the_network_less(tiny:
     assert calls == 8
     exact = run_ranks(1, latents_of, {**fields, "method": {**fields["method"], "cache": "none"}}, {})[0]
     assert np.abs(exact - expected).max() > 1e-6
-    for world in (2, 4):
-        for latents in run_ranks(world, latents_of, fields, dict(ulysses=2)):
-            assert np.abs(latents - expected).max() < 1e-10
+    for latents in run_ranks(4, latents_of, fields, dict(ulysses=2)):
+        assert np.abs(latents - expected).max() < 1e-10
 
 
 @pytest.mark.parametrize(
