@@ -26,6 +26,7 @@ from imax_dist.named_file import plain_size
 
 Settings = TypeVar("Settings")
 
+PLAIN = frozenset((str, int, float, bool, type(None)))
 LARGEST_FILE = 4 << 20
 LONGEST_SHOWN = 200
 
@@ -39,7 +40,14 @@ def config_folder() -> Path:
 
 def named_configs(kind: str) -> dict[str, Path]:
     """The files of one kind (``presets``, ``models``, ...) by name."""
-    return {path.stem: path for path in sorted((config_folder() / kind).glob("*.yaml"))}
+    folder = config_folder() / kind
+    return dict(_yaml_files(folder, folder.stat().st_mtime_ns)) if folder.is_dir() else {}
+
+
+@functools.lru_cache(maxsize=64)
+def _yaml_files(folder: Path, _changed: int) -> dict[str, Path]:
+    """Of a folder as long as nothing is added to it: a manifest asks for each of its lines."""
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 KINDS = {
@@ -160,14 +168,14 @@ def suggestion(wrong: str, known: list[str]) -> str:
 
 def to_mapping(settings: Any) -> Any:
     """A dataclass as plain JSON values."""
+    if type(settings) in PLAIN:
+        return settings
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
-        return {
-            entry.name: to_mapping(getattr(settings, entry.name)) for entry in dataclasses.fields(settings)
-        }
+        settings = {entry.name: getattr(settings, entry.name) for entry in dataclasses.fields(settings)}
     if isinstance(settings, tuple | list):
         return [to_mapping(item) for item in settings]
     if isinstance(settings, Mapping):
-        return {key: to_mapping(item) for key, item in settings.items()}
+        return {key: item if type(item) in PLAIN else to_mapping(item) for key, item in settings.items()}
     return settings
 
 
