@@ -64,8 +64,8 @@ NOT_LOGGED = (
 MOST_PLANNED = 5000
 """Waiting posters that the planner looks at."""
 NO_SHARED_MEMORY = (
-    "the file system of --out has no shared memory for SQLite (a network or FUSE disk): its database keeps a "
-    "journal instead of a write-ahead log, and imax status may wait for the batch"
+    "the batch's database lies on a network or FUSE disk: it keeps a journal instead of a write-ahead log, "
+    "and imax status may wait for the batch; --store puts it elsewhere"
 )
 
 

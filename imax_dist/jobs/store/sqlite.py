@@ -5,15 +5,15 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc, select, text, update
 from sqlalchemy.pool import QueuePool
 
 from imax_dist.errors import BadManifest, BadValue, CannotWrite
 from imax_dist.jobs.store.database import WRITES, Database
+from imax_dist.jobs.store.file_system import mount_of, require_locks
 from imax_dist.jobs.store.migrations import create, migrate
 from imax_dist.jobs.store.tables import VERSION, meta
 
@@ -30,27 +30,38 @@ class Sqlite(Database):
     def __init__(self, path: Path, *, vfs: str | None = None) -> None:
         self.path = path
         self.name = str(path)
-        self._vfs = f"&vfs={vfs}" if vfs else ""
         if path.is_symlink():
             raise BadValue(f"{path} is a link, and a batch writes through no link; remove it")
         with self.errors():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.engine = engine(lambda: connect(f"{path.absolute().as_uri()}?mode=rwc{self._vfs}"))
+            mount = mount_of(path.parent)
+            require_locks(path, mount)
+            place = f"{path.absolute().as_uri()}?mode=rwc" + (f"&vfs={vfs}" if vfs else "")
+            self.shared_memory = self._choose_journal(
+                place, on_shared_disk=mount is not None and mount.shared
+            )
+            self.engine = engine(lambda: connect(place))
             try:
-                self.shared_memory = self._choose_journal()
                 with self.writing() as connection:
                     _prepare(connection, path)
             except BaseException:
                 self.engine.dispose()
                 raise
 
-    def _choose_journal(self) -> bool:
-        """Whether the file system has the shared memory of a write-ahead log; without, TRUNCATE is used."""
-        with self.engine.connect() as connection:
-            driver: Any = connection.connection
-            (mode,) = driver.execute("PRAGMA journal_mode=WAL").fetchone()
-            if mode != "wal":
-                driver.execute("PRAGMA journal_mode=TRUNCATE")
+    def _choose_journal(self, place: str, *, on_shared_disk: bool) -> bool:
+        """Whether there is a write-ahead log; a shared disk, or one without shared memory, has a journal."""
+        wanted = "TRUNCATE" if on_shared_disk else "WAL"
+        with closing(sqlite3.connect(place, timeout=BUSY_S, isolation_level=None, uri=True)) as database:
+            if on_shared_disk:  # a log that came from another disk is read without shared memory, and ended
+                database.execute("PRAGMA locking_mode=EXCLUSIVE")
+            (mode,) = database.execute(f"PRAGMA journal_mode={wanted}").fetchone()
+            if mode not in ("wal", "truncate"):
+                (mode,) = database.execute("PRAGMA journal_mode=TRUNCATE").fetchone()
+        if on_shared_disk and mode == "wal":
+            raise CannotWrite(
+                f"the batch's database {self.path} lies on a shared disk, and another process has it open "
+                "with a write-ahead log; end that one, then run the same command again"
+            )
         return bool(mode == "wal")
 
     @contextmanager
