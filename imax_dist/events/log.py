@@ -105,8 +105,11 @@ def from_json(record: Mapping[str, Any]) -> Event | None:
     return event
 
 
-def append_to(path: Path, **also: Any) -> Callable[[Event], None]:
-    """A listener that appends a line an event: time (RFC 3339, UTC), version, name, ``also``, fields."""
+def append_to(path: Path, *, largest: int | None = None, **also: Any) -> Callable[[Event], None]:
+    """A listener that appends a line an event: time (RFC 3339, UTC), version, name, ``also``, fields.
+
+    A log of over ``largest`` bytes becomes ``events.jsonl.1``, in place of an earlier one.
+    """
 
     def listen(event: Event) -> None:
         moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -114,8 +117,16 @@ def append_to(path: Path, **also: Any) -> Callable[[Event], None]:
         line = {"ts": moment, "v": VERSION, "event": fields.pop("event"), **also, **fields}
         with open(path, "a", encoding="utf-8", opener=_without_links) as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            full = largest is not None and file.tell() > largest
+        if full:
+            path.replace(earlier(path))
 
     return listen
+
+
+def earlier(path: Path) -> Path:
+    """Where a log goes that has become too long."""
+    return path.with_name(f"{path.name}.1")
 
 
 def _without_links(path: str, flags: int) -> int:
@@ -129,6 +140,8 @@ def read_log(path: Path, **also: Any) -> Iterator[Logged]:
     ``also`` are fields that lines may lack: a job's own log of old names no job. A torn line (the writer was
     killed) and one longer than any event are passed over.
     """
+    if not path.name.endswith(".1"):
+        yield from read_log(earlier(path), **also)
     if path.is_symlink() or not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as file:

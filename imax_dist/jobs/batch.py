@@ -41,6 +41,7 @@ from imax_dist.jobs.metrics import PoolMetrics
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.reconcile import add_jobs
+from imax_dist.jobs.retention import prune
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.sizing import Host, fill_defaults_from_plan, ray_hosts, this_host
 from imax_dist.jobs.store import Row
@@ -61,6 +62,8 @@ NOT_LOGGED = (
 """In the job's own events; the batch's would be mostly these."""
 
 
+LARGEST_LOG = 64 << 20
+"""Bytes of the batch's events.jsonl; what was before is in events.jsonl.1, and what before that is gone."""
 MOST_PLANNED = 5000
 """Waiting posters that the planner looks at."""
 NO_SHARED_MEMORY = (
@@ -121,6 +124,7 @@ def run_batch(
     place = store_of(batch)
     require_writable(batch.out)
     with drive(place, batch.shard) as (store, check):
+        prune(store, batch.out, batch.settings.keep)
         if batch.jobs is not None:
             add_jobs(store, batch.jobs, batch.out)
         ids = None if batch.jobs is None else [job.id for job in batch.jobs]
@@ -194,7 +198,7 @@ def _planned(
 
 def batch_log(path: Path) -> PoolListener:
     """A listener that writes a batch's ``events.jsonl``."""
-    write = append_to(path)
+    write = append_to(path, largest=LARGEST_LOG)
 
     def listen(event: PoolEvent) -> None:
         if not (isinstance(event, InJob) and isinstance(event.event, NOT_LOGGED)):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from imax_dist.errors import BadConfig
+
+UNITS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,32 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """``12h``, ``30d``, ``8w`` after a job is over; empty: for ever."""
+
+    posters: str = ""
+    """Folder and entry of a job: it is forgotten, and the same request is rendered anew."""
+    checkpoints: str = ""
+    """Of failed and cancelled jobs; a retry begins at the first step."""
+    events: str = ""
+    """Changes of state in the store."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            seconds_of(value, where=f"jobs: keep.{name}")
+
+
+def seconds_of(text: str, *, where: str) -> float | None:
+    """``30d`` in seconds; None if empty. Raises BadConfig."""
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d{1,6})\s*([hdw])", text)
+    if found is None:
+        raise BadConfig(f"{where} {text!r} is no time to keep something; write for example 12h, 30d or 8w")
+    return float(found.group(1)) * UNITS[found.group(2)]
+
+
+@dataclass(frozen=True)
 class PoolSettings:
     """One pool of gangs."""
 
@@ -102,6 +131,7 @@ class PoolSettings:
     proof: Literal["native", "small"] = "native"
     """What a proof shows: the native picture, or a small render of the whole recipe (pipeline/proof.py); of a
     poster with a guide it is always the latter."""
+    keep: Keep = Keep()
     deadlines: Deadlines = Deadlines()
     retry: Retry = Retry()
     limits: Limits = Limits()

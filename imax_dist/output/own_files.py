@@ -16,7 +16,7 @@ from imax_dist.output.atomic import write_bytes, write_error
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 CONTACT_SHEET = "contact-sheet.jpg"
 BATCH_FILES = (
-    r"events\.jsonl|contact-sheet\.jpg|index\.html|report\.(html|pdf)|batch.*\.(sqlite.*|lock|lease)"
+    r"events\.jsonl(\.1)?|contact-sheet\.jpg|index\.html|report\.(html|pdf)|batch.*\.(sqlite.*|lock|lease)"
 )
 """What lies beside the posters' folders."""
 LARGEST_PAGE = 1 << 30

@@ -20,9 +20,9 @@ from imax_dist.jobs.store.changes import Found, chunks
 from imax_dist.jobs.store.database import Database, upsert
 from imax_dist.jobs.store.queue import Queue, job_values
 from imax_dist.jobs.store.reader import Entry, entries_in
-from imax_dist.jobs.store.row import row_of
+from imax_dist.jobs.store.row import Row, row_of
 from imax_dist.jobs.store.sqlite import Sqlite
-from imax_dist.jobs.store.tables import drivers, jobs
+from imax_dist.jobs.store.tables import drivers, events, jobs
 
 KEPT = {"number", "created", "owner", "key", "webhook"}
 """Of a job that is put in again with another request."""
@@ -174,6 +174,31 @@ class Store(Queue):
                 found = connection.execute(select(jobs).where(jobs.c.id.in_(some))).mappings()
                 rows |= {row.id: row.job for row in map(row_of, found)}
         return rows
+
+    def over_since(self, seconds: float, *, states: Sequence[str]) -> list[Row]:
+        """Jobs that came into one of ``states`` longer ago than that."""
+        with self.database.reading() as connection:
+            then = self.database.now(connection) - seconds
+            query = select(jobs).where(jobs.c.state.in_(states), jobs.c.changed < then)
+            return [row_of(found) for found in connection.execute(query).mappings()]
+
+    def forget(self, rows: Sequence[Row]) -> int:
+        """Take jobs out that are still as ``rows`` say; how many."""
+        with self.transaction() as connection:
+            gone = 0
+            for row in rows:
+                this = (jobs.c.id == row.id) & (jobs.c.changed == row.changed)
+                removed = connection.execute(delete(jobs).where(this)).rowcount
+                if removed:
+                    connection.execute(delete(events).where(events.c.job == row.id))
+                gone += removed
+        return gone
+
+    def forget_events(self, seconds: float) -> int:
+        """Take events out that are older than that; how many."""
+        with self.transaction() as connection:
+            then = self.database.now(connection) - seconds
+            return int(connection.execute(delete(events).where(events.c.moment < then)).rowcount)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
