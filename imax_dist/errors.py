@@ -67,6 +67,13 @@ class StoreUnavailable(CannotWrite):
     retryable = True
 
 
+class NotDelivered(ImaxError):
+    """The object store did not take a finished poster, which lies in its folder."""
+
+    exit_code = 69
+    retryable = True
+
+
 class FolderGone(ImaxError):
     """The folder of a running batch was moved or removed."""
 

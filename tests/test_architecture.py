@@ -66,6 +66,7 @@ NETWORK_HOMES = ("models/", "vae/", "parallel/engines/diffusers.py", "study/trai
 LIBRARY_HOMES: dict[str, tuple[str, ...]] = {
     "ray": ("jobs/",),
     **dict.fromkeys(("sqlalchemy", "psycopg"), ("jobs/store/",)),
+    **dict.fromkeys(("obstore", "boto3", "moto"), ("jobs/deliver.py",)),
     "xfuser": ("parallel/engines/xfuser.py",),
     **dict.fromkeys(("diffusers", "transformers", "tokenizers"), NETWORK_HOMES),
     "matplotlib": ("study/experiments/plots.py",),

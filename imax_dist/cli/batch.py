@@ -34,6 +34,9 @@ def add_parser(verbs: Any) -> None:
         help="output folder, with a folder a poster in it",
     )
     add("--store", metavar="PLACE", help="the queue: postgresql://USER@HOST/DB, or a file (default: in DIR)")
+    add(
+        "--deliver", metavar="URL", help="send finished posters there first: s3://BUCKET/PREFIX, gs://, az://"
+    )
     add("--ray", default="local", metavar="WHERE", help="local (default), auto, or a cluster's address")
     add("--pool", metavar="NAME", help="a file of configs/jobs, or a path (default: local, or default)")
     add("--gangs", type=int, help="how many posters at once (default: planned)")
@@ -87,7 +90,12 @@ def _render(options: argparse.Namespace, batch: Batch) -> int:
 def _settings(options: argparse.Namespace) -> PoolSettings:
     from imax_dist.jobs.batch import load_pool_settings
 
-    given = {"gangs": options.gangs, "ranks": options.ranks, "device": options.device}
+    given = {
+        "gangs": options.gangs,
+        "ranks": options.ranks,
+        "device": options.device,
+        "deliver": options.deliver,
+    }
     changes = {name: value for name, value in given.items() if value is not None}
     name = options.pool or ("local" if options.ray == "local" else "default")
     return load_pool_settings(name, changes)

@@ -28,6 +28,7 @@ from imax_dist.events.batch import JobEvent
 from imax_dist.events.log import append_to
 from imax_dist.jobs import policy
 from imax_dist.jobs.board import Board
+from imax_dist.jobs.deliver import delivered
 from imax_dist.jobs.job import Job, JobFolder
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.settings import PoolSettings
@@ -131,12 +132,15 @@ class Attempts:
         try:
             folder = JobFolder.of(self._out, job_id)
             made = folder.finished(job.fingerprint)
-            if made is not None:  # the gang or the batch was lost after DONE was written
-                CheckpointFolder(folder.checkpoints).remove()
-                self._store(job_id, done_state(made, attempts=state.attempts), slot)
+            sent = delivered(folder.path, self.settings.deliver, job.fingerprint)
+            if made is not None and (sent or not self.settings.deliver):
+                # the gang or the batch was lost after DONE was written
+                CheckpointFolder(self._checkpoints(job_id, folder)).remove()
+                self._store(job_id, done_state({**made, "delivered": sent}, attempts=state.attempts), slot)
                 return None
-            require_printable(folder.poster, to_mapping(job.request))
-            folder.open(job)
+            if made is None:
+                require_printable(folder.poster, to_mapping(job.request))
+                folder.open(job)
         except ImaxError as error:
             outcome = policy.refusal(error)
             self._store(job_id, policy.after(outcome, state, self.settings, self._what(work)), slot)
@@ -147,12 +151,18 @@ class Attempts:
             fingerprint=job.fingerprint,
             request=job.request,
             folder=str(folder.path.resolve()),
-            work=work,
+            work=work if made is None else "delivery",
             attempt=attempt,
             checkpoint_every=self.settings.checkpoint_every,
             preview_every=self.settings.preview_every,
             small_proof=self.settings.proof == "small" or job.request.guide is not None,
+            deliver=self.settings.deliver,
+            checkpoints=str(self._checkpoints(job_id, folder)),
         )
+
+    def _checkpoints(self, job_id: str, folder: JobFolder) -> Path:
+        elsewhere = self.settings.checkpoints
+        return (Path(elsewhere) / job_id if elsewhere else folder.checkpoints).absolute()
 
     def _take_in(self, slot: Slot, working: Working, news: InJob) -> None:
         job_id = news.job

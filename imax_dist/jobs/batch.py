@@ -34,6 +34,7 @@ from imax_dist.events import (
 from imax_dist.events.log import append_to
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.cluster import ray_cluster
+from imax_dist.jobs.deliver import require_target
 from imax_dist.jobs.driver import drive
 from imax_dist.jobs.gang import RayGangs, pool_parallel
 from imax_dist.jobs.job import Job
@@ -119,6 +120,8 @@ def run_batch(
     """
     arm()
     pool_parallel(batch.settings)
+    if batch.settings.deliver:
+        require_target(batch.settings.deliver)
     if batch.ray == "local" and batch.jobs is not None:
         fill_defaults_from_plan(batch.settings, [job.request for job in batch.jobs], [this_host()])
     place = store_of(batch)
@@ -126,7 +129,7 @@ def run_batch(
     with drive(place, batch.shard) as (store, check):
         prune(store, batch.out, batch.settings.keep)
         if batch.jobs is not None:
-            add_jobs(store, batch.jobs, batch.out)
+            add_jobs(store, batch.jobs, batch.out, deliver=batch.settings.deliver)
         ids = None if batch.jobs is None else [job.id for job in batch.jobs]
         board = Board(store, ids, patience_s=batch.settings.retry.disk_full)
         _run(batch, board, watch(board), arm, check=check)

@@ -107,7 +107,7 @@ class RayGang:
         self._polls = {self._ask(rank): (rank, time.monotonic()) for rank in range(self.ranks)}
 
     def start(self, tasks: Sequence[Task]) -> None:
-        whole = tasks[0].work == "poster"
+        whole = tasks[0].work != "proof"
         shares = [(rank, tasks[0]) for rank in range(self.ranks)] if whole else list(enumerate(tasks))
         self._failed_at = None
         self._losses = []

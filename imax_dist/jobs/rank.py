@@ -25,6 +25,7 @@ from imax_dist.errors import ImaxError, Preempted
 from imax_dist.events import InJob, Listener, MemoryPeak, Note, RenderEvent, ignore, stage
 from imax_dist.events.log import append_to
 from imax_dist.jobs.cluster import this_process
+from imax_dist.jobs.deliver import deliver
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.task import LossKind, Task
 from imax_dist.output.image.poster import recipe_path, write_native, write_poster
@@ -136,7 +137,7 @@ class Rank:
         started = time.perf_counter()
         rendering = self._renderer.render(
             task.request,
-            checkpoints=CheckpointFolder(folder.checkpoints, every=task.checkpoint_every),
+            checkpoints=checkpoints_of(task),
             listen=listen,
             stop=lambda: task.job_id in self._stop_asked,
             show_native=lambda pixels: write_native(folder.path / "native.png", pixels),
@@ -155,9 +156,20 @@ class Rank:
             done, foreign = folder.finish(task.fingerprint, facts, names=sorted(names))
         for name in foreign:
             listen(Note(f"{folder.path / name} is not of this poster and was kept; move it away"))
-        CheckpointFolder(folder.checkpoints).remove()
+        if task.deliver:
+            done = self._deliver(task, done, listen)
+        checkpoints_of(task).remove()
         folder.preview.unlink(missing_ok=True)
         return done
+
+    def deliver_poster(self, task: Task) -> dict[str, Any]:
+        """Rank 0 sends what an earlier attempt has finished. Returns what DONE says, and where it is."""
+        done = JobFolder(Path(task.folder)).finished(task.fingerprint) if self.rank == 0 else None
+        return {} if done is None else self._deliver(task, done, self._listener(task))
+
+    def _deliver(self, task: Task, done: dict[str, Any], listen: Listener) -> dict[str, Any]:
+        with stage(listen, "deliver"):
+            return {**done, "delivered": deliver(Path(task.folder), task.deliver, done, listen)}
 
     def make_proof(self, task: Task) -> dict[str, Any]:
         """This rank alone: the native picture, and the checkpoint that the poster resumes from."""
@@ -165,7 +177,7 @@ class Rank:
         folder = JobFolder(Path(task.folder))
         proof = self._renderer.proof(
             task.request,
-            checkpoints=CheckpointFolder(folder.checkpoints, every=task.checkpoint_every),
+            checkpoints=checkpoints_of(task),
             listen=self._listener(task),
             stop=lambda: task.job_id in self._stop_asked,
             small=task.small_proof,
@@ -195,7 +207,14 @@ class Rank:
 WORK: dict[str, Callable[[Rank, Task], dict[str, Any]]] = {
     "poster": Rank.render_poster,
     "proof": Rank.make_proof,
+    "delivery": Rank.deliver_poster,
 }
+
+
+def checkpoints_of(task: Task) -> CheckpointFolder:
+    """Where the task's checkpoints are."""
+    place = task.checkpoints or JobFolder(Path(task.folder)).checkpoints
+    return CheckpointFolder(Path(place), every=task.checkpoint_every)
 
 
 def loss_kind(error: Exception) -> LossKind:

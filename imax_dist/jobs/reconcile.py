@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from imax_dist.errors import BadManifest
+from imax_dist.jobs.deliver import delivered
 from imax_dist.jobs.job import Job, JobFolder
 from imax_dist.jobs.state import Done, Failed, Queued, State, done_state
 from imax_dist.jobs.store import Row, Store
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 
 
-def add_jobs(store: Store, jobs: Sequence[Job], out: Path) -> None:
-    """Bring the store in line with ``jobs`` and with the finished posters in ``out``.
+def add_jobs(store: Store, jobs: Sequence[Job], out: Path, *, deliver: str = "") -> None:
+    """Bring the store in line with ``jobs`` and with the finished posters in ``out``, sent to ``deliver``.
 
     What was cancelled before is carried out first. New and changed jobs are queued, and failed ones that are
     worth another try. A permanent failure stays failed and a cancelled job cancelled: ``imax retry`` queues
@@ -29,7 +31,7 @@ def add_jobs(store: Store, jobs: Sequence[Job], out: Path) -> None:
         row = known.get(job.id)
         if row is not None and row.state_name == "running":
             continue
-        state = state_of(job, row, JobFolder.of(out, job.id)) if job.id in folders or row else Queued()
+        state = _now(job, row, JobFolder.of(out, job.id), deliver) if job.id in folders or row else Queued()
         if _differs(job, row, state):
             fresh.append((job, state))
     store.add(fresh)
@@ -43,6 +45,21 @@ def _refuse_case_twins(jobs: Sequence[Job], known: Mapping[str, Row]) -> None:
         if job.id not in known and job.id.casefold() in folded:
             other = folded[job.id.casefold()]
             raise BadManifest(f"id {job.id!r} differs from {other!r} of this folder by case alone; rename it")
+
+
+def _now(job: Job, row: Row | None, folder: JobFolder, deliver: str) -> State:
+    """A poster that is to be delivered is done when it was; then its own folder may be elsewhere, or gone."""
+    if not deliver:
+        return state_of(job, row, folder)
+    place = f"{deliver.rstrip('/')}/{job.id}"
+    same = row is not None and row.fingerprint == job.fingerprint
+    if same and isinstance(row.state, Done) and row.state.delivered == place:
+        return row.state
+    state = state_of(job, row, folder)
+    if not isinstance(state, Done):
+        return state
+    sent = delivered(folder.path, deliver, job.fingerprint)
+    return replace(state, delivered=sent) if sent else Queued(proofed=True, after="not delivered yet")
 
 
 def state_of(job: Job, row: Row | None, folder: JobFolder) -> State:

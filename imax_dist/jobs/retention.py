@@ -18,7 +18,7 @@ OVER = ("done", "failed", "cancelled")
 AT_ONCE = 500
 FOLDER = "|".join(
     (
-        *(done.POSTER_FILES, done.LOOKS, done.UNFINISHED, done.FILE, "DELIVERED"),
+        *(done.POSTER_FILES, done.LOOKS, done.UNFINISHED, done.FILE, done.DELIVERED),
         *(r"request\.json", r"events\.jsonl", r"preview\.\w+"),
     )
 )

@@ -131,6 +131,10 @@ class PoolSettings:
     proof: Literal["native", "small"] = "native"
     """What a proof shows: the native picture, or a small render of the whole recipe (pipeline/proof.py); of a
     poster with a guide it is always the latter."""
+    deliver: str = ""
+    """An object store that takes each finished poster before it counts as done: ``s3://bucket/prefix``."""
+    checkpoints: str = ""
+    """A folder, local or shared by the ranks' hosts, for the checkpoints; empty: in each poster's own."""
     keep: Keep = Keep()
     deadlines: Deadlines = Deadlines()
     retry: Retry = Retry()

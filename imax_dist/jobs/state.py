@@ -56,6 +56,8 @@ class Done:
     bytes: int
     seconds: float
     attempts: int
+    delivered: str = ""
+    """The object store's place of its files, where they were sent to one."""
 
 
 @dataclass(frozen=True)
@@ -170,4 +172,5 @@ def done_state(record: dict[str, Any], *, attempts: int) -> Done:
         bytes=int(record.get("bytes", 0)),
         seconds=float(record.get("seconds", 0.0)),
         attempts=attempts,
+        delivered=str(record.get("delivered", "")),
     )

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 from imax_dist.events import InJob
 from imax_dist.pipeline.request import Request
 
-Work = Literal["poster", "proof"]
+Work = Literal["poster", "proof", "delivery"]
+"""A delivery is of a poster that was finished by an earlier attempt."""
 LossKind = Literal["died", "hung", "crashed", "out_of_memory", "drained"]
 
 
@@ -26,6 +27,10 @@ class Task:
     checkpoint_every: int = 5
     preview_every: int = 0
     small_proof: bool = False
+    deliver: str = ""
+    """Where the finished poster is sent before the task ends; empty: nowhere."""
+    checkpoints: str = ""
+    """The folder of this job's checkpoints; empty: in its own."""
 
 
 @dataclass(frozen=True)

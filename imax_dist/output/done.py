@@ -14,6 +14,8 @@ from imax_dist.output.atomic import write_error, write_json
 from imax_dist.output.own_files import is_file, own_files, remove_files
 
 FILE = "DONE"
+DELIVERED = "DELIVERED"
+"""Where the poster was sent to (jobs/deliver.py); written after DONE."""
 REQUEST = "request.json"
 PICTURE = "poster.png"
 POSTER_FILES = r"poster(-print)?\.(png|tiff?|jpe?g|pdf)|poster\.recipe\.json"
@@ -55,6 +57,11 @@ def read_done(folder: Path) -> dict[str, Any]:
         for name, facts in files.items()
     )
     return record if sound else {}
+
+
+def read_delivered(folder: Path) -> dict[str, Any]:
+    """Where a poster was sent to, and of which request it was; empty if missing or torn."""
+    return _read(folder / DELIVERED)
 
 
 def read_request(folder: Path) -> dict[str, Any]:
