@@ -20,8 +20,8 @@ from imax_dist.jobs import lease as leases
 from imax_dist.jobs.control import all_rows
 from imax_dist.jobs.lease import Holder, driver_of, excludes, hold, lease_path, read_holder, this_holder
 from imax_dist.jobs.make_job import make_job
-from imax_dist.jobs.state import Done, Queued
-from imax_dist.jobs.store import Reader, Store
+from imax_dist.jobs.state import Cancelled, Done, Queued
+from imax_dist.jobs.store import Reader, Store, Submission
 from imax_dist.jobs.store.files import read_store, store_path
 from imax_dist.output.atomic import write_json
 from imax_dist.pipeline.request import Request
@@ -254,6 +254,34 @@ def test_a_store_of_an_earlier_version_is_taken_over(tmp_path: Path, version: in
     again = Store(path)
     again.fence()
     assert again.states() == {"a": Queued(attempts_without_progress=2)}
+
+
+def shape(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Columns and indexes of every table."""
+    database = sqlite3.connect(path)
+    tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    found = {
+        name: sorted(row[1:3] for row in database.execute(f"PRAGMA table_info({name})")) for name in tables
+    }
+    indexes = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'index'")]
+    for name in indexes:
+        found[name] = [row[2:] for row in database.execute(f"PRAGMA index_info({name})")]
+    database.close()
+    return found
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_tables_of_an_earlier_version_become_those_of_now(tmp_path: Path, version: int) -> None:
+    (tmp_path / "old").mkdir()
+    old = old_store(tmp_path / "old", version, [(JOB, Queued(), True)])
+    store = Store(old)
+    assert store.find("a").number == 1  # type: ignore[union-attr]
+    assert store.submit(Submission(make_job(Request("b"), name="b")))[0].number == 2
+    store.recover()
+    assert store.states() == {"a": Cancelled(), "b": Queued()}, "the wish is of before the change"
+    store.close()
+    Store(tmp_path / "new.sqlite").close()
+    assert shape(old) == shape(tmp_path / "new.sqlite")
 
 
 def test_the_heartbeat_is_the_time_of_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Double, Identity, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy import REAL, BigInteger, Column, Double, Identity, Index, Integer, MetaData, Table, Text, text
 
 VERSION = 3
 """Of the tables; see migrations.py for how older ones are brought to it."""
 
 metadata = MetaData()
 Whole = BigInteger().with_variant(Integer, "sqlite")
+Moment = Double().with_variant(REAL, "sqlite")
 
 jobs = Table(
     "jobs",
@@ -20,13 +21,13 @@ jobs = Table(
     Column("request", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("detail", Text, nullable=False),
-    Column("changed", Double, nullable=False),
+    Column("changed", Moment, nullable=False),
     Column("stage", Text, nullable=False, server_default=""),
     Column("step", Whole, nullable=False, server_default="0"),
     Column("steps", Whole, nullable=False, server_default="0"),
     Column("cancel", Whole, nullable=False, server_default="0"),
     Column("number", Whole, nullable=False, server_default="0"),
-    Column("created", Double, nullable=False, server_default="0"),
+    Column("created", Moment, nullable=False, server_default="0"),
     Column("revision", Whole, nullable=False, server_default="0"),
     Column("driver", Whole),
     Column("owner", Text, nullable=False, server_default=""),
@@ -63,9 +64,9 @@ drivers = Table(
     metadata,
     Column("number", Whole, Identity(), primary_key=True),
     Column("name", Text, nullable=False),
-    Column("since", Double, nullable=False),
+    Column("since", Moment, nullable=False),
     Column("beats", Whole, nullable=False, server_default="0"),
-    Column("beat_at", Double, nullable=False),
+    Column("beat_at", Moment, nullable=False),
     sqlite_autoincrement=True,
 )
 """Drivers that work now. One whose row is gone has been replaced and writes no more."""
@@ -75,7 +76,7 @@ events = Table(
     metadata,
     Column("number", Whole, Identity(), primary_key=True),
     Column("job", Text, nullable=False),
-    Column("moment", Double, nullable=False),
+    Column("moment", Moment, nullable=False),
     Column("event", Text, nullable=False),
     sqlite_autoincrement=True,
 )
@@ -90,8 +91,8 @@ tokens = Table(
     Column("hash", Text, nullable=False, unique=True),
     Column("role", Text, nullable=False),
     Column("limits", Text, nullable=False, server_default="{}"),
-    Column("created", Double, nullable=False),
-    Column("revoked", Double),
+    Column("created", Moment, nullable=False),
+    Column("revoked", Moment),
 )
 
 webhooks = Table(
@@ -101,9 +102,9 @@ webhooks = Table(
     Column("job", Text, nullable=False),
     Column("url", Text, nullable=False),
     Column("body", Text, nullable=False),
-    Column("created", Double, nullable=False),
+    Column("created", Moment, nullable=False),
     Column("attempts", Whole, nullable=False, server_default="0"),
-    Column("due", Double),
+    Column("due", Moment),
     Column("error", Text, nullable=False, server_default=""),
     sqlite_autoincrement=True,
 )
