@@ -2,20 +2,24 @@
 
 Of several, each gives signs of life and listens for those of the others. One that was silent for
 ``EXPIRES_S`` by the listener's own clock, while the database answered, is dismissed: its jobs are queued
-again, and its next write is refused. A database that was away ends nobody.
+again, and its next write is refused. One of this host whose process is gone is dismissed at once. A database
+that was away ends nobody.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
-from imax_dist.errors import CannotWrite, FolderBusy
-from imax_dist.jobs.lease import BEAT_S, EXPIRES_S, hold, this_holder
+from imax_dist.config import from_mapping
+from imax_dist.errors import BadConfig, CannotWrite, FolderBusy
+from imax_dist.jobs.lease import BEAT_S, EXPIRES_S, Holder, hold, this_holder
 from imax_dist.jobs.store import Store, free, open_store
 from imax_dist.jobs.store.sqlite import Sqlite
 
@@ -61,14 +65,15 @@ class Listener:
 def one_of_many(store: Store, *, beat_s: float = BEAT_S, expires_s: float = EXPIRES_S) -> Iterator[int]:
     """A driver's number for the length of the block, with a heartbeat in a thread."""
     assert not isinstance(store.database, Sqlite)
-    number, ended = store.join(str(this_holder())), threading.Event()
+    holder, ended = this_holder(), threading.Event()
+    number = store.join(str(holder), json.dumps(asdict(holder)))
     listener = Listener(expires_s=expires_s)
 
     def beat() -> None:
         while not ended.wait(beat_s):
             try:
-                silent = [other for other in listener.silent(store.beat()) if other != number]
-                for other in silent:
+                silent = listener.silent(store.beat())
+                for other in {*silent, *_dead(store)} - {number}:
                     store.dismiss(other)
             except CannotWrite:
                 listener.forget()
@@ -84,3 +89,15 @@ def one_of_many(store: Store, *, beat_s: float = BEAT_S, expires_s: float = EXPI
         thread.join(timeout=beat_s + expires_s)
         with suppress(CannotWrite):  # the others hear its silence
             store.leave()
+
+
+def _dead(store: Store) -> list[int]:
+    """Drivers that are known to be gone, without waiting for their silence."""
+    return [driver.number for driver in store.drivers() if _is_dead(driver.holder)]
+
+
+def _is_dead(holder: str) -> bool:
+    try:
+        return from_mapping(Holder, json.loads(holder), where="driver").dead
+    except (ValueError, TypeError, AttributeError, BadConfig):
+        return False

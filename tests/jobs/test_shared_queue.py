@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -349,6 +351,33 @@ def test_a_database_that_went_away_is_waited_for(open_it: Open, postgres: Postgr
 
 
 @pytest.mark.slow
+def test_two_drivers_share_a_queue_and_one_that_is_killed_loses_nothing(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """Real processes; their gangs only wait."""
+    url, notes = postgres.new_database(), tmp_path / "notes"
+    store = open_store(url)
+    ids = [f"poster-{index}" for index in range(30)]
+    store.add((Job(name, Request("x", size="64x64"), position=i), Queued()) for i, name in enumerate(ids))
+    command = [sys.executable, str(Path(__file__).with_name("one_driver.py")), url, str(tmp_path), str(notes)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        wait_for(lambda: len(store.drivers()) == 2 and store.counts().get("done", 0) >= 4)
+        processes[0].kill()
+        assert processes[1].wait(60) == 0, processes[1].communicate()[1]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert store.counts() == {"done": 30}
+    made = [line.split() for line in notes.read_text().splitlines()]
+    assert {job for job, _ in made} == set(ids)
+    assert len({pid for _, pid in made}) == 2
+    assert len(made) <= 32, "only what the killed one had in its two gangs may be made twice"
+    assert store.drivers() == []
+
+
+@pytest.mark.slow
 def test_a_database_that_cannot_be_had_is_one_sentence_without_the_password(postgres: PostgresServer) -> None:
     url = f"postgresql://imax:secret@/nowhere?host={postgres.folder}"
     with pytest.raises(StoreUnavailable, match=r"imax:\*\*\*@/nowhere cannot be used.* does not") as error:
@@ -382,6 +411,13 @@ def test_a_database_that_was_away_makes_nobody_silent() -> None:
     assert listener.silent({1: 5, 2: 9}) == []
     now[0] = 121
     assert listener.silent({1: 5, 2: 10}) == [1]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def filled_driver(open_it: Open) -> Store:

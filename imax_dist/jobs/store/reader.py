@@ -55,6 +55,8 @@ class DriverRow(NamedTuple):
     name: str
     since: float
     silent_s: float
+    holder: str = ""
+    """Its process, as JSON (jobs/lease.py)."""
 
     @property
     def alive(self) -> bool:
@@ -158,13 +160,17 @@ class Reader:
 
 def drivers_in(connection: Connection) -> list[DriverRow]:
     """Every driver's row, with its silence by the database's clock."""
-    clock = "extract(epoch FROM clock_timestamp())"
+    clock = "extract(epoch FROM clock_timestamp())::float8"
     if connection.dialect.name == "sqlite":
         clock = "(julianday('now') - 2440587.5) * 86400"
-    query = select(drivers.c.number, drivers.c.name, drivers.c.since, text(f"{clock} - beat_at"))
-    return [
-        DriverRow(int(n), name, since, float(silent)) for n, name, since, silent in connection.execute(query)
-    ]
+    columns = (
+        drivers.c.number,
+        drivers.c.name,
+        drivers.c.since,
+        text(f"{clock} - beat_at"),
+        drivers.c.holder,
+    )
+    return [DriverRow(*found) for found in connection.execute(select(*columns))]
 
 
 def entries_in(connection: Connection, since: int) -> list[Entry]:

@@ -67,10 +67,10 @@ class Store(Queue):
             connection.execute(delete(drivers))
             self._join(connection, name)
 
-    def join(self, name: str) -> int:
-        """Become one of several drivers; the number it has."""
+    def join(self, name: str, holder: str = "") -> int:
+        """Become one of several drivers; the number it has. ``holder`` is its process, as JSON."""
         with self.transaction() as connection:
-            return self._join(connection, name)
+            return self._join(connection, name, holder)
 
     def leave(self) -> None:
         """Be no driver any more; what it still has is queued again."""
@@ -212,9 +212,13 @@ class Store(Queue):
         mine = found.driver == self._driver
         return self._driver is None or mine or changes.is_queued(found)
 
-    def _join(self, connection: Connection, name: str) -> int:
+    def _join(self, connection: Connection, name: str, holder: str = "") -> int:
         now = self.database.now(connection)
-        made = insert(drivers).values(name=name, since=now, beat_at=now).returning(drivers.c.number)
+        made = (
+            insert(drivers)
+            .values(name=name, holder=holder, since=now, beat_at=now)
+            .returning(drivers.c.number)
+        )
         self._driver = int(connection.execute(made).scalar_one())
         return self._driver
 

@@ -64,6 +64,7 @@ drivers = Table(
     metadata,
     Column("number", Whole, Identity(), primary_key=True),
     Column("name", Text, nullable=False),
+    Column("holder", Text, nullable=False, server_default=""),
     Column("since", Moment, nullable=False),
     Column("beats", Whole, nullable=False, server_default="0"),
     Column("beat_at", Moment, nullable=False),
