@@ -52,9 +52,9 @@ def _now(job: Job, row: Row | None, folder: JobFolder, deliver: str) -> State:
     if not deliver:
         return state_of(job, row, folder)
     place = f"{deliver.rstrip('/')}/{job.id}"
-    same = row is not None and row.fingerprint == job.fingerprint
-    if same and isinstance(row.state, Done) and row.state.delivered == place:
-        return row.state
+    known = row.state if row is not None and row.fingerprint == job.fingerprint else None
+    if isinstance(known, Done) and known.delivered == place:
+        return known
     state = state_of(job, row, folder)
     if not isinstance(state, Done):
         return state

@@ -178,7 +178,10 @@ def entries_in(connection: Connection, since: int) -> list[Entry]:
     place = (jobs.c.id, jobs.c.priority, jobs.c.position, jobs.c.stage, jobs.c.step)
     query = select(*place, jobs.c.state, jobs.c.detail).where(jobs.c.revision >= since)
     query = query.order_by(jobs.c.priority.desc(), jobs.c.position, jobs.c.id)
-    return [Entry(*place, state_of(state, detail)) for *place, state, detail in connection.execute(query)]
+    return [
+        Entry(job, priority, position, stage, step, state_of(state, detail))
+        for job, priority, position, stage, step, state, detail in connection.execute(query)
+    ]
 
 
 def _of(query: Select[Any], states: Sequence[str], owner: str | None) -> Select[Any]:

@@ -101,7 +101,7 @@ class Row:
         }
 
 
-def row_of(found: Mapping[str, Any]) -> Row:
+def row_of(found: Mapping[Any, Any]) -> Row:
     """A row of the table ``jobs``; an older table may lack the later columns."""
     key = found.get("key")
     return Row(

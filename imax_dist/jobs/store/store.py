@@ -168,7 +168,7 @@ class Store(Queue):
 
     def jobs(self, ids: Sequence[str]) -> dict[str, Job]:
         """Requests of jobs, by their ids."""
-        rows = {}
+        rows: dict[str, Job] = {}
         with self.database.reading() as connection:
             for some in chunks(ids):
                 found = connection.execute(select(jobs).where(jobs.c.id.in_(some))).mappings()
