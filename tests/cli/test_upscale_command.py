@@ -99,6 +99,8 @@ def test_a_manifest_has_the_same_fields(photo: Path, tmp_path: Path) -> None:
     assert [mistake.text for mistake in read.mistakes] == [
         "strength 2 is outside 0 to 1: 0 leaves the picture as it is, 1 keeps least of it"
     ]
+    small = read_manifest(tmp_path / "m.jsonl", Limits(megapixels=0.05))
+    assert small.mistakes[0].text == "size 300x225 is over this pool's 0.05 megapixels"
 
 
 def test_a_region_of_the_poster_is_made_anew(imax: Imax, tiny: Path, large: Path) -> None:
