@@ -160,6 +160,11 @@ def uses_reference(method: Method) -> bool:
 def why_unused(method: Method) -> str:
     """Why ``uses_reference`` is False, and what to change."""
     off = "schedule is off" if method.guidance.schedule == "off" else "strength is 0"
+    if method.start.strength is not None:
+        return (
+            f"uses no picture: strength is 1 (pure noise) and guidance.{off}; ask for less strength, "
+            "or for more resemblance"
+        )
     return (
         f"uses no native picture: start.sigma is 1 (pure noise) and guidance.{off}; set start.sigma below 1, "
         "or choose another preset"
