@@ -83,8 +83,8 @@ def leaves(mapping: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def test_the_list_of_switches_is_complete() -> None:
-    """All but those tested elsewhere: a network (test_upsample.py), cache (test_cached_steps.py), and vae, whose
-    tiles are larger than these pictures."""
+    """All but those tested elsewhere: a network (test_upsample.py), cache (test_cached_steps.py), and vae,
+    whose tiles are larger than these pictures."""
     elsewhere = {"reference.network", "cache", "vae"}
     known = leaves(to_mapping(Method()))
     assert [name for name, _ in SWITCHES] == [name for name in known if name not in elsewhere]
