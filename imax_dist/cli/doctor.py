@@ -14,7 +14,11 @@ from typing import Any, NamedTuple
 from imax_dist.errors import BadValue
 
 REQUIRED = ("torch", "diffusers", "transformers", "ray", "safetensors", "numpy", "pillow", "pyyaml")
-OPTIONAL = {"xfuser": "xDiT's attention engine (pip install 'imax-dist[gpu]')"}
+OPTIONAL = {
+    "xfuser": "xDiT's attention engine (pip install 'imax-dist[gpu]')",
+    "psycopg": "queues in PostgreSQL (pip install 'imax-dist[postgres]')",
+    "obstore": "delivery to object stores (pip install 'imax-dist[deliver]')",
+}
 SMALL_SHM_GIB = 1.0
 
 
@@ -111,12 +115,36 @@ def machine() -> list[Finding]:
         Finding("cores", str(cores)),
         Finding("memory", f"{memory:.0f} GiB"),
         Finding("disk here", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB free"),
+        Finding("queue here", queue_here()),
     ]
     if os.path.isdir("/dev/shm"):
         size = shutil.disk_usage("/dev/shm").total / 2**30
         note = "" if size >= SMALL_SHM_GIB else " (small for Ray and NCCL: mount more in containers)"
         findings.append(Finding("/dev/shm", f"{size:.1f} GiB{note}"))
     return findings
+
+
+def queue_here() -> str:
+    """What a batch's queue would be in this folder, tried out."""
+    import tempfile
+    from contextlib import closing
+    from pathlib import Path
+
+    from imax_dist.errors import ImaxError
+    from imax_dist.jobs.store.file_system import mount_of
+    from imax_dist.jobs.store.sqlite import Sqlite
+
+    mount = mount_of(Path())
+    disk = "" if mount is None else f", {mount.kind}"
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix=".imax-doctor-", dir=".") as folder,
+            closing(Sqlite(Path(folder).absolute() / "batch.sqlite")) as store,
+        ):
+            kept = "a write-ahead log" if store.shared_memory else "a rollback journal, for one driver"
+    except (ImaxError, OSError) as error:
+        return str(error)
+    return f"SQLite with {kept}{disk}"
 
 
 def devices() -> list[Finding]:

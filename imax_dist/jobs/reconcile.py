@@ -34,7 +34,7 @@ def add_jobs(store: Store, jobs: Sequence[Job], out: Path, *, deliver: str = "")
         state = _now(job, row, JobFolder.of(out, job.id), deliver) if job.id in folders or row else Queued()
         if _differs(job, row, state):
             fresh.append((job, state))
-    store.add(fresh)
+    store.add(fresh, seen={row.id: row.revision for row in known.values()})
     store.reorder([job for job in jobs if _moved(job, known.get(job.id))])
 
 

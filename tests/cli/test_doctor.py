@@ -67,3 +67,11 @@ def test_a_render_that_fails_is_reported_not_raised(imax: Imax, monkeypatch: pyt
     outcome = imax("doctor")
     assert outcome.code == 78
     assert "MISSING  test render      failed: model folder " in outcome.out
+
+
+def test_the_queue_of_this_folder_is_tried_out_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert doctor.queue_here().startswith("SQLite with a ")
+    assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ from imax_dist.errors import BadConfig, BadManifest, BadValue, FolderBusy, Store
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.driver import Listener, one_of_many
 from imax_dist.jobs.job import Job
+from imax_dist.jobs.reconcile import add_jobs
 from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued, Running
 from imax_dist.jobs.store import KeyConflict, Store, Submission, Token, Tokens, Webhooks, open_store
 from imax_dist.jobs.store.files import store_path
@@ -241,6 +242,22 @@ def test_a_job_that_another_driver_has_is_left_alone(open_it: Open) -> None:
     assert second.claim(["job-0"], "gang-1") == {}
     assert isinstance(second.move("job-0", Failed("x", "y", 1)), Running)
     assert isinstance(first.states()["job-0"], Running)
+
+
+def test_two_that_enlist_one_manifest_leave_each_others_jobs(open_it: Open, tmp_path: Path) -> None:
+    """What a driver has put in, taken or finished since another looked stays as it is."""
+    late, first = open_it(), open_it()
+    seen = {row.id: row.revision for row in late.rows()}
+    first.join("first")
+    add_jobs(first, JOBS, tmp_path)
+    first.claim(["job-0"], "gang-0")
+    late.add([(job, Queued()) for job in JOBS], seen=seen)
+    assert isinstance(late.states()["job-0"], Running)
+    seen = {row.id: row.revision for row in late.rows()}
+    first.move("job-0", Done("ab", 1, 1.0, 1))
+    late.add([(job, Queued(attempts=7)) for job in JOBS], seen=seen)
+    assert late.states()["job-0"] == Done("ab", 1, 1.0, 1)
+    assert late.states()["job-1"] == Queued(attempts=7), "nobody had touched it"
 
 
 def test_changes_are_told_from_where_one_left_off(open_it: Open) -> None:

@@ -68,9 +68,15 @@ class Database(ABC):
             self.engine.dispose()
 
 
+def insert_new(connection: Connection, table: Table) -> Insert:
+    """Insert rows whose primary key is not there yet, and leave those that are."""
+    made = _insert(connection, table)
+    return made.on_conflict_do_nothing(index_elements=[column.name for column in table.primary_key])
+
+
 def upsert(connection: Connection, table: Table, keep: set[str]) -> Insert:
     """Insert rows, or put them in the place of those with the same primary key; ``keep`` stays as it was."""
-    made = postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+    made = _insert(connection, table)
     keys = [column.name for column in table.primary_key]
     new = {
         column.name: made.excluded[column.name]
@@ -78,3 +84,7 @@ def upsert(connection: Connection, table: Table, keep: set[str]) -> Insert:
         if column.name not in {*keys, *keep}
     }
     return made.on_conflict_do_update(index_elements=keys, set_=new)
+
+
+def _insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)

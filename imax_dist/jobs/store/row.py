@@ -51,6 +51,7 @@ class Row:
     """Where its end is to be told."""
     driver: int | None = None
     """Which has it, while it is running."""
+    revision: int = 0
 
     @cached_property
     def job(self) -> Job:
@@ -122,6 +123,7 @@ def row_of(found: Mapping[Any, Any]) -> Row:
         key=None if key is None else str(key),
         webhook=str(found.get("webhook", "")),
         driver=found.get("driver"),
+        revision=int(found.get("revision", 0)),
     )
 
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Insert, bindparam, delete, insert, select, update
 
 from imax_dist.errors import FolderBusy
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.state import Queued, Running, State
 from imax_dist.jobs.store import changes
 from imax_dist.jobs.store.changes import Found, chunks
-from imax_dist.jobs.store.database import Database, upsert
+from imax_dist.jobs.store.database import Database, insert_new, upsert
 from imax_dist.jobs.store.queue import Queue, job_values
 from imax_dist.jobs.store.reader import Entry, entries_in
 from imax_dist.jobs.store.row import Row, row_of
@@ -93,20 +93,36 @@ class Store(Queue):
             connection.execute(delete(drivers).where(drivers.c.number == number))
             changes.recover(connection, self.database)
 
-    def add(self, new: Iterable[tuple[Job, State]]) -> None:
-        """Put jobs in, or in again with another request; a cancellation of the old one is over."""
+    def add(self, new: Iterable[tuple[Job, State]], *, seen: Mapping[str, int] | None = None) -> None:
+        """Put jobs in, or in again with another request; a cancellation of the old one is over.
+
+        ``seen`` are the revisions of the jobs that were there when the caller looked: what another driver
+        has put in or changed since stays as it is.
+        """
         new = list(new)
+        if not new:
+            return
         with self.transaction() as connection:
-            if not new:
+            if seen is None:
+                self._put(connection, new, upsert(connection, jobs, KEPT))
                 return
-            revision, now = self.database.revision(connection), self.database.now(connection)
-            first = self.database.number(connection, len(new))
-            fresh = {"stage": "", "step": 0, "steps": 0, "cancel": 0, "driver": None, "revision": revision}
-            values = [
-                {**job_values(job, state, now), **fresh, "number": first + index}
-                for index, (job, state) in enumerate(new)
-            ]
-            connection.execute(upsert(connection, jobs, KEPT), values)
+            now = _revisions(connection, [job.id for job, _ in new])
+            fresh = [(job, state) for job, state in new if job.id not in seen and job.id not in now]
+            same = [(job, state) for job, state in new if job.id in seen and now.get(job.id) == seen[job.id]]
+            self._put(connection, fresh, insert_new(connection, jobs))
+            self._put(connection, same, upsert(connection, jobs, KEPT))
+
+    def _put(self, connection: Connection, new: Sequence[tuple[Job, State]], how: Insert) -> None:
+        if not new:
+            return
+        revision, now = self.database.revision(connection), self.database.now(connection)
+        first = self.database.number(connection, len(new))
+        fresh = {"stage": "", "step": 0, "steps": 0, "cancel": 0, "driver": None, "revision": revision}
+        values = [
+            {**job_values(job, state, now), **fresh, "number": first + index}
+            for index, (job, state) in enumerate(new)
+        ]
+        connection.execute(how, values)
 
     def reorder(self, given: Iterable[Job]) -> None:
         """The manifest's order and priorities, which may change without a poster changing."""
@@ -228,6 +244,15 @@ class Store(Queue):
         mine = select(drivers.c.number).where(drivers.c.number == self._driver)
         if connection.execute(mine.with_for_update(read=True, key_share=True)).first() is None:
             raise FolderBusy(f"{self.name} was taken over by another batch; this one ends")
+
+
+def _revisions(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Of the jobs that are there, which are held until the transaction ends."""
+    found: dict[str, int] = {}
+    for some in chunks(sorted(ids)):
+        query = select(jobs.c.id, jobs.c.revision).where(jobs.c.id.in_(some)).order_by(jobs.c.id)
+        found.update((job, revision) for job, revision in connection.execute(query.with_for_update()))
+    return found
 
 
 def open_store(place: str | Path, *, guard: Callable[[], None] = free) -> Store:
