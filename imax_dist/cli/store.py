@@ -85,10 +85,11 @@ def _one_store(options: argparse.Namespace, *, must_exist: bool) -> Path | str:
     """The database, or the one file of a folder. Raises BadValue for shards."""
     from imax_dist.errors import BadValue
     from imax_dist.jobs.store.files import store_path, store_paths
+    from imax_dist.jobs.store.store import is_url
 
     place = place_of(options)
     if options.store is not None:
-        return place
+        return place if is_url(place) else Path(place)
     if not must_exist:
         return store_path(Path(place))
     found = store_paths(Path(place))

@@ -126,7 +126,7 @@ def run_batch(
         fill_defaults_from_plan(batch.settings, [job.request for job in batch.jobs], [this_host()])
     place = store_of(batch)
     require_writable(batch.out)
-    with drive(place, batch.shard) as (store, check):
+    with drive(place, batch.shard, out=batch.out) as (store, check):
         prune(store, batch.out, batch.settings.keep)
         if batch.jobs is not None:
             add_jobs(store, batch.jobs, batch.out, deliver=batch.settings.deliver)
@@ -144,6 +144,8 @@ def store_of(batch: Batch) -> Path | str:
             raise BadValue("--shard is for hosts that share no queue; with --store, start each without it")
         return batch.store
     path = store_path(batch.out, batch.shard) if batch.store is None else Path(batch.store)
+    if batch.jobs is None and batch.store is not None and not path.is_file():
+        raise MissingInput(f"{path} does not exist; give a manifest to begin it")
     if batch.jobs is None and not path.is_file():
         store_paths(batch.out)  # a mistyped folder holds no batch at all
         raise MissingInput(

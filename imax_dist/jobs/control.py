@@ -23,7 +23,7 @@ from imax_dist.jobs.store.files import store_paths
 from imax_dist.jobs.store.store import is_url
 
 Place = Path | str
-"""A folder of posters, or the URL of a database."""
+"""A folder of posters, the file of a store, or the URL of a database."""
 
 
 def all_rows(place: Place, *, states: Sequence[str] = (), limit: int | None = None) -> list[Row]:
@@ -84,7 +84,7 @@ def _each(place: Place, ids: Sequence[str], act: Callable[[Queue], list[str]]) -
     if missing:
         raise BadValue(f"{place} has no poster {', '.join(sorted(missing))}; imax status lists them")
     done = []
-    for path in [place] if is_url(place) else store_paths(Path(place)):
+    for path in [place] if is_url(place) else _files(Path(place)):
         with closing(open_store(path)) as store:
             if isinstance(path, Path) and driver_of(path) is None:
                 store.recover()  # what a killed batch left
@@ -97,8 +97,13 @@ def _readers(place: Place) -> Iterator[tuple[Reader, Path | None]]:
         with closing(open_store(place)) as store:
             yield store, None
         return
-    for path in store_paths(Path(place)):
+    for path in _files(Path(place)):
         yield Reader.of_file(path), path
+
+
+def _files(place: Path) -> list[Path]:
+    """A store given as such, or those of a folder."""
+    return [place] if place.is_file() else store_paths(place)
 
 
 def _shown(reader: Reader, row: Row, path: Path | None) -> Row:

@@ -13,30 +13,52 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from imax_dist.config import from_mapping
 from imax_dist.errors import BadConfig, CannotWrite, FolderBusy
-from imax_dist.jobs.lease import BEAT_S, EXPIRES_S, Holder, hold, this_holder
+from imax_dist.jobs.lease import BEAT_S, EXPIRES_S, Holder, driver_of, hold, this_holder
 from imax_dist.jobs.store import Store, free, open_store
+from imax_dist.jobs.store.files import store_path
 from imax_dist.jobs.store.sqlite import Sqlite
 
 
 @contextmanager
-def drive(place: Path | str, shard: str | None = None) -> Iterator[tuple[Store, Callable[[], None]]]:
+def drive(
+    place: Path | str, shard: str | None = None, *, out: Path | None = None
+) -> Iterator[tuple[Store, Callable[[], None]]]:
     """The store at ``place`` as its driver, and a check that its folder is still there and this driver's.
 
-    Raises FolderBusy if a file has a driver that lives; CannotWrite, NoPermission, StoreUnavailable.
+    ``out``, the posters' folder, is held as well where the store lies elsewhere. Raises FolderBusy if a file
+    or ``out`` has a driver that lives; CannotWrite, NoPermission, StoreUnavailable.
     """
     if isinstance(place, Path):
-        with hold(place, shard) as lease, closing(Store(place, guard=lease.check)) as store:
-            store.fence(str(lease.holder))
-            yield store, lease.check
+        with ExitStack() as held:
+            leases = [held.enter_context(hold(place, shard))]
+            if out is not None and place.absolute().parent != out.absolute():
+                leases.append(held.enter_context(hold(store_path(out, shard), shard)))
+
+            def check() -> None:
+                for lease in leases:
+                    lease.check()
+
+            store = held.enter_context(closing(Store(place, guard=check)))
+            store.fence(str(leases[0].holder))
+            yield store, check
         return
+    if out is not None:
+        _require_no_file_driver(out)
     with closing(open_store(place)) as store, one_of_many(store):
         yield store, free
+
+
+def _require_no_file_driver(out: Path) -> None:
+    """A folder that several drivers of a database fill has none of a file."""
+    for path in sorted(out.glob("batch*.lease")):
+        if (holder := driver_of(path.with_suffix(".sqlite"))) is not None:
+            raise FolderBusy(f"{out} is being filled by {holder}, from a queue in a file; end that one first")
 
 
 class Listener:

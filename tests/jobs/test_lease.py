@@ -17,7 +17,8 @@ from old_store import old_store
 
 from imax_dist.errors import BadValue, FolderBusy, FolderGone
 from imax_dist.jobs import lease as leases
-from imax_dist.jobs.control import all_rows
+from imax_dist.jobs.control import all_rows, cancel
+from imax_dist.jobs.driver import drive
 from imax_dist.jobs.lease import Holder, driver_of, excludes, hold, lease_path, read_holder, this_holder
 from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.state import Cancelled, Done, Queued
@@ -124,6 +125,21 @@ def test_shards_and_whole_batches_exclude_each_other(
             both = False
     assert both != alone
     assert not list(tmp_path.glob("*.lease"))
+
+
+def test_a_store_elsewhere_still_holds_the_posters_folder(tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "disk" / "queue.sqlite"
+    with drive(elsewhere, out=out) as (store, check):
+        store.add([(JOB, Queued())])
+        check()
+        with pytest.raises(FolderBusy, match="out is being filled by process"), hold(store_path(out)):
+            pass
+        with pytest.raises(FolderBusy, match="from a queue in a file"), drive("postgresql://x/y", out=out):
+            pass
+        assert cancel(elsewhere, ["a"]) == ["a"]
+    assert [row.state_name for row in all_rows(str(elsewhere))] == ["cancelled"]
+    with hold(store_path(out)):
+        pass
 
 
 @pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
