@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from sqlalchemy import REAL, BigInteger, Column, Double, Identity, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy.types import TypeEngine
 
 VERSION = 3
 """Of the tables; see migrations.py for how older ones are brought to it."""
 
 metadata = MetaData()
 Whole = BigInteger().with_variant(Integer, "sqlite")
-Moment = Double().with_variant(REAL, "sqlite")
+Moment: TypeEngine[float] = Double().with_variant(REAL, "sqlite")
 
 jobs = Table(
     "jobs",
