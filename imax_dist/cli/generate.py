@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -21,12 +22,13 @@ from imax_dist.cli.request_options import (
     parallel_settings,
 )
 from imax_dist.cli.stop_signal import StopSignal
-from imax_dist.events import ignore, stage
+from imax_dist.events import both, ignore, stage
 from imax_dist.pipeline.memory import peak_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from imax_dist.events import Listener
     from imax_dist.parallel.topology import Topology
     from imax_dist.pipeline.plan import PosterPlan
     from imax_dist.pipeline.render import Rendering
@@ -113,6 +115,7 @@ def _add_running_options(group: Any) -> None:
     add("-v", "--verbose", action="store_true", help="show the sigmas and every step")
     add("-q", "--quiet", action="store_true", help="show no progress")
     add("--debug", action="store_true", help="show the traceback of an error")
+    add("--beacons", type=Path, help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -123,6 +126,7 @@ def run(options: argparse.Namespace) -> int:
         return generate_grid(options)
     from imax_dist.cli.out_of_memory import reported_out_of_memory
     from imax_dist.launcher.rank_failure import lost_ranks_told
+    from imax_dist.liveness.heartbeat import beating
     from imax_dist.models.quiet import quiet_libraries
     from imax_dist.parallel.topology import detect, process_group
     from imax_dist.pipeline.renderer import Renderer
@@ -134,11 +138,15 @@ def run(options: argparse.Namespace) -> int:
     stop = StopSignal(quiet=not topology.is_first)
     timeout = options.rank_timeout
     with (
+        ExitStack() as watch,
         lost_ranks_told(timeout),
         process_group(topology, timeout_s=timeout),
         reported_out_of_memory(posters[0].request, topology),
         ExitStack() as group,
     ):
+        if options.beacons is not None:
+            beacon = watch.enter_context(beating(topology.rank, options.beacons, device=topology.device))
+            topology = dataclasses.replace(topology, marks=beacon)
         _check_outputs(options, posters, topology)
         renderer = Renderer(topology, parallel_settings(options), open_group=group)
         for number, poster in enumerate(posters):
@@ -176,7 +184,8 @@ def _render(
         preview=PreviewFile(preview_path(poster.out), every) if every is not None else None,
     )
     if rendering.picture is not None:
-        _finish(options, poster.out, rendering, recipe, bars=bars)
+        listen = both(bars, renderer.topology.marks.hear)
+        _finish(options, poster.out, rendering, recipe, bars=bars, listen=listen)
 
 
 def native_writer(out: Path) -> Callable[[Tensor], None]:
@@ -203,12 +212,13 @@ def _finish(
     recipe: dict[str, Any] | None,
     *,
     bars: ProgressBars,
+    listen: Listener,
 ) -> None:
     from imax_dist.output.image.poster import write_poster
     from imax_dist.pipeline.checkpoint import CheckpointFolder
 
     assert rendering.picture is not None
-    with stage(bars, "write"):
+    with stage(listen, "write"):
         complete = write_poster(out, rendering.picture.bands(), rendering.recipe)
         CheckpointFolder(checkpoint_folder(out)).remove()
         if options.preview is not None:

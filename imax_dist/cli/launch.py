@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imax_dist.errors import BadValue
@@ -38,6 +39,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--restarts", type=int, default=3, help="after a lost rank, from its checkpoint (3)")
     parser.add_argument("--drain", type=int, default=150, metavar="S", help="SIGTERM to SIGKILL (150)")
+    parser.add_argument("--alive", type=Path, metavar="FILE", help="touch it while ranks move: for probes")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="generate ...", help="what each rank runs"
@@ -47,11 +49,12 @@ def add_parser(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Start the ranks; a lost one makes this program begin anew, with one restart less."""
-    from imax_dist.launcher.elastic import run_ranks, worth_another_try
+    from imax_dist.launcher.elastic import Watched, run_ranks, worth_another_try
 
-    _check(options)
+    out = _check(options)
     nodes = _nodes(options)
-    code = run_ranks(["-m", "imax_dist", *options.command], nodes, drain_s=options.drain)
+    watch = Watched(out.with_suffix(".hang"), alive=options.alive)
+    code = run_ranks(["-m", "imax_dist", *options.command], nodes, drain_s=options.drain, watch=watch)
     if not worth_another_try(code) or options.restarts < 1:
         return code
     left = options.restarts - 1
@@ -72,14 +75,15 @@ def _start_over(options: argparse.Namespace, *, restarts: int) -> None:
         "join-timeout": options.join_timeout,
         "restarts": restarts,
         "drain": options.drain,
+        "alive": options.alive,
     }
     words = [f"--{name}={value}" for name, value in given.items() if value is not None]
     words += ["--debug"] if options.debug else []
     os.execv(sys.executable, [sys.executable, "-m", "imax_dist", "launch", *words, *options.command])
 
 
-def _check(options: argparse.Namespace) -> None:
-    """Refuse once, before any rank starts, what every rank would refuse."""
+def _check(options: argparse.Namespace) -> Path:
+    """Refuse once, before any rank starts, what every rank would refuse; the first poster's file."""
     from imax_dist.cli import generate, redo, upscale
     from imax_dist.cli.parser import VerbParser
     from imax_dist.cli.poster_request import wanted
@@ -97,7 +101,7 @@ def _check(options: argparse.Namespace) -> None:
     verbs[name].add_arguments(parser)
     given = parser.parse_all(options.command[1:])
     verbs[name].prepare(given)
-    wanted(given)
+    return wanted(given)[0].out
 
 
 def _nodes(options: argparse.Namespace) -> Nodes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from imax_dist.events.render import RenderEvent
 
@@ -182,10 +182,13 @@ PoolEvent: TypeAlias = (
 PoolListener: TypeAlias = Callable[[PoolEvent], None]
 
 
-def both(first: PoolListener, second: PoolListener) -> PoolListener:
+Heard = TypeVar("Heard")
+
+
+def both(first: Callable[[Heard], None], second: Callable[[Heard], None]) -> Callable[[Heard], None]:
     """Tell two listeners, in this order."""
 
-    def listen(event: PoolEvent) -> None:
+    def listen(event: Heard) -> None:
         first(event)
         second(event)
 

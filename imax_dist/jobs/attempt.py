@@ -108,6 +108,8 @@ class Attempts:
         report = working.gang.poll()
         for news in report.events:
             self._take_in(slot, working, news)
+        for job_id in report.moved & working.watches.keys():
+            working.watches[job_id].heard = self._deps.now()
         for job_id, outcome in report.ended.items():
             self._conclude(slot.name, working, job_id, outcome)
         lost = report.lost or self._overdue(slot, working)
@@ -158,6 +160,7 @@ class Attempts:
             small_proof=self.settings.proof == "small" or job.request.guide is not None,
             deliver=self.settings.deliver,
             checkpoints=str(self._checkpoints(job_id, folder)),
+            hangs=state.hangs,
         )
 
     def _checkpoints(self, job_id: str, folder: JobFolder) -> Path:

@@ -61,6 +61,11 @@ class JobFolder:
         return self.path / "preview.jpg"
 
     @property
+    def hangs(self) -> Path:
+        """Evidence of attempts that hung, a folder each."""
+        return self.path / "hangs"
+
+    @property
     def proof(self) -> Path:
         return self.path / "proof.png"
 

@@ -22,12 +22,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from imax_dist.errors import ImaxError, Preempted
-from imax_dist.events import InJob, Listener, MemoryPeak, Note, RenderEvent, ignore, stage
+from imax_dist.events import InJob, Listener, MemoryPeak, Note, RenderEvent, both, ignore, stage
 from imax_dist.events.log import append_to
 from imax_dist.jobs.cluster import this_process
 from imax_dist.jobs.deliver import deliver
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.task import LossKind, Task
+from imax_dist.liveness.beacon import Beacon
+from imax_dist.liveness.evidence import write_evidence
+from imax_dist.liveness.heartbeat import Heartbeat, Sight
 from imax_dist.output.image.poster import recipe_path, write_native, write_poster
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.memory import peak_bytes
@@ -41,7 +44,7 @@ STORE_TIMEOUT_S = 60.0
 
 
 class Rank:
-    """``rank`` of ``world_size``."""
+    """One of ``world_size``; ``rank`` is provisional until ``take_rank``."""
 
     def __init__(self, rank: int, world_size: int, *, device: str, threads: int | None) -> None:
         if threads is not None:
@@ -56,10 +59,17 @@ class Rank:
         self._events: list[InJob] = []
         self._dropped = 0
         self._news = threading.Condition()
+        self._beacon = Beacon(device)
+        self._sight: Sight | None = None
 
     def place(self) -> dict[str, str]:
         """Node id and address of this rank's host."""
         return this_process()
+
+    def take_rank(self, rank: int) -> None:
+        """Be this rank of the gang, now that it is known which node each process runs on; begin to beat."""
+        self.rank = rank
+        Heartbeat(rank, self._beacon, self._look, on_gpu=self.device == "cuda").start()
 
     def open_store(self, host: str) -> int:
         """Rank 0 opens the gang's meeting point on its own ``host`` and a free port, which it returns.
@@ -93,6 +103,7 @@ class Rank:
             device=self.device,
             store=self._store,
             timeout_s=COLLECTIVE_TIMEOUT_S,
+            marks=self._beacon,
         )
         return {"pid": os.getpid(), "host": os.uname().nodename}
 
@@ -113,17 +124,24 @@ class Rank:
             self._stop_asked.discard(task.job_id)
             self._emit(task, MemoryPeak(self.rank, peak_bytes()))
 
-    def events(self, after: int, wait_s: float) -> list[InJob]:
-        """Events from number ``after`` on; waits up to ``wait_s`` for the first.
+    def events(self, after: int, wait_s: float) -> tuple[list[InJob], Sight | None]:
+        """Events from number ``after`` on, and where this rank is; waits up to ``wait_s`` for the first.
 
-        An answer is a heartbeat, the question an acknowledgement: what came before ``after`` is dropped.
+        The question is an acknowledgement: what came before ``after`` is dropped.
         """
         with self._news:
             del self._events[: after - self._dropped]
             self._dropped = after
             if not self._events:
                 self._news.wait(wait_s)
-            return list(self._events)
+            return list(self._events), self._sight
+
+    def _look(self, sight: Sight) -> None:
+        self._sight = sight
+
+    def evidence(self, folder: str) -> None:
+        """The stacks of this rank's threads, whatever its own work waits for."""
+        write_evidence(Path(folder), self.rank)
 
     def stop(self, job_id: str) -> None:
         """Finish the step, checkpoint and leave this job."""
@@ -145,6 +163,7 @@ class Rank:
         )
         if rendering.picture is None:
             return {}
+        listen = both(listen, self._beacon.hear)
         with stage(listen, "write"):
             recipe = write_poster(folder.poster, rendering.picture.bands(), rendering.recipe)
             facts = {

@@ -31,6 +31,8 @@ class Task:
     """Where the finished poster is sent before the task ends; empty: nowhere."""
     checkpoints: str = ""
     """The folder of this job's checkpoints; empty: in its own."""
+    hangs: int = 0
+    """Attempts that hung; each doubles what the next one is allowed."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,13 @@ Outcome = Finished | Stopped | Refused | Lost
 class Report(NamedTuple):
     """News of a gang: events in order, and the tasks that ended, by job id.
 
-    ``lost`` ends all tasks that have not ended, and the gang.
+    ``lost`` ends all tasks that have not ended, and the gang. ``moved``: jobs in which something went on.
     """
 
     events: list[InJob]
     ended: dict[str, Outcome]
     lost: Lost | None = None
+    moved: frozenset[str] = frozenset()
 
 
 class Gang(Protocol):

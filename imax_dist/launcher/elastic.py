@@ -11,10 +11,13 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from imax_dist.errors import BadValue, ClusterUnavailable, GangLost, ImaxError, Preempted
+from imax_dist.launcher.watch import RankWatch
 from imax_dist.wording import first_line
 
 PERMANENT = (2, 64, 65, 66, 71, 77, 78)
@@ -52,11 +55,20 @@ class Nodes:
             raise BadValue(f"--rendezvous {self.rendezvous!r} is not HOST:PORT, for example node0:29500")
 
 
-def run_ranks(command: list[str], nodes: Nodes, *, drain_s: int) -> int:
+@dataclass(frozen=True)
+class Watched:
+    """Ranks that are looked after: where the evidence of a hang goes, and what is touched while they move."""
+
+    evidence: Path
+    alive: Path | None = None
+
+
+def run_ranks(command: list[str], nodes: Nodes, *, drain_s: int, watch: Watched | None = None) -> int:
     """Run ``python COMMAND`` once a rank of this node until all have ended; returns the exit code for all.
 
     SIGTERM and SIGINT are passed on; ranks get ``drain_s`` seconds to checkpoint, a second signal ends them
-    at once, and the code is that of Preempted. Raises ClusterUnavailable if the nodes do not find each other.
+    at once, and the code is that of Preempted. With ``watch`` the command takes ``--beacons``,
+    and ranks that hang are killed. Raises ClusterUnavailable if nodes do not find each other.
     """
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -66,7 +78,12 @@ def run_ranks(command: list[str], nodes: Nodes, *, drain_s: int) -> int:
 
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     try:
-        with tempfile.TemporaryDirectory(prefix="imax-launch-") as logs:
+        with tempfile.TemporaryDirectory(prefix="imax-launch-") as logs, ExitStack() as watching:
+            if watch is not None:
+                beacons = Path(logs) / "beacons"
+                beacons.mkdir()
+                command = [*command, "--beacons", str(beacons)]
+                watching.enter_context(RankWatch(beacons, evidence=watch.evidence, alive=watch.alive))
             elastic_launch(_launch_config(nodes, drain_s=drain_s, logs=logs), sys.executable)(*command)
     except ChildFailedError as error:
         return telling_code(failure.exitcode for failure in error.failures.values())

@@ -22,7 +22,7 @@ from imax_dist.models.conditioning import Conditioning, Prompt
 from imax_dist.models.guidance import Combine, classifier_free
 from imax_dist.models.spec import ModelSpec
 from imax_dist.models.token_shards import TokenSequence, TokenShards
-from imax_dist.parallel.engines import AttentionEngine
+from imax_dist.parallel.engines import AttentionEngine, marking
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.shapes import Latents, Pixels, PositionIds, RopeTable
@@ -133,7 +133,8 @@ class FlowModel(ABC):
         guidance_scale: float,
     ) -> Latents:
         """Noise minus image at ``sigma`` for the whole latent ``x``, guided; the same bits on every rank."""
-        sequence = dataclasses.replace(sequence, engine=self.wrap_engine(sequence.engine))
+        engine = self.wrap_engine(marking(sequence.engine, sequence.mesh.marks))
+        sequence = dataclasses.replace(sequence, engine=engine)
         distilled = self.spec.guidance == "distilled"
         scale = guidance_scale if distilled else None
 

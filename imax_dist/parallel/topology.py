@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from imax_dist.errors import BadConfig
+from imax_dist.liveness.beacon import SILENT, Marks
 
 DEFAULT_TIMEOUT_S = 600.0
 
@@ -27,11 +28,13 @@ class Topology:
     local_rank: int
     launcher: str
     device: torch.device
+    marks: Marks = field(default=SILENT, compare=False, repr=False)
+    """Says where this rank is, to whoever watches over the ranks."""
 
     @classmethod
-    def alone(cls, device: torch.device | str = "cpu") -> Topology:
+    def alone(cls, device: torch.device | str = "cpu", *, marks: Marks = SILENT) -> Topology:
         """One process, without a launcher."""
-        return cls(0, 1, 0, "single", torch.device(device))
+        return cls(0, 1, 0, "single", torch.device(device), marks)
 
     @property
     def is_first(self) -> bool:

@@ -23,7 +23,9 @@ def native_pass(
     """Denoise from noise, or from ``start`` within the pass, with what the model was trained with."""
     plan = run.plan.native
     state = PassState(number=0, step=0, latents=pass_noise(plan, model)) if start is None else start
-    sampler = Sampler.of(plan, model, conditioning, sequence_alone(plan, run.ranks.passes_alone))
+    ranks = run.ranks
+    sequence = sequence_alone(plan, ranks.passes_alone, marks=ranks.topology.marks)
+    sampler = Sampler.of(plan, model, conditioning, sequence)
     with stage(run.listen, plan.name, steps=plan.steps):
         look = partial(run.look, plan)
         return sampler.run(state, listen=run.listen, look=look, after_step=run.end_alone)

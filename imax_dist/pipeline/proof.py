@@ -16,6 +16,7 @@ from torch import Tensor
 
 from imax_dist.events import Listener, ignore, stage
 from imax_dist.geometry import native_size
+from imax_dist.liveness.beacon import SILENT, Marks
 from imax_dist.models.base import FlowModel
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
@@ -49,13 +50,14 @@ def render_proof(
     checkpoints: CheckpointFolder,
     listen: Listener = ignore,
     stop: Callable[[], bool] = never,
+    marks: Marks = SILENT,
 ) -> Proof:
     """Make the native picture on this rank alone and leave its last checkpoint. ``model`` has its text part.
 
     Raises the errors of imax_dist.errors; Preempted if ``stop`` returned True, after a checkpoint.
     """
     request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
-    ranks = _alone(model)
+    ranks = _alone(model, marks)
     request, picture = completed(request, None, listen)
     plan, guide = with_guide(make_plan(request, model.spec, picture), ranks.topology, listen, stop)
     if guide is not None:
@@ -79,6 +81,7 @@ def render_small(
     *,
     listen: Listener = ignore,
     stop: Callable[[], bool] = never,
+    marks: Marks = SILENT,
 ) -> Proof:
     """The request's recipe at PROOF_SCALE times native, in the poster's shape, on this rank alone.
 
@@ -91,10 +94,10 @@ def render_small(
     size = native_size(plan.size, side, model.spec.token_pixels)
     if size.area < plan.size.area and plan.region is None:
         request = dataclasses.replace(request, size=str(size), scale=None, **NO_SHEET)
-    rendering = render_with(model, _alone(model), request, listen=listen, stop=stop)
+    rendering = render_with(model, _alone(model, marks), request, listen=listen, stop=stop)
     return Proof(rendering.pixels, rendering.plan)
 
 
-def _alone(model: FlowModel) -> Ranks:
-    topology = Topology.alone(model.device)
+def _alone(model: FlowModel, marks: Marks) -> Ranks:
+    topology = Topology.alone(model.device, marks=marks)
     return join_for(model, ParallelSettings(), topology)

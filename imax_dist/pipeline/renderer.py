@@ -10,7 +10,8 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from imax_dist.events import Listener, Note, ignore, stage
+from imax_dist.events import Listener, Note, both, ignore, stage
+from imax_dist.liveness.beacon import SILENT, Marks
 from imax_dist.models.base import FlowModel
 from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.parallel.topology import Topology, detect, pick_device, process_group
@@ -57,12 +58,13 @@ class Renderer:
         device: str,
         store: Any,
         timeout_s: float,
+        marks: Marks = SILENT,
     ) -> Renderer:
         """Meet the other ranks at ``store`` (a torch.distributed store; None for a world of one).
 
         ``timeout_s`` limits every wait between ranks. ``close`` ends the membership.
         """
-        topology = Topology(rank, world_size, 0, "store", pick_device(device, local_rank=0))
+        topology = Topology(rank, world_size, 0, "store", pick_device(device, local_rank=0), marks)
         opened = ExitStack()
         opened.enter_context(process_group(topology, store=store, timeout_s=timeout_s))
         return cls(topology, parallel, open_group=opened)
@@ -88,6 +90,7 @@ class Renderer:
         preview: PreviewFile | None = None,
     ) -> Rendering:
         """As imax_dist.pipeline.render.render, on all ranks together."""
+        listen = self._marked(listen)
         model = on_every_rank(
             lambda: self.model(request, listen=listen, text=self.topology.is_first), self.topology
         )
@@ -117,10 +120,14 @@ class Renderer:
         small: bool = False,
     ) -> Proof:
         """The native picture or a ``small`` render, on this rank alone; others may make others meanwhile."""
+        listen, marks = self._marked(listen), self.topology.marks
         model = self.model(request, listen=listen, text=True)
         if small:
-            return render_small(model, request, listen=listen, stop=stop)
-        return render_proof(model, request, checkpoints=checkpoints, listen=listen, stop=stop)
+            return render_small(model, request, listen=listen, stop=stop, marks=marks)
+        return render_proof(model, request, checkpoints=checkpoints, listen=listen, stop=stop, marks=marks)
+
+    def _marked(self, listen: Listener) -> Listener:
+        return both(listen, self.topology.marks.hear)
 
     def model(self, request: Request, *, text: bool, listen: Listener = ignore) -> FlowModel:
         """The request's model, from the last time or loaded now; with its text encoders if ``text``."""

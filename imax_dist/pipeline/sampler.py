@@ -18,6 +18,7 @@ import torch
 
 from imax_dist.events import Listener, StepDone, ignore
 from imax_dist.geometry import LatentGrid
+from imax_dist.liveness.beacon import SILENT, Marks
 from imax_dist.method.baselines.skip_residual import with_skip_residual
 from imax_dist.method.flow import endpoint, euler_step, velocity_towards
 from imax_dist.method.guidance import Step, accelerated_velocity, guided_velocity, reference_at
@@ -187,7 +188,9 @@ class Sampler:
         return velocity, velocity - towards
 
 
-def sequence_alone(plan: PassPlan, guidance_passes: CfgExecution = two_passes) -> TokenSequence:
+def sequence_alone(
+    plan: PassPlan, guidance_passes: CfgExecution = two_passes, *, marks: Marks = SILENT
+) -> TokenSequence:
     """The tokens of a pass that one rank makes by itself, as the native one."""
-    mesh = single_rank()
+    mesh = single_rank(marks)
     return TokenSequence(mesh, TorchEngine(mesh), plan.copies, guidance_passes=guidance_passes)

@@ -74,6 +74,7 @@ class VaeRunner:
 
     def _watch(self, doing: str) -> Watch:
         def check() -> None:
+            self.topology.marks.mark()
             if self.stop():
                 resume = "run the same command again to resume"
                 raise Preempted(f"stopped while the picture was {doing}; {resume}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from imax_dist.liveness.beacon import SILENT, Marks
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Heads, KeyHeads
 
@@ -23,3 +24,22 @@ class AttentionEngine(Protocol):
         ``text_weight`` n lets every text key count n times (shared text copies).
         """
         ...
+
+
+class Marking:
+    """An engine whose every call is marked as a block of the network."""
+
+    def __init__(self, engine: AttentionEngine, marks: Marks) -> None:
+        self.engine = engine
+        self.marks = marks
+
+    def __call__(
+        self, query: Heads, key: KeyHeads, value: KeyHeads, *, layout: JointLayout, text_weight: int = 1
+    ) -> Heads:
+        self.marks.block()
+        return self.engine(query, key, value, layout=layout, text_weight=text_weight)
+
+
+def marking(engine: AttentionEngine, marks: Marks) -> AttentionEngine:
+    """The engine with its calls marked, if anybody looks at the marks."""
+    return engine if marks is SILENT else Marking(engine, marks)

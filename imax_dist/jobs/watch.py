@@ -1,0 +1,133 @@
+"""The judge over one gang's ranks: fed by their polls, it gives up a gang only after it has its evidence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from imax_dist.errors import ImaxError
+from imax_dist.jobs.job import JobFolder
+from imax_dist.jobs.settings import Deadlines
+from imax_dist.jobs.task import Lost, Task
+from imax_dist.liveness.heartbeat import Sight
+from imax_dist.liveness.judge import Judge, Limits, Verdict
+from imax_dist.output.atomic import write_json
+
+EVIDENCE_S = 3.0
+"""For stacks from every rank that still answers; then the gang is destroyed."""
+COMPILES = 5.0
+"""Times as long for the first blocks of a network that is compiled."""
+
+
+def sights_of(facts: Sequence[dict[str, Any]]) -> list[Sight]:
+    """Of ranks that have joined and said ``host`` and ``pid``."""
+    return [Sight(rank, host=fact["host"], pid=fact["pid"]) for rank, fact in enumerate(facts)]
+
+
+class GangWatch:
+    """``actors`` by rank, with what is known of each before it has answered.
+
+    ``compiled``: their first steps compile the network's blocks.
+    """
+
+    def __init__(
+        self,
+        actors: Sequence[Any],
+        sights: Sequence[Sight],
+        deadlines: Deadlines,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self._actors = actors
+        self._limits = Limits(
+            heartbeat=deadlines.heartbeat,
+            stage_heartbeat=deadlines.stage_heartbeat,
+            exchange=deadlines.exchange,
+            factor=deadlines.block_factor,
+            first_block=deadlines.first_block * (COMPILES if compiled else 1.0),
+            stage=deadlines.stage_quiet,
+        )
+        self._sights = {sight.rank: sight for sight in sights}
+        self._jobs: dict[int, Task] = {}
+        self._judges: list[Judge] = []
+        self._found: tuple[Verdict, float, list[Any]] | None = None
+        self.begin([])
+
+    def begin(self, shares: Sequence[tuple[int, Task]]) -> None:
+        """These ranks work from now on: on one poster together, or on a proof each."""
+        self._jobs = dict(shares)
+        together = len({task.job_id for _, task in shares}) <= 1
+        hangs = max((task.hangs for _, task in shares), default=0)
+        limits = replace(self._limits, patience=2.0 ** min(hangs, 10))
+        groups = [range(len(self._actors))] if together else [[rank] for rank in range(len(self._actors))]
+        self._judges = [Judge(limits, time.monotonic) for _ in groups]
+        self._judge_of = {
+            rank: judge for judge, ranks in zip(self._judges, groups, strict=True) for rank in ranks
+        }
+        for sight in self._sights.values():
+            self._judge_of[sight.rank].see(sight)
+
+    def see(self, sight: Sight | None) -> str | None:
+        """Take in how a rank stands; its job, if something has gone on in it."""
+        if sight is None:
+            return None
+        self._sights[sight.rank] = sight
+        moved = self._judge_of[sight.rank].see(sight)
+        task = self._jobs.get(sight.rank)
+        return task.job_id if moved and task is not None else None
+
+    @property
+    def culprit(self) -> int | None:
+        """The rank that a verdict names."""
+        return None if self._found is None else self._found[0].rank
+
+    def excuse(self, seconds: float) -> None:
+        """Nobody listened for so long."""
+        for judge in self._judges:
+            judge.excuse(seconds)
+
+    def lost(self, working: set[int]) -> Lost | None:
+        """That the gang hangs, once its evidence has been written or three seconds were spent on it.
+
+        ``working``: ranks that have not ended their task; only a silence is held against the others.
+        """
+        if self._found is None:
+            self._found = self._look(working)
+            return None
+        verdict, since, asked = self._found
+        _, waiting = ray.wait(asked, num_returns=len(asked), timeout=0) if asked else ([], [])
+        if waiting and time.monotonic() - since < EVIDENCE_S:
+            return None
+        return Lost("hung", f"{verdict.sentence} ({verdict.kind})")
+
+    def _look(self, working: set[int]) -> tuple[Verdict, float, list[Any]] | None:
+        for judge in self._judges:
+            verdict = judge.verdict(working)
+            if verdict is not None:
+                return verdict, time.monotonic(), self._ask(verdict, working)
+        return None
+
+    def _ask(self, verdict: Verdict, working: set[int]) -> list[Any]:
+        """Every rank for its stacks, into the folder of the job that it works on."""
+        asked = []
+        for rank in sorted(working & self._jobs.keys()):
+            task = self._jobs[rank]
+            folder = JobFolder(Path(task.folder)).hangs / f"attempt-{task.attempt}"
+            asked.append(self._actors[rank].evidence.remote(str(folder)))
+            if not (folder / "verdict.json").exists():
+                _keep(folder, verdict, list(self._sights.values()))
+        return asked
+
+
+def _keep(folder: Path, verdict: Verdict, sights: Sequence[Sight]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ranks = [sight.to_json() for sight in sorted(sights, key=lambda sight: sight.rank)]
+        write_json(folder / "verdict.json", {"kind": verdict.kind, "says": verdict.sentence, "ranks": ranks})
+    except (OSError, ImaxError):
+        return  # a poster goes on without it

@@ -1,0 +1,95 @@
+"""The judge over the ranks of one node: fed by files in a folder, it kills ranks that hang, with evidence."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from imax_dist.liveness.heartbeat import ASKED, Sight, read_sights
+from imax_dist.liveness.judge import Judge, Limits, Verdict
+
+LOOK_S = 0.5
+EVIDENCE_S = 2.0
+"""For ranks to leave their stacks."""
+
+
+class RankWatch:
+    """Looks at ``folder`` in a thread of its own, for the length of the block.
+
+    ``evidence``: where stacks are kept. ``alive``: a file that is touched while the ranks are well, for a
+    probe from outside to look at.
+    """
+
+    def __init__(
+        self, folder: Path, *, evidence: Path, alive: Path | None = None, limits: Limits | None = None
+    ) -> None:
+        self._folder = folder
+        self._evidence = evidence
+        self._alive = alive
+        self._judge = Judge(limits or Limits(), time.monotonic)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="rank watch")
+
+    def __enter__(self) -> RankWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        looked = time.monotonic()
+        while not self._stopped.wait(LOOK_S):
+            now = time.monotonic()
+            if now - looked > 4 * LOOK_S:  # this launcher itself was away
+                self._judge.excuse(now - looked)
+            looked = now
+            with suppress(OSError, ValueError):
+                if self._look():
+                    return
+
+    def _look(self) -> bool:
+        """Whether the ranks hang and were killed."""
+        sights = read_sights(self._folder)
+        self._judge.keep([sight.rank for sight in sights])
+        for sight in sights:
+            self._judge.see(sight)
+        verdict = self._judge.verdict()
+        if verdict is None:
+            if self._alive is not None:
+                self._alive.touch()
+            return False
+        print(f"imax launch: {verdict.sentence}; evidence in {self._evidence}", file=sys.stderr, flush=True)
+        self._keep(verdict, sights)
+        for sight in sights:
+            with suppress(ProcessLookupError):
+                os.kill(sight.pid, signal.SIGKILL)
+        return True
+
+    def _keep(self, verdict: Verdict, sights: list[Sight]) -> None:
+        """Stacks of the ranks that still beat, the state of each process, and what was concluded."""
+        (self._folder / ASKED).touch()
+        time.sleep(EVIDENCE_S)
+        with suppress(OSError):
+            self._evidence.mkdir(parents=True, exist_ok=True)
+            for path in (*self._folder.glob("*.stacks.txt"), *self._folder.glob("*.nccl.json")):
+                shutil.copy(path, self._evidence)
+            ranks = [{**sight.to_json(), "process": _state(sight.pid)} for sight in sights]
+            said = {"kind": verdict.kind, "says": verdict.sentence, "ranks": ranks}
+            (self._evidence / "verdict.json").write_text(json.dumps(said, indent=1) + "\n")
+
+
+def _state(pid: int) -> str:
+    """What the system says of a process, for example ``T (stopped)``."""
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("State:"))
+    return "gone"

@@ -1,0 +1,143 @@
+"""A thread in every rank that says twice a second that the process lives, and where its beacon stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imax_dist.liveness.beacon import Beacon, Place
+from imax_dist.liveness.evidence import write_evidence
+
+EVERY_S = 0.5
+BYTES = 1 << 16
+"""Read or written between two beats: fewer are no sign of life of a load or a write."""
+CPU_SHARE = 0.2
+"""Of a core, between two beats, in a stage that the CPU computes."""
+COMPUTED_BY_CPU = ("load", "prompt", "write", "checkpoint", "between stages")
+ASKED = "evidence-wanted"
+"""The file by whose presence a launcher asks its ranks for evidence."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A rank as it was last seen. ``beat`` counts beats, ``moved`` whatever went on in it."""
+
+    rank: int
+    beat: int = 0
+    moved: int = 0
+    place: Place = field(default_factory=Place)
+    usual: float = 0.0
+    host: str = ""
+    pid: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"rank {self.rank} ({self.host}, process {self.pid})"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Sight:
+        return cls(**{**record, "place": Place(**record["place"])})
+
+
+class Heartbeat:
+    """Beats until it is stopped; ``tell`` gets each sight, in this thread."""
+
+    def __init__(self, rank: int, beacon: Beacon, tell: Callable[[Sight], None], *, on_gpu: bool) -> None:
+        self._beacon = beacon
+        self._tell = tell
+        self._on_gpu = on_gpu
+        self._sight = Sight(rank, host=socket.gethostname(), pid=os.getpid())
+        self._active = 0
+        self._seen = _activity()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="heartbeat")
+
+    def start(self) -> Heartbeat:
+        self._beat()
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(EVERY_S):
+            with suppress(OSError):  # a folder that is gone has no reader either
+                self._beat()
+
+    def _beat(self) -> None:
+        self._beacon.look()
+        place = self._beacon.place
+        seen = _activity()
+        moved, computed = (new - old for new, old in zip(seen, self._seen, strict=True))
+        self._seen = seen
+        by_cpu = not self._on_gpu or place.stage in COMPUTED_BY_CPU
+        busy = moved >= BYTES or (by_cpu and computed >= CPU_SHARE * EVERY_S)
+        self._active += bool(busy and not place.waiting and not place.steps)
+        self._sight = Sight(
+            self._sight.rank,
+            beat=self._sight.beat + 1,
+            moved=self._beacon.passed + self._active,
+            place=place,
+            usual=self._beacon.usual,
+            host=self._sight.host,
+            pid=self._sight.pid,
+        )
+        self._tell(self._sight)
+
+
+class SightFile:
+    """Where a rank's sights go that a launcher reads; also asked there for evidence."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self.path = folder / f"rank-{rank}.json"
+        self._rank = rank
+        self._given = False
+
+    def __call__(self, sight: Sight) -> None:
+        draft = self.path.with_suffix(".new")
+        draft.write_text(json.dumps(sight.to_json()))
+        draft.replace(self.path)
+        if not self._given and (self.path.parent / ASKED).exists():
+            self._given = True
+            write_evidence(self.path.parent, self._rank)
+
+
+@contextmanager
+def beating(rank: int, folder: Path, *, device: torch.device) -> Iterator[Beacon]:
+    """A beacon whose sights lie in ``folder`` until the block ends; the file of a killed process stays."""
+    file, beacon = SightFile(folder, rank), Beacon(device)
+    heartbeat = Heartbeat(rank, beacon, file, on_gpu=device.type == "cuda").start()
+    yield beacon
+    heartbeat.stop()
+    file.path.unlink(missing_ok=True)
+
+
+def read_sights(folder: Path) -> list[Sight]:
+    """Of the ranks that have beaten at least once, by rank."""
+    found = [Sight.from_json(json.loads(path.read_text())) for path in folder.glob("rank-*.json")]
+    return sorted(found, key=lambda sight: sight.rank)
+
+
+def _activity() -> tuple[int, float]:
+    """Bytes this process has read and written in any way, and its CPU seconds."""
+    times = os.times()
+    with suppress(OSError):
+        lines = (line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+        counts = {name: int(value) for name, value in lines}
+        own = counts["rchar"] + counts["wchar"] + counts["read_bytes"] + counts["write_bytes"]
+        return own, times.user + times.system
+    return 0, times.user + times.system

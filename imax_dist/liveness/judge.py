@@ -1,0 +1,159 @@
+"""From what ranks say of themselves: whether they hang, which one, and in what.
+
+Pure but for a clock that is given: the pool feeds it over Ray, a launcher from files. Slow is not hung: a
+rank that computes may take twelve times as long as it usually does; only an exchange in which every rank
+already waits has to be over within seconds, whatever the length of a step (DECISIONS 79).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from imax_dist.liveness.heartbeat import Sight
+
+MISSED_BEATS_S = 3.0
+"""Nothing moves and a rank has not beaten for so long: it is the process that stands, not the exchange."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds without a sign of life; ``patience`` times as long for a poster that has hung before."""
+
+    heartbeat: float = 6.0
+    """A process that does not beat, within steps."""
+    stage_heartbeat: float = 60.0
+    """Elsewhere, where a library may hold the interpreter for long: loading, for one."""
+    exchange: float = 5.0
+    """Every rank waits for another."""
+    factor: float = 12.0
+    """A rank that computes: this many times its own usual time between marks, at least ``exchange``."""
+    first_block: float = 60.0
+    """The first two steps of a stage: kernels are planned, links opened."""
+    stage: float = 60.0
+    """A stage without steps in which nothing is computed, read or written."""
+    patience: float = 1.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``silent``: a process stopped. ``behind``: one rank keeps the others waiting. ``collective``: all wait
+    in the same exchange. ``computing``: a rank computes and does not end. ``sentence`` names rank and host.
+    """
+
+    kind: Literal["silent", "behind", "collective", "computing"]
+    rank: int | None
+    sentence: str
+
+
+@dataclass
+class _Seen:
+    sight: Sight
+    beat_at: float
+    moved_at: float
+
+
+class Judge:
+    """Of ranks that work together; one that works alone is judged alone."""
+
+    def __init__(self, limits: Limits, now: Callable[[], float]) -> None:
+        self.limits = limits
+        self._now = now
+        self._seen: dict[int, _Seen] = {}
+
+    def see(self, sight: Sight) -> bool:
+        """Take in what a rank says; whether it has moved since the last time."""
+        now, before = self._now(), self._seen.get(sight.rank)
+        moved = before is None or before.sight.moved != sight.moved
+        beats = before is None or before.sight.beat != sight.beat
+        self._seen[sight.rank] = _Seen(
+            sight,
+            now if beats or before is None else before.beat_at,
+            now if moved or before is None else before.moved_at,
+        )
+        return moved
+
+    def keep(self, ranks: Collection[int]) -> None:
+        """Of all but these nothing more is expected: they have ended well."""
+        self._seen = {rank: seen for rank, seen in self._seen.items() if rank in ranks}
+
+    def excuse(self, seconds: float) -> None:
+        """Nobody looked for so long: no rank's silence."""
+        for seen in self._seen.values():
+            seen.beat_at += seconds
+            seen.moved_at += seconds
+
+    def verdict(self, working: Collection[int] | None = None) -> Verdict | None:
+        """What is wrong, if anything, among the ranks that work (all of them, if nobody says which).
+
+        Of the others only silence is: they wait for nothing but work.
+        """
+        seen = [self._seen[rank] for rank in sorted(self._seen)]
+        busy = [one for one in seen if working is None or one.sight.rank in working]
+        return self._silent(seen) or (self._still(busy) if busy else None)
+
+    def _silent(self, seen: Sequence[_Seen]) -> Verdict | None:
+        for one in seen:
+            limit = self.limits.heartbeat if one.sight.place.steps else self.limits.stage_heartbeat
+            if self._now() - one.beat_at > limit * self.limits.patience:
+                return self._no_answer(one)
+        return None
+
+    def _no_answer(self, one: _Seen) -> Verdict:
+        silent, sight = self._now() - one.beat_at, one.sight
+        text = f"{sight.name} has not answered for {silent:.1f} s; last seen in {sight.place}"
+        return Verdict("silent", sight.rank, text)
+
+    def _still(self, seen: Sequence[_Seen]) -> Verdict | None:
+        """Nobody has moved for longer than the one whose turn it is may take."""
+        still = self._now() - max(one.moved_at for one in seen)
+        computing = [one.sight for one in seen if not one.sight.place.waiting]
+        limit = max(map(self._allowed, computing or [one.sight for one in seen]))
+        if still <= limit * self.limits.patience:
+            return None
+        mute = next((one for one in seen if self._now() - one.beat_at > MISSED_BEATS_S), None)
+        if mute is not None:
+            return self._no_answer(mute)
+        if computing:
+            slowest = min(computing, key=lambda sight: sight.place.order)
+            kind: Literal["behind", "computing"] = "behind" if len(computing) < len(seen) else "computing"
+            return Verdict(kind, slowest.rank, _standing(slowest, [one.sight for one in seen], still))
+        return _all_wait([one.sight for one in seen], still)
+
+    def _allowed(self, sight: Sight) -> float:
+        place = sight.place
+        if not place.steps:
+            return self.limits.stage
+        if place.waiting:
+            first = place.is_new and place.order <= (0, 1)
+            return self.limits.first_block if first else self.limits.exchange
+        usual = max(self.limits.exchange, self.limits.factor * sight.usual)
+        return max(usual, self.limits.first_block) if place.is_new else usual
+
+
+def _standing(slowest: Sight, sights: Sequence[Sight], still: float) -> str:
+    others = [sight for sight in sights if sight.place.waiting]
+    wait = f"; {_ranks(others)} in {others[0].place}" if others else ""
+    usual = f" (usually {slowest.usual:.2f} s)" if slowest.usual else ""
+    return f"{slowest.name} has stood in {slowest.place} for {still:.1f} s{usual}{wait}"
+
+
+def _all_wait(sights: Sequence[Sight], still: float) -> Verdict:
+    """All in one exchange, or one of them in an earlier one than the others."""
+    last = min(sights, key=lambda sight: sight.place.order)
+    others = [sight for sight in sights if sight.place != last.place]
+    if not others:
+        text = (
+            f"all {len(sights)} ranks have waited in {last.place} for {still:.1f} s: a link, or the library"
+        )
+        return Verdict("collective", None, text)
+    text = (
+        f"{last.name} has waited in {last.place} for {still:.1f} s, but {_ranks(others)} in {others[0].place}"
+    )
+    return Verdict("behind", last.rank, text)
+
+
+def _ranks(sights: Sequence[Sight]) -> str:
+    names = ", ".join(str(sight.rank) for sight in sights)
+    return f"rank {names} waits" if len(sights) == 1 else f"ranks {names} wait"

@@ -1,0 +1,276 @@
+"""What ranks say of themselves becomes a verdict: on a clock of the test's own, without processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from imax_dist.events import CheckpointStarted, CheckpointWritten, StageDone, StageStarted, StepDone
+from imax_dist.liveness.beacon import CHECKPOINT, SILENT, Beacon, Place
+from imax_dist.liveness.heartbeat import EVERY_S, Sight
+from imax_dist.liveness.judge import Judge, Limits, Verdict
+from imax_dist.parallel.engines import Marking, marking
+
+BLOCKS = 57
+STEPS = (0.6, 7.0, 20.0, 92.0)
+
+
+@dataclass
+class Gang:
+    """Ranks whose blocks take as long as the test says, and the judge over them."""
+
+    ranks: int = 4
+    limits: Limits = field(default_factory=Limits)
+    time: float = 100.0
+
+    def __post_init__(self) -> None:
+        self.beacons = [Beacon(now=lambda: self.time) for _ in range(self.ranks)]
+        self.beats = [0] * self.ranks
+        self.stopped: set[int] = set()
+        self.judge = Judge(self.limits, lambda: self.time)
+
+    def told(self, event: object) -> None:
+        for beacon in self.beacons:
+            beacon.hear(event)
+
+    def passes(self, seconds: float) -> Verdict | None:
+        """Time goes by, with beats and a look twice a second."""
+        end = self.time + seconds
+        while self.time < end:
+            self.time = min(self.time + EVERY_S, end)
+            for rank, beacon in enumerate(self.beacons):
+                self.beats[rank] += rank not in self.stopped
+                sight = Sight(
+                    rank, self.beats[rank], beacon.passed, beacon.place, beacon.usual, f"host{rank}"
+                )
+                self.judge.see(sight)
+            verdict = self.judge.verdict()
+            if verdict is not None:
+                return verdict
+        return None
+
+    def block(self, seconds: dict[int, float] | float) -> Verdict | None:
+        """One block on every rank: it computes, then waits for the slowest, then goes on."""
+        own = seconds if isinstance(seconds, dict) else dict.fromkeys(range(self.ranks), seconds)
+        since = self.time
+        for beacon in self.beacons:
+            beacon.block()
+        for rank in sorted(own, key=lambda rank: own[rank]):
+            verdict = self.passes(since + own[rank] - self.time)
+            if verdict is not None:
+                return verdict
+            self.beacons[rank].waiting("a ring hop").__enter__()
+        for beacon in self.beacons:
+            beacon._move(waiting="")
+            beacon.mark()
+        return None
+
+    def third_step(self, seconds: float) -> Gang:
+        """In the middle of a step whose like was seen before."""
+        self.told(StageStarted("extrapolated", 28))
+        self.told(StepDone("extrapolated", 2, 28, 0.9, seconds))
+        for _ in range(3):
+            assert self.block(seconds / BLOCKS) is None
+        return self
+
+    def seen_after(self, most: float = 200.0) -> tuple[float, Verdict]:
+        since = self.time
+        verdict = self.passes(most)
+        assert verdict is not None
+        return self.time - since, verdict
+
+
+@pytest.mark.parametrize("step_s", STEPS)
+def test_a_stopped_process_is_seen_within_ten_seconds_at_any_step_length(step_s: float) -> None:
+    gang = Gang().third_step(step_s)
+    gang.stopped = {1}
+    seconds, verdict = gang.seen_after()
+    assert 4.9 < seconds < 10.0
+    assert (verdict.kind, verdict.rank) == ("silent", 1)
+    assert "rank 1 (host1, process 0) has not answered for" in verdict.sentence
+    assert "last seen in block 3 of step 3 of extrapolated" in verdict.sentence
+
+
+@pytest.mark.parametrize("step_s", STEPS)
+def test_ranks_that_all_wait_are_seen_within_ten_seconds_at_any_step_length(step_s: float) -> None:
+    gang = Gang().third_step(step_s)
+    for beacon in gang.beacons:
+        beacon.block()
+        beacon.waiting("a ring hop").__enter__()
+    seconds, verdict = gang.seen_after()
+    assert seconds < 10.0
+    assert (verdict.kind, verdict.rank) == ("collective", None)
+    assert "all 4 ranks have waited in a ring hop in block 4 of step 3" in verdict.sentence
+
+
+def test_the_rank_in_the_earlier_exchange_is_named() -> None:
+    gang = Gang(2).third_step(20.0)
+    gang.beacons[0].block()
+    for beacon in gang.beacons:
+        beacon.waiting("a ring hop").__enter__()
+    seconds, verdict = gang.seen_after()
+    assert seconds < 10.0
+    assert (verdict.kind, verdict.rank) == ("behind", 1)
+    assert "rank 1 (host1, process 0) has waited in a ring hop in block 3" in verdict.sentence
+    assert "rank 0 waits in a ring hop in block 4" in verdict.sentence
+
+
+def test_one_that_computes_for_ever_is_the_one_that_is_behind() -> None:
+    gang = Gang().third_step(20.0)
+    for rank, beacon in enumerate(gang.beacons):
+        beacon.block()
+        if rank != 2:
+            beacon.waiting("a ring hop").__enter__()
+    seconds, verdict = gang.seen_after()
+    assert seconds < 10.0
+    assert (verdict.kind, verdict.rank) == ("behind", 2)
+    assert "(usually 0.35 s); ranks 0, 1, 3 wait in a ring hop" in verdict.sentence
+
+
+@pytest.mark.parametrize("step_s", STEPS)
+def test_slow_is_not_hung(step_s: float) -> None:
+    """A rank at a tenth of its speed, from one block to the next, for as long as it likes."""
+    gang, usual = Gang().third_step(step_s), step_s / BLOCKS
+    for _ in range(30):
+        assert gang.block({0: usual, 1: 10 * usual, 2: usual, 3: usual}) is None
+
+
+def test_first_steps_have_time_for_compiling_and_opening_links() -> None:
+    gang = Gang()
+    gang.told(StageStarted("extrapolated", 28))
+    for _ in range(2):
+        gang.told(StepDone("extrapolated", 1, 28, 0.9, 20.0))
+        assert gang.block(45.0) is None
+
+
+def test_a_stage_in_which_nothing_goes_on_is_seen_and_a_long_one_is_not() -> None:
+    gang = Gang()
+    gang.told(StageStarted("decode"))
+    for _ in range(10):
+        assert gang.passes(50.0) is None
+        gang.beacons[3].mark()
+    seconds, verdict = gang.seen_after()
+    assert 59.0 < seconds < 62.0
+    assert verdict.kind == "computing"
+
+
+def test_others_may_wait_for_rank_0_as_long_as_it_goes_on() -> None:
+    gang = Gang()
+    for beacon in gang.beacons[1:]:
+        beacon.waiting("what rank 0 sends").__enter__()
+    gang.beacons[0].hear(StageStarted("native", 28))
+    gang.beacons[0].hear(StepDone("native", 2, 28, 0.9, 30.0))
+    for _ in range(20):
+        gang.beacons[0].block()
+        assert gang.passes(2.0) is None
+    _, verdict = gang.seen_after()
+    assert (verdict.kind, verdict.rank) == ("behind", 0)
+
+
+def test_a_hang_before_doubles_what_is_allowed() -> None:
+    patient = Gang(limits=replace(Limits(), patience=2.0)).third_step(20.0)
+    patient.stopped = {1}
+    assert patient.passes(9.5) is None
+    assert patient.seen_after()[1].kind == "silent"
+
+
+def test_nobody_is_held_to_account_for_the_time_in_which_nobody_looked() -> None:
+    gang = Gang().third_step(20.0)
+    gang.time += 100.0
+    gang.judge.excuse(100.0)
+    gang.beats = [beat + 1 for beat in gang.beats]
+    assert gang.judge.verdict() is None
+    gang.judge.keep([])
+    assert gang.judge.verdict() is None
+
+
+def test_a_rank_without_work_is_only_asked_to_beat() -> None:
+    gang = Gang(2).third_step(20.0)
+    gang.passes(1.0)
+    gang.time += 5.5
+    assert gang.judge.verdict(working=[]) is None
+    gang.time += 60.0
+    verdict = gang.judge.verdict(working=[])
+    assert verdict is not None
+    assert verdict.kind == "silent"
+
+
+class Event:
+    """As torch.cuda.Event: the device has passed it when the test says so."""
+
+    passed = False
+    made = 0
+
+    def __init__(self) -> None:
+        Event.made += 1
+
+    def record(self) -> None:
+        self.done = False
+
+    def query(self) -> bool:
+        return Event.passed
+
+
+def gpu_beacon(now: Callable[[], float]) -> Beacon:
+    Event.passed, Event.made = False, 0
+    return Beacon("cuda", events=Event, now=now)
+
+
+def test_on_a_gpu_a_mark_counts_when_the_device_has_passed_it() -> None:
+    clock = [0.0]
+    beacon = gpu_beacon(lambda: clock[0])
+    beacon.hear(StageStarted("extrapolated", 28))
+    for _ in range(3):
+        beacon.block()
+    beacon.look()
+    assert (beacon.passed, beacon.place) == (0, Place())
+    Event.passed, clock[0] = True, 8.0
+    beacon.look()
+    assert (beacon.passed, beacon.place) == (4, Place("extrapolated", 28, 0, 3))
+    assert beacon.usual == 2.0
+    for _ in range(50):
+        beacon.block()
+        beacon.look()
+    assert Event.made == 4, "events are used again"
+
+
+def test_a_device_that_stands_still_costs_no_memory_without_end() -> None:
+    beacon = gpu_beacon(lambda: 0.0)
+    for _ in range(5000):
+        beacon.mark()
+    assert Event.made == 2048
+
+
+def test_short_steps_on_a_gpu_are_marked_by_blocks_alone() -> None:
+    beacon = gpu_beacon(lambda: 0.0)
+    beacon.hear(StepDone("extrapolated", 3, 28, 0.9, 0.07))
+    before = Event.made
+    with beacon.waiting("a ring hop"):
+        pass
+    assert Event.made == before
+    beacon.hear(StepDone("extrapolated", 4, 28, 0.9, 7.0))
+    with beacon.waiting("a ring hop"):
+        pass
+    assert Event.made == before + 3
+
+
+def test_stages_steps_and_checkpoints_move_the_place() -> None:
+    beacon = Beacon()
+    beacon.hear(StageStarted("extrapolated", 28))
+    beacon.hear(StepDone("extrapolated", 5, 28, 0.9, 7.0))
+    beacon.hear(CheckpointStarted("extrapolated", 5))
+    assert beacon.place == Place(CHECKPOINT)
+    beacon.hear(CheckpointWritten("x", "extrapolated", 5, 1.0))
+    assert beacon.place == Place("extrapolated", 28, 5)
+    beacon.hear(StageDone("extrapolated", 100.0))
+    assert beacon.place == Place()
+
+
+def test_an_engine_is_wrapped_only_where_somebody_looks() -> None:
+    def engine(*arguments: object, **named: object) -> object:
+        return None
+
+    assert marking(engine, SILENT) is engine  # type: ignore[arg-type, comparison-overlap]
+    assert isinstance(marking(engine, Beacon()), Marking)  # type: ignore[arg-type]
