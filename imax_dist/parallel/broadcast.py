@@ -43,7 +43,8 @@ def from_first_rank(make: Callable[[], T], topology: Topology) -> T:
             x = tensors.pop(0)
         else:
             x = torch.empty(shape, dtype=getattr(torch, dtype), device=topology.device)
-        dist.broadcast(x, src=0)
+        with topology.marks.waiting("what rank 0 sends"):
+            dist.broadcast(x, src=0)
         return x
 
     return cast(T, _unpacked(header["result"], received))
@@ -91,8 +92,9 @@ def highest(value: int, topology: Topology) -> int:
     if topology.world_size == 1:
         return value
     shared = torch.tensor(value, device=topology.device)
-    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-    return int(shared.item())
+    with topology.marks.waiting("the agreement of ranks"):
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        return int(shared.item())
 
 
 def _packed(result: Any, tensors: list[Tensor]) -> Any:
@@ -139,10 +141,11 @@ def _describe_error(error: Exception, rank: int = 0) -> tuple[str, str]:
 def _broadcast_json(value: dict[str, Any], topology: Topology, *, source: int = 0) -> dict[str, Any]:
     content = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
     length = torch.tensor(len(content), device=topology.device)
-    dist.broadcast(length, src=source)
-    buffer = torch.empty(int(length.item()), dtype=torch.uint8, device=topology.device)
-    if topology.rank == source:
-        buffer.copy_(content)
-    dist.broadcast(buffer, src=source)
-    decoded: dict[str, Any] = json.loads(bytes(buffer.cpu().tolist()))
+    with topology.marks.waiting(f"what rank {source} sends"):
+        dist.broadcast(length, src=source)
+        buffer = torch.empty(int(length.item()), dtype=torch.uint8, device=topology.device)
+        if topology.rank == source:
+            buffer.copy_(content)
+        dist.broadcast(buffer, src=source)
+        decoded: dict[str, Any] = json.loads(bytes(buffer.cpu().tolist()))
     return decoded

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from imax_dist.errors import BadConfig
 from imax_dist.parallel.collectives import all_gather_single
-from imax_dist.parallel.mesh import SequenceMesh, build_mesh
+from imax_dist.parallel.mesh import SequenceMesh, build_mesh, own_group
 from imax_dist.parallel.topology import Topology
 
 
@@ -25,7 +25,8 @@ class CfgParallel:
         """What the first and the second half computed, the same bits on every rank."""
         piece = own.contiguous()
         pieces = piece.new_empty((2 * piece.shape[0], *piece.shape[1:]))
-        all_gather_single(pieces, piece, self.pair)
+        with self.mesh.marks.waiting("the exchange of both predictions"):
+            all_gather_single(pieces, piece, self.pair)
         first, second = pieces.chunk(2)
         return first, second
 
@@ -44,7 +45,7 @@ def ranks_per_half(world_size: int) -> int:
 def build_cfg_parallel(topology: Topology, *, ulysses: int, ring: int) -> CfgParallel:
     """Make all process groups; every rank must call this. ``ulysses`` x ``ring`` is one half."""
     size = ranks_per_half(topology.world_size)
-    index, place = divmod(topology.rank, size)
-    pairs = [dist.new_group([other, other + size]) for other in range(size)]
+    index = topology.rank // size
+    pair = own_group(topology, [range(other, 2 * size, size) for other in range(size)])
     mesh = build_mesh(topology, ulysses=ulysses, ring=ring, parts=2)
-    return CfgParallel(index, mesh, pairs[place])
+    return CfgParallel(index, mesh, pair)

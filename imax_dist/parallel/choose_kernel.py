@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from imax_dist.errors import BadConfig
-from imax_dist.parallel.broadcast import from_first_rank
+from imax_dist.parallel.broadcast import from_first_rank, on_every_rank
 from imax_dist.parallel.kernels import KERNELS, Kernel, Quality, candidates, verify
 from imax_dist.parallel.topology import Topology
 from imax_dist.wording import first_line
@@ -68,8 +69,15 @@ def choose_kernel(wanted: str, quality: Quality, topology: Topology, work: Workl
 
     name, measured = from_first_rank(chosen, topology)
     kernel = KERNELS[name]
-    if not kernel.installed:
-        raise BadConfig(f"parallel: kernel {kernel.name} needs {kernel.module}, which this rank lacks")
+
+    def require_installed() -> None:
+        if not kernel.installed:
+            raise BadConfig(
+                f"parallel: kernel {kernel.name} needs {kernel.module}, which rank {topology.rank} "
+                f"({socket.gethostname()}) lacks; install it on every host, or set kernel: auto"
+            )
+
+    on_every_rank(require_installed, topology)
     return KernelChoice(None if kernel.device == "cpu" else kernel, measured)
 
 

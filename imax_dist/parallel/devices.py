@@ -25,14 +25,23 @@ class Device(NamedTuple):
     identity: str
 
 
-def check_devices(topology: Topology) -> None:
-    """Raise the same BadConfig on every rank if GPUs differ or two ranks share one. CPUs are not compared."""
-    if topology.device.type == "cuda" and topology.world_size > 1:
-        refuse_unequal(gather_devices(own_device(topology.device), topology))
+def check_devices(topology: Topology) -> list[str]:
+    """The host of every rank, by rank.
+
+    Raises the same BadConfig on every rank if GPUs differ or two ranks share one. CPUs are not compared.
+    """
+    if topology.world_size == 1:
+        return [socket.gethostname()]
+    found = gather_devices(own_device(topology.device), topology)
+    if topology.device.type == "cuda":
+        refuse_unequal(found)
+    return [device.host for device in found]
 
 
 def own_device(device: torch.device) -> Device:
-    """This rank's GPU."""
+    """This rank's GPU, or its host's processor."""
+    if device.type != "cuda":
+        return Device(device.type, socket.gethostname(), "")
     facts = torch.cuda.get_device_properties(device)
     return Device(facts.name, socket.gethostname(), str(facts.uuid))
 

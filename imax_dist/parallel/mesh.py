@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
 
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
 
 from imax_dist.errors import BadConfig
+from imax_dist.liveness.beacon import SILENT, Marks
 from imax_dist.parallel.topology import Topology
+
+STEP_TIMEOUT_S = 120.0
+"""Of the groups that carry nothing but a step's exchanges, on GPUs: the last resort, after the judge."""
 
 
 @dataclass(frozen=True)
 class SequenceMesh:
     """``ring`` x ``ulysses`` ranks; rank = ring index x ulysses + ulysses index.
 
-    Groups are None on a mesh of one rank, where nothing is communicated. ``first`` is the global rank of the
-    mesh's rank 0: another than 0 where several meshes share the ranks (cfg_parallel.py).
+    The group of an axis of one rank is None: nothing is communicated along it. ``first`` is the global rank
+    of the mesh's rank 0: another than 0 where several meshes share the ranks (cfg_parallel.py).
     """
 
     ulysses: int
@@ -26,6 +32,8 @@ class SequenceMesh:
     ring_group: dist.ProcessGroup | None = None
     group: dist.ProcessGroup | None = None
     first: int = 0
+    marks: Marks = field(default=SILENT, compare=False, repr=False)
+    """Of this rank; told of every wait for others."""
 
     @property
     def size(self) -> int:
@@ -48,9 +56,9 @@ class SequenceMesh:
         return range(ring_index * self.ulysses, (ring_index + 1) * self.ulysses)
 
 
-def single_rank() -> SequenceMesh:
+def single_rank(marks: Marks = SILENT) -> SequenceMesh:
     """The mesh of a serial run."""
-    return SequenceMesh(ulysses=1, ring=1, rank=0)
+    return SequenceMesh(ulysses=1, ring=1, rank=0, marks=marks)
 
 
 def build_mesh(topology: Topology, *, ulysses: int, ring: int, parts: int = 1) -> SequenceMesh:
@@ -61,20 +69,37 @@ def build_mesh(topology: Topology, *, ulysses: int, ring: int, parts: int = 1) -
     size = topology.world_size // parts
     check_degrees(size, ulysses=ulysses, ring=ring)
     if size == 1:
-        return single_rank()
-    names = ("part", "ring", "ulysses")
-    mesh = init_device_mesh(topology.device.type, (parts, ring, ulysses), mesh_dim_names=names)
+        return single_rank(topology.marks)
     part, rank = divmod(topology.rank, size)
-    groups = [dist.new_group(range(own * size, (own + 1) * size)) for own in range(parts if parts > 1 else 0)]
+    starts = range(0, topology.world_size, size)
+    columns = [
+        range(first + start, first + start + ulysses) for first in starts for start in range(0, size, ulysses)
+    ]
+    rows = [range(first + place, first + size, ulysses) for first in starts for place in range(ulysses)]
+    ulysses_group = own_group(topology, columns) if ulysses > 1 else None
+    ring_group = own_group(topology, rows) if ring > 1 else None
+    whole = ulysses_group if ring == 1 else ring_group if ulysses == 1 else None
+    if whole is None:
+        wholes = [range(first, first + size) for first in starts]
+        whole = own_group(topology, wholes) if parts > 1 else dist.group.WORLD
     return SequenceMesh(
         ulysses=ulysses,
         ring=ring,
         rank=rank,
-        ulysses_group=mesh.get_group("ulysses"),
-        ring_group=mesh.get_group("ring"),
-        group=groups[part] if groups else dist.group.WORLD,
+        ulysses_group=ulysses_group,
+        ring_group=ring_group,
+        group=whole,
         first=part * size,
+        marks=topology.marks,
     )
+
+
+def own_group(topology: Topology, groups: Iterable[range]) -> dist.ProcessGroup:
+    """This rank's of ``groups``, every one of which every rank makes, in the same order."""
+    timeout = timedelta(seconds=STEP_TIMEOUT_S) if topology.device.type == "cuda" else None
+    made: list[tuple[bool, dist.ProcessGroup]] = []
+    made += [(topology.rank in ranks, dist.new_group(list(ranks), timeout=timeout)) for ranks in groups]
+    return next(group for own, group in made if own)
 
 
 def check_degrees(world_size: int, *, ulysses: int, ring: int) -> None:
@@ -110,18 +135,19 @@ def choose_degrees(
     kv_heads: int | None = None,
     ulysses: int | None = None,
     ring: int | None = None,
+    together: int = 0,
 ) -> tuple[int, int]:
     """(ulysses, ring) for ``world_size`` ranks: what is given stays, Ulysses is as large as heads allow.
 
     Unasked, Ulysses divides ``kv_heads`` too, so that no key is repeated and sent more than once
-    (DECISIONS 25). Raises BadConfig if the given degrees do not fit.
+    (DECISIONS 25), and ``together``, so that no group lies on two hosts (0: there is one).
+    Raises BadConfig if the given degrees do not fit.
     """
     if ulysses is None and ring is not None:
         ulysses = max(1, world_size // ring) if ring > 0 else 1
     if ulysses is None:
         scarcest = kv_heads or heads
-        fitting = (d for d in range(world_size, 0, -1) if world_size % d == 0 and scarcest % d == 0)
-        ulysses = next(fitting)
+        ulysses = math.gcd(world_size, scarcest, together)
     if ring is None:
         ring = max(1, world_size // ulysses) if ulysses > 0 else 1
     check_degrees(world_size, ulysses=ulysses, ring=ring)

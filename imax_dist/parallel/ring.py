@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from imax_dist.parallel.mesh import SequenceMesh
+from imax_dist.parallel.point_to_point import Posted, post
 from imax_dist.shapes import KeyHeads
 
 
@@ -30,23 +30,20 @@ def rotate(
             yield owner, key, value
             return
         coming: Tensor | None = None
-        pending: list[dist.Work] = []
+        pending: Posted | None = None
         if hop + 1 < mesh.ring:
             length = lengths[(owner - 1) % mesh.ring]
             coming = block.new_empty((2, block.shape[1], length, *block.shape[3:]))
             pending = _exchange(block, coming, mesh)
         yield owner, block[0], block[1]
-        for work in pending:
-            work.wait()
+        if pending is not None:
+            with mesh.marks.waiting("a ring hop"):
+                pending.wait()
         block = coming if coming is not None else block
 
 
-def _exchange(block: Tensor, coming: Tensor, mesh: SequenceMesh) -> list[dist.Work]:
+def _exchange(block: Tensor, coming: Tensor, mesh: SequenceMesh) -> Posted:
     """Post the send to the next place of the ring and the receive from the one before."""
     following = mesh.first + (mesh.rank + mesh.ulysses) % mesh.size
     preceding = mesh.first + (mesh.rank - mesh.ulysses) % mesh.size
-    operations = [
-        dist.P2POp(dist.isend, block, following, group=mesh.ring_group),
-        dist.P2POp(dist.irecv, coming, preceding, group=mesh.ring_group),
-    ]
-    return list(dist.batch_isend_irecv(operations))
+    return post([(block, following)], [(coming, preceding)], mesh.ring_group)

@@ -71,6 +71,7 @@ def gather(x: Tensor, lengths: Sequence[int], mesh: SequenceMesh, *, dim: int) -
     padded = piece.new_zeros((longest, *piece.shape[1:]))
     padded[: piece.shape[0]] = piece
     pieces = padded.new_empty((mesh.size * longest, *piece.shape[1:]))
-    all_gather_single(pieces, padded, mesh.group)
+    with mesh.marks.waiting("the gathering of tokens"):
+        all_gather_single(pieces, padded, mesh.group)
     kept = [pieces[rank * longest : rank * longest + length] for rank, length in enumerate(lengths)]
     return torch.cat(kept).movedim(0, dim)

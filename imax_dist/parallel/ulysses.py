@@ -33,13 +33,14 @@ def scatter_qkv(
     for place, x in zip(outgoing.split(shares, dim=3), qkv, strict=True):
         place.copy_(x.unflatten(2, (mesh.ulysses, -1)).permute(2, 1, 0, 3, 4))
     incoming = outgoing.new_empty((sum(lengths), *outgoing.shape[2:]))
-    dist.all_to_all_single(
-        incoming,
-        outgoing.flatten(0, 1),
-        output_split_sizes=list(lengths),
-        input_split_sizes=[own] * mesh.ulysses,
-        group=mesh.ulysses_group,
-    )
+    with mesh.marks.waiting("the exchange of heads"):
+        dist.all_to_all_single(
+            incoming,
+            outgoing.flatten(0, 1),
+            output_split_sizes=list(lengths),
+            input_split_sizes=[own] * mesh.ulysses,
+            group=mesh.ulysses_group,
+        )
     q, k, v = incoming.transpose(0, 1).split(shares, dim=2)
     return q, k, v
 
@@ -60,13 +61,14 @@ def gather_heads(x: Heads, lengths: Sequence[int], mesh: SequenceMesh) -> Heads:
     own = lengths[mesh.ulysses_index]
     outgoing = x.transpose(0, 1).contiguous()
     incoming = outgoing.new_empty((mesh.ulysses * own, *outgoing.shape[1:]))
-    dist.all_to_all_single(
-        incoming,
-        outgoing,
-        output_split_sizes=[own] * mesh.ulysses,
-        input_split_sizes=list(lengths),
-        group=mesh.ulysses_group,
-    )
+    with mesh.marks.waiting("the exchange of outputs"):
+        dist.all_to_all_single(
+            incoming,
+            outgoing,
+            output_split_sizes=[own] * mesh.ulysses,
+            input_split_sizes=list(lengths),
+            group=mesh.ulysses_group,
+        )
     by_rank = incoming.reshape(mesh.ulysses, own, *incoming.shape[1:])
     return by_rank.permute(2, 1, 0, 3, 4).flatten(2, 3)
 
@@ -83,5 +85,6 @@ def all_heads(x: Heads, mesh: SequenceMesh) -> Heads:
         return x
     piece = x.contiguous()
     pieces = piece.new_empty((mesh.ulysses * piece.shape[0], *piece.shape[1:]))
-    all_gather_single(pieces, piece, mesh.ulysses_group)
+    with mesh.marks.waiting("the gathering of text"):
+        all_gather_single(pieces, piece, mesh.ulysses_group)
     return torch.cat(pieces.chunk(mesh.ulysses), dim=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imax_dist.errors import BadConfig, BadValue
@@ -71,6 +71,16 @@ def left_out(spec: ModelSpec) -> list[str]:
     if spec.text_attention == "cross":
         sentences.append(f"{spec.name} attends to its text apart: no text copies")
     return sentences
+
+
+def check_token_counts(tokens: Sequence[int], ranks: int) -> None:
+    """Raise BadConfig if a pass, each with its image ``tokens``, has fewer of them than ranks to share it."""
+    fewest = min(tokens, default=ranks)
+    if fewest < ranks:
+        raise BadConfig(
+            f"parallel: a pass of this poster has {fewest} image tokens, which cannot be split over {ranks} "
+            f"ranks; start at most {fewest}, or ask for a larger size"
+        )
 
 
 def check_guidance_passes(cfg: str, spec: ModelSpec, scale: float) -> None:

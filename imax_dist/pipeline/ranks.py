@@ -21,6 +21,7 @@ from imax_dist.parallel.choose_kernel import KernelChoice, Workload, choose_kern
 from imax_dist.parallel.devices import check_devices
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.engines.registry import ENGINES, choose_engine
+from imax_dist.parallel.hosts import check_link, check_ulysses_within_hosts, ranks_together, slowest_link
 from imax_dist.parallel.kernels import Quality
 from imax_dist.parallel.mesh import SequenceMesh, build_mesh, choose_degrees
 from imax_dist.parallel.topology import Topology
@@ -67,6 +68,9 @@ class ParallelSettings:
     """regional: the network's blocks compiled one by one with torch.compile; the last bits differ."""
     vae_memory_gib: float | None = None
     """Memory of a rank for the VAE's feature maps; the rest goes to temp files. None: 2, or half a GPU."""
+
+    least_link_gb_s: float | None = None
+    """Ranks on several hosts whose link carries less, GB/s a rank, are refused; a pool sets it for gangs."""
 
     def __post_init__(self) -> None:
         if self.vae_memory_gib is not None and not self.vae_memory_gib > 0.0:
@@ -125,7 +129,7 @@ def join_ranks(
     Raises BadConfig if degrees, ranks and heads do not fit, or an engine or kernel is not available here.
     """
     build = choice("parallel: cfg", settings.cfg, CFG)
-    check_devices(topology)
+    hosts = check_devices(topology)
     splits = settings.cfg == SPLIT
     chosen = choose_engine(settings.engine, text_replicated=settings.text == "replicated", halves=splits)
     ulysses, ring = choose_degrees(
@@ -134,13 +138,18 @@ def join_ranks(
         kv_heads=kv_heads,
         ulysses=settings.ulysses,
         ring=settings.ring,
+        together=ranks_together(hosts),
     )
+    check_ulysses_within_hosts(hosts, ulysses)
+    link = slowest_link(topology, hosts)
+    if link is not None and settings.least_link_gb_s is not None:
+        check_link(link, 1e9 * settings.least_link_gb_s)
     mesh, passes = build(topology, ulysses=ulysses, ring=ring)
     work = Workload(heads=heads, head_dim=head_dim, dtype=dtype)
     kernel = choose_kernel(settings.kernel, settings.quality, topology, work)
     engine = ENGINES[chosen](mesh, kernel=kernel.kernel)
     resolved = dataclasses.replace(settings, engine=chosen, kernel=kernel.name)
-    return Ranks(topology, mesh, engine, resolved, passes, notes=_notes(kernel))
+    return Ranks(topology, mesh, engine, resolved, passes, notes=_notes(kernel, link))
 
 
 def join_for(model: FlowModel, settings: ParallelSettings, topology: Topology) -> Ranks:
@@ -156,5 +165,6 @@ def join_for(model: FlowModel, settings: ParallelSettings, topology: Topology) -
     )
 
 
-def _notes(kernel: KernelChoice) -> tuple[str, ...]:
-    return (kernel.sentence(),) if kernel.measured else ()
+def _notes(kernel: KernelChoice, link: float | None) -> tuple[str, ...]:
+    measured = (kernel.sentence(),) if kernel.measured else ()
+    return measured if link is None else (*measured, f"link between hosts {link / 1e9:.2f} GB/s a rank")

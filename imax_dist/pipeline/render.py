@@ -19,7 +19,7 @@ from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.colours import with_colours_of
 from imax_dist.pipeline.decode import DecodedPicture, decode
-from imax_dist.pipeline.fit import check_guidance_passes, left_out
+from imax_dist.pipeline.fit import check_guidance_passes, check_token_counts, left_out
 from imax_dist.pipeline.guide import completed, with_guide
 from imax_dist.pipeline.loading import load_requested
 from imax_dist.pipeline.passes import run_passes
@@ -117,6 +117,7 @@ def render_with(
     request, given = completed(request, ranks.topology, listen)
     plan, guide = with_guide(make_plan(request, model.spec, given), ranks.topology, listen, stop)
     plan, network = with_network(plan, ranks.topology, listen)
+    check_token_counts([one.grid.tokens(model.spec.patch).count for one in plan.passes], ranks.mesh.size)
     if plan.extrapolates:
         check_guidance_passes(ranks.settings.cfg, model.spec, plan.last.guidance_scale)
     for sentence in left_out(model.spec) if plan.extrapolates and ranks.topology.is_first else []:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from imax_dist.parallel.point_to_point import post
 from imax_dist.vae.share import RowShare
 
 OwnRows = Callable[[int, int], Tensor]
@@ -22,7 +22,8 @@ def exchange_rows(own: OwnRows, share: RowShare, *, reach: int, like: Tensor) ->
     """
     wanted = [_wanted(share, rank, reach) for rank in range(share.ranks)]
     received: list[list[Tensor]] = [[], []]
-    operations = []
+    sends: list[tuple[Tensor, int]] = []
+    receives: list[tuple[Tensor, int]] = []
     for receiver in range(share.ranks):
         for side, (first, last) in enumerate(wanted[receiver]):
             for sender in range(share.ranks):
@@ -30,14 +31,12 @@ def exchange_rows(own: OwnRows, share: RowShare, *, reach: int, like: Tensor) ->
                 if top >= bottom or share.rank not in (sender, receiver):
                     continue
                 if share.rank == sender:
-                    rows = own(top, bottom).contiguous()
-                    operations.append(dist.P2POp(dist.isend, rows, receiver, group=share.group))
+                    sends.append((own(top, bottom).contiguous(), receiver))
                 else:
                     rows = like.new_empty((bottom - top, *like.shape[1:]))
-                    operations.append(dist.P2POp(dist.irecv, rows, sender, group=share.group))
+                    receives.append((rows, sender))
                     received[side].append(rows)
-    for work in dist.batch_isend_irecv(operations) if operations else []:
-        work.wait()
+    post(sends, receives, share.group).wait()
     above, below = (torch.cat([like, *rows]) for rows in received)
     return above, below
 

@@ -8,6 +8,7 @@ by rows, which need no more memory than they are given, and on a GPU less time o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -22,15 +23,20 @@ from imax_dist.errors import ImaxError
 from imax_dist.geometry import ImageSize
 from imax_dist.parallel.broadcast import from_first_rank, on_every_rank
 from imax_dist.parallel.mesh import SequenceMesh, single_rank
+from imax_dist.parallel.point_to_point import Posted, post
 from imax_dist.parallel.topology import Topology
 from imax_dist.shapes import Latents, Pixels
 from imax_dist.vae.codec import UNWATCHED, RowCodec, Watch
 from imax_dist.vae.enlarge import Enlarge, enlarged_rows
 from imax_dist.vae.limits import scratch_of, whole_bytes
 from imax_dist.vae.rows import REACH, RowMap
-from imax_dist.vae.share import RowShare
 from imax_dist.vae.store import Scratch
 from imax_dist.vae.workspace import bands
+
+AHEAD = 2
+"""Bands that rank 0 has asked for at a time."""
+MOST_SENT = 256 << 20
+"""Bytes of finished bands that a rank holds until rank 0 takes them; it computes on meanwhile."""
 
 
 class Strategy(ABC):
@@ -167,27 +173,53 @@ class Rows(Strategy):
         self, latents: Latents, scratch: Scratch, *, watch: Watch = UNWATCHED
     ) -> Iterator[tuple[int, Tensor]]:
         rows = self.codec.decode(latents, self.mesh, scratch, watch=watch)
-        failure: ImaxError | None = None
-        for sender in range(rows.share.ranks):
-            share: RowShare = replace(rows.share, rank=sender)
-            for top, bottom in bands(rows, self.codec.sizes, share):
-                if sender == self.topology.rank:
-                    try:
-                        watch.check()
-                        band = rows.read(top, bottom) if failure is None else _blank(rows, bottom - top)
-                    except ImaxError as error:  # rank 0 waits for all bands
-                        failure, band = error, _blank(rows, bottom - top)
-                    rows.forget(bottom)
-                    if sender:
-                        dist.send(band.contiguous(), 0, group=share.group)
-                    yield top, band
-                elif self.topology.is_first:
-                    band = _blank(rows, bottom - top)
-                    dist.recv(band, sender, group=share.group)
-                    yield top, band
+        failures: list[ImaxError] = []
+        sent: deque[Posted] = deque()
+        for top, band in self._own_bands(rows, watch, failures):
+            if not self.topology.is_first:
+                sent.append(post([(band.contiguous(), 0)], [], rows.share.group))
+            while sum(posted.size for posted in sent) > MOST_SENT:
+                sent.popleft().wait()
+            yield top, band
+        if self.topology.is_first:
+            yield from self._bands_of_others(rows)
+        with self.topology.marks.waiting("the gathering of the picture"):
+            for posted in sent:
+                posted.wait()
         rows.close()
-        if failure is not None:
-            raise failure
+        if failures:
+            raise failures[0]
+
+    def _own_bands(
+        self, rows: RowMap, watch: Watch, failures: list[ImaxError]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """This rank's bands; blank ones after a failure, since rank 0 waits for all of them."""
+        for top, bottom in bands(rows, self.codec.sizes):
+            try:
+                watch.check()
+                band = rows.read(top, bottom) if not failures else _blank(rows, bottom - top)
+            except ImaxError as error:
+                failures.append(error)
+                band = _blank(rows, bottom - top)
+            rows.forget(bottom)
+            yield top, band
+
+    def _bands_of_others(self, rows: RowMap) -> Iterator[tuple[int, Tensor]]:
+        """What the other ranks send, in order; a band is received while the one before is in use."""
+        shares = [replace(rows.share, rank=sender) for sender in range(1, rows.share.ranks)]
+        places = deque(
+            (share.rank, band) for share in shares for band in bands(rows, self.codec.sizes, share)
+        )
+        coming: deque[tuple[int, Tensor, Posted]] = deque()
+        while places or coming:
+            while places and len(coming) < AHEAD:
+                sender, (top, bottom) = places.popleft()
+                band = _blank(rows, bottom - top)
+                coming.append((top, band, post([], [(band, sender)], rows.share.group)))
+            first, received, posted = coming.popleft()
+            with self.topology.marks.waiting("the gathering of the picture"):
+                posted.wait()
+            yield first, received
 
     def encode_enlarged(
         self,

@@ -1,0 +1,123 @@
+"""Nothing that NCCL would refuse or wait for for ever, in renders of every kind on two to four ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from ranks import run_ranks
+from strict import Message, Operation, Strict, replay
+from tiny_flux import make_tiny_flux
+
+from imax_dist.models.tiny import TINY, make_tiny
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.ranks import ParallelSettings
+from imax_dist.pipeline.render import render
+from imax_dist.pipeline.request import Request
+
+PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
+SHARED = {"text": {"copies": "shared"}}
+GUIDED = {"guidance_scale": {"native": 1.0, "extrapolated": 3.0}}
+CASCADE = {"cascade": [2.0], "start": {"sigma": 0.8}, "reference": {"kind": "per_step"}}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "odd tokens, ring": ({}, {"ulysses": 1, "ring": 4}),
+    "odd tokens, Ulysses": ({}, {"ulysses": 4, "ring": 1}),
+    "fewer text tokens than ranks": ({"prompt": "sun"}, {"ulysses": 2, "ring": 2}),
+    "replicated text, shared copies": ({"method": SHARED}, {"ulysses": 2, "ring": 2, "text": "replicated"}),
+    "fewer rows of the VAE than ranks": ({"size": "256x16"}, {"ulysses": 1, "ring": 4}),
+    "a cascade": ({"size": "192x160", "method": CASCADE}, {"ulysses": 2, "ring": 2}),
+    "maps in files": ({}, {"ulysses": 2, "ring": 2, "vae_memory_gib": 0.001}),
+}
+
+
+def watched(topology: Topology, fields: dict[str, Any], parallel: dict[str, Any]) -> tuple[Any, Any]:
+    with Strict() as strict:
+        rendering = render(Request(**fields), topology=topology, parallel=ParallelSettings(**parallel))
+        for band in rendering.picture.bands() if rendering.picture is not None else ():
+            assert band.size
+    return strict.log, strict.refused
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model"))
+
+
+def check(fields: dict[str, Any], parallel: dict[str, Any], ranks: int) -> None:
+    found = run_ranks(ranks, watched, fields, parallel)
+    assert [refused for _, refused in found] == [[]] * ranks
+    assert replay([log for log, _ in found]) == []
+    assert len(found[0][0]) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_a_render_on_four_ranks_goes_through_with_every_operation_blocking(tiny: str, name: str) -> None:
+    changed, parallel = CASES[name]
+    fields = {"prompt": PROMPT, "size": "144x112", "model": tiny, "dtype": "float64", "steps": 2}
+    check({**fields, "native_steps": 1, **changed}, parallel, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in TINY if name not in ("flux-dev", "flux-schnell")])
+def test_so_does_every_network(name: str, tmp_path: Path) -> None:
+    folder = make_tiny(name, tmp_path / name)
+    fields = {"prompt": PROMPT, "size": "112x80", "model": str(folder), "steps": 2, "native_steps": 1}
+    check({**fields, "dtype": "float64"}, {"cfg": "two_passes"}, 2)
+
+
+@pytest.mark.slow
+def test_so_do_two_halves_with_a_prompt_each(tmp_path: Path) -> None:
+    folder = make_tiny("flux-schnell", tmp_path / "model")
+    fields = {"prompt": PROMPT, "size": "112x80", "model": str(folder), "steps": 2, "native_steps": 1}
+    check({**fields, "dtype": "float64", "method": GUIDED}, {"cfg": "split", "ulysses": 2, "ring": 1}, 4)
+
+
+def faulty(topology: Topology) -> tuple[Any, Any]:
+    """What NCCL would refuse: a view with gaps, a type, nothing at all, a message alone."""
+    with Strict() as strict:
+        dist.broadcast(torch.zeros(4, dtype=torch.complex64), src=0)
+        dist.all_reduce(torch.zeros(0))
+        if topology.rank == 0:
+            dist.send(torch.zeros(3), 1)
+        else:
+            dist.recv(torch.zeros(3), 0)
+    return strict.log, strict.refused
+
+
+def test_what_nccl_refuses_is_seen() -> None:
+    (log, refused), (other, _) = run_ranks(2, faulty)
+    assert any("complex64 is no type of NCCL's" in text for text in refused)
+    assert any("(0,) is empty" in text for text in refused)
+    assert any("send: alone" in text for text in refused)
+    assert replay([log, other]) == []
+
+
+def both(name: str, *, size: int = 8) -> Operation:
+    return Operation(name, (0, 1), size, "torch.float32")
+
+
+def batch(*messages: Message) -> Operation:
+    return Operation("batch", messages=messages)
+
+
+def message(kind: str, peer: int, size: int = 8) -> Message:
+    return Message(kind, peer, size, "torch.float32")
+
+
+def test_a_replay_sees_another_order_other_sizes_and_a_missing_partner() -> None:
+    reduce, gather = both("allreduce_"), both("_allgather_base_")
+    assert replay([[reduce, gather], [reduce, gather]]) == []
+    assert "wait for ever" in replay([[reduce, gather], [gather, reduce]])[0]
+    assert "wait for ever" in replay([[reduce], []])[0]
+    assert "sizes differ" in replay([[reduce], [both("allreduce_", size=4)]])[0]
+    there, back = batch(message("send", 1)), batch(message("recv_", 0))
+    assert replay([[there], [back]]) == []
+    assert "against" in replay([[there], [batch(message("recv_", 0, 4))]])[0]
+    assert "wait for ever" in replay([[there], [batch(message("send", 0))]])[0]
+    split = Operation("alltoall_base_", (0, 1), 8, "torch.float32", (1, 2), (1, 2))
+    assert replay([[split], [split._replace(received=(2, 2), sent=(2, 2))]]) == []
+    assert "disagree" in replay([[split], [split]])[0]
