@@ -36,11 +36,11 @@ from imax_dist.jobs.board import Board
 from imax_dist.jobs.cluster import ray_cluster
 from imax_dist.jobs.deliver import require_target
 from imax_dist.jobs.driver import drive
-from imax_dist.jobs.gang import RayGangs, pool_parallel
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.metrics import PoolMetrics
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.pool_deps import PoolDeps
+from imax_dist.jobs.ray_gangs import RayGangs, pool_parallel
 from imax_dist.jobs.reconcile import add_jobs
 from imax_dist.jobs.retention import prune
 from imax_dist.jobs.settings import PoolSettings

@@ -132,6 +132,11 @@ def draining_nodes() -> frozenset[str]:
         return frozenset()
 
 
+def living_nodes() -> list[str]:
+    """Ids of the cluster's nodes that are alive."""
+    return [str(node["NodeID"]) for node in ray.nodes() if node["Alive"]]
+
+
 def has_gpus() -> bool:
     """Whether any node of the cluster has a GPU."""
     return float(ray.cluster_resources().get("GPU", 0.0)) > 0

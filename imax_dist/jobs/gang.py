@@ -6,78 +6,22 @@ Ray restarts nothing here: one rank lost is the gang lost, destroyed whole and b
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from imax_dist.errors import ClusterUnavailable
-from imax_dist.events import InJob
-from imax_dist.jobs.cluster import draining_nodes, has_gpus
-from imax_dist.jobs.outcomes import cause_of, loss_of, most_telling, outcome_of
-from imax_dist.jobs.rank import Rank
-from imax_dist.jobs.settings import Deadlines, PoolSettings
+from imax_dist.events import InJob, ignore
+from imax_dist.jobs.cluster import draining_nodes
+from imax_dist.jobs.outcomes import loss_of, most_telling, outcome_of
+from imax_dist.jobs.settings import Deadlines
 from imax_dist.jobs.task import Finished, Lost, Outcome, Report, Task
-from imax_dist.pipeline.ranks import ParallelSettings, load_parallel
+from imax_dist.jobs.watch import GangWatch
 
 POLL_S = 1.0
 """How long a rank holds a question for news before it answers that there is none."""
-THREADS = 4
-"""Of a rank's process: one works, one answers polls, one takes orders, one is spare."""
-
-
-@dataclass(frozen=True)
-class RayGangs:
-    """Builds gangs as the pool's settings say."""
-
-    settings: PoolSettings
-    rank_class: type[Rank] = Rank
-
-    def __call__(self, name: str, ranks: int) -> RayGang:
-        """A gang of ``ranks`` that have joined. Raises ClusterUnavailable; then nothing is left of it."""
-        _require_ray(name)
-        bundle = self._bundle()
-        group = placement_group([bundle] * ranks, strategy=self.settings.placement)
-        actors: list[Any] = []
-        deadline = time.monotonic() + self.settings.deadlines.build
-        try:
-            if not group.wait(self.settings.deadlines.build):
-                _require_ray(name)
-                raise ClusterUnavailable(
-                    f"{name}: no room for {ranks} ranks of {bundle} ({self.settings.placement}) after "
-                    f"{self.settings.deadlines.build:g} s; the cluster has {_resources()}"
-                )
-            actors += [self._actor(group, rank, ranks) for rank in range(ranks)]
-            facts = _join(actors, pool_parallel(self.settings), deadline)
-        except (RayError, GetTimeoutError) as error:
-            _destroy(actors, group)
-            raise ClusterUnavailable(f"{name}: its ranks did not start: {cause_of(error)}") from error
-        except BaseException:
-            _destroy(actors, group)
-            raise
-        return RayGang(name, actors, group, facts=facts, deadlines=self.settings.deadlines)
-
-    def _bundle(self) -> dict[str, float]:
-        wants_gpu = self.settings.device == "cuda" or (self.settings.device == "auto" and has_gpus())
-        return {"CPU": float(self.settings.cpus_per_rank), **({"GPU": 1.0} if wants_gpu else {})}
-
-    def _actor(self, group: PlacementGroup, rank: int, ranks: int) -> Any:
-        bundle = self._bundle()
-        options = {
-            "num_cpus": bundle["CPU"],
-            "num_gpus": bundle.get("GPU", 0.0),
-            "max_restarts": 0,
-            "max_task_retries": 0,
-            "max_concurrency": THREADS,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
-        }
-        device = "cuda" if "GPU" in bundle else "cpu"
-        actor = ray.remote(self.rank_class).options(**options)
-        return actor.remote(rank, ranks, device=device, threads=self.settings.threads)
 
 
 class RayGang:
@@ -91,6 +35,8 @@ class RayGang:
         *,
         facts: list[dict[str, Any]],
         deadlines: Deadlines,
+        watch: GangWatch,
+        blame: Callable[[str], None] = ignore,
     ) -> None:
         self.name = name
         self.ranks = len(actors)
@@ -103,8 +49,11 @@ class RayGang:
         self._failed_at: float | None = None
         self._losses: list[Lost] = []
         self._seen = [0] * self.ranks
+        self._watch = watch
+        self._blame = blame
+        self._moved: set[str] = set()
         self._polled_at = time.monotonic()
-        self._polls = {self._ask(rank): (rank, time.monotonic()) for rank in range(self.ranks)}
+        self._polls = {self._ask(rank): rank for rank in range(self.ranks)}
 
     def start(self, tasks: Sequence[Task]) -> None:
         whole = tasks[0].work != "proof"
@@ -112,10 +61,12 @@ class RayGang:
         self._failed_at = None
         self._losses = []
         self._outcomes = {task.job_id: {} for task in tasks}
+        self._watch.begin(shares)
         self._tasks = {self._actors[rank].run.remote(task): (rank, task) for rank, task in shares}
 
     def poll(self) -> Report:
         self._excuse_absence()
+        self._moved.clear()
         events, lost = self._news()
         self._losses += [lost] if lost else []
         done = _ready(self._tasks)
@@ -131,16 +82,14 @@ class RayGang:
             return Report(events, ended, most_telling(self._losses))
         if done and not self._tasks:
             events += self._last_words()
-        return Report(events, ended)
+        return Report(events, ended, moved=frozenset(self._moved))
 
     def _excuse_absence(self) -> None:
         """If nobody polled for long (the driver was stopped), that is no rank's silence."""
         now = time.monotonic()
         away, self._polled_at = now - self._polled_at, now
         if away > POLL_S:
-            self._polls = {
-                reference: (rank, asked + away) for reference, (rank, asked) in self._polls.items()
-            }
+            self._watch.excuse(away)
 
     def _take_in(self, reference: Any) -> None:
         """One rank's end of a task. A crash may be the echo of another rank's death: poll waits for that."""
@@ -162,7 +111,7 @@ class RayGang:
         return any(fact["node"] in leaving for fact in self._facts)
 
     def destroy(self) -> None:
-        _destroy(self._actors, self._group)
+        destroy_ranks(self._actors, self._group)
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -175,29 +124,32 @@ class RayGang:
         return self._actors[rank].events.remote(self._seen[rank], POLL_S)
 
     def _news(self) -> tuple[list[InJob], Lost | None]:
-        """Answers to the long polls, and a loss if a rank is dead or does not answer."""
+        """Answers to the long polls, and a loss if a rank is dead or the ranks hang."""
         events: list[InJob] = []
         for reference in _ready(self._polls):
-            rank, _asked = self._polls.pop(reference)
+            rank = self._polls.pop(reference)
             try:
-                news = ray.get(reference)
+                news, sight = ray.get(reference)
             except RayError as error:
-                return events, loss_of(error, rank)
+                lost = loss_of(error, rank)
+                if lost.kind == "died":
+                    self._blame(self._facts[rank]["node"])
+                return events, lost
+            self._moved |= {job for job in [self._watch.see(sight)] if job}
             self._seen[rank] += len(news)
             events += news
-            self._polls[self._ask(rank)] = (rank, time.monotonic())
-        limit = self._deadlines.heartbeat + POLL_S
-        for rank, asked in self._polls.values():
-            if time.monotonic() - asked > limit:
-                return events, Lost("hung", f"rank {rank} has not answered for {limit:g} s")
-        return events, None
+            self._polls[self._ask(rank)] = rank
+        hung = self._watch.lost({rank for rank, _ in self._tasks.values()})
+        if hung is not None and self._watch.culprit is not None:
+            self._blame(self._facts[self._watch.culprit]["node"])
+        return events, hung
 
     def _last_words(self) -> list[InJob]:
         """Events of a task that has ended, which its last poll may not have brought."""
         events: list[InJob] = []
         for rank, actor in enumerate(self._actors):
             try:
-                news = ray.get(actor.events.remote(self._seen[rank], 0.0), timeout=POLL_S)
+                news, _ = ray.get(actor.events.remote(self._seen[rank], 0.0), timeout=POLL_S)
             except RayError:
                 continue  # the next poll tells that the rank is gone
             self._seen[rank] += len(news)
@@ -223,33 +175,8 @@ class RayGang:
         return {job: outcome for job, outcome in said.items() if not isinstance(outcome, Finished)}
 
 
-def pool_parallel(settings: PoolSettings) -> ParallelSettings:
-    """The pool's parallel settings, with its Ulysses degree where they name none of their own.
-
-    Raises BadConfig or MissingInput.
-    """
-    found = load_parallel(settings.parallel)
-    if settings.ulysses is not None and found.ulysses is None and found.ring is None:
-        return replace(found, ulysses=settings.ulysses)
-    return found
-
-
-def _join(actors: list[Any], parallel: ParallelSettings, deadline: float) -> list[dict[str, Any]]:
-    places = ray.get([actor.place.remote() for actor in actors], timeout=_left(deadline))
-    host = places[0]["address"]
-    port = ray.get(actors[0].open_store.remote(host), timeout=_left(deadline))
-    joined = ray.get([a.join.remote(host, port, parallel) for a in actors], timeout=_left(deadline))
-    return [{**place, **facts} for place, facts in zip(places, joined, strict=True)]
-
-
 def _said(by_rank: dict[int, Outcome]) -> Outcome:
     return most_telling([by_rank[rank] for rank in sorted(by_rank)])
-
-
-def _require_ray(name: str) -> None:
-    """Raise ClusterUnavailable if the batch has ended while this gang was being built in the background."""
-    if not ray.is_initialized():
-        raise ClusterUnavailable(f"{name}: Ray has ended")
 
 
 def _ready(references: dict[Any, Any]) -> list[Any]:
@@ -259,11 +186,7 @@ def _ready(references: dict[Any, Any]) -> list[Any]:
     return list(ready)
 
 
-def _left(deadline: float) -> float:
-    return max(0.1, deadline - time.monotonic())
-
-
-def _destroy(actors: list[Any], group: PlacementGroup) -> None:
+def destroy_ranks(actors: list[Any], group: PlacementGroup) -> None:
     """``ray.kill`` does not reach a stopped process; taking its placement group away does.
 
     Once Ray has ended there is nothing to destroy, and any call to it would start another Ray.
@@ -273,8 +196,3 @@ def _destroy(actors: list[Any], group: PlacementGroup) -> None:
     for actor in actors:
         ray.kill(actor, no_restart=True)
     remove_placement_group(group)
-
-
-def _resources() -> str:
-    total = ray.cluster_resources()
-    return ", ".join(f"{name} {total[name]:g}" for name in ("CPU", "GPU") if name in total) or "nothing"

@@ -15,8 +15,10 @@ UNITS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
 class Deadlines:
     """Seconds. A gang that is silent for longer is taken for hung, destroyed and rebuilt."""
 
-    build: float = 120.0
-    """A placement group placed, the ranks started and joined."""
+    place: float = 120.0
+    """Room found for a gang's ranks; more where machines are started for it."""
+    join: float = 300.0
+    """The ranks of a gang that has room started and joined."""
     first_step: float = 1800.0
     """A step of a size this gang has no median for yet."""
     step_factor: float = 10.0
@@ -27,8 +29,18 @@ class Deadlines:
     """Load, prompt, enlarge, decode and write, the first time for a model and size."""
     stage_least: float = 60.0
     """From then on ``step_factor`` times the gang's own median of that stage, never less than this."""
-    heartbeat: float = 20.0
-    """A rank whose process does not answer at all."""
+    heartbeat: float = 6.0
+    """A rank whose process does not answer, within steps."""
+    stage_heartbeat: float = 60.0
+    """The same elsewhere: loading may hold the interpreter for long."""
+    exchange: float = 5.0
+    """Every rank of a gang waits for the others in the middle of a step."""
+    block_factor: float = 12.0
+    """A rank that computes in the middle of a step: this many times its own usual time for such a piece."""
+    first_block: float = 60.0
+    """The same in the first two steps of a pass; five times as long where the network is compiled."""
+    stage_quiet: float = 60.0
+    """A stage without steps in which nothing is computed, read or written."""
     grace: float = 2.0
     """The other ranks, once one has failed."""
     stop: float = 120.0
@@ -112,6 +124,8 @@ class PoolSettings:
     """Which of ``gangs`` and ``ranks`` nobody named: the planner chooses them (jobs/sizing.py)."""
     ulysses: int | None = None
     """Ulysses degree of a gang; None: as the parallel file says."""
+    least_link_gb_s: float | None = None
+    """A gang on several nodes whose link carries less, GB/s a rank, is refused; planned gangs have it set."""
     hardware: str | None = None
     """A name of configs/hardware or a file, for the planner; None: by what the cluster has."""
     most_ranks: int | None = None

@@ -25,6 +25,9 @@ PREVIEW_EVERY = 2
 MEASURED_FILE = "imax-hardware.yaml"
 """What imax doctor --measure writes; taken from the working folder where there is one."""
 
+LEAST_SHARE = 0.5
+"""Of the network's bandwidth in the hardware file, that a gang over several nodes has to find."""
+
 
 class Host(NamedTuple):
     """What one machine has; ``gpu`` is its kind as Ray or CUDA name it."""
@@ -41,6 +44,9 @@ def fill_defaults_from_plan(
 ) -> tuple[PoolSettings, str]:
     """``settings`` with what was left open chosen, and a line that says so.
 
+    A gang lies on several nodes only if somebody named so many ranks: the network between nodes is what a
+    plan knows least, and a gang that spans them is refused below half of what the hardware file says of it.
+
     Raises BadValue, with what would work, if a poster fits nowhere. Where the network or the
     GPU is not known to the planner, every device becomes a gang of its own, and the line says so.
     """
@@ -54,7 +60,8 @@ def fill_defaults_from_plan(
     try:
         hardware = _hardware(able, gpu=wants_gpu, settings=settings)
         cluster = Cluster(hardware, per_node, len(able) or 1)
-        choice = choose(_works(requests, hardware, settings), cluster, **fixed)
+        within = {"most": per_node} if "ranks" in settings.open else {}
+        choice = choose(_works(requests, hardware, settings), cluster, **fixed, **within)
     except UnknownCost as error:
         gangs = fixed.get("gangs") or min(len(requests), sum(counts) // fixed.get("ranks", 1)) or 1
         chosen = replace(settings, gangs=gangs, ranks=fixed.get("ranks", 1), open=())
@@ -68,6 +75,7 @@ def fill_defaults_from_plan(
         ranks=layout.split.ranks,
         ulysses=ulysses,
         placement="PACK" if spans else settings.placement,
+        least_link_gb_s=LEAST_SHARE * hardware.network.bandwidth / 1e9 if spans else None,
         open=(),
     )
     return chosen, one_line(choice)

@@ -57,6 +57,11 @@ def why_illegal(split: Split, transformer: Transformer, *, image_tokens: int) ->
     return None
 
 
+def within_nodes(split: Split, cluster: Cluster) -> bool:
+    """Whether no Ulysses group lies on two nodes."""
+    return split.ranks <= cluster.per_node or cluster.per_node % split.ulysses == 0
+
+
 def gangs_that_fit(cluster: Cluster, ranks: int) -> int:
     """How many gangs of ``ranks`` the cluster holds: within nodes, or of whole nodes."""
     if ranks <= cluster.per_node:
@@ -79,6 +84,8 @@ class Fixed:
     ranks: int | None = None
     ulysses: int | None = None
     ring: int | None = None
+    most: int | None = None
+    """Ranks of a gang at most."""
 
     def allows(self, split: Split) -> bool:
         """Whether the degrees are those that were asked for."""
@@ -95,8 +102,10 @@ def layouts(cluster: Cluster, fixed: Fixed | None = None) -> list[Layout]:
     """Every way to use the cluster, or only those with what is fixed."""
     fixed = fixed or Fixed()
     found = []
-    for size in range(1, min(cluster.devices, MOST_RANKS) + 1) if fixed.ranks is None else [fixed.ranks]:
+    largest = min(cluster.devices, MOST_RANKS, fixed.most or MOST_RANKS)
+    for size in range(1, largest + 1) if fixed.ranks is None else [fixed.ranks]:
         most = gangs_that_fit(cluster, size)
         if most >= (fixed.gangs or 1):
-            found += [Layout(fixed.gangs or most, split) for split in splits(size) if fixed.allows(split)]
+            legal = [split for split in splits(size) if fixed.allows(split) and within_nodes(split, cluster)]
+            found += [Layout(fixed.gangs or most, split) for split in legal]
     return found

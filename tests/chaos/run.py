@@ -45,7 +45,15 @@ POOL = {
     "device": "cpu",
     "threads": 1,
     "checkpoint_every": 3,
-    "deadlines": {"build": 90, "first_step": 90, "step_least": 6, "stage": 90, "heartbeat": 8, "stop": 30},
+    "deadlines": {
+        "place": 90,
+        "join": 90,
+        "first_step": 90,
+        "step_least": 6,
+        "stage": 90,
+        "heartbeat": 8,
+        "stop": 30,
+    },
     "retry": {"attempts": 6, "backoff": 0.5, "longest_backoff": 5},
 }
 PATIENCE_S = 90.0

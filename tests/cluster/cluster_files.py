@@ -14,7 +14,9 @@ from imax_dist.jobs.settings import PoolSettings
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 FILES = sorted(path.name for path in CLUSTER.glob("*.yaml"))
-WORKLOADS = [name for name in FILES if name != "volumes.yaml"]
+BESIDE = ("volumes.yaml", "nccl.yaml", "disruption.yaml")
+"""What the workloads need, and start nothing."""
+WORKLOADS = [name for name in FILES if name not in BESIDE]
 GPU = "nvidia.com/gpu"
 
 Document = dict[str, Any]

@@ -142,4 +142,24 @@ MUTATIONS = [
     Mutation("rendezvous", JOBSET, put(*GANG, "template", "spec", "parallelism", 1), "start and fail"),
     Mutation("rendezvous", JOBSET, put(*GANG, "template", "spec", "backoffLimit", 3), "start and fail"),
     Mutation("rendezvous", JOBSET, word("--ranks=8", "--ranks=4"), "--ranks"),
+    Mutation(
+        "security", JOBSET, in_box("securityContext", "capabilities", "add", ["SYS_ADMIN"]), "capabilities"
+    ),
+    Mutation("nccl_settings", JOB, in_box("envFrom", []), "takes no settings"),
+    Mutation("nccl_settings", CLUSTER, in_box("env", 0, {"name": "NCCL_DEBUG", "value": "INFO"}), "belongs"),
+    Mutation("rdma", JOBSET, in_box("resources", "limits", "rdma/ib", "4"), "RDMA ports for 8"),
+    Mutation("rdma", JOBSET, in_box("securityContext", "capabilities", {"drop": ["ALL"]}), "IPC_LOCK"),
+    Mutation("lost_nodes", JOB, in_pod("tolerations", 1, "tolerationSeconds", 300), "not given up"),
+    Mutation("lost_nodes", RAYJOB, in_pod("tolerations", []), "unreachable"),
+    Mutation("liveness", JOBSET, word("--alive=/tmp/alive", "--alive=/tmp/other"), "no probe looks at"),
+    Mutation("own_machines", JOBSET, in_pod("affinity", {}), "share a machine"),
+    Mutation("own_machines", JOBSET, lambda d: pods(d)[0].template["metadata"].pop("annotations"), "racks"),
+    Mutation(
+        "no_gpus_unasked", CLUSTER, lambda d: pods(d)[0].spec["containers"][0]["env"].pop(0), "image says"
+    ),
+    Mutation(
+        "no_gpus_unasked", JOB, in_box("env", 0, {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}), "plugin"
+    ),
+    Mutation("undisturbed", CLUSTER, put("spec", "workerGroupSpecs", 0, "replicas", 3), "of 3 machines"),
+    Mutation("undisturbed", JOBSET, put("metadata", "name", "sea"), "of 2 machines"),
 ]

@@ -128,7 +128,8 @@ def security(document: Document) -> Complaints:
             own = container.get("securityContext", {})
             wanted["allowPrivilegeEscalation"] = own.get("allowPrivilegeEscalation") is False
             wanted["readOnlyRootFilesystem"] = own.get("readOnlyRootFilesystem") is True
-            wanted["capabilities"] = own.get("capabilities", {}).get("drop") == ["ALL"]
+            kept = own.get("capabilities", {})
+            wanted["capabilities"] = kept.get("drop") == ["ALL"] and kept.get("add", []) in ([], ["IPC_LOCK"])
         yield from (
             f"{pod.where}: {name} is not as it should be" for name, good in wanted.items() if not good
         )
@@ -138,7 +139,7 @@ def grace(document: Document) -> Complaints:
     """Pool's stop deadline < drain time < the pod's grace period."""
     stop = pool_settings(document).deadlines.stop
     for pod in pods(document):
-        if not (pod.gpus or environment(pod.spec)):
+        if not (pod.gpus or environment(pod.spec).keys() & set(DRAIN_VARIABLES)):
             continue  # the submitter, which only waits
         given = [environment(pod.spec).get(name, {}).get("value") for name in DRAIN_VARIABLES]
         given.append(value_of(command_line(document), "--drain"))

@@ -24,6 +24,7 @@ NO_USE_AGAIN = {
     errors.BadValue.exit_code,
     errors.BadManifest.exit_code,
     errors.MissingInput.exit_code,
+    errors.OutOfMemory.exit_code,
     errors.NoPermission.exit_code,
     errors.BadConfig.exit_code,
 }

@@ -68,6 +68,12 @@ def test_it_runs_as_the_user_of_the_pods_and_passes_signals_on() -> None:
     assert json.loads(entry) == pod["containers"][0]["command"]
 
 
+def test_nccl_finds_rdma_and_the_driver() -> None:
+    """It opens libibverbs by name; without it ranks of several nodes talk TCP, and nothing says so."""
+    (installed,) = [rest for rest in instructions(DOCKERFILE.read_text(), "RUN") if "tini" in rest]
+    assert {"libibverbs1", "librdmacm1t64", "ibverbs-providers"} <= set(installed.split())
+
+
 def test_all_it_copies_is_in_the_repository_and_not_ignored() -> None:
     copied = [
         rest.split()[:-1] for rest in instructions(DOCKERFILE.read_text(), "COPY") if "--from" not in rest

@@ -35,7 +35,15 @@ POOL = {
     "threads": 1,
     "placement": "STRICT_SPREAD",
     "checkpoint_every": 2,
-    "deadlines": {"build": 60, "first_step": 60, "step_least": 5, "stage": 60, "heartbeat": 8, "grace": 2},
+    "deadlines": {
+        "place": 60,
+        "join": 60,
+        "first_step": 60,
+        "step_least": 5,
+        "stage": 60,
+        "heartbeat": 8,
+        "grace": 2,
+    },
     "retry": {"attempts": 4, "backoff": 1, "longest_backoff": 2},
 }
 

@@ -336,13 +336,14 @@ def test_a_mistake_is_one_sentence_and_its_exit_code(
 AFTER_RAY = """
 import ray
 from imax_dist.errors import ClusterUnavailable
-from imax_dist.jobs.gang import RayGangs, _destroy
+from imax_dist.jobs.gang import destroy_ranks
+from imax_dist.jobs.ray_gangs import RayGangs
 from imax_dist.jobs.settings import PoolSettings
 try:
     RayGangs(PoolSettings())("gang-0", 1)
 except ClusterUnavailable as error:
     print(error)
-_destroy([object()], object())
+destroy_ranks([object()], object())
 print(ray.is_initialized())
 """
 

@@ -37,12 +37,12 @@ from imax_dist.jobs.batch import Batch, run_batch
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.cluster import draining_nodes
 from imax_dist.jobs.control import approve
-from imax_dist.jobs.gang import RayGangs
 from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.metrics import PoolMetrics
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.rank import Rank
+from imax_dist.jobs.ray_gangs import RayGangs
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
 from imax_dist.jobs.state import Done, Failed, Proofed, Queued
 from imax_dist.jobs.store import Store
@@ -58,7 +58,9 @@ from imax_dist.pipeline.request import Request
 pytestmark = [pytest.mark.slow, pytest.mark.machines, pytest.mark.timeout(400)]
 
 Hook = Callable[[PoolEvent], None]
-LIMITS = Deadlines(build=200, first_step=120, step_least=30, stage=120, heartbeat=8, grace=1, stop=60)
+LIMITS = Deadlines(
+    place=200, join=200, first_step=120, step_least=30, stage=120, heartbeat=8, exchange=8, grace=1, stop=60
+)
 """Far above what a busy machine needs; only ``heartbeat`` is waited for."""
 SEEN_S = 20.0
 """Within which a loss is noticed, beyond the heartbeat of a rank that only stands still."""
@@ -224,6 +226,17 @@ def test_a_torn_checkpoint_is_passed_over(storm: tuple[Run, Storm, dict[str, Any
     notes = [note["text"] for note in run.heard("note", job="torn")]
     assert any("cannot be read as a checkpoint" in text for text in notes)
     assert "resumed after step 2 of the target-size pass" in notes
+
+
+def test_a_hung_rank_is_named_and_the_others_leave_their_stacks(
+    storm: tuple[Run, Storm, dict[str, Any]],
+) -> None:
+    run, _, _ = storm
+    message = run.heard("gang.lost", reason="hung")[0]["message"]
+    assert re.search(r"rank 1 \(.+, process \d+\) has not answered for .+ \(silent\)", message)
+    folder = run.out / "stopped" / "hangs" / "attempt-1"
+    assert "render_poster" in (folder / "rank-0.stacks.txt").read_text()
+    assert json.loads((folder / "verdict.json").read_text())["kind"] == "silent"
 
 
 def test_every_loss_has_its_reason(storm: tuple[Run, Storm, dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from imax_dist.cli.main import main
 from imax_dist.errors import BadValue
 from imax_dist.jobs import sizing
 from imax_dist.jobs.batch import load_pool_settings
-from imax_dist.jobs.gang import pool_parallel
+from imax_dist.jobs.ray_gangs import pool_parallel
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.sizing import Host, fill_defaults_from_plan, open_pool, planned_seconds
 from imax_dist.pipeline.request import Request
@@ -35,11 +35,17 @@ def test_many_posters_get_a_rank_each_and_one_gets_several() -> None:
     assert one.ranks % (one.ulysses or 1) == 0
 
 
-def test_gpus_of_every_node_are_used_and_gangs_over_nodes_may_spread() -> None:
+def test_gpus_of_every_node_are_used_and_no_gang_lies_on_two_unasked() -> None:
     flux = posters(1, "4096x4096", "flux-dev")
-    chosen, _ = fill_defaults_from_plan(OPEN, flux, [H100._replace(gpu="H100")] * 2)
+    hosts = [H100._replace(gpu="H100")] * 2
+    chosen, _ = fill_defaults_from_plan(OPEN, flux, hosts)
+    assert (chosen.gangs, chosen.ranks, chosen.placement) == (1, 8, "STRICT_PACK")
+    assert chosen.least_link_gb_s is None
+    asked = PoolSettings(ranks=16, open=("gangs",))
+    chosen, _ = fill_defaults_from_plan(asked, flux, hosts)
     assert (chosen.gangs, chosen.ranks, chosen.placement) == (1, 16, "PACK")
-    assert pool_parallel(chosen).ulysses == chosen.ulysses
+    assert 8 % pool_parallel(chosen).ulysses == 0
+    assert pool_parallel(chosen).least_link_gb_s == chosen.least_link_gb_s == pytest.approx(0.5 * 40, rel=0.5)
     many, _ = fill_defaults_from_plan(OPEN, flux * 64, [H100, H100])
     assert (many.gangs, many.ranks, many.placement) == (16, 1, "STRICT_PACK")
 

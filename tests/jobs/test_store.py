@@ -176,7 +176,7 @@ def test_the_shipped_pool_files_load() -> None:
 
 
 def test_a_pool_may_bring_parallel_settings_of_its_own(tmp_path: Path) -> None:
-    from imax_dist.jobs.gang import pool_parallel
+    from imax_dist.jobs.ray_gangs import pool_parallel
 
     own = tmp_path / "compiled.yaml"
     own.write_text("compile: regional\n", encoding="utf-8")

@@ -1,0 +1,128 @@
+"""Building gangs on Ray: room is found, then ranks start, are numbered by node and join."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from imax_dist.errors import ClusterUnavailable
+from imax_dist.jobs.cluster import has_gpus, living_nodes
+from imax_dist.jobs.gang import RayGang, destroy_ranks
+from imax_dist.jobs.outcomes import cause_of
+from imax_dist.jobs.places import LostOn, in_node_order, placement_options
+from imax_dist.jobs.rank import Rank
+from imax_dist.jobs.settings import PoolSettings
+from imax_dist.jobs.watch import GangWatch, sights_of
+from imax_dist.pipeline.ranks import ParallelSettings, load_parallel
+from imax_dist.wording import plural
+
+THREADS = 4
+"""Of a rank's process: one works, one answers polls, one takes orders, one is spare."""
+
+
+@dataclass(frozen=True)
+class RayGangs:
+    """Builds gangs as the pool's settings say."""
+
+    settings: PoolSettings
+    rank_class: type[Rank] = Rank
+    lost_on: LostOn = field(default_factory=LostOn, compare=False)
+
+    def __call__(self, name: str, ranks: int) -> RayGang:
+        """A gang of ``ranks`` that have joined. Raises ClusterUnavailable; then nothing is left of it."""
+        _require_ray(name)
+        bundle = self._bundle()
+        limits = self.settings.deadlines
+        avoided = self.lost_on.avoided(living_nodes())
+        options = placement_options(avoided, ranks)
+        group = placement_group([bundle] * ranks, strategy=self.settings.placement, **options)
+        actors: list[Any] = []
+        try:
+            if not group.wait(limits.place):
+                _require_ray(name)
+                raise ClusterUnavailable(self._no_room(name, ranks, avoided))
+            actors += [self._actor(group, rank, ranks) for rank in range(ranks)]
+            parallel = pool_parallel(self.settings)
+            facts = _join(actors, parallel, time.monotonic() + limits.join)
+        except (RayError, GetTimeoutError) as error:
+            destroy_ranks(actors, group)
+            raise ClusterUnavailable(f"{name}: its ranks did not start: {cause_of(error)}") from error
+        except BaseException:
+            destroy_ranks(actors, group)
+            raise
+        watch = GangWatch(actors, sights_of(facts), limits, compiled=parallel.compile != "none")
+        return RayGang(
+            name, actors, group, facts=facts, deadlines=limits, watch=watch, blame=self.lost_on.add
+        )
+
+    def _no_room(self, name: str, ranks: int, avoided: list[str]) -> str:
+        without = f" without {plural(len(avoided), 'node')} that lost gangs" if avoided else ""
+        return (
+            f"{name}: no room for {ranks} ranks of {self._bundle()} ({self.settings.placement}{without}) "
+            f"after {self.settings.deadlines.place:g} s; the cluster has {_resources()}"
+        )
+
+    def _bundle(self) -> dict[str, float]:
+        wants_gpu = self.settings.device == "cuda" or (self.settings.device == "auto" and has_gpus())
+        return {"CPU": float(self.settings.cpus_per_rank), **({"GPU": 1.0} if wants_gpu else {})}
+
+    def _actor(self, group: PlacementGroup, rank: int, ranks: int) -> Any:
+        bundle = self._bundle()
+        options = {
+            "num_cpus": bundle["CPU"],
+            "num_gpus": bundle.get("GPU", 0.0),
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "max_concurrency": THREADS,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
+        }
+        device = "cuda" if "GPU" in bundle else "cpu"
+        actor = ray.remote(self.rank_class).options(**options)
+        return actor.remote(rank, ranks, device=device, threads=self.settings.threads)
+
+
+def pool_parallel(settings: PoolSettings) -> ParallelSettings:
+    """The pool's parallel settings, with its Ulysses degree where they name none of their own.
+
+    Raises BadConfig or MissingInput.
+    """
+    found = load_parallel(settings.parallel)
+    if settings.least_link_gb_s is not None and found.least_link_gb_s is None:
+        found = replace(found, least_link_gb_s=settings.least_link_gb_s)
+    if settings.ulysses is not None and found.ulysses is None and found.ring is None:
+        return replace(found, ulysses=settings.ulysses)
+    return found
+
+
+def _join(actors: list[Any], parallel: ParallelSettings, deadline: float) -> list[dict[str, Any]]:
+    """Number the actors by node (``actors`` is put in that order), and let them meet."""
+    found = ray.get([actor.place.remote() for actor in actors], timeout=_left(deadline))
+    order = in_node_order([place["node"] for place in found])
+    places, actors[:] = [found[k] for k in order], [actors[k] for k in order]
+    numbered = [actor.take_rank.remote(rank) for rank, actor in enumerate(actors)]
+    ray.get(numbered, timeout=_left(deadline))
+    host = places[0]["address"]
+    port = ray.get(actors[0].open_store.remote(host), timeout=_left(deadline))
+    joined = ray.get([a.join.remote(host, port, parallel) for a in actors], timeout=_left(deadline))
+    return [{**place, **facts} for place, facts in zip(places, joined, strict=True)]
+
+
+def _require_ray(name: str) -> None:
+    """Raise ClusterUnavailable if the batch has ended while this gang was being built in the background."""
+    if not ray.is_initialized():
+        raise ClusterUnavailable(f"{name}: Ray has ended")
+
+
+def _left(deadline: float) -> float:
+    return max(0.1, deadline - time.monotonic())
+
+
+def _resources() -> str:
+    total = ray.cluster_resources()
+    return ", ".join(f"{name} {total[name]:g}" for name in ("CPU", "GPU") if name in total) or "nothing"
