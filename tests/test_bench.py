@@ -42,3 +42,30 @@ def test_without_a_gpu_it_says_so() -> None:
     done = run()
     assert done.returncode == 2
     assert "there is no GPU here; --tiny runs every section" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.machines
+@pytest.mark.timeout(400)
+def test_the_first_hour_on_two_gpus_runs_whole_on_gloo(tmp_path: Path) -> None:
+    from imax_dist.planner.hardware import load_hardware
+
+    file = tmp_path / "measured.yaml"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "tests.bench.two_gpus", "--tiny", "--hardware", str(file)]
+    done = subprocess.run(
+        command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=380
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    sections = done.stdout.split("### ")[1:]
+    assert [section.splitlines()[0] for section in sections] == [
+        "Parity", "Bandwidth by size", "Overlap of a hop with attention", "Communicators", "Hangs", "Endings",
+        "Strong scaling and engines",
+    ]  # fmt: skip
+    assert "failed" not in done.stdout
+    rows = [line.split("|") for line in sections[0].splitlines() if line.startswith("| u")]
+    assert len(rows) == 6
+    assert all(float(row[3]) < 1e-4 for row in rows)
+    assert "| out of memory | " in sections[5]
+    assert "| 71 |" in sections[5]
+    assert load_hardware(str(file)).link.kind == "measured by tests.bench.two_gpus"

@@ -93,6 +93,8 @@ def pool_parallel(settings: PoolSettings) -> ParallelSettings:
     Raises BadConfig or MissingInput.
     """
     found = load_parallel(settings.parallel)
+    if settings.native is not None and found.native == "auto":
+        found = replace(found, native=settings.native)
     if settings.least_link_gb_s is not None and found.least_link_gb_s is None:
         found = replace(found, least_link_gb_s=settings.least_link_gb_s)
     if settings.ulysses is not None and found.ulysses is None and found.ring is None:

@@ -126,6 +126,8 @@ class PoolSettings:
     """Ulysses degree of a gang; None: as the parallel file says."""
     least_link_gb_s: float | None = None
     """A gang on several nodes whose link carries less, GB/s a rank, is refused; planned gangs have it set."""
+    native: Literal["rank0", "shared"] | None = None
+    """Who makes the native picture, where the parallel file leaves it to the planner (``native: auto``)."""
     hardware: str | None = None
     """A name of configs/hardware or a file, for the planner; None: by what the cluster has."""
     most_ranks: int | None = None

@@ -76,6 +76,7 @@ def fill_defaults_from_plan(
         ulysses=ulysses,
         placement="PACK" if spans else settings.placement,
         least_link_gb_s=LEAST_SHARE * hardware.network.bandwidth / 1e9 if spans else None,
+        native=choice.chosen.longest.native_by,
         open=(),
     )
     return chosen, one_line(choice)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -118,6 +118,11 @@ class FlowModel(ABC):
             raise BadConfig("this rank was started without text encoders; rank 0 encodes the prompt")
         return Conditioning(self._embedded(prompt), self._embedded("") if negative else None)
 
+    def place_encoders(self, device: torch.device) -> None:
+        """Move the text encoders, if this rank has any: after the prompt their memory is a poster's."""
+        for network in _networks(self.encoders):
+            network.to(device)
+
     def _embedded(self, text: str) -> Prompt:
         return {name: tensor.to(self.device) for name, tensor in self.embed(text).items()}
 
@@ -199,6 +204,15 @@ class FlowModel(ABC):
     def per_image(self, value: float, x: Latents) -> Tensor:
         """A number as the network takes it, (B,) in its dtype."""
         return torch.full((x.shape[0],), value, dtype=self.dtype, device=self.device)
+
+
+def _networks(encoders: Any) -> Iterator[Any]:
+    """The networks of an adapter's encoders, which are TextEncoder tuples, alone or in a tuple."""
+    if hasattr(encoders, "network"):
+        yield encoders.network
+    elif isinstance(encoders, tuple):
+        for encoder in encoders:
+            yield from _networks(encoder)
 
 
 def sample_posterior(posterior: Any, noise: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Stage 2: the guidance image at native size, made by rank 0 alone, or given."""
+"""Stage 2: the guidance image at native size, made by rank 0 alone or by all ranks, or given."""
 
 from __future__ import annotations
 
@@ -20,15 +20,22 @@ from imax_dist.shapes import Pixels
 def native_pass(
     run: Run, model: FlowModel, conditioning: Conditioning, start: PassState | None = None
 ) -> PassState:
-    """Denoise from noise, or from ``start`` within the pass, with what the model was trained with."""
+    """Denoise from noise, or from ``start`` within the pass, with what the model was trained with.
+
+    Where the native picture is shared all ranks must call this, else rank 0 alone (DECISIONS 82).
+    """
     plan = run.plan.native
     state = PassState(number=0, step=0, latents=pass_noise(plan, model)) if start is None else start
     ranks = run.ranks
-    sequence = sequence_alone(plan, ranks.passes_alone, marks=ranks.topology.marks)
+    if ranks.share_native:
+        sequence, after_step = ranks.sequence(plan.copies), run.end_together
+    else:
+        sequence = sequence_alone(plan, ranks.passes_alone, marks=ranks.topology.marks)
+        after_step = run.end_alone
     sampler = Sampler.of(plan, model, conditioning, sequence)
     with stage(run.listen, plan.name, steps=plan.steps):
         look = partial(run.look, plan)
-        return sampler.run(state, listen=run.listen, look=look, after_step=run.end_alone)
+        return sampler.run(state, listen=run.listen, look=look, after_step=after_step)
 
 
 @torch.no_grad()

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from torch import Tensor
+
 from imax_dist.events import stage
 from imax_dist.models.base import FlowModel
 from imax_dist.models.conditioning import Conditioning
@@ -36,7 +38,7 @@ from imax_dist.shapes import Latents
 def run_passes(run: Run, vae: VaeRunner, conditioning: Conditioning) -> Latents:
     """The poster's latents, the same bits on every rank."""
     model, topology = vae.model, run.ranks.topology
-    state = _shared(lambda: first_state(run, model, conditioning), topology)
+    state = _first(run, model, conditioning)
     for plan in run.plan.passes[max(state.number - 1, 0) :]:
         if plan.number > state.number:
             state = _decoded_if_large(run, run.plan.passes[state.number - 1], vae, state)
@@ -52,21 +54,39 @@ def run_passes(run: Run, vae: VaeRunner, conditioning: Conditioning) -> Latents:
     return state.latents
 
 
-def first_state(run: Run, model: FlowModel, conditioning: Conditioning) -> PassState:
-    """Where all ranks start: within a pass, at the first beyond native size, or at the end. Rank 0 only."""
-    found = run.find_checkpoint()
+def _first(run: Run, model: FlowModel, conditioning: Conditioning) -> PassState:
+    """Where all ranks start: within a pass, at the first beyond native size, or at the end."""
+    topology, needs_native = run.ranks.topology, run.guide is None and run.plan.uses_native
+    if not (run.ranks.share_native and (needs_native or not run.plan.extrapolates)):
+        return _shared(lambda: first_state(run, model, conditioning, run.find_checkpoint()), topology)
+    number, step, tensors = from_first_rank(lambda: _taken_apart(run.find_checkpoint()), topology)
+    found = PassState.from_tensors(number, step, tensors) if tensors else None
+    if found is not None and found.number > 0:
+        return found
+    native = native_pass(run, model, conditioning, found)
+    if not run.plan.extrapolates:
+        return native
+    return _shared(lambda: _after_native(run, model, native), topology)
+
+
+def first_state(run: Run, model: FlowModel, conditioning: Conditioning, found: PassState | None) -> PassState:
+    """The same by rank 0 alone, which makes the native picture; ``found`` is a checkpoint."""
     start = None if found is None else found.to(model.device)
     if start is not None and start.number > 0:
         return start
     if not run.plan.extrapolates:
         return native_pass(run, model, conditioning, start)
-    native: PassState | None = None
     if run.guide is not None:
-        native = guide_as_native(run, model, run.guide)
         run.show(as_picture(run.guide).cpu)
-    elif run.plan.uses_native:
-        native = native_pass(run, model, conditioning, start)
-        run.show(partial(decode_whole, model, native.latents))
+        return begin_pass(run.plan.passes[0], model, guide_as_native(run, model, run.guide))
+    if not run.plan.uses_native:
+        return begin_pass(run.plan.passes[0], model, None)
+    return _after_native(run, model, native_pass(run, model, conditioning, start))
+
+
+def _after_native(run: Run, model: FlowModel, native: PassState) -> PassState:
+    """The start of the first pass beyond native size; rank 0 shows the native picture."""
+    run.show(partial(decode_whole, model, native.latents))
     return begin_pass(run.plan.passes[0], model, native)
 
 
@@ -99,8 +119,9 @@ def _decoded_if_large(run: Run, plan: PassPlan, vae: VaeRunner, done: PassState)
 def _shared(make: Callable[[], PassState], topology: Topology) -> PassState:
     """What ``make`` gives on rank 0, on every rank."""
 
-    def taken_apart() -> tuple[int, int, dict[str, object]]:
-        state = make()
-        return state.number, state.step, {**state.to_tensors()}
+    return PassState.from_tensors(*from_first_rank(lambda: _taken_apart(make()), topology))
 
-    return PassState.from_tensors(*from_first_rank(taken_apart, topology))  # type: ignore[arg-type]
+
+def _taken_apart(state: PassState | None) -> tuple[int, int, dict[str, Tensor]]:
+    """As it is broadcast; nothing of no state."""
+    return (0, 0, {}) if state is None else (state.number, state.step, {**state.to_tensors()})

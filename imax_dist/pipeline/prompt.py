@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from imax_dist.models.base import FlowModel
@@ -11,12 +12,23 @@ from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.plan import PosterPlan
 
 
-def embed_prompt(plan: PosterPlan, model: FlowModel, topology: Topology) -> Conditioning:
-    """Embed the prompt, and the empty one where a pass uses classifier-free guidance."""
+def embed_prompt(
+    plan: PosterPlan, model: FlowModel, topology: Topology, *, leave: bool = False
+) -> Conditioning:
+    """Embed the prompt, and the empty one where a pass uses classifier-free guidance.
+
+    ``leave``: the encoders are moved to the device for it and leave it afterwards: rank 0 alone has them, and
+    would be the first to run out of memory.
+    """
     guided = any(one.guidance_scale != 1.0 for one in (plan.native, *plan.passes))
     negative = guided and plan.spec.guidance == "classifier_free"
 
     def embed() -> dict[str, Tensor]:
-        return model.encode_prompt(plan.request.prompt, negative=negative).to_tensors()
+        if leave:
+            model.place_encoders(model.device)
+        made = model.encode_prompt(plan.request.prompt, negative=negative).to_tensors()
+        if leave:
+            model.place_encoders(torch.device("cpu"))
+        return made
 
     return Conditioning.from_tensors(from_first_rank(embed, topology))

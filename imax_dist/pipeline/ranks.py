@@ -56,6 +56,9 @@ class ParallelSettings:
     text: Literal["sharded", "replicated"] = "sharded"
     text_encoders: Literal["device", "cpu"] = "device"
     """cpu keeps them out of the device's memory: FLUX.1's T5 alone is 9.5 GB."""
+    native: Literal["rank0", "shared", "auto"] = "rank0"
+    """Who makes the native picture: rank 0 alone, or all ranks as in every other pass; the same to rounding.
+    auto is what the planner finds faster, and rank0 where nobody asked it."""
     cfg: str = "two_passes"
     """Classifier-free guidance: two_passes, batched, or split (each half of the ranks takes one prompt)."""
     engine: str = "auto"
@@ -97,6 +100,11 @@ class Ranks:
     guidance_passes: CfgExecution = two_passes
     notes: tuple[str, ...] = ()
     """What was measured or was not available when they joined."""
+
+    @property
+    def share_native(self) -> bool:
+        """Whether all ranks make the native picture together."""
+        return self.settings.native == "shared" and self.topology.world_size > 1
 
     @property
     def passes_alone(self) -> CfgExecution:

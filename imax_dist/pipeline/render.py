@@ -117,7 +117,8 @@ def render_with(
     request, given = completed(request, ranks.topology, listen)
     plan, guide = with_guide(make_plan(request, model.spec, given), ranks.topology, listen, stop)
     plan, network = with_network(plan, ranks.topology, listen)
-    check_token_counts([one.grid.tokens(model.spec.patch).count for one in plan.passes], ranks.mesh.size)
+    shared = (plan.native, *plan.passes) if ranks.share_native else plan.passes
+    check_token_counts([one.grid.tokens(model.spec.patch).count for one in shared], ranks.mesh.size)
     if plan.extrapolates:
         check_guidance_passes(ranks.settings.cfg, model.spec, plan.last.guidance_scale)
     for sentence in left_out(model.spec) if plan.extrapolates and ranks.topology.is_first else []:
@@ -147,5 +148,6 @@ def render_latents(run: Run, vae: VaeRunner) -> Latents:
     """All stages but the decode; the final latents are the same bits on every rank."""
     plan, topology, model = run.plan, run.ranks.topology, vae.model
     with stage(run.listen, "prompt"):
-        conditioning = embed_prompt(plan, model, topology)
+        leave = topology.device.type == "cuda" and run.ranks.settings.text_encoders == "device"
+        conditioning = embed_prompt(plan, model, topology, leave=leave)
     return run_passes(run, vae, conditioning)

@@ -40,6 +40,8 @@ def lines(
         f"  sent            {_sent(best, largest)}",
         f"  all done in     {duration(best.span.seconds)}, {best.gpu_hours:.3g} {_hours(choice)}",
     ]
+    if best.efficiencies is not None:
+        found.append(f"  efficiency      {_efficiency(best)}")
     found += [f"  careful         {warning}" for warning in choice.warnings]
     shown = choice.rejected if every else _best_of_each(choice.rejected)
     if shown:
@@ -131,7 +133,20 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
         "makespan": estimate.span.seconds,
         "tail_idle": estimate.span.idle,
         "gpu_hours": estimate.gpu_hours,
+        "native_by": estimate.longest.native_by,
+        "efficiency": dict(zip(("step", "poster"), estimate.efficiencies or (1.0, 1.0), strict=True)),
     }
+
+
+def _efficiency(best: Estimate) -> str:
+    """Of a step and of a poster, and what keeps the one below the other."""
+    step, poster = best.efficiencies or (1.0, 1.0)
+    ranks, longest = best.layout.split.ranks, best.longest
+    text = f"{100 * step:.0f} % of a step, {100 * poster:.0f} % of a poster"
+    if longest.native_by == "shared":
+        return f"{text}; the native pass on all ranks"
+    share = (longest.native + longest.prompt) * (1 - 1 / ranks) / longest.total
+    return f"{text}; {ranks - 1} ranks wait {100 * share:.0f} % of it for rank 0 (native pass, prompt)"
 
 
 def _hours(choice: Choice) -> str:

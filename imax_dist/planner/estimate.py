@@ -37,11 +37,22 @@ class Estimate:
     """The poster that takes longest."""
     span: Makespan
     posters: int
+    alone: PosterTime | None = None
+    """The longest poster on one rank, whether it fits there or not; None for gangs of one."""
 
     @property
     def gpu_hours(self) -> float:
         """Device-hours that the layout's ranks are held."""
         return self.layout.devices * self.span.seconds / 3600
+
+    @property
+    def efficiencies(self) -> tuple[float, float] | None:
+        """Of a step and of the longest poster: one rank's seconds over those of all ranks added up."""
+        if self.alone is None:
+            return None
+        ranks = self.layout.split.ranks
+        step = self.alone.step.total / (ranks * self.longest.step.total)
+        return step, self.alone.total / (ranks * self.longest.total)
 
 
 @dataclass(frozen=True)
@@ -68,13 +79,16 @@ def estimate(works: Sequence[Workload], layout: Layout, cluster: Cluster) -> Est
     kinds = dict.fromkeys(works)
     times = {work: poster_time(work, layout.split, cluster) for work in kinds}
     used = Layout(min(layout.gangs, len(works)), layout.split)
+    slowest = max(times, key=lambda work: times[work].total)
+    alone = poster_time(slowest, Split(), cluster) if layout.split.ranks > 1 else None
     memories = [rank_memory(work, layout.split, cluster) for work in kinds]
     return Estimate(
         layout=used,
         memory=max(memories, key=lambda each: each.total),
-        longest=max(times.values(), key=lambda each: each.total),
+        longest=times[slowest],
         span=makespan([times[work].total for work in works], used.gangs),
         posters=len(works),
+        alone=alone,
     )
 
 

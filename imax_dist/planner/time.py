@@ -19,6 +19,8 @@ FUSED_SHARE = 0.7
 FLUX.1's shape on an H100, 1024 and 2048 px, eager and compiled (BENCHMARKS.md, "One GPU")."""
 NETWORK_WIDTH = 64.0
 """Channels of a super-resolution network's convolutions."""
+CALL_S = 1e-4
+"""Host seconds of one call of torch.distributed on a GPU: assumed, tests/bench/two_gpus.py measures it."""
 PACKING_PASSES = {"ulysses": 10, "ring": 4}
 """Times that queries, keys, values and output are read or written to be sent: each once on its way out, the
 output once more when it is back; keys and values laid together."""
@@ -65,7 +67,8 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
         own * net.blocks * net.width * (fused * net.traffic[work.dtype] + merging + packing * work.element)
     )
     elementwise = moved / device.memory_bandwidth.at(work.element * own * net.width / MIB)
-    begun = starting(device, net.operations, linear + attention + elementwise)
+    operations = net.operations + net.blocks * host_work(split, dispatch=device.dispatch, kind=device.kind)
+    begun = starting(device, operations, linear + attention + elementwise)
     talking = communication.seconds(net, tokens, split, cluster, element=work.element, attention=attention)
     grid = work.grid if tokens in work.extrapolated else work.native_grid
     whole = 4.0 * grid.height * grid.width * work.latent_channels
@@ -81,9 +84,22 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
     )
 
 
+def host_work(split: Split, *, dispatch: float, kind: str) -> float:
+    """What a block on several ranks adds to the host's work, as starts of kernels.
+
+    Kernels counted on ``meta`` tensors: 5 for an exchange of heads, 8 a place of a ring. Calls of
+    collectives: two for heads, one a hop, each about CALL_S. On CPUs the measured link holds it all.
+    """
+    if split.ranks == 1 or kind == "cpu" or not dispatch:
+        return 0.0
+    kernels = 8 * split.ring if split.ring > 1 else 5
+    calls = 2 * (split.ulysses > 1) + split.ring - 1
+    return kernels + calls * CALL_S / dispatch
+
+
 @dataclass(frozen=True)
 class PosterTime:
-    """Seconds of one poster by stage; the native pass and the prompt are rank 0's, the others wait."""
+    """Seconds of one poster by stage; the prompt is rank 0's, and so is a native pass that is not shared."""
 
     prompt: float
     native: float
@@ -92,6 +108,8 @@ class PosterTime:
     decode: float
     step: StepTime
     """The longest step of the last pass."""
+    native_by: str = "rank0"
+    """Who makes the native picture: rank0 or shared, the faster one where the planner chooses."""
 
     @property
     def total(self) -> float:
@@ -108,7 +126,7 @@ def poster_time(work: Workload, split: Split, cluster: Cluster) -> PosterTime:
     """Of a poster on a gang whose model is loaded."""
     device, alone = cluster.hardware, Split()
     rates = device.rates_of(work.dtype)
-    native = [(each.steps, step_time(work, each, alone, cluster)) for each in work.native]
+    native_by, native = _native(work, split, cluster)
     steps = [(each.steps, step_time(work, each, split, cluster)) for each in work.extrapolated]
     prompt = 2.0 * work.network.encoder_parameters * work.prompt_tokens / rates.linear.at(4096.0)
     enlarge = network_time(work, split, cluster) + work.enlarged * (
@@ -122,4 +140,18 @@ def poster_time(work: Workload, split: Split, cluster: Cluster) -> PosterTime:
         extrapolated=sum(count * step.total for count, step in steps),
         decode=vae_time(work, "decoder", work.grid, split=split, cluster=cluster),
         step=max((step for _, step in steps or native), key=lambda step: step.total),
+        native_by=native_by,
     )
+
+
+def _native(work: Workload, split: Split, cluster: Cluster) -> tuple[str, list[tuple[int, StepTime]]]:
+    """Who makes the native picture, and its steps: (how many, how long)."""
+    fits = all(each.image >= split.ranks for each in work.native)
+    ways = {"rank0": Split(), **({"shared": split} if fits and split.ranks > 1 else {})}
+    if work.native_by != "auto":
+        ways = {work.native_by: ways.get(work.native_by, Split())}
+    made = {
+        name: [(each.steps, step_time(work, each, own, cluster)) for each in work.native]
+        for name, own in ways.items()
+    }
+    return min(made.items(), key=lambda way: sum(count * step.total for count, step in way[1]))

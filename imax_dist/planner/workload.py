@@ -78,7 +78,7 @@ class Workload:
     network: Network
     dtype: str
     native: tuple[Pass, ...]
-    """On rank 0 alone."""
+    """By rank 0 alone or by all ranks, as ``native_by`` says."""
     extrapolated: tuple[Pass, ...]
     """On all ranks: the steps on the plain grid and those on the shifted one."""
     grid: LatentGrid
@@ -94,6 +94,8 @@ class Workload:
     """As ``vae_memory_gib`` of the parallel settings: a rank's memory for the VAE's maps."""
     encoders_away: bool = False
     """Text encoders in the host's memory, as ``text_encoders: cpu`` of the parallel settings asks."""
+    native_by: Literal["rank0", "shared", "auto"] = "rank0"
+    """As ``native`` of the parallel settings; auto is the faster of both."""
     compiled: bool = False
     """Blocks compiled on a GPU, as ``compile: regional`` asks; compiling itself is not counted."""
 
@@ -167,7 +169,8 @@ def under(work: Workload, parallel: ParallelSettings, *, device: Literal["gpu", 
     """The same poster as these parallel settings render it: memory of VAE and text encoders, compilation."""
     away = device == "gpu" and parallel.text_encoders == "cpu"
     compiled = device == "gpu" and parallel.compile == "regional"
-    return replace(work, vae_gib=parallel.vae_memory_gib, encoders_away=away, compiled=compiled)
+    made = replace(work, vae_gib=parallel.vae_memory_gib, encoders_away=away, compiled=compiled)
+    return replace(made, native_by=parallel.native)
 
 
 def network_of(blueprint: Blueprint) -> Network:

@@ -70,19 +70,19 @@ def _own_block(key: Any, value: Any, lengths: Any, mesh: Any) -> Iterator[tuple[
     yield mesh.ring_index, key, value
 
 
-def rank_main(rank: int, port: int, folder: str, kind: str, step_s: float) -> None:
+def rank_main(rank: int, port: int, folder: str, kind: str, step_s: float, device: str) -> None:
     """A step's blocks; rank 1 has a fault in one of them, and says when."""
     torch.set_num_threads(1)
     store = dist.TCPStore("127.0.0.1", port, 2, is_master=False, timeout=timedelta(seconds=60))
-    device = torch.device("cpu")
+    place = torch.device(device, rank) if device == "cuda" else torch.device(device)
     with (
-        beating(rank, Path(folder), device=device) as beacon,
-        process_group(Topology(rank, 2, rank, "bench", device), store=store, timeout_s=600),
+        beating(rank, Path(folder), device=place) as beacon,
+        process_group(Topology(rank, 2, rank, "bench", place), store=store, timeout_s=600),
     ):
-        mesh = build_mesh(Topology(rank, 2, rank, "bench", device, beacon), ulysses=1, ring=2)
+        mesh = build_mesh(Topology(rank, 2, rank, "bench", place, beacon), ulysses=1, ring=2)
         engine = marking(TorchEngine(mesh), beacon)
         layout = JointLayout.of(text_tokens=8, image_tokens=56, ranks=2)
-        qkv = [torch.randn(1, 32, 4, 16) for _ in range(3)]
+        qkv = [torch.randn(1, 32, 4, 16, device=place) for _ in range(3)]
         beacon.hear(StageStarted("extrapolated", 28))
         beacon.hear(StepDone("extrapolated", 2, 28, 0.9, step_s))
         block_s = step_s / BLOCKS
@@ -96,7 +96,9 @@ def rank_main(rank: int, port: int, folder: str, kind: str, step_s: float) -> No
         gather(qkv[0], layout.joint, mesh, dim=1)
 
 
-def seconds_until_seen(kind: str, step_s: float, *, limits: Limits | None = None) -> tuple[float | None, str]:
+def seconds_until_seen(
+    kind: str, step_s: float, *, limits: Limits | None = None, device: str = "cpu"
+) -> tuple[float | None, str]:
     """Between the fault and the verdict, with what it says; None if nothing was seen within a while."""
     context = multiprocessing.get_context("spawn")
     store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
@@ -104,7 +106,9 @@ def seconds_until_seen(kind: str, step_s: float, *, limits: Limits | None = None
         folder, evidence = Path(place, "beacons"), Path(place, "evidence")
         folder.mkdir()
         ranks = [
-            context.Process(target=rank_main, args=(rank, store.port, str(folder), kind, step_s), daemon=True)
+            context.Process(
+                target=rank_main, args=(rank, store.port, str(folder), kind, step_s, device), daemon=True
+            )
             for rank in range(2)
         ]
         for process in ranks:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,23 +212,30 @@ def predict_gpus() -> None:
         off = 100 * (guess / seconds - 1)
         print(f"| FLUX.1-{what}, {size} | {ranks} {gpu} | {seconds:.2f} | {guess:.2f} | {off:+.0f} % |")
     print(
-        "\n| FLUX.1-dev | GPUs | split | step, s | efficiency of a step | poster, min |"
-        "\n|---|---|---|---|---|---|"
+        "\n| FLUX.1-dev | GPUs | split | native by | step, s | of a step | poster, s | of a poster |"
+        "\n|---|---|---|---|---|---|---|---|"
     )
     for size in ("4096x4096", "8192x8192"):
         work = work_of("flux-dev", size, "imax")
         measured = load_hardware("H100-measured")
-        alone = step_time(work, work.extrapolated[-1], Split(), parse_cluster("8xH100", measured)).total
+        one = parse_cluster("8xH100", measured)
+        alone = step_time(work, work.extrapolated[-1], Split(), one).total
+        whole = poster_time(work, Split(), one).total
         for text in ("1xH100", "8xH100", "2x8xH100", "8x8xH100"):
             cluster = parse_cluster(text, measured)
             split = best_split(work, cluster.devices, cluster)
             if split is None:
-                print(f"| {size} | {text} | - | does not fit | - | - |")
+                print(f"| {size} | {text} | - | - | does not fit | - | - | - |")
                 continue
             step = step_time(work, work.extrapolated[-1], split, cluster).total
             share = 100 * alone / step / cluster.devices
-            minutes = poster_time(work, split, cluster).total / 60
-            print(f"| {size} | {text} | {split} | {step:.3g} | {share:.0f} % | {minutes:.2g} |")
+            for by in ("rank0", "shared") if split.ranks > 1 else ("rank0",):
+                poster = poster_time(replace(work, native_by=by), split, cluster).total
+                of_poster = 100 * whole / poster / cluster.devices
+                print(
+                    f"| {size} | {text} | {split} | {by} | {step:.3g} | {share:.0f} % | {poster:.1f} | "
+                    f"{of_poster:.0f} % |"
+                )
 
 
 def main() -> None:

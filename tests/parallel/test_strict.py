@@ -29,6 +29,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "replicated text, shared copies": ({"method": SHARED}, {"ulysses": 2, "ring": 2, "text": "replicated"}),
     "fewer rows of the VAE than ranks": ({"size": "256x16"}, {"ulysses": 1, "ring": 4}),
     "a cascade": ({"size": "192x160", "method": CASCADE}, {"ulysses": 2, "ring": 2}),
+    "native pass on all ranks": ({}, {"ulysses": 2, "ring": 2, "native": "shared"}),
     "maps in files": ({}, {"ulysses": 2, "ring": 2, "vae_memory_gib": 0.001}),
 }
 

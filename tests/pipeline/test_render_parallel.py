@@ -89,6 +89,7 @@ CASES: dict[int, dict[str, Case]] = {
         "upscale": (UPSCALE, {}),
         "redo": (REDO, {}),
         "SEGA": (SEGA, {}),
+        "native on all ranks": ({"size": "144x112"}, {"native": "shared"}),
     },
     4: {
         **on([(4, 1), (1, 4), (2, 2)], GRID, "sharded", "replicated"),
@@ -96,6 +97,8 @@ CASES: dict[int, dict[str, Case]] = {
         **on([(2, 2)], SHARED),
         "upscale": (UPSCALE, {"ulysses": 2, "ring": 2}),
         "redo": (REDO, {"ulysses": 2, "ring": 2}),
+        "native on all ranks": (WAY, {"ulysses": 2, "ring": 2, "native": "shared"}),
+        "native poster on all ranks": ({"size": "64x64"}, {"native": "shared"}),
     },
 }
 

@@ -1,0 +1,219 @@
+"""The first hour on two to eight GPUs in one command: `python -m tests.bench.two_gpus`.
+
+What one GPU cannot tell: whether the collectives are right on NCCL, how fast links are by message size,
+whether a hop hides behind attention, what communicators hold, how ranks end that are stopped or run out of
+memory, how a step scales, which engine is faster. Prints Markdown tables for BENCHMARKS.md and writes a
+hardware file for `imax plan --hardware`. `--tiny` runs every section on gloo, where numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from imax_dist.parallel.topology import Topology, process_group
+from tests.bench import two_gpus_ranks as on_ranks
+from tests.bench.hangs import KINDS, SKIPPED, seconds_until_seen
+from tests.bench.two_gpus_ending import seconds_until_the_others_end
+
+SECTION_S = 300.0
+SIZES = ("2048x2048", "4096x4096")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where the sections run."""
+
+    ranks: int
+    tiny: bool
+
+    @property
+    def device(self) -> str:
+        return "cpu" if self.tiny else "cuda"
+
+    @property
+    def degrees(self) -> list[tuple[int, int]]:
+        """Every Ulysses x ring of the ranks."""
+        return [(u, self.ranks // u) for u in range(self.ranks, 0, -1) if self.ranks % u == 0]
+
+
+def run(setting: Setting, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """``function(topology, *args)`` on every rank; the results by rank. Kills all at the section's limit."""
+    context = multiprocessing.get_context("spawn")
+    store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+    answers = context.Queue()
+    fixed = (setting.ranks, setting.device, store.port, answers, function, args)
+    ranks = [context.Process(target=_rank, args=(rank, *fixed), daemon=True) for rank in range(setting.ranks)]
+    for process in ranks:
+        process.start()
+    found: dict[int, Any] = {}
+    try:
+        for _ in ranks:
+            rank, value = answers.get(timeout=SECTION_S)
+            if isinstance(value, str) and value.startswith("failed: "):
+                raise RuntimeError(f"rank {rank} {value}")
+            found[rank] = value
+    finally:
+        for process in ranks:
+            process.join(timeout=5)
+            process.kill()
+    return [found[rank] for rank in range(setting.ranks)]
+
+
+def _rank(
+    rank: int, ranks: int, device: str, port: int, answers: Any, function: Callable[..., Any], args: Any
+) -> None:
+    torch.set_num_threads(1)
+    place = torch.device(device, rank) if device == "cuda" else torch.device(device)
+    topology = Topology(rank, ranks, rank, "bench", place)
+    try:
+        store = dist.TCPStore("127.0.0.1", port, None, is_master=False, timeout=timedelta(seconds=60))
+        with process_group(topology, store=store, timeout_s=SECTION_S):
+            answers.put((rank, function(topology, *args)))
+            dist.barrier()
+    except Exception:
+        answers.put((rank, f"failed: {traceback.format_exc().strip().splitlines()[-1]}"))
+
+
+def parity(setting: Setting) -> Iterator[str]:
+    """Attention of every mesh against plain attention."""
+    yield "| mesh | text | largest difference (float32) |"
+    yield "|---|---|---|"
+    for degrees in setting.degrees:
+        for text in ("sharded", "replicated", "shared copies"):
+            found = max(run(setting, on_ranks.attention_error, degrees, text))
+            yield f"| u{degrees[0]} r{degrees[1]} | {text} | {found:.1e} |"
+
+
+def bandwidths(setting: Setting) -> Iterator[str]:
+    """What a rank sends a second in each kind of exchange, by message size."""
+    sizes = [1 << 16, 1 << 20] if setting.tiny else [1 << 16, 1 << 20, 8 << 20, 64 << 20, 256 << 20]
+    found = run(setting, on_ranks.bandwidths, sizes)[0]
+    yield f"| bytes | {' | '.join(found)} |"
+    yield "|---" * (1 + len(found)) + "|"
+    for index, size in enumerate(sizes):
+        cells = [
+            f"{size / seconds[index] / 1e9:.2f} GB/s, {1e6 * seconds[index]:.0f} us"
+            for seconds in found.values()
+        ]
+        yield f"| {size} | {' | '.join(cells)} |"
+
+
+def overlap(setting: Setting) -> Iterator[str]:
+    """Whether a ring hop travels while attention is computed."""
+    tokens = [256] if setting.tiny else [2304, 8448, 33024]
+    yield "| tokens a rank | kernel | attention ms | hop ms | both ms | of the hop hidden |"
+    yield "|---|---|---|---|---|---|"
+    for own in tokens:
+        for name, (alone, hop, both) in run(setting, on_ranks.overlap, own)[0].items():
+            hidden = max(0.0, min(1.0, (alone + hop - both) / hop))
+            yield (
+                f"| {own} | {name} | {1e3 * alone:.2f} | {1e3 * hop:.2f} | {1e3 * both:.2f} | "
+                f"{100 * hidden:.0f} % |"
+            )
+
+
+def communicators(setting: Setting) -> Iterator[str]:
+    """Memory of the GPU that each group takes once it is used."""
+    yield "| mesh | groups | MiB of the GPU | seconds to first use |"
+    yield "|---|---|---|---|"
+    for degrees in setting.degrees:
+        groups, taken, seconds = run(setting, on_ranks.communicators, degrees)[0]
+        yield f"| u{degrees[0]} r{degrees[1]} | {groups} | {taken / 2**20:.0f} | {seconds:.1f} |"
+
+
+def hangs(setting: Setting) -> Iterator[str]:
+    """Ranks that are stopped, skip a hop or never end, in a step of seven seconds."""
+    yield "| kind | seconds until it is seen | said |"
+    yield "|---|---|---|"
+    for kind in ["stopped", SKIPPED] if setting.tiny else list(KINDS):
+        seconds, said = seconds_until_seen(kind, 1.0 if setting.tiny else 7.0, device=setting.device)
+        yield f"| {kind} | {'not called a hang' if seconds is None else f'{seconds:.1f}'} | {said} |"
+
+
+def endings(setting: Setting) -> Iterator[str]:
+    """A rank that runs out of memory, or is killed, while the other one waits in a collective."""
+    yield "| rank 1 | seconds until all have ended | exit code |"
+    yield "|---|---|---|"
+    for how in ("out of memory", "killed"):
+        seconds, code = seconds_until_the_others_end(how, device=setting.device)
+        yield f"| {how} | {seconds:.1f} | {code} |"
+
+
+def scaling(setting: Setting) -> Iterator[str]:
+    """One step of FLUX.1's shape on one rank and on all."""
+    yield "| size | ranks | mesh | engine | s a step | efficiency |"
+    yield "|---|---|---|---|---|---|"
+    alone = Setting(1, setting.tiny)
+    for size in ("128x128",) if setting.tiny else SIZES:
+        one = run(alone, on_ranks.step_seconds, size, (1, 1), "torch", setting.tiny)[0]
+        yield f"| {size} | 1 | alone | torch | {one:.3f} | 100 % |"
+        for degrees in setting.degrees:
+            for engine in on_ranks.engines():
+                taken = max(run(setting, on_ranks.step_seconds, size, degrees, engine, setting.tiny))
+                share = 100 * one / taken / setting.ranks
+                mesh = f"u{degrees[0]} r{degrees[1]}"
+                yield f"| {size} | {setting.ranks} | {mesh} | {engine} | {taken:.3f} | {share:.0f} % |"
+
+
+SECTIONS: dict[str, Callable[[Setting], Iterator[str]]] = {
+    "Parity": parity,
+    "Bandwidth by size": bandwidths,
+    "Overlap of a hop with attention": overlap,
+    "Communicators": communicators,
+    "Hangs": hangs,
+    "Endings": endings,
+    "Strong scaling and engines": scaling,
+}
+
+
+def write_hardware(setting: Setting, path: Path) -> None:
+    """The description of this kind of device with the links that were measured."""
+    sizes = [1 << 12, 1 << 20 if setting.tiny else 64 << 20]
+    small, large = run(setting, on_ranks.bandwidths, sizes)[0]["exchange of heads"]
+    path.write_text(on_ranks.hardware_file(large=(sizes[1], large), latency=small, tiny=setting.tiny))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="The first hour on two to eight GPUs.")
+    parser.add_argument("--ranks", type=int, help="default: every GPU, at most 8")
+    parser.add_argument("--tiny", action="store_true", help="every section on gloo, small: no measurement")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--hardware", type=Path, default=Path("imax-hardware.yaml"), metavar="FILE")
+    options = parser.parse_args(arguments)
+    ranks = options.ranks or (2 if options.tiny else min(8, torch.cuda.device_count()))
+    if not options.tiny and ranks < 2:
+        print("two_gpus: two GPUs are needed; --tiny runs every section on gloo", file=sys.stderr)
+        return 2
+    setting = Setting(ranks, options.tiny)
+    kind = "gloo, small: not a measurement" if options.tiny else torch.cuda.get_device_name(0)
+    print(f"## {ranks} ranks on {kind}, torch {torch.__version__}", flush=True)
+    failed = False
+    for name in options.only:
+        print(f"\n### {name}\n", flush=True)
+        started = time.perf_counter()
+        try:
+            for line in SECTIONS[name](setting):
+                print(line, flush=True)
+        except Exception as error:
+            failed = True
+            print(f"failed: {str(error).splitlines()[0]}", flush=True)
+        print(f"\n{time.perf_counter() - started:.0f} s", flush=True)
+    write_hardware(setting, options.hardware)
+    print(f"\nimax plan --hardware {options.hardware}: links as measured here")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""What each rank does in the sections of two_gpus.py: every function is called on all ranks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import yaml
+from torch import Tensor
+
+from imax_dist.config import load_named, named_configs
+from imax_dist.parallel.attention import attend
+from imax_dist.parallel.engines.registry import ENGINES
+from imax_dist.parallel.engines.torch import TorchEngine
+from imax_dist.parallel.kernels import KERNELS
+from imax_dist.parallel.mesh import build_mesh
+from imax_dist.parallel.point_to_point import post
+from imax_dist.parallel.ring import rotate
+from imax_dist.parallel.sequence import JointLayout, gather, shard
+from imax_dist.parallel.topology import Topology
+from tests.bench.flux_shape import FLUX_DEV, TINY, Step, make_model
+
+TEXT, IMAGE = 7, 61
+RUNS = 5
+
+
+def attention_error(topology: Topology, degrees: tuple[int, int], text: str) -> float:
+    """Largest difference of the image tokens from plain attention, float32."""
+    mesh = build_mesh(topology, ulysses=degrees[0], ring=degrees[1])
+    weight = 3 if text == "shared copies" else 1
+    layout = JointLayout.of(
+        text_tokens=TEXT, image_tokens=IMAGE, ranks=mesh.size, text_replicated=text == "replicated"
+    )
+    generator = torch.Generator().manual_seed(5)
+    qkv = [3 * torch.randn(1, TEXT + IMAGE, 8, 16, generator=generator) for _ in range(3)]
+    parts = [x.to(topology.device).split([TEXT, IMAGE], dim=1) for x in qkv]
+    own = []
+    for words, image in parts:
+        mine = words if layout.text_replicated else shard(words, layout.text, mesh, dim=1)
+        own.append(torch.cat([mine, shard(image, layout.image, mesh, dim=1)], dim=1))
+    output = TorchEngine(mesh)(*own, layout=layout, text_weight=weight)
+    image = gather(output[:, layout.text[mesh.rank] :], layout.image, mesh, dim=1)
+    whole = [torch.cat([words] * weight + [rows], dim=1) for words, rows in parts]
+    expected = attend(torch.cat(parts[0], dim=1), whole[1], whole[2])[:, TEXT:]
+    return float((image - expected).abs().max())
+
+
+def bandwidths(topology: Topology, sizes: list[int]) -> dict[str, list[float]]:
+    """Seconds of an exchange in which every rank sends so many bytes, by its kind."""
+    world, rank = topology.world_size, topology.rank
+    following, preceding = (rank + 1) % world, (rank - 1) % world
+    found: dict[str, list[float]] = {"exchange of heads": [], "ring hop": [], "gathering": []}
+    for size in sizes:
+        sent = torch.zeros(size // world * world, dtype=torch.uint8, device=topology.device)
+        received, gathered = torch.empty_like(sent), sent.new_empty(world * len(sent))
+
+        def exchange(a: Tensor = sent, b: Tensor = received) -> None:
+            dist.all_to_all_single(b, a)
+
+        def hop(a: Tensor = sent, b: Tensor = received) -> None:
+            post([(a, following)], [(b, preceding)], None).wait()
+
+        def collect(a: Tensor = sent, b: Tensor = gathered) -> None:
+            dist.all_gather_into_tensor(b, a)
+
+        for name, call in zip(found, (exchange, hop, collect), strict=True):
+            found[name].append(best(call, topology))
+    return found
+
+
+def overlap(topology: Topology, own: int) -> dict[str, tuple[float, float, float]]:
+    """Seconds of one block's attention, of a hop, and of both as the ring runs them, by kernel."""
+    mesh = build_mesh(topology, ulysses=1, ring=topology.world_size)
+    kind = torch.bfloat16 if topology.device.type == "cuda" else torch.float32
+    q, k, v = (torch.randn(1, own, 24, 128, device=topology.device, dtype=kind) for _ in range(3))
+    sent = torch.stack([k, v])
+    received = torch.empty_like(sent)
+    following, preceding = ((topology.rank + step) % topology.world_size for step in (1, -1))
+    found = {}
+    usable = [each for each in KERNELS.values() if each.device == topology.device.type and each.installed]
+    for kernel in [each for each in usable if kind in each.dtypes and each.exact]:
+
+        def computing(kernel: Any = kernel) -> None:
+            attend(q, k, v, kernel=kernel)
+
+        def hopping() -> None:
+            post([(sent, following)], [(received, preceding)], mesh.ring_group).wait()
+
+        def both(kernel: Any = kernel) -> None:
+            blocks = rotate(k, v, [own] * mesh.ring, mesh)
+            for _, key, value in blocks:
+                attend(q, key, value, kernel=kernel)
+
+        hops = mesh.ring - 1
+        alone, hop = best(computing, topology), best(hopping, topology)
+        together = (best(both, topology) - alone) / hops
+        found[kernel.name] = (alone, hop, together)
+    return found
+
+
+def communicators(topology: Topology, degrees: tuple[int, int]) -> tuple[int, int, float]:
+    """Groups of a mesh, the GPU's memory they take, and the seconds until each was used."""
+    on_gpu = topology.device.type == "cuda"
+    dist.barrier()
+    before = torch.cuda.mem_get_info(topology.device)[0] if on_gpu else 0
+    known = len(dist.distributed_c10d._world.pg_map)
+    started = time.perf_counter()
+    mesh = build_mesh(topology, ulysses=degrees[0], ring=degrees[1])
+    layout = JointLayout.of(text_tokens=8, image_tokens=64, ranks=mesh.size)
+    qkv = [torch.randn(1, layout.joint[mesh.rank], 8, 16, device=topology.device) for _ in range(3)]
+    gather(TorchEngine(mesh)(*qkv, layout=layout), layout.joint, mesh, dim=1)
+    wait(topology)
+    taken = before - torch.cuda.mem_get_info(topology.device)[0] if on_gpu else 0
+    return len(dist.distributed_c10d._world.pg_map) - known, taken, time.perf_counter() - started
+
+
+def step_seconds(topology: Topology, size: str, degrees: tuple[int, int], engine: str, tiny: bool) -> float:
+    """Best seconds of one step of FLUX.1's shape, by the clock on the wall."""
+    shape, kind = (TINY, torch.float32) if tiny else (FLUX_DEV, torch.bfloat16)
+    model = make_model(shape, topology.device, kind)
+    mesh = build_mesh(topology, ulysses=degrees[0], ring=degrees[1])
+    if engine == "xfuser" and tiny:
+        from tests.xfuser_on_cpu import answer_for_cpu
+
+        answer_for_cpu()
+    return best(Step.at(model, size).ours(ENGINES[engine](mesh), mesh), topology, runs=2 if tiny else 5)
+
+
+def engines() -> list[str]:
+    """Those that can be made here."""
+    from tests.xfuser_on_cpu import xfuser_is_installed
+
+    return [name for name in ENGINES if name != "xfuser" or xfuser_is_installed()]
+
+
+def hardware_file(*, large: tuple[int, float], latency: float, tiny: bool) -> str:
+    """A data sheet of this GPU (or the CPU's) with the link as measured."""
+    device = "cpu" if tiny else torch.cuda.get_device_name(0)
+    words = device.upper().replace("-", " ").split()
+    name = next((name for name in named_configs("hardware") if name.upper() in words), "cpu")
+    size, seconds = large
+    link = {
+        "kind": "measured by tests.bench.two_gpus",
+        "bandwidth": f"{size / max(seconds - latency, 1e-9) / 1e9:.4g} GB/s",
+        "latency": f"{1e6 * latency:.4g} us",
+    }
+    content = {**load_named("hardware", name), "link": link}
+    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def best(call: Callable[[], Any], topology: Topology, *, runs: int = RUNS) -> float:
+    """Least seconds of a call that all ranks begin together, after one that warms up; the slowest rank's."""
+    seconds = []
+    for _ in range(1 + runs):
+        dist.barrier() if topology.world_size > 1 else None
+        wait(topology)
+        started = time.perf_counter()
+        call()
+        wait(topology)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])
+
+
+def wait(topology: Topology) -> None:
+    """Until the device has done what it was given."""
+    if topology.device.type == "cuda":
+        torch.cuda.synchronize(topology.device)
