@@ -1,7 +1,7 @@
 """Where a rank is: marks in stages, blocks and exchanges, cheap enough for every one of them.
 
 On a GPU the host runs ahead of its kernels by up to a step, so a mark is a CUDA event and counts when the
-device has passed it; asking an event waits for nothing. On a CPU a mark counts at once (DECISIONS 79).
+device has passed it; asking an event waits for nothing. On a CPU a mark counts at once (DECISIONS 85).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Pure but for a clock that is given: the pool feeds it over Ray, a launcher from files. Slow is not hung: a
 rank that computes may take twelve times as long as it usually does; only an exchange in which every rank
-already waits has to be over within seconds, whatever the length of a step (DECISIONS 79).
+already waits has to be over within seconds, whatever the length of a step (DECISIONS 85).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ranks on several hosts: which Ulysses degrees keep each exchange of heads within one, and the link between.
 
 An exchange of heads moves everything twice a block and cannot be hidden; a ring hop travels while a block is
-computed. So Ulysses stays within a host, and the ring crosses hosts (DECISIONS 81).
+computed. So Ulysses stays within a host, and the ring crosses hosts (DECISIONS 87).
 """
 
 from __future__ import annotations

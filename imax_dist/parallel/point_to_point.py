@@ -2,7 +2,7 @@
 
 On NCCL a batch travels on the group's own communicator, while a single send or receive would make one more
 for each pair. gloo sends no memory of a GPU, so that two ranks on one GPU, or a machine without NCCL, go
-through the host (DECISIONS 80).
+through the host (DECISIONS 86).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def native_pass(
 ) -> PassState:
     """Denoise from noise, or from ``start`` within the pass, with what the model was trained with.
 
-    Where the native picture is shared all ranks must call this, else rank 0 alone (DECISIONS 82).
+    Where the native picture is shared all ranks must call this, else rank 0 alone (DECISIONS 88).
     """
     plan = run.plan.native
     state = PassState(number=0, step=0, latents=pass_noise(plan, model)) if start is None else start

@@ -104,9 +104,10 @@ def begin_pass(plan: PassPlan, model: FlowModel, before: PassState | None) -> Pa
 
 
 def _decoded_if_large(run: Run, plan: PassPlan, vae: VaeRunner, done: PassState) -> PassState:
-    """With its picture, decoded by rows on all ranks, if that is more than one rank has room for."""
+    """With its picture, decoded by rows on all ranks, if there are several or one has no room for it."""
     reference = plan.method.reference
-    small = not vae.strategy.too_large(plan.render_size)
+    by_all = vae.strategy.name == "rows" and vae.topology.world_size > 1
+    small = not (by_all or vae.strategy.too_large(plan.render_size))
     if small or reference.upsample == "latents" or reference.kind == "per_step":
         return done
     with stage(run.listen, "endpoint"), run.saved_if_stopped(done):
