@@ -16,6 +16,8 @@ from imax_dist.liveness.heartbeat import ASKED, Sight, read_sights
 from imax_dist.liveness.judge import Judge, Limits, Verdict
 
 LOOK_S = 0.5
+FIRST_BLOCK_S = 300.0
+"""Whether blocks are compiled in their first steps is not known here."""
 EVIDENCE_S = 2.0
 """For ranks to leave their stacks."""
 
@@ -33,7 +35,7 @@ class RankWatch:
         self._folder = folder
         self._evidence = evidence
         self._alive = alive
-        self._judge = Judge(limits or Limits(), time.monotonic)
+        self._judge = Judge(limits or Limits(first_block=FIRST_BLOCK_S), time.monotonic)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="rank watch")
 

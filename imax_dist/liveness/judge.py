@@ -11,10 +11,15 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from imax_dist.liveness.beacon import CHECKPOINT
 from imax_dist.liveness.heartbeat import Sight
 
 MISSED_BEATS_S = 3.0
 """Nothing moves and a rank has not beaten for so long: it is the process that stands, not the exchange."""
+
+ON_DISK = (CHECKPOINT, "write")
+DISK_PATIENCE = 10.0
+"""Times as long while a disk makes sure of what was written: on a network minutes, in which nothing moves."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ class Judge:
     def _allowed(self, sight: Sight) -> float:
         place = sight.place
         if not place.steps:
-            return self.limits.stage
+            return self.limits.stage * (DISK_PATIENCE if place.stage in ON_DISK else 1.0)
         if place.waiting:
             first = place.is_new and place.order <= (0, 1)
             return self.limits.first_block if first else self.limits.exchange

@@ -156,6 +156,13 @@ def test_a_stage_in_which_nothing_goes_on_is_seen_and_a_long_one_is_not() -> Non
     assert verdict.kind == "computing"
 
 
+def test_a_slow_disk_has_ten_minutes() -> None:
+    gang = Gang(1).third_step(20.0)
+    gang.told(CheckpointStarted("extrapolated", 5))
+    assert gang.passes(590.0) is None
+    assert gang.seen_after()[1].kind == "computing"
+
+
 def test_others_may_wait_for_rank_0_as_long_as_it_goes_on() -> None:
     gang = Gang()
     for beacon in gang.beacons[1:]:
@@ -222,18 +229,23 @@ def test_on_a_gpu_a_mark_counts_when_the_device_has_passed_it() -> None:
     clock = [0.0]
     beacon = gpu_beacon(lambda: clock[0])
     beacon.hear(StageStarted("extrapolated", 28))
+    beacon.look()
+    assert (beacon.passed, beacon.place) == (0, Place())
+    Event.passed = True
+    beacon.look()
+    Event.passed = False
     for _ in range(3):
         beacon.block()
     beacon.look()
-    assert (beacon.passed, beacon.place) == (0, Place())
-    Event.passed, clock[0] = True, 8.0
+    assert (beacon.passed, beacon.place) == (1, Place("extrapolated", 28))
+    Event.passed, clock[0] = True, 6.0
     beacon.look()
     assert (beacon.passed, beacon.place) == (4, Place("extrapolated", 28, 0, 3))
     assert beacon.usual == 2.0
     for _ in range(50):
         beacon.block()
         beacon.look()
-    assert Event.made == 4, "events are used again"
+    assert Event.made == 3, "events are used again"
 
 
 def test_a_device_that_stands_still_costs_no_memory_without_end() -> None:

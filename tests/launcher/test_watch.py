@@ -1,0 +1,65 @@
+"""The launcher's watch over its ranks: it kills what stands still, keeps evidence, and says that it lives."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from imax_dist.events import StageStarted
+from imax_dist.launcher.watch import RankWatch
+from imax_dist.liveness.beacon import Beacon, Place
+from imax_dist.liveness.heartbeat import ASKED, Heartbeat, Sight, SightFile, beating, read_sights
+from imax_dist.liveness.judge import Limits
+
+QUICK = Limits(heartbeat=1.0, exchange=1.0)
+
+
+def test_a_rank_that_stands_still_is_killed_and_what_is_known_of_it_kept(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, evidence, alive = tmp_path / "beacons", tmp_path / "sea.hang", tmp_path / "alive"
+    folder.mkdir()
+    child = subprocess.Popen(["sleep", "60"])
+    place = Place("extrapolated", 28, 3, 7)
+    SightFile(folder, 1)(Sight(1, beat=1, place=place, host="node-b", pid=child.pid))
+    with RankWatch(folder, evidence=evidence, alive=alive, limits=QUICK):
+        assert child.wait(timeout=60) == -signal.SIGKILL
+    assert alive.exists()
+    said = capfd.readouterr().err
+    assert f"imax launch: rank 1 (node-b, process {child.pid}) has not answered for" in said
+    assert f"last seen in block 7 of step 4 of extrapolated; evidence in {evidence}" in said
+    verdict = json.loads((evidence / "verdict.json").read_text())
+    assert verdict["kind"] == "silent"
+    assert verdict["ranks"][0]["process"].startswith("S (sleeping)")
+
+
+def test_ranks_that_beat_and_ranks_that_have_ended_are_left_alone(tmp_path: Path) -> None:
+    with RankWatch(tmp_path, evidence=tmp_path / "none", limits=QUICK):
+        with beating(0, tmp_path, device=torch.device("cpu")) as beacon:
+            beacon.hear(StageStarted("extrapolated", 28))
+            for _ in range(8):
+                time.sleep(0.25)
+                beacon.block()
+        assert read_sights(tmp_path) == []
+        time.sleep(1.5)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_rank_leaves_its_stacks_when_it_is_asked(tmp_path: Path) -> None:
+    file = SightFile(tmp_path, 3)
+    heartbeat = Heartbeat(3, Beacon(), file, on_gpu=False).start()
+    (tmp_path / ASKED).touch()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "rank-3.stacks.txt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    heartbeat.stop()
+    assert "test_a_rank_leaves_its_stacks_when_it_is_asked" in (tmp_path / "rank-3.stacks.txt").read_text()
+    (sight,) = read_sights(tmp_path)
+    assert (sight.rank, sight.place.stage) == (3, "between stages")
+    assert sight.beat >= 1
