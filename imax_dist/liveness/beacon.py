@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -115,7 +115,8 @@ class Beacon:
         self._pending.append((event, self._place))
 
     def block(self) -> None:
-        self._move(block=self._place.block + 1)
+        now = self._place
+        self._place = Place(now.stage, now.steps, now.step, now.block + 1)
         self.mark()
 
     def waiting(self, exchange: str) -> AbstractContextManager[None]:
@@ -148,8 +149,11 @@ class Beacon:
         if passed:
             self._pass(place, passed)
 
-    def _move(self, **changes: Any) -> None:
-        self._place = replace(self._place, **changes)
+    def exchange(self, name: str) -> None:
+        """Go into an exchange, or out of it without a name."""
+        now = self._place
+        self._place = Place(now.stage, now.steps, now.step, now.block, name)
+        self.mark()
 
     def _pass(self, place: Place, count: int) -> None:
         now = self._now()
@@ -168,12 +172,10 @@ class _Waiting:
         self._exchange = exchange
 
     def __enter__(self) -> None:
-        self._beacon._move(waiting=self._exchange)
-        self._beacon.mark()
+        self._beacon.exchange(self._exchange)
 
     def __exit__(self, *raised: object) -> None:
-        self._beacon._move(waiting="")
-        self._beacon.mark()
+        self._beacon.exchange("")
 
 
 class Silent:

@@ -63,8 +63,7 @@ class Gang:
                 return verdict
             self.beacons[rank].waiting("a ring hop").__enter__()
         for beacon in self.beacons:
-            beacon._move(waiting="")
-            beacon.mark()
+            beacon.exchange("")
         return None
 
     def third_step(self, seconds: float) -> Gang:
