@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from imax_dist.planner import communication
 from imax_dist.planner.cluster import Cluster
@@ -21,6 +22,7 @@ NETWORK_WIDTH = 64.0
 """Channels of a super-resolution network's convolutions."""
 CALL_S = 1e-4
 """Host seconds of one call of torch.distributed on a GPU: assumed, tests/bench/two_gpus.py measures it."""
+NativeBy = Literal["rank0", "shared"]
 PACKING_PASSES = {"ulysses": 10, "ring": 4}
 """Times that queries, keys, values and output are read or written to be sent: each once on its way out, the
 output once more when it is back; keys and values laid together."""
@@ -108,7 +110,7 @@ class PosterTime:
     decode: float
     step: StepTime
     """The longest step of the last pass."""
-    native_by: str = "rank0"
+    native_by: NativeBy = "rank0"
     """Who makes the native picture: rank0 or shared, the faster one where the planner chooses."""
 
     @property
@@ -144,10 +146,12 @@ def poster_time(work: Workload, split: Split, cluster: Cluster) -> PosterTime:
     )
 
 
-def _native(work: Workload, split: Split, cluster: Cluster) -> tuple[str, list[tuple[int, StepTime]]]:
+def _native(work: Workload, split: Split, cluster: Cluster) -> tuple[NativeBy, list[tuple[int, StepTime]]]:
     """Who makes the native picture, and its steps: (how many, how long)."""
     fits = all(each.image >= split.ranks for each in work.native)
-    ways = {"rank0": Split(), **({"shared": split} if fits and split.ranks > 1 else {})}
+    ways: dict[NativeBy, Split] = {"rank0": Split()}
+    if fits and split.ranks > 1:
+        ways["shared"] = split
     if work.native_by != "auto":
         ways = {work.native_by: ways.get(work.native_by, Split())}
     made = {

@@ -163,7 +163,7 @@ def attention_time(work: Workload, grid: LatentGrid, device: Hardware) -> float:
     return attention_flops(width, grid.height * grid.width) / (wide * rate)
 
 
-def starting(device: Hardware, operations: int, kernels: float) -> float:
+def starting(device: Hardware, operations: float, kernels: float) -> float:
     """Seconds to start kernels; a GPU does so while others run, only what takes longer than they do shows."""
     seconds = operations * device.dispatch
     return seconds if device.kind == "cpu" else max(0.0, seconds - kernels)

@@ -1,6 +1,6 @@
 """What a beacon costs: `python -m tests.bench.marks` prints microseconds a mark, and the share of a step.
 
-On a CPU a whole step of FLUX.1's blocks marks 57 blocks and two exchanges in each; on a GPU the bookkeeping is
+A step of FLUX.1 marks 57 blocks and two exchanges in each; on a GPU the bookkeeping is
 the same and an event is recorded and asked for each mark, which is measured where there is one.
 """
 

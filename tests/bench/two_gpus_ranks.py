@@ -13,10 +13,11 @@ from torch import Tensor
 
 from imax_dist.config import load_named, named_configs
 from imax_dist.parallel.attention import attend
+from imax_dist.parallel.collectives import all_gather_single
 from imax_dist.parallel.engines.registry import ENGINES
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.kernels import KERNELS
-from imax_dist.parallel.mesh import build_mesh
+from imax_dist.parallel.mesh import SequenceMesh, build_mesh
 from imax_dist.parallel.point_to_point import post
 from imax_dist.parallel.ring import rotate
 from imax_dist.parallel.sequence import JointLayout, gather, shard
@@ -27,9 +28,22 @@ TEXT, IMAGE = 7, 61
 RUNS = 5
 
 
-def attention_error(topology: Topology, degrees: tuple[int, int], text: str) -> float:
+Degrees = tuple[int, int]
+"""Ulysses and ring."""
+
+
+def attention_errors(topology: Topology, meshes: list[Degrees]) -> dict[tuple[Degrees, str], float]:
+    """Of every mesh with the text split, on every rank, and counted three times."""
+    found = {}
+    for degrees in meshes:
+        mesh = build_mesh(topology, ulysses=degrees[0], ring=degrees[1])
+        for text in ("sharded", "replicated", "shared copies"):
+            found[degrees, text] = attention_error(topology, mesh, text)
+    return found
+
+
+def attention_error(topology: Topology, mesh: SequenceMesh, text: str) -> float:
     """Largest difference of the image tokens from plain attention, float32."""
-    mesh = build_mesh(topology, ulysses=degrees[0], ring=degrees[1])
     weight = 3 if text == "shared copies" else 1
     layout = JointLayout.of(
         text_tokens=TEXT, image_tokens=IMAGE, ranks=mesh.size, text_replicated=text == "replicated"
@@ -64,7 +78,7 @@ def bandwidths(topology: Topology, sizes: list[int]) -> dict[str, list[float]]:
             post([(a, following)], [(b, preceding)], None).wait()
 
         def collect(a: Tensor = sent, b: Tensor = gathered) -> None:
-            dist.all_gather_into_tensor(b, a)
+            all_gather_single(b, a, None)
 
         for name, call in zip(found, (exchange, hop, collect), strict=True):
             found[name].append(best(call, topology))
@@ -117,16 +131,22 @@ def communicators(topology: Topology, degrees: tuple[int, int]) -> tuple[int, in
     return len(dist.distributed_c10d._world.pg_map) - known, taken, time.perf_counter() - started
 
 
-def step_seconds(topology: Topology, size: str, degrees: tuple[int, int], engine: str, tiny: bool) -> float:
-    """Best seconds of one step of FLUX.1's shape, by the clock on the wall."""
+def step_seconds(
+    topology: Topology, size: str, meshes: list[Degrees], tiny: bool
+) -> dict[tuple[Degrees, str], float]:
+    """Best seconds of one step of FLUX.1's shape by the clock on the wall, by mesh and engine."""
     shape, kind = (TINY, torch.float32) if tiny else (FLUX_DEV, torch.bfloat16)
-    model = make_model(shape, topology.device, kind)
-    mesh = build_mesh(topology, ulysses=degrees[0], ring=degrees[1])
-    if engine == "xfuser" and tiny:
+    step = Step.at(make_model(shape, topology.device, kind), size)
+    if tiny:
         from tests.xfuser_on_cpu import answer_for_cpu
 
         answer_for_cpu()
-    return best(Step.at(model, size).ours(ENGINES[engine](mesh), mesh), topology, runs=2 if tiny else 5)
+    found = {}
+    for degrees in meshes:
+        mesh = build_mesh(topology, ulysses=degrees[0], ring=degrees[1])
+        for name in engines() if topology.world_size > 1 else ["torch"]:
+            found[degrees, name] = best(step.ours(ENGINES[name](mesh), mesh), topology, runs=2 if tiny else 5)
+    return found
 
 
 def engines() -> list[str]:
