@@ -108,9 +108,9 @@ def add_parallel_options(group: Options) -> None:
     add(
         "--rank-timeout",
         type=float,
-        default=600.0,
+        default=3600.0,
         metavar="S",
-        help="silence before a rank counts as lost (600 s)",
+        help="a rank's longest wait for another, loading included (3600); hangs are seen sooner",
     )
 
 

@@ -16,7 +16,8 @@ import torch.distributed as dist
 from imax_dist.errors import BadConfig
 from imax_dist.liveness.beacon import SILENT, Marks
 
-DEFAULT_TIMEOUT_S = 600.0
+DEFAULT_TIMEOUT_S = 3600.0
+"""Long: other ranks wait in it while rank 0 loads, makes the native picture or takes the poster."""
 
 
 @dataclass(frozen=True)

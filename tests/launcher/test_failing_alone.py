@@ -26,7 +26,7 @@ LAUNCH += "sys.exit(run_ranks(sys.argv[1:], Nodes(2), drain_s=5))"
 @pytest.mark.timeout(LIMIT_S + 60)
 @pytest.mark.parametrize("launcher", ["imax launch", "torchrun"])
 def test_the_others_do_not_wait_for_a_rank_that_failed_alone(launcher: str, tmp_path: Path) -> None:
-    """The rank timeout is 600 s; destroying the group first would take all of it."""
+    """The rank timeout is an hour; destroying the group first would take all of it."""
     rank = [str(FAILING_RANK), "generate", "a red sun", "--out", str(tmp_path / "x.png"), "--device", "cpu"]
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "0"]
     ways = {"imax launch": ["-c", LAUNCH, *rank], "torchrun": [*torchrun, *rank]}
