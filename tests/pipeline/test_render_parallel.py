@@ -180,7 +180,9 @@ def test_shared_text_copies_equal_literal_copies_at_one_place(tiny: str) -> None
     assert (velocities[0] - velocities[1]).abs().max() < 1e-10
 
 
-def interrupt_after(topology: Topology, fields: dict[str, Any], folder: str, step: int) -> str:
+def interrupt_after(
+    topology: Topology, fields: dict[str, Any], folder: str, step: int, native: Any = "rank0"
+) -> str:
     """Render until ``step`` steps are done (both passes counted), then stop with a checkpoint."""
     from imax_dist.errors import Preempted
 
@@ -194,6 +196,7 @@ def interrupt_after(topology: Topology, fields: dict[str, Any], folder: str, ste
         render(
             Request(**fields),
             topology=topology,
+            parallel=ParallelSettings(native=native),
             checkpoints=checkpoints,
             listen=listen,
             stop=lambda: len(seen) >= step,
@@ -239,3 +242,12 @@ def test_resumed_on_another_number_of_ranks_equals_uninterrupted(tiny: str, tmp_
     assert message.endswith("run the same command again to resume")
     for latents in run_ranks(4, latents_of, fields, dict(ulysses=2, ring=2), str(tmp_path)):
         assert np.abs(latents - serial(fields)).max() < 1e-10
+
+
+@pytest.mark.slow
+def test_a_native_pass_of_all_ranks_is_stopped_and_goes_on_with_one(tiny: str, tmp_path: Path) -> None:
+    fields = dict(prompt=PROMPT, size="128x112", model=tiny, dtype="float64", preset="one_jump")
+    messages = run_ranks(2, interrupt_after, fields, str(tmp_path), 2, "shared")
+    assert ["of the native pass;" in message for message in messages] == [True, True]
+    (alone,) = run_ranks(1, latents_of, fields, {}, str(tmp_path))
+    assert np.abs(alone - serial(fields)).max() < 1e-10
