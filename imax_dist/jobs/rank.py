@@ -184,7 +184,8 @@ class Rank:
     def deliver_poster(self, task: Task) -> dict[str, Any]:
         """Rank 0 sends what an earlier attempt has finished. Returns what DONE says, and where it is."""
         done = JobFolder(Path(task.folder)).finished(task.fingerprint) if self.rank == 0 else None
-        return {} if done is None else self._deliver(task, done, self._listener(task))
+        listen = both(self._listener(task), self._beacon.hear)
+        return {} if done is None else self._deliver(task, done, listen)
 
     def _deliver(self, task: Task, done: dict[str, Any], listen: Listener) -> dict[str, Any]:
         with stage(listen, "deliver"):

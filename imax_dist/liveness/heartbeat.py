@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from imax_dist.liveness.beacon import Beacon, Place
+from imax_dist.liveness.beacon import BETWEEN, CHECKPOINT, Beacon, Place
 from imax_dist.liveness.evidence import write_evidence
 
 EVERY_S = 0.5
@@ -22,7 +22,7 @@ BYTES = 1 << 16
 """Read or written between two beats: fewer are no sign of life of a load or a write."""
 CPU_SHARE = 0.2
 """Of a core, between two beats, in a stage that the CPU computes."""
-COMPUTED_BY_CPU = ("load", "prompt", "write", "checkpoint", "between stages")
+COMPUTED_BY_CPU = ("load", "prompt", "picture", "write", "deliver", CHECKPOINT, BETWEEN)
 ASKED = "evidence-wanted"
 """The file by whose presence a launcher asks its ranks for evidence."""
 

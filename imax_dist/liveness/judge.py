@@ -17,7 +17,7 @@ from imax_dist.liveness.heartbeat import Sight
 MISSED_BEATS_S = 3.0
 """Nothing moves and a rank has not beaten for so long: it is the process that stands, not the exchange."""
 
-ON_DISK = (CHECKPOINT, "write")
+ON_DISK = (CHECKPOINT, "write", "deliver")
 DISK_PATIENCE = 10.0
 """Times as long while a disk makes sure of what was written: on a network minutes, in which nothing moves."""
 
