@@ -67,7 +67,9 @@ def load_named(kind: str, name: str) -> dict[str, Any]:
     """The mapping of ``configs/<kind>/<name>.yaml``. Raises BadConfig for an unknown name."""
     known = named_configs(kind)
     if name not in known:
-        raise BadConfig(f"{KINDS[kind]} {name!r} is not known; {suggestion(name, list(known))}")
+        raise BadConfig(
+            f"{KINDS[kind]} {name[:LONGEST_SHOWN]!r} is not known; {suggestion(name, list(known))}"
+        )
     return load_yaml(known[name])
 
 
@@ -108,7 +110,9 @@ def set_key(mapping: dict[str, Any], assignment: str) -> None:
     """Apply ``a.b=value`` (value read as YAML) to a nested mapping in place."""
     key, equals, text = assignment.partition("=")
     if not equals or not key.strip():
-        raise BadConfig(f"--set {assignment!r} is not KEY=VALUE; write for example rope.rule=none")
+        raise BadConfig(
+            f"--set {assignment[:LONGEST_SHOWN]!r} is not KEY=VALUE; write for example rope.rule=none"
+        )
     try:
         _refuse_aliases(text)
         value = yaml.safe_load(text) if text.strip() else None
@@ -121,7 +125,7 @@ def set_key(mapping: dict[str, Any], assignment: str) -> None:
             mapping[parent] = {}
         child = mapping[parent]
         if not isinstance(child, dict):
-            raise BadConfig(f"--set {assignment!r}: {parent} holds a single value, not keys")
+            raise BadConfig(f"--set {assignment[:LONGEST_SHOWN]!r}: {parent} holds a single value, not keys")
         mapping = child
     mapping[last] = value
 
@@ -142,7 +146,9 @@ def from_mapping(cls: type[Settings], mapping: Mapping[str, Any], *, where: str)
     values = {}
     for key, value in mapping.items():
         if key not in fields:
-            raise BadConfig(f"{where}: unknown key {key!r}; {suggestion(str(key), list(fields))}")
+            raise BadConfig(
+                f"{where}: unknown key {str(key)[:LONGEST_SHOWN]!r}; {suggestion(str(key), list(fields))}"
+            )
         values[key] = _convert(hints[key], value, where=f"{where}: {key}")
     for name, entry in fields.items():
         required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
@@ -151,17 +157,41 @@ def from_mapping(cls: type[Settings], mapping: Mapping[str, Any], *, where: str)
     return cls(**values)
 
 
+def require_types(settings: Any) -> None:
+    """For ``__post_init__``: values as in a settings file, lists as tuples. Raises BadConfig."""
+    for name, (hint, plain) in _plain_types(cast(Any, type(settings))).items():
+        value = getattr(settings, name)
+        if type(value) not in plain or isinstance(value, float):
+            object.__setattr__(settings, name, _convert(hint, value, where=name))
+
+
+@functools.cache
+def _plain_types(cls: type[Any]) -> dict[str, tuple[Any, frozenset[type]]]:
+    """Each field's type, and of it the classes whose values need no conversion."""
+    kept = (str, int, bool, type(None))
+
+    def plain(hint: Any) -> frozenset[type]:
+        union = typing.get_origin(hint) in (Union, types.UnionType)
+        return frozenset(kind for kind in (typing.get_args(hint) if union else (hint,)) if kind in kept)
+
+    return {
+        name: (hint, plain(hint))
+        for name, hint in _hints(cast(Any, cls)).items()
+        if name in {entry.name for entry in dataclasses.fields(cls)}
+    }
+
+
 def choice(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     """The registry entry ``name``. Raises BadConfig, with the nearest right name, if there is none."""
     if name not in known:
-        raise BadConfig(f"{kind}: {name!r} is not known; {suggestion(name, list(known))}")
+        raise BadConfig(f"{kind}: {name[:LONGEST_SHOWN]!r} is not known; {suggestion(name, list(known))}")
     return known[name]
 
 
 def suggestion(wrong: str, known: list[str]) -> str:
     """``did you mean "x"? known: x, y`` - the second half of a sentence about a wrong name."""
     folded = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(wrong.casefold(), list(folded), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(wrong[:LONGEST_SHOWN].casefold(), list(folded), n=1, cutoff=0.5)
     listing = "known: " + ", ".join(known)
     return f"did you mean {folded[close[0]]!r}? {listing}" if close else listing
 

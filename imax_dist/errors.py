@@ -12,7 +12,7 @@ class ImaxError(Exception):
 
     exit_code = 70
     retryable = False
-    told = False
+    already_reported = False
     """Whether another rank says it to the user."""
 
 

@@ -30,9 +30,9 @@ class ImageSize:
     @classmethod
     def parse(cls, text: str) -> ImageSize:
         """Read ``1024x1536`` (width x height). Raises BadValue on anything else."""
-        match = re.fullmatch(r"\s*(\d+)\s*[xX×]\s*(\d+)\s*", text)
+        match = re.fullmatch(r"\s*(\d{1,30})\s*[xX×]\s*(\d{1,30})\s*", text)
         if match is None:
-            raise BadValue(f"size {text!r} is not WIDTHxHEIGHT in pixels; write for example 1024x1536")
+            raise BadValue(f"size {text[:80]!r} is not WIDTHxHEIGHT in pixels; write for example 1024x1536")
         return cls(width=int(match[1]), height=int(match[2]))
 
     @property
@@ -66,14 +66,14 @@ class Region:
     @classmethod
     def parse(cls, text: str) -> Region:
         """Read ``X,Y,WIDTH,HEIGHT``. Raises BadValue on anything else, and for a side under 16 px."""
-        match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*", text)
+        match = re.fullmatch(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*", text)
         if match is None:
             raise BadValue(
-                f"region {text!r} is not X,Y,WIDTH,HEIGHT in pixels; write for example 100,200,512,384"
+                f"region {text[:80]!r} is not X,Y,WIDTH,HEIGHT in pixels; write for example 100,200,512,384"
             )
         region = cls(*(int(number) for number in match.groups()))
         if min(region.width, region.height) < SMALLEST_SIDE:
-            raise BadValue(f"region {text}: its sides must be at least {SMALLEST_SIDE} px")
+            raise BadValue(f"region {text[:80]}: its sides must be at least {SMALLEST_SIDE} px")
         return region
 
     def require_inside(self, size: ImageSize) -> None:

@@ -62,7 +62,7 @@ def plain_size(path: str | Path, what: str) -> int | None:
     if stat.S_ISDIR(found.st_mode):
         raise MissingInput(f"{shown} is a folder; name a file in it")
     if not stat.S_ISREG(found.st_mode):
-        raise MissingInput(f"{shown} is no regular file")
+        raise MissingInput(f"{shown} is not a regular file")
     if not 0 < found.st_size <= LARGEST:
         size = "is empty" if found.st_size == 0 else f"is larger than {LARGEST >> 30} GiB"
         raise BadManifest(f"{shown} {size}")

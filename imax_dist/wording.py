@@ -6,6 +6,7 @@ LONGEST_LINE = 300
 STAGES = {
     "start": "start up",
     "load": "load model",
+    "join": "join ranks",
     "picture": "read picture",
     "prompt": "embed prompt",
     "native": "native pass",

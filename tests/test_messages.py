@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "imax_dist").rglob("*.py"))
 
 OF_OTHERS = {"jobs_by_state", "journal_mode", "user_version", "other_height", "other_width"} | {
+    "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "locking_mode",
     "add_generation_prompt", "enable_thinking", "im_end", "im_start", "model_index"
 } | {
     "locking_mode", "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"

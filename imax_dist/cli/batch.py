@@ -22,23 +22,23 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "batch",
         help="render many posters from a manifest",
-        description="Render what a manifest asks for and is not in the folder yet. Run it again to resume.",
+        description="Render what a manifest lists and the folder lacks. Run it again to resume.",
     )
     add = parser.add_argument
-    add("manifest", nargs="?", type=Path, help="JSONL, CSV, YAML, .txt (default: what is queued in DIR)")
+    add("manifest", nargs="?", type=Path, help="JSONL, CSV, YAML or .txt (default: what is queued in DIR)")
     add(
         "--out",
         type=Path,
         required=True,
         metavar="DIR",
-        help="output folder, with a folder a poster in it",
+        help="output folder; each poster gets a folder in it",
     )
     add("--store", metavar="PLACE", help="the queue: postgresql://USER@HOST/DB, or a file (default: in DIR)")
     add(
         "--deliver", metavar="URL", help="send finished posters there first: s3://BUCKET/PREFIX, gs://, az://"
     )
     add("--ray", default="local", metavar="WHERE", help="local (default), auto, or a cluster's address")
-    add("--pool", metavar="NAME", help="a file of configs/jobs, or a path (default: local, or default)")
+    add("--pool", metavar="NAME", help="of imax list jobs, or a file (default: local, or default)")
     add("--gangs", type=int, help="how many posters at once (default: planned)")
     add("--ranks", type=int, help="how many ranks render one poster together (default: planned)")
     add("--device", choices=("auto", "cpu", "cuda"), help="device of every rank (default: the pool's)")
@@ -46,7 +46,7 @@ def add_parser(verbs: Any) -> None:
     add(
         "--proofs-only",
         action="store_true",
-        help="render native images only; approve them with imax approve",
+        help="native pictures only; see imax approve",
     )
     add("--grid", nargs="+", metavar="NAME=VALUES", help="each poster for every value: seed=1..8 dpi=150,200")
     add("--check", action="store_true", help="report every mistake in the manifest and stop")

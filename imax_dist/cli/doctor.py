@@ -43,7 +43,7 @@ def add_parser(verbs: Any) -> None:
         nargs="?",
         const="imax-hardware.yaml",
         metavar="FILE",
-        help="measure this machine, write FILE (imax-hardware.yaml) for imax plan --hardware, and stop",
+        help="measure this machine for imax plan --hardware, write FILE",
     )
     parser.add_argument("--no-render", action="store_true", help="skip the small test render")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from imax_dist.wording import file_size
 
 CHOICES = (
     "paper", "dpi", "bleed", "landscape", "bits", "icc", "intent", "output_intent", "scale", "cut",
-    "crop_marks", "quality", "lossless", "black_point_compensation",
+    "crop_marks", "quality", "lossless", "black_point_compensation", "mirror_bleed", "panels",
+    "overlap", "order",
 )  # fmt: skip
 """Options that are fields of FinishSettings."""
 
@@ -25,11 +27,13 @@ def add_parser(verbs: Any) -> None:
         "finish",
         help="make a print file",
         description="Make a print file (TIFF, PNG, JPEG, PDF) from a rendered poster. Without --paper the "
-        "sheet is the one the poster was rendered for; without --dpi its own pixels are taken.",
+        "sheet is the one the poster was rendered for; without --dpi its pixels are kept.",
     )
     parser.add_argument("poster", type=Path, help="tif or png made by `imax generate` or `imax batch`")
     parser.add_argument("--to", metavar="KIND", help="pdf (default), tif, png, jpg")
-    parser.add_argument("--out", type=Path, help="file to write (default: POSTER-print.KIND)")
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="file to write (default: POSTER-print.KIND)"
+    )
     add_paper_options(parser)
     _add_colour_options(parser)
     _add_page_options(parser)
@@ -41,9 +45,13 @@ def add_parser(verbs: Any) -> None:
 
 
 def _add_colour_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bits", type=int, help="8 or 16 a channel (default: what picture and file have)")
-    parser.add_argument("--icc", metavar="FILE", help="convert to this RGB or CMYK profile (default: sRGB)")
-    parser.add_argument("--intent", help="relative (default), perceptual, saturation, absolute")
+    parser.add_argument("--bits", type=int, help="8 or 16 per channel (default: as the picture)")
+    parser.add_argument(
+        "--icc", metavar="NAME", help="profile to convert to: a file, or of imax list profiles"
+    )
+    parser.add_argument(
+        "--intent", metavar="HOW", help="relative (default), perceptual, saturation, absolute"
+    )
     parser.add_argument(
         "--no-black-point",
         dest="black_point_compensation",
@@ -51,9 +59,7 @@ def _add_colour_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="without black-point compensation",
     )
-    parser.add_argument(
-        "--background", metavar="#RRGGBB", help="what transparent parts are laid on (default: white)"
-    )
+    parser.add_argument("--background", metavar="#RRGGBB", help="colour under transparent parts (white)")
     parser.add_argument("--quality", type=int, help="of JPEG, alone or in a PDF (default 95)")
 
 
@@ -62,12 +68,21 @@ def _add_page_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cut", action="store_true", default=None, help="allow cutting to another shape")
     parser.add_argument("--crop-marks", action="store_true", default=None, help="PDF: marks around the trim")
     parser.add_argument("--lossless", action="store_true", default=None, help="PDF: no JPEG")
-    parser.add_argument("--output-intent", metavar="FILE", help="PDF: the printing condition's ICC profile")
+    parser.add_argument("--output-intent", metavar="NAME", help="PDF: the printing condition's ICC profile")
+    parser.add_argument(
+        "--mirror-bleed",
+        action="store_true",
+        default=None,
+        help="fill --bleed with the picture's edges, mirrored",
+    )
+    parser.add_argument("--panels", metavar="CxR", help="write C x R files that overlap, as 3x2")
+    parser.add_argument("--overlap", metavar="LENGTH", help="of neighbouring panels (default 10mm)")
+    parser.add_argument("--order", metavar="TEXT", help="order number, written into the file and {order}")
 
 
 def run(options: argparse.Namespace) -> int:
     """Finish one file and say what was done."""
-    from imax_dist.output.image.finish import check, finish, inherit
+    from imax_dist.output.image.finish import check, finish, finish_panels, inherit
     from imax_dist.output.image.reader import WHITE, open_picture, parse_colour
     from imax_dist.output.image.settings import FinishSettings
 
@@ -81,16 +96,18 @@ def run(options: argparse.Namespace) -> int:
         _check_signing(options, out)
     background = parse_colour(options.background) if options.background else WHITE
     picture = open_picture(options.poster, background=background)
-    finished = finish(picture, out, inherit(settings, picture.recipe))
-    if options.sign is not None:
-        from imax_dist.output.image.sign import sign
+    settings = inherit(settings, picture.recipe)
+    if settings.panels is None:
+        finished = {out: finish(picture, out, settings)}
+    else:
+        finished = finish_panels(picture, out, settings)
+    for path, made in finished.items():
+        if options.sign is not None:
+            from imax_dist.output.image.sign import sign
 
-        sign(out, options.sign, options.key)
-    notes = [
-        *finished.notes,
-        *([] if picture.recipe else ["the picture carries no recipe, nor will the print"]),
-    ]
-    _tell(options, out, finished.record, notes)
+            sign(path, options.sign, options.key)
+        unknown = [] if picture.recipe else ["the picture carries no recipe, nor will the print"]
+        _print_result(options, path, made.record, [*made.notes, *unknown])
     return 0
 
 
@@ -102,10 +119,24 @@ def _target(options: argparse.Namespace) -> Path:
     named = poster.with_name(f"{poster.stem}-print.{(options.to or 'pdf').lower()}")
     if options.out is None:
         return named
-    out: Path = options.out
+    out = Path(named_file(str(options.out), options))
     if options.to is not None and kind_of(named) != kind_of(out):
         raise BadValue(f"--to {options.to} and --out {out} contradict each other; omit --to")
     return out
+
+
+def named_file(text: str, options: argparse.Namespace) -> str:
+    """``{order}_{paper}.pdf`` with what each stands for. Raises BadValue for another or a missing word."""
+    words = {"name": options.poster.stem, "order": options.order, "paper": options.paper, "dpi": options.dpi}
+
+    def word(found: re.Match[str]) -> str:
+        value = words.get(found[1])
+        if value is None:
+            known = ", ".join(f"{{{name}}}" for name, given in words.items() if given is not None)
+            raise BadValue(f"--out {text}: {{{found[1]}}} stands for nothing here; {known} may be used")
+        return re.sub(r"[^\w.-]+", "-", f"{value:g}" if isinstance(value, float) else str(value)).strip("-.")
+
+    return re.sub(r"\{(\w*)\}", word, text)
 
 
 def _check_signing(options: argparse.Namespace, out: Path) -> None:
@@ -116,14 +147,16 @@ def _check_signing(options: argparse.Namespace, out: Path) -> None:
     require_signable(out, options.sign, options.key)
 
 
-def _tell(options: argparse.Namespace, out: Path, record: dict[str, Any], notes: list[str]) -> None:
+def _print_result(options: argparse.Namespace, out: Path, record: dict[str, Any], notes: list[str]) -> None:
     size = out.stat().st_size
     if options.json:
         print(json.dumps({"out": str(out), "bytes": size, **record, "notes": notes}))
         return
     width, height = record["trim_mm"]
     sheet = f"{record['paper']} {width:g} x {height:g} mm, bleed {record['bleed_mm']:g} mm"
-    colours = f"{record['dpi']:g} dpi, {record['bits']} bit {record['colour']} ({record['profile']['name']})"
+    colours = (
+        f"{record['dpi']:.4g} dpi, {record['bits']} bit {record['colour']} ({record['profile']['name']})"
+    )
     print(f"{out}  {sheet}, {colours}, {file_size(size)}")
     for note in notes:
         print(f"  {note}")

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imax_dist.cli.parser import VerbParser
 from imax_dist.cli.poster_request import Poster, check_output, recipe_of, wanted
 from imax_dist.cli.progress import ProgressBars
 from imax_dist.cli.request_options import (
@@ -22,6 +23,7 @@ from imax_dist.cli.request_options import (
     parallel_settings,
 )
 from imax_dist.cli.stop_signal import StopSignal
+from imax_dist.cli.user_defaults import of_user, sentence
 from imax_dist.events import both, ignore, stage
 from imax_dist.pipeline.memory import peak_memory
 
@@ -47,8 +49,9 @@ def add_parser(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options, what a newcomer needs first."""
+def add_arguments(parser: VerbParser) -> None:
+    """The options, what a newcomer needs first; the user's defaults stand behind them."""
+    parser.of_user = of_user
     poster = parser.add_argument_group("poster")
     poster.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the poster shows, in quotes")
     add_out_option(poster, Path("poster.png"))
@@ -76,7 +79,7 @@ def add_out_option(group: Any, default: Path | None = None) -> None:
 
 def add_seeds_options(group: Any) -> None:
     """Several posters that differ in their seed, or proofs of a grid."""
-    group.add_argument("--count", type=int, metavar="N", help="posters, seeds counted up from --seed")
+    group.add_argument("--count", type=int, metavar="N", help="number of posters, with seeds from --seed on")
     group.add_argument("--seeds", metavar="LIST", help="seeds to render: 3,7,10-12; see {seed} in --out")
     group.add_argument(
         "--grid", nargs="+", metavar="NAME=VALUES", help="proofs to choose from: seed=1..8 strength=.3,.6"
@@ -89,11 +92,13 @@ def add_render_options(parser: argparse.ArgumentParser) -> Any:
     running = parser.add_argument_group("running")
     _add_running_options(running)
     add_parallel_options(parser.add_argument_group("parallel (several ranks)"))
+    parser.set_defaults(of_user={})
     return running
 
 
 def _add_running_options(group: Any) -> None:
     add = group.add_argument
+    add("--trust-recipe", action="store_true", help="let a recipe name files and hub ids")
     add("--overwrite", action="store_true", help="replace the poster of another request")
     add("--keep-native", action="store_true", help="also write the native image")
     add(
@@ -111,7 +116,7 @@ def _add_running_options(group: Any) -> None:
         help="steps between checkpoints (default 5; 0: none)",
     )
     add("--preview", type=int, metavar="STEPS", help="steps between previews, FILE.preview.jpg")
-    add("--json", action="store_true", help="one JSON object a poster on stdout")
+    add("--json", action="store_true", help="one JSON object per poster on stdout")
     add("-v", "--verbose", action="store_true", help="show the sigmas and every step")
     add("-q", "--quiet", action="store_true", help="show no progress")
     add("--debug", action="store_true", help="show the traceback of an error")
@@ -125,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
 
         return generate_grid(options)
     from imax_dist.cli.out_of_memory import reported_out_of_memory
-    from imax_dist.launcher.rank_failure import lost_ranks_told
+    from imax_dist.launcher.rank_failure import lost_ranks_reported
     from imax_dist.liveness.heartbeat import beating
     from imax_dist.models.quiet import quiet_libraries
     from imax_dist.parallel.topology import detect, process_group
@@ -139,7 +144,7 @@ def run(options: argparse.Namespace) -> int:
     timeout = options.rank_timeout
     with (
         ExitStack() as watch,
-        lost_ranks_told(timeout),
+        lost_ranks_reported(timeout),
         process_group(topology, timeout_s=timeout),
         reported_out_of_memory(posters[0].request, topology),
         ExitStack() as group,
@@ -148,6 +153,8 @@ def run(options: argparse.Namespace) -> int:
             beacon = watch.enter_context(beating(topology.rank, options.beacons, device=topology.device))
             topology = dataclasses.replace(topology, marks=beacon)
         _check_outputs(options, posters, topology)
+        if options.of_user and topology.is_first and not options.quiet:
+            print(sentence(options.of_user), file=sys.stderr)
         renderer = Renderer(topology, parallel_settings(options), open_group=group)
         for number, poster in enumerate(posters):
             began = options.began if number == 0 else time.perf_counter()

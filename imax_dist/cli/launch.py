@@ -9,13 +9,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import imax_dist
 from imax_dist.errors import BadValue
 
 if TYPE_CHECKING:
     from imax_dist.launcher.elastic import Nodes
 
-EXAMPLE = """example, the same line on each of two machines but for the last number:
-  imax launch --ranks 8 --nodes 2 --rendezvous node0:29500 --node-rank 0 generate "a red sun" --out sea.png"""
+EXAMPLE = """example: the same on each of two machines, with --node-rank 0 and 1
+  imax launch --ranks 8 --nodes 2 --rendezvous node0:29500 --node-rank 0 \\
+    generate "a red sun" --out sea.png"""
 PAUSE_S = 3.0
 """Before ranks start again: every node has to notice first."""
 
@@ -25,24 +27,28 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "launch",
         help="one poster on many ranks, like torchrun with exit codes",
-        description="Start `imax generate` once a GPU, on one machine or several, and keep its exit code.",
+        usage="imax launch [options] generate PROMPT [options of generate]",
+        description="Start `imax generate` once per GPU, on one machine or several, and keep its exit code.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--ranks", type=int, help="ranks on this machine (default: one a GPU, else 1)")
+    parser.add_argument("--ranks", type=int, help="ranks on this machine (default: one per GPU, else 1)")
     parser.add_argument("--nodes", type=int, default=1, help="machines that render together (default 1)")
-    parser.add_argument("--rendezvous", metavar="HOST:PORT", help="of node 0, as the others see it")
-    parser.add_argument("--node-rank", type=int, default=None, help="0 to nodes - 1 (default: $SLURM_NODEID)")
-    parser.add_argument("--address", help="of this machine as the others see it (default: from its name)")
+    parser.add_argument("--rendezvous", metavar="HOST:PORT", help="address of node 0, as the others see it")
     parser.add_argument(
-        "--join-timeout", type=int, default=600, metavar="S", help="wait for the others (600)"
+        "--node-rank", type=int, default=None, help="this machine's number, from 0 (default: $SLURM_NODEID)"
     )
-    parser.add_argument("--restarts", type=int, default=3, help="after a lost rank, from its checkpoint (3)")
-    parser.add_argument("--drain", type=int, default=150, metavar="S", help="SIGTERM to SIGKILL (150)")
+    parser.add_argument("--address", help="this machine, as the others see it (default: its name)")
+    parser.add_argument(
+        "--join-timeout", type=int, default=600, metavar="S", help="seconds to wait for the others (600)"
+    )
+    parser.add_argument("--restarts", type=int, default=3, help="how often a lost rank restarts all (3)")
+    parser.add_argument(
+        "--drain", type=int, default=150, metavar="S", help="seconds from SIGTERM to SIGKILL (150)"
+    )
     parser.add_argument("--alive", type=Path, metavar="FILE", help="touch it while ranks move: for probes")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument(
-        "command", nargs=argparse.REMAINDER, metavar="generate ...", help="what each rank runs"
+        "command", nargs=argparse.REMAINDER, metavar="generate ...", help="the command of each rank"
     )
     parser.set_defaults(run=run)
 
@@ -54,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     out = _check(options)
     nodes = _nodes(options)
     watch = Watched(out.with_suffix(".hang"), alive=options.alive)
-    code = run_ranks(["-m", "imax_dist", *options.command], nodes, drain_s=options.drain, watch=watch)
+    code = run_ranks([*this_package(), *options.command], nodes, drain_s=options.drain, watch=watch)
     if not worth_another_try(code) or options.restarts < 1:
         return code
     left = options.restarts - 1
@@ -79,7 +85,16 @@ def _start_over(options: argparse.Namespace, *, restarts: int) -> None:
     }
     words = [f"--{name}={value}" for name, value in given.items() if value is not None]
     words += ["--debug"] if options.debug else []
-    os.execv(sys.executable, [sys.executable, "-m", "imax_dist", "launch", *words, *options.command])
+    os.execv(sys.executable, [sys.executable, *this_package(), "launch", *words, *options.command])
+
+
+def this_package() -> list[str]:
+    """Python's words to run this package in a folder whose files may have names of the standard library.
+
+    The current folder stays out of the import path (``-P``), unless the package itself lies in it.
+    """
+    inside = Path(imax_dist.__file__).parents[1].samefile(Path.cwd())
+    return ["-m", "imax_dist"] if inside else ["-P", "-m", "imax_dist"]
 
 
 def _check(options: argparse.Namespace) -> Path:

@@ -20,7 +20,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "model",
         help="list models, check one, make a tiny one",
-        description="Which models are supported and what they need; whether one is whole; tiny ones to try.",
+        description="List supported models, check that one is complete, or make a tiny one to try.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="every named model: memory, licence, gated or not, here or not")

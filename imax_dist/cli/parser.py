@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
+import itertools
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
+
+from imax_dist.errors import ImaxError
 
 HELP_COLUMN = 28
 USAGE_ERROR = 2
@@ -17,6 +21,27 @@ class OneLine(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=HELP_COLUMN)
 
+    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:
+        """``imax plan --gpus CLUSTER [MANIFEST] [options]``: what has to be given, and what may."""
+        if usage is None:
+            needed = [action for action in actions if action.option_strings and action.required]
+            places = [action for action in actions if not action.option_strings]
+            words = [self._prog, *map(self._format_action_invocation, needed)]
+            words += [self._format_args(a, self._get_default_metavar_for_positional(a)) for a in places]
+            usage = " ".join(words if prefix == "" else [*words, "[options]"])  # "": the start of a verb's
+        return super()._format_usage(usage, actions, groups, prefix)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Line by line, so that an example keeps its lines."""
+        lines = (textwrap.fill(line, width, subsequent_indent=indent) for line in text.splitlines())
+        return "\n".join(lines)
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return "N" if action.type is int else "X" if action.type is float else action.dest.upper()
+
+    def _get_default_metavar_for_positional(self, action: argparse.Action) -> str:
+        return action.dest.upper()
+
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings or action.nargs == 0:
             return super()._format_action_invocation(action)
@@ -27,9 +52,24 @@ class OneLine(argparse.RawDescriptionHelpFormatter):
 class VerbParser(argparse.ArgumentParser):
     """The options of a verb, or of a verb of a verb."""
 
+    of_user: Callable[[argparse.Namespace], Mapping[str, Any]] | None = None
+    """What a user has put into a file of their own, in place of this verb's defaults."""
+
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"formatter_class": OneLine, **settings})
         self.set_defaults(parser=self)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; the user's defaults stand behind what the command line says."""
+        found, extras = super().parse_known_args(args, namespace)
+        try:
+            own = {} if self.of_user is None or extras else self.of_user(found)
+        except ImaxError as error:
+            self.exit(error.exit_code, f"{self.prog}: {error}\n")
+        if not own:
+            return found, extras
+        self.set_defaults(**own)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """One sentence on stderr, exit code 2."""
@@ -58,7 +98,7 @@ class VerbParser(argparse.ArgumentParser):
 
 
 class FrontPage(VerbParser):
-    """The first help page: one line a verb, and nothing that pushes them off a small screen."""
+    """The first help page: a line for each verb, or for neighbours that do the like, on a small screen."""
 
     @property
     def verbs(self) -> dict[str, VerbParser]:
@@ -66,7 +106,9 @@ class FrontPage(VerbParser):
         return dict(self._verbs().choices)
 
     def format_help(self) -> str:
-        lines = [f"  {verb.dest:<12}{verb.help}" for verb in self._verbs()._choices_actions]
+        alike = itertools.groupby(self._verbs()._choices_actions, key=lambda verb: verb.help)
+        named = [(", ".join(verb.dest for verb in verbs), about) for about, verbs in alike]
+        lines = [f"  {names:<12}{'' if len(names) < 12 else '  '}{about}" for names, about in named]
         return "\n".join([f"{self.description}", "", *lines, "", f"{self.epilog}", ""])
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:

@@ -32,7 +32,7 @@ def add_parser(verbs: Any) -> None:
         description="Choose gangs and ranks for a manifest, or --count posters of one size.",
     )
     add = parser.add_argument
-    add("manifest", nargs="?", type=Path, help="JSONL, CSV, YAML, .txt; without: one size, see below")
+    add("manifest", nargs="?", type=Path, help="JSONL, CSV, YAML or .txt; without it, posters of one size")
     add("--gpus", required=True, metavar="CLUSTER", help="8xH100, 2x8xA100 (nodes x GPUs), 4xcpu (cores)")
     add("--hardware", metavar="FILE", help="rates of imax doctor --measure, instead of the data sheet")
     add("--count", type=int, default=1, metavar="N", help="posters of that size (default 1)")

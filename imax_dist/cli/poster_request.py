@@ -15,6 +15,9 @@ from imax_dist.errors import BadValue, ImaxError
 if TYPE_CHECKING:
     from imax_dist.pipeline.request import Request
 
+NAMED = ("model", "lora", "guide")
+"""Options that may stand beside --recipe: where its files are on this machine."""
+
 
 LEFT_OPEN = ("dtype", "prompt", "landscape")
 """Fields that a render fills in where a request leaves them to the model or to a picture."""
@@ -36,18 +39,33 @@ def recipe_of(path: Path | None) -> dict[str, Any] | None:
 
 def requested(options: argparse.Namespace, recipe: dict[str, Any] | None = None) -> Request:
     """What the command line asks for. Raises BadValue or BadConfig for what can never be rendered."""
-    from imax_dist.pipeline.recipe import request_of
     from imax_dist.pipeline.request import Request
 
     given = given_fields(options)
     recipe = recipe or recipe_of(options.recipe)
     if recipe is not None:
-        if options.prompt or given:
-            raise BadValue("--recipe renders a recipe as it is; omit the prompt and its options")
-        return request_of(recipe, where=str(options.recipe))
+        return _of_recipe(options, recipe, given)
     if not options.prompt and "guide" not in given:
         raise BadValue("no prompt was given; say what the poster shows, or give --recipe FILE")
     return from_mapping(Request, {"prompt": options.prompt or "", **given}, where="command line")
+
+
+def _of_recipe(options: argparse.Namespace, recipe: dict[str, Any], given: dict[str, Any]) -> Request:
+    """The recipe's request as it is, but for files that the command line names in place of its own."""
+    from imax_dist.pipeline.recipe import request_of
+    from imax_dist.pipeline.trust import require_harmless
+
+    if options.prompt or not given.keys() <= set(NAMED):
+        raise BadValue(
+            "--recipe renders a recipe as it is; omit the prompt and its options (only --model, --lora and "
+            "--guide may say where its files are)"
+        )
+    asked, where = recipe.get("request"), str(options.recipe)
+    if isinstance(asked, dict):
+        recipe = {**recipe, "request": {**asked, **given}}
+        if not options.trust_recipe:
+            require_harmless(recipe, beside=options.recipe.parent, named=frozenset(given), where=where)
+    return request_of(recipe, where=where)
 
 
 def wanted(options: argparse.Namespace, recipe: dict[str, Any] | None = None) -> list[Poster]:

@@ -24,6 +24,9 @@ from imax_dist.wording import stage_name
 SILENCE_S = 30.0
 """Without a terminal: seconds until a stage says how far it is."""
 
+LEAST_S = 0.005
+"""A single rank on a CPU joins nobody: that is no line of 0.00 s."""
+
 
 class ProgressBars:
     """A listener for the events of one render that draws: a bar a stage, then a line with its seconds."""
@@ -114,4 +117,5 @@ class ProgressBars:
     def _done(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         self._bars.hide(stage)
-        self._bars.write(f"{stage_name(stage):>17}  {seconds:6.2f} s")
+        if stage != "join" or seconds >= LEAST_S:
+            self._bars.write(f"{stage_name(stage):>17}  {seconds:6.2f} s")

@@ -7,13 +7,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+CHANGES = "change what is queued in a batch"
+
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb of three: its help, what it says it did, and whether it acts on all posters without ids."""
+    """A verb of three: what it says it did, and whether it acts on all posters without ids."""
 
     name: str
-    help: str
     description: str
     did: str
     needs_ids: bool = False
@@ -22,21 +23,18 @@ class Verb:
 VERBS = (
     Verb(
         "retry",
-        "queue failed posters again",
         "Queue failed and cancelled posters (all, or those named) for the batch that runs, or the next.",
         "queued again",
     ),
     Verb(
         "cancel",
-        "cancel queued posters",
         "Cancel posters by id. A running batch stops them after their current step and keeps a checkpoint.",
         "cancelled",
         needs_ids=True,
     ),
     Verb(
         "approve",
-        "make posters of these proofs",
-        "Approve proofs (all, or those named): the batch that runs, or the next, makes posters of them.",
+        "Approve proofs (all, or those named): the batch that runs, or the next, renders their posters.",
         "approved",
     ),
 )
@@ -45,11 +43,11 @@ VERBS = (
 def add_parser(verbs: Any) -> None:
     """Declare the verbs and their options."""
     for verb in VERBS:
-        parser = verbs.add_parser(verb.name, help=verb.help, description=verb.description)
+        parser = verbs.add_parser(verb.name, help=CHANGES, description=verb.description)
         parser.add_argument(
             "words",
             nargs="*",
-            metavar="DIR ID",
+            metavar="DIR|ID",
             help="the folder given to imax batch --out, and posters by id",
         )
         parser.add_argument(
@@ -63,6 +61,7 @@ def add_parser(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Change the queue and say which posters were changed."""
     from imax_dist.jobs import control
+    from imax_dist.output.own_files import composed
 
     verb: Verb = options.changes
     if options.store is None and not options.words:
@@ -71,6 +70,6 @@ def run(options: argparse.Namespace) -> int:
     if verb.needs_ids and not ids:
         options.parser.error("name the posters by their ids")
     act = {"retry": control.retry, "cancel": control.cancel, "approve": control.approve}[verb.name]
-    done = act(place, ids)
+    done = act(place, [composed(each) for each in ids])
     print(json.dumps(done) if options.json else f"{verb.did}: {', '.join(done) or 'none'}")
     return 0

@@ -54,6 +54,7 @@ def prepare(options: argparse.Namespace) -> None:
     from imax_dist.errors import BadValue
     from imax_dist.output.image.provenance import find_recipe
     from imax_dist.output.image.reader import require_file
+    from imax_dist.pipeline.trust import require_harmless
 
     poster = Path(options.guide)
     options.out = options.out or poster.with_name(f"{poster.stem}-redo{poster.suffix}")
@@ -64,6 +65,13 @@ def prepare(options: argparse.Namespace) -> None:
         )
     require_file(poster, "poster")
     asked = (find_recipe(poster) or {}).get("request")
-    for name in TAKEN_OVER:
-        if getattr(options, name, None) is None and isinstance(asked, dict) and asked.get(name):
-            setattr(options, name, asked[name])
+    taken = {
+        name: asked[name]
+        for name in TAKEN_OVER
+        if getattr(options, name, None) is None and isinstance(asked, dict) and asked.get(name)
+    }
+    if not options.trust_recipe:
+        recipe = {"request": {"prompt": "-", **taken}}
+        require_harmless(recipe, beside=poster.parent, named=frozenset(), where=str(poster))
+    for name, value in taken.items():
+        setattr(options, name, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ from typing import Any
 from imax_dist.config import choice, load_yaml, named_configs
 
 SHELLS = ("bash", "zsh", "tcsh")
-LISTED = ("presets", "papers", "models", "hardware", "parallel", "jobs", "studies")
-PAPERS = "papers"
+LISTED = ("presets", "papers", "models", "hardware", "parallel", "jobs", "studies", "profiles", "defaults")
 
 
 def add_parser(verbs: Any) -> None:
@@ -41,11 +41,12 @@ def add_parser(verbs: Any) -> None:
 
 def run_list(options: argparse.Namespace) -> int:
     """Names and what each is, one a line."""
-    rows = _papers() if options.kind == PAPERS else _files(options.kind)
+    made = {"papers": _papers, "profiles": _profiles, "defaults": _defaults}
+    rows = made[options.kind]() if options.kind in made else _files(options.kind)
     if options.json:
         print(json.dumps([{"name": name, "about": about} for name, about in rows]))
         return 0
-    width = max(len(name) for name, _ in rows)
+    width = max((len(name) for name, _ in rows), default=0)
     for name, about in rows:
         print(f"{name:<{width}}  {about}".rstrip())
     return 0
@@ -82,3 +83,20 @@ def _papers() -> list[tuple[str, str]]:
     from imax_dist.output.image.paper import known_papers
 
     return [(p.name, f"{p.width_mm:g} x {p.height_mm:g} mm") for p in known_papers().values()]
+
+
+def _profiles() -> list[tuple[str, str]]:
+    """Every installed ICC profile that a print can be made for, with its file."""
+    from imax_dist.output.image.system_profiles import installed_profiles
+
+    return [(profile.name, f"{profile.space}, {path}") for path, profile in installed_profiles()]
+
+
+def _defaults() -> list[tuple[str, str]]:
+    """The user's own file, and what stands in it. Raises BadConfig for a key that none is."""
+    from imax_dist.cli.user_defaults import UserDefaults, file_of_user, read_defaults
+
+    path = file_of_user()
+    keys = ", ".join(entry.name for entry in dataclasses.fields(UserDefaults))
+    about = str(path) if path.is_file() else f"{path} (does not exist; its keys would be {keys})"
+    return [("file", about), *((name, str(value)) for name, value in read_defaults().items())]

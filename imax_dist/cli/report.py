@@ -26,8 +26,8 @@ def add_parser(verbs: Any) -> None:
         description="Write one page about a batch: what was rendered, what failed and why, time, rank-hours, "
         "step times and retries.",
     )
-    parser.add_argument("out", type=Path, help="folder of `imax batch`")
-    parser.add_argument("--to", type=Path, metavar="FILE", help="html or pdf (default: OUT/report.html)")
+    parser.add_argument("out", type=Path, metavar="DIR", help="folder of `imax batch`")
+    parser.add_argument("--to", type=Path, metavar="FILE", help="html or pdf (default: DIR/report.html)")
     parser.add_argument("--json", action="store_true", help="the numbers as JSON on stdout")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)

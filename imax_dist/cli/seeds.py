@@ -24,7 +24,9 @@ def seeds_of(text: str | None, *, first: int, count: int | None) -> list[int]:
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d{1,19})(?:\s*-\s*(\d{1,19}))?\s*", part)
         if found is None:
-            raise BadValue(f"--seeds {text!r} is no list of numbers and ranges; write for example 3,7,10-12")
+            raise BadValue(
+                f"--seeds {text!r} is not a list of numbers and ranges; write for example 3,7,10-12"
+            )
         low, high = int(found[1]), int(found[2] or found[1])
         if not 0 <= high - low < MOST or len(seeds) + high - low >= MOST:
             raise BadValue(f"--seeds {text!r}: a range must rise, and at most {MOST} seeds are rendered")

@@ -30,8 +30,16 @@ def add_parser(verbs: Any) -> None:
     )
     add_place(parser, nargs="?")
     add = parser.add_argument
-    add("--state", action="append", choices=STATES, default=[], help="posters in this state only; repeatable")
+    add(
+        "--state",
+        action="append",
+        choices=STATES,
+        metavar="STATE",
+        default=[],
+        help=f"only {', '.join(STATES)}; repeatable",
+    )
     add("--failed", action="append_const", dest="state", const="failed", help="the same as --state failed")
+    add("--totals", action="store_true", help="no posters, only how many of each state")
     add("--limit", type=int, metavar="N", help=f"posters in the table (default {MOST_SHOWN}; 0: all)")
     add("--verify", action="store_true", help="compare every finished poster with its hash")
     add("--json", action="store_true", help="one JSON object on stdout")
@@ -70,8 +78,11 @@ def run(options: argparse.Namespace) -> int:
     most = options.limit if options.limit is not None else 0 if options.json else MOST_SHOWN
     long = options.limit is None and most and sum(found.values()) > most
     shown = states or (TELLING if long else ())
-    rows = all_rows(place, states=shown, limit=most or None)[: most or None]
-    print_rows(rows, found, as_json=options.json)
+    if options.totals:
+        print(json.dumps({"counts": dict(found)}) if options.json else _counted(found))
+    else:
+        rows = all_rows(place, states=shown, limit=most or None)[: most or None]
+        print_rows(rows, found, as_json=options.json)
     broken = damaged(options.out, all_rows(place, states=("done",))) if options.verify else {}
     for job_id, problem in broken.items():
         print(f"{job_id}: not the poster that was rendered: {problem}; run imax batch to make it again")
@@ -105,7 +116,12 @@ def print_rows(rows: Sequence[Row], counts: Mapping[str, int], *, as_json: bool)
         print(f"{row.id:<{width}}  {columns}  {note}".rstrip())
     if len(rows) < sum(counts.values()):
         print(f"{len(rows)} of {sum(counts.values())} posters shown; --state and --limit choose others")
-    print(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no posters")
+    print(_counted(counts))
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """``3 done, 1 failed``."""
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no posters"
 
 
 def since(moment: float) -> str:

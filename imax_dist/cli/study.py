@@ -33,9 +33,11 @@ def add_parser(subparsers: argparse._SubParsersAction[Parser]) -> None:
     parser.set_defaults(run=run)
     verbs = parser.add_subparsers(dest="study_verb", metavar="NAME|WHAT")
     for name, (text, add, _) in VERBS.items():
-        add(verbs.add_parser(name, help=text, description=text))
+        add(verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}."))
     for name in named_configs("studies"):
-        study_arguments(verbs.add_parser(name, description=f"The study {name}; see imax study --list."))
+        study_arguments(
+            verbs.add_parser(name, description=f"Run the study {name}; imax study --list says what it shows.")
+        )
 
 
 def run(args: argparse.Namespace) -> int:

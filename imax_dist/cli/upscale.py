@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from imax_dist.cli import generate
+from imax_dist.cli.parser import VerbParser
 from imax_dist.cli.request_options import add_picture_options, add_poster_options
+from imax_dist.cli.user_defaults import of_user
 
 STRENGTH = 0.3
 
@@ -24,8 +26,9 @@ def add_parser(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options, the picture first."""
+def add_arguments(parser: VerbParser) -> None:
+    """The options, the picture first; the user's defaults stand behind them."""
+    parser.of_user = of_user
     poster = parser.add_argument_group("poster")
     poster.add_argument("guide", metavar="PICTURE", help="png, jpg, tif, webp, avif or gif")
     poster.add_argument("--prompt", metavar="TEXT", help="what it shows (default: as the picture says)")

@@ -18,12 +18,14 @@ def add_parser(verbs: Any) -> None:
         "verify",
         help="check a poster against its recipe",
         description="Compare the pixels of a file with the hash in its recipe, and a file in a batch's "
-        "folder with the request of now. Exit code 0 if all match, "
+        "folder with the current request. Exit code 0 if all match, "
         f"{NO_MATCH} if one does not.",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="png, tif, jpg or pdf made here")
-    parser.add_argument("--recipe", type=Path, help="compare with this recipe instead of the file's own")
-    parser.add_argument("--json", action="store_true", help="a JSON line a file on stdout")
+    parser.add_argument(
+        "--recipe", type=Path, metavar="FILE", help="compare with this recipe instead of the file's own"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object per file on stdout")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 

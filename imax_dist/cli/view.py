@@ -22,13 +22,15 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "view",
         help="look at posters in a browser",
-        description="Write OUT/index.html: a contact sheet of the posters in OUT, each opening in a "
+        description="Write DIR/index.html: a contact sheet of the posters in DIR, each opening in a "
         "deep-zoom viewer. Open it from disk; no server is needed. The same prompt, seed and size "
-        "rendered by another preset, direct for one, is one more side of the slider.",
+        "rendered by another preset, direct for one, becomes another side of the slider.",
     )
-    parser.add_argument("out", type=Path, help="folder of `imax batch`, or of posters of `imax generate`")
+    parser.add_argument(
+        "out", type=Path, metavar="DIR", help="folder of `imax batch`, or of posters of `imax generate`"
+    )
     parser.add_argument("--serve", action="store_true", help="serve it on this machine (loopback) as well")
-    parser.add_argument("--port", type=int, default=0, help="port of --serve (default: any free one)")
+    parser.add_argument("--port", type=int, default=0, help="port of --serve (default: a free one)")
     parser.add_argument("--json", action="store_true", help="result as JSON on stdout")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)

@@ -1,7 +1,7 @@
 """Events of one render, and how a stage announces them.
 
-Stages of a poster: load, picture (where one is given), prompt, native, endpoint, extrapolated, decode and
-write; in a cascade ``cascade 1``, ``cascade 2`` ... come before extrapolated.
+Stages of a poster: load, join, picture (where one is given), prompt, native, endpoint, extrapolated, decode
+and write; in a cascade ``cascade 1``, ``cascade 2`` ... come before extrapolated.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
 from ray.exceptions import RayError
+from ray.job_config import JobConfig
 
+import imax_dist
 from imax_dist.errors import BadValue, ClusterUnavailable, Preempted
 from imax_dist.jobs.board import silent
 from imax_dist.jobs.guardian import guarded
@@ -28,6 +30,19 @@ OBJECT_STORE_BYTES = 100 << 20
 """Only requests and events travel through Ray; pictures go to disk."""
 CONNECT_S = 5.0
 END_S = 10.0
+
+
+class OwnPath(JobConfig):  # type: ignore[misc]
+    """A job whose workers import from no folder of the driver's but the one this package lies in.
+
+    Ray puts the current folder first, so that a ``statistics.py`` in it ends every worker.
+    """
+
+    def _serialize(self) -> Any:
+        package = Path(imax_dist.__file__).parents[1]
+        paths: list[str] = self._py_driver_sys_path  # type: ignore[has-type]
+        self._py_driver_sys_path = [each for each in paths if Path(each) == package]
+        return super()._serialize()
 
 
 @contextmanager
@@ -61,11 +76,11 @@ def _connect(address: str, settings: PoolSettings, folder: Path | None) -> None:
             with _sheltered():
                 place = str(folder / "r")  # Ray opens this one to everybody, but not the folder around it
                 own = {**_own_size(settings), "_temp_dir": place}
-                ray.init(address="local", include_dashboard=False, **own, **quiet)
+                ray.init(address="local", include_dashboard=False, job_config=OwnPath(), **own, **quiet)
             _require_tokens()
         else:
             _require_listener(address)
-            ray.init(address=address, **quiet)
+            ray.init(address=address, job_config=OwnPath(), **quiet)
     except SystemExit as error:  # Ray's own answer to a SIGTERM while it starts
         text = "stopped before any poster was begun; run the same command again to resume"
         raise Preempted(text) from error

@@ -25,6 +25,7 @@ from imax_dist.jobs.settings import Limits
 from imax_dist.named_file import fields_naming_files
 from imax_dist.output.image.poster import SHEET_FIELDS, require_printable
 from imax_dist.output.image.settings import read_outputs
+from imax_dist.output.own_files import composed, folded
 from imax_dist.pipeline.guide import size_if_here
 from imax_dist.pipeline.request import LARGEST_SEED, Request
 from imax_dist.pipeline.sizes import asked_size
@@ -67,7 +68,7 @@ class Manifest(NamedTuple):
 def read_manifest(path: Path, limits: Limits) -> Manifest:
     """Read the file by its ending (``manifest_text.READERS``).
 
-    Raises MissingInput if there is no such file, BadManifest if it is too large or of another kind; mistakes
+    Raises MissingInput if there is no file, BadManifest if it is too large or of another kind; mistakes
     inside it are collected in the result.
     """
     return read_entries(read_lines(path, most_mib=limits.manifest_mib), limits)
@@ -83,7 +84,7 @@ def read_entries(
         if reading.full:
             break
     if not reading.jobs and not reading.mistakes:
-        reading.mistakes.append(Mistake(1, "the manifest asks for no poster"))
+        reading.mistakes.append(Mistake(1, "the manifest lists no posters"))
     return Manifest(reading.jobs, sorted(reading.mistakes), reading.lines)
 
 
@@ -127,7 +128,7 @@ class _Reading:
             self.mistakes.append(Mistake(entry.line, reason))
             return
         self.lines.update({job.id: entry.line for job in made})
-        self._folded.update({job.id.casefold(): entry.line for job in made})
+        self._folded.update({folded(job.id): entry.line for job in made})
         self.jobs.extend(made)
 
     def _made(self, entry: Entry) -> Iterator[Job]:
@@ -138,11 +139,12 @@ class _Reading:
         name = own.get("id")
         if name is not None and not isinstance(name, str | int):
             raise BadValue(f"id must be text, got {name!r}")
+        name = None if name is None else composed(str(name))
         request = _request(fields, self.limits)
         method = self._method(request)
         for index in range(count):
             seeded = dataclasses.replace(request, seed=_seed(request.seed + index))
-            own_name = None if name is None else f"{name}-{index + 1}" if count > 1 else str(name)
+            own_name = None if name is None else f"{name}-{index + 1}" if count > 1 else name
             position = len(self.jobs) + index
             yield make_job(seeded, name=own_name, priority=priority, position=position, method=method)
 
@@ -234,16 +236,16 @@ def _require_no_files(request: Request, limits: Limits) -> None:
         raise BadValue(f"{name} names a file of this machine, which this pool does not allow")
 
 
-def _unclaimed(job: Job, lines: Mapping[str, int], folded: Mapping[str, int]) -> Job:
+def _unclaimed(job: Job, lines: Mapping[str, int], taken: Mapping[str, int]) -> Job:
     """The job, if no line before has its id. Raises BadManifest."""
     if job.id in lines:
         raise BadManifest(
             f"id {job.id!r} is that of line {lines[job.id]}; give each poster its own id, or "
             "another seed if the same picture is not wanted twice"
         )
-    if job.id.casefold() in folded:
+    if folded(job.id) in taken:
         raise BadManifest(
-            f"id {job.id!r} differs from that of line {folded[job.id.casefold()]} by case alone, and some "
+            f"id {job.id!r} differs from that of line {taken[folded(job.id)]} by case alone, and some "
             "disks take their folders for one; give it another"
         )
     return job

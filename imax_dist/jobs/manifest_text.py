@@ -36,7 +36,7 @@ WIDE = {
 def read_lines(path: Path, *, most_mib: int) -> Parsed:
     """The entries and mistakes of a manifest.
 
-    Raises MissingInput if there is no such file, BadManifest if it is larger, of another kind or no text.
+    Raises MissingInput if the file does not exist, BadManifest if it is larger, of another kind or no text.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:

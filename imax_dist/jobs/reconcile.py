@@ -12,6 +12,7 @@ from imax_dist.jobs.deliver import delivered
 from imax_dist.jobs.job import Job, JobFolder
 from imax_dist.jobs.state import Done, Failed, Queued, State, done_state
 from imax_dist.jobs.store import Row, Store
+from imax_dist.output.own_files import folded
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 
 
@@ -40,10 +41,10 @@ def add_jobs(store: Store, jobs: Sequence[Job], out: Path, *, deliver: str = "")
 
 def _refuse_case_twins(jobs: Sequence[Job], known: Mapping[str, Row]) -> None:
     """Raise BadManifest for an id that is another's of this folder but for case."""
-    folded = {name.casefold(): name for name in known}
+    taken = {folded(name): name for name in known}
     for job in jobs:
-        if job.id not in known and job.id.casefold() in folded:
-            other = folded[job.id.casefold()]
+        if job.id not in known and folded(job.id) in taken:
+            other = taken[folded(job.id)]
             raise BadManifest(f"id {job.id!r} differs from {other!r} of this folder by case alone; rename it")
 
 

@@ -15,7 +15,7 @@ SAID_OF_THE_GONE = ("closed by peer", "reset by peer", "Broken pipe", "Timed out
 
 
 @contextmanager
-def lost_ranks_told(timeout_s: float) -> Iterator[None]:
+def lost_ranks_reported(timeout_s: float) -> Iterator[None]:
     """Raise GangLost for a backend's own error when another rank closed its end or fell silent."""
     try:
         yield

@@ -82,7 +82,7 @@ def stored_parameters(folder: Path) -> int:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > LONGEST_HEADER:
-                raise MissingInput(f"{path} is no safetensors file: its header claims {length} bytes")
+                raise MissingInput(f"{path} is not a safetensors file: its header claims {length} bytes")
             header = json.loads(file.read(length))
         shapes = (entry["shape"] for key, entry in header.items() if key != "__metadata__")
         total += sum(math.prod(shape) for shape in shapes)

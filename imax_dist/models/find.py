@@ -32,7 +32,7 @@ def find_model(name: str) -> tuple[ModelSettings, Path]:
     if not looks_like_source:
         known = list(named_configs("models"))
         raise BadConfig(
-            f"model {name!r} is not known; {suggestion(name, known)}, a folder in diffusers layout, "
+            f"model {name[:200]!r} is not known; {suggestion(name, known)}, a folder in diffusers layout, "
             "or a hub id like black-forest-labs/FLUX.1-dev"
         )
     folder = _folder(name, None)

@@ -54,9 +54,10 @@ def parse_lora(text: str) -> tuple[str, float]:
     try:
         number = float(weight)
     except ValueError as error:
-        raise BadValue(f"lora {text!r} is not PATH[:WEIGHT]: {weight!r} is not a number") from error
+        shown = f"lora {text[:200]!r} is not PATH[:WEIGHT]"
+        raise BadValue(f"{shown}: {weight[:40]!r} is not a number") from error
     if not source.strip() or number != number or abs(number) == float("inf"):
-        raise BadValue(f"lora {text!r} is not PATH[:WEIGHT]; write for example style.safetensors:0.8")
+        raise BadValue(f"lora {text[:200]!r} is not PATH[:WEIGHT]; write for example style.safetensors:0.8")
     return source, number
 
 

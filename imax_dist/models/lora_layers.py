@@ -178,10 +178,10 @@ def _whereto(tensors: Mapping[str, Tensor], layers: list[str], pipeline: Any) ->
 def _misfit(places: list[str], made: Mapping[str, Tensor], modules: Mapping[str, Any]) -> str:
     """Why one of the file's layers fits nothing; empty where it does."""
     if not places:
-        return "is no layer that diffusers' converter knows"
+        return "is not a layer that diffusers' converter knows"
     for name in places:
         if name not in modules:
-            return "is no layer of the network"
+            return "is not a layer of the network"
         down, up = (made.get(f"transformer.{name}.lora_{side}.weight") for side in "AB")
         if down is None or up is None:
             return f"has only one of its two matrices ({'up' if down is None else 'down'})"

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from imax_dist.errors import BadConfig, MissingInput
+from imax_dist.errors import BadConfig, BadManifest, MissingInput
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.weights import component_config, content_or_name, is_gguf, load_complete
+from imax_dist.wording import first_line
 
 
 class Quantiser(NamedTuple):
@@ -56,6 +57,8 @@ QUANTISERS: dict[str, Quantiser] = {
 }
 PACKAGES = {"bitsandbytes": "bitsandbytes", "torchao": "torchao", "quanto": "optimum-quanto", "gguf": "gguf"}
 """The package behind each ``quant_method`` of a config.json."""
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, RuntimeError)
+"""What the readers of gguf and diffusers raise for a file that is not one, or not this network's."""
 
 
 def load_transformer(network: Any, spec: ModelSpec, folder: Path, *, dtype: torch.dtype) -> Any:
@@ -93,7 +96,7 @@ def check_quantisation(spec: ModelSpec) -> None:
         known = ", ".join(QUANTISERS)
         raise BadConfig(f"model {spec.name}: quantize {chosen!r} is not known; known: {known}, or FILE.gguf")
     if not Path(chosen).is_file():
-        raise MissingInput(f"model {spec.name}: quantize {chosen}: there is no such file")
+        raise MissingInput(f"model {spec.name}: quantize {chosen}: the file does not exist")
 
 
 def quantisation_id(chosen: str) -> str:
@@ -109,9 +112,17 @@ def _from_gguf(network: Any, spec: ModelSpec, folder: Path, *, dtype: torch.dtyp
 
     _require("gguf", f"quantize {spec.settings.quantize}")
     config = GGUFQuantizationConfig(compute_dtype=dtype)
-    return network.from_single_file(
-        spec.settings.quantize, config=str(folder), quantization_config=config, torch_dtype=dtype
-    )
+    try:
+        return network.from_single_file(
+            spec.settings.quantize, config=str(folder), quantization_config=config, torch_dtype=dtype
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except UNREADABLE as error:
+        raise BadManifest(
+            f"model {spec.name}: {spec.settings.quantize} is not a readable GGUF file of its transformer: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def _require(package: str, what: str) -> None:

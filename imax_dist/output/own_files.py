@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 import stat
+import unicodedata
 from pathlib import Path
 
 from imax_dist.errors import BadValue, CannotWrite
 from imax_dist.output.atomic import write_bytes, write_error
 
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+LONGEST_NAME = 100
+LONGEST_NAME_BYTES = 200
+"""File systems end at 255, and a name has endings added."""
 CONTACT_SHEET = "contact-sheet.jpg"
 BATCH_FILES = (
     r"events\.jsonl(\.1)?|contact-sheet\.jpg|index\.html|report\.(html|pdf)|batch.*\.(sqlite.*|lock|lease)"
@@ -24,10 +27,10 @@ LARGEST_PAGE = 1 << 30
 
 def check_name(name: str) -> None:
     """Raise BadValue unless ``name``, wherever it comes from, is safe as the name of a poster's folder."""
-    if re.fullmatch(NAME, name) is None:
+    if not _is_plain(name):
         raise BadValue(
-            f"id {name[:120]!r} cannot name a folder; use up to 100 letters, digits, dots, dashes and "
-            "underscores, beginning with a letter or digit"
+            f"id {name[:120]!r} cannot name a folder; use up to {LONGEST_NAME} letters, digits, dots, dashes "
+            "and underscores, beginning with a letter or digit"
         )
     if re.fullmatch(BATCH_FILES, name, flags=re.IGNORECASE):
         raise BadValue(f"id {name!r} is a file of the batch itself; choose another")
@@ -35,7 +38,33 @@ def check_name(name: str) -> None:
 
 def is_name(name: str) -> bool:
     """Whether ``check_name`` takes it."""
-    return re.fullmatch(NAME, name) is not None and not re.fullmatch(BATCH_FILES, name, flags=re.IGNORECASE)
+    return _is_plain(name) and not re.fullmatch(BATCH_FILES, name, flags=re.IGNORECASE)
+
+
+def _is_plain(name: str) -> bool:
+    """Letters of any script as ``composed`` writes them, digits, and dots, dashes, underscores after them."""
+    if not 0 < len(name) <= LONGEST_NAME or not name[0].isalnum() or composed(name) != name:
+        return False
+    try:
+        short = len(name.encode()) <= LONGEST_NAME_BYTES
+    except UnicodeEncodeError:  # half of a character
+        return False
+    return short and all(sign.isalnum() or sign in "._-" or _is_mark(sign) for sign in name)
+
+
+def _is_mark(sign: str) -> bool:
+    """An accent or a vowel sign that stands on the letter before it."""
+    return unicodedata.category(sign) in ("Mn", "Mc")
+
+
+def composed(name: str) -> str:
+    """A name with each letter and its accents as one sign (NFC), however it was typed."""
+    return unicodedata.normalize("NFC", name)
+
+
+def folded(name: str) -> str:
+    """Equal for names that some disks take for one: of another case, or with accents written apart."""
+    return name.lower() if name.isascii() else composed(unicodedata.normalize("NFD", name).casefold())
 
 
 def require_real_folder(path: Path) -> Path:

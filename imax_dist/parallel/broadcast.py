@@ -128,7 +128,7 @@ def _unpacked(packed: Any, received: Callable[[str, list[int]], Tensor]) -> Any:
 def _told_by_another(name: str, message: str) -> errors.ImaxError:
     """The error another rank met and says to the user."""
     error: errors.ImaxError = getattr(errors, name)(message)
-    error.told = True
+    error.already_reported = True
     return error
 
 

@@ -68,7 +68,7 @@ def pick_device(device: str, *, local_rank: int = 0) -> torch.device:
     if device not in ("auto", "cpu", "cuda"):
         raise BadConfig(f"device {device!r} is not known; choose auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
-        raise BadConfig("device cuda was asked for, but torch sees no CUDA device; use --device cpu")
+        raise BadConfig("device cuda: torch sees no CUDA device; use --device cpu")
     if device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():

@@ -86,7 +86,8 @@ def render(
                 lambda: load_requested(request, settings, device=topology.device, text=topology.is_first),
                 topology,
             )
-        ranks = join_for(model, settings, topology)
+        with stage(listen, "join"):
+            ranks = join_for(model, settings, topology)
         for note in (*model.notes, *ranks.notes):
             listen(Note(note))
         return render_with(

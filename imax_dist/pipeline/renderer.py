@@ -96,7 +96,8 @@ class Renderer:
         )
         kind = (model.spec.heads, model.spec.kv_heads, model.spec.head_dim, model.dtype)
         if kind not in self._ranks:
-            self._ranks[kind] = join_for(model, self.parallel, self.topology)
+            with stage(listen, "join"):
+                self._ranks[kind] = join_for(model, self.parallel, self.topology)
             for note in self._ranks[kind].notes:
                 listen(Note(note))
         return render_with(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, get_args
 
-from imax_dist.config import choice, fingerprint, named_configs, to_mapping
+from imax_dist.config import choice, fingerprint, named_configs, require_types, to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize, Region
 from imax_dist.named_file import FILE, MARK, NO_FILE, fields_naming_files
@@ -66,7 +66,7 @@ class Request:
     layout is held; none: as the preset says.
     ``output`` names print files by ending: ``{"pdf": {"icc": "shop.icc"}}``.
     Which fields name files is marked where each is declared; a text field without a mark counts as one.
-    Raises BadValue for what can never be rendered.
+    Raises BadConfig for a value of another type, BadValue for what can never be rendered.
     """
 
     prompt: str = field(default="", metadata=NO_FILE)
@@ -95,7 +95,9 @@ class Request:
 
     def __post_init__(self) -> None:
         if isinstance(self.lora, str):
-            raise BadValue(f"lora {self.lora!r} must be a list of files; write lora=({self.lora!r},)")
+            shown = self.lora[:80]
+            raise BadValue(f"lora {shown!r} must be a list of files; write lora=({shown!r},)")
+        require_types(self)
         if not self.prompt.strip() and self.guide is None:
             raise BadValue("the prompt is empty; say what the poster shows")
         if len(self.prompt) > LONGEST_PROMPT:

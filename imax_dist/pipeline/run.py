@@ -117,7 +117,7 @@ class Run:
             raise failure or ImaxError("rank 0 could not write a checkpoint; its message says why")
         if stopping:
             stopped = Preempted(_stopped(state, plan))
-            stopped.told = not topology.is_first
+            stopped.already_reported = not topology.is_first
             raise stopped
 
     def _due(self, state: PassState, plan: PassPlan) -> bool:

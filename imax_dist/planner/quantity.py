@@ -34,12 +34,12 @@ def quantity(value: object, kind: Kind, *, where: str) -> float:
     text = str(value).strip()
     match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z/]*)", text)
     if match is None:
-        raise BadConfig(f"{where}: {text!r} is no quantity; write for example {EXAMPLES[kind]}")
+        raise BadConfig(f"{where}: {text!r} is not a quantity; write for example {EXAMPLES[kind]}")
     number, unit = float(match[1]), match[2]
     if not unit:
         raise BadConfig(f"{where}: {text} has no unit; write for example {EXAMPLES[kind]}")
     if unit not in UNITS[kind]:
-        raise BadConfig(f"{where}: {unit!r} is no unit of {kind}; write for example {EXAMPLES[kind]}")
+        raise BadConfig(f"{where}: {unit!r} is not a unit of {kind}; write for example {EXAMPLES[kind]}")
     if not 0.0 < number * UNITS[kind][unit] < float("inf"):
         raise BadConfig(f"{where}: {text} must be above 0")
     return number * UNITS[kind][unit]

@@ -82,7 +82,7 @@ def _failure_elsewhere(*, failed: bool) -> ImaxError:
     if failed:
         return CannotWrite("another rank could not keep its part of the picture; its message says why")
     stopped = Preempted("stopped on request; another rank says where")
-    stopped.told = True
+    stopped.already_reported = True
     return stopped
 
 

@@ -1,7 +1,8 @@
 """``make chaos``: a batch of small posters on two gangs of two ranks while things are broken on purpose.
 
-A Ray cluster of three raylets on this machine, the real command as a driver, seeded faults. At the end every
-poster must be there once with the latents of an undisturbed run, and no process may be left. Prints a table.
+A Ray cluster of three raylets on this machine, the real command as a driver, seeded faults of ranks, nodes
+and drivers and of what is around them (surroundings.py). At the end every poster must be there once with the
+latents of an undisturbed run, those cancelled only after a retry, and no process may be left. Prints a table.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.chaos.surroundings import SURROUNDINGS, imax, own_disk
 
 FAULTS = (
     ["kill"] * 4
@@ -71,6 +74,8 @@ class Fault:
     seen_s: float | None = None
     back_s: float | None = None
     lost_steps: int | None = None
+    over: bool = False
+    """Nothing more is to come of it."""
 
 
 @dataclass
@@ -84,6 +89,9 @@ class Shop:
     drivers: list[subprocess.Popen[str]] = field(default_factory=list)
     pids: set[int] = field(default_factory=set)
     nodes: list[Any] = field(default_factory=list)
+    switches: Path = Path("/nonexistent")
+    cancelled: set[str] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)
 
     @property
     def driver(self) -> subprocess.Popen[str]:
@@ -93,11 +101,18 @@ class Shop:
     def ended(self) -> bool:
         return self.driver.poll() is not None
 
-    def start(self) -> None:
+    def command(self) -> list[str]:
         command = [sys.executable, "-m", "imax_dist", "batch", str(self.manifest), "--out", str(self.out)]
-        options = ["--ray", self.cluster.address, "--pool", str(self.pool), "-q"]
-        log = (self.out.parent / f"driver-{len(self.drivers)}.log").open("w")
-        self.drivers.append(subprocess.Popen([*command, *options], stdout=log, stderr=log, text=True))
+        return [*command, "--ray", self.cluster.address, "--pool", str(self.pool), "-q"]
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "IMAX_CHAOS_DRIVER": "1"}
+
+    def start(self) -> None:
+        """One more driver, in a process group of its own."""
+        log = (self.pool.parent / f"driver-{self.out.name}-{len(self.drivers)}.log").open("w")
+        given = {"stdout": log, "stderr": log, "text": True, "start_new_session": True}
+        self.drivers.append(subprocess.Popen(self.command(), env=self.environment(), **given))  # type: ignore
 
     def end(self) -> None:
         """Leave no driver behind, whatever happened."""
@@ -254,6 +269,7 @@ STRIKES: dict[str, Callable[[Shop, Fault, int], None]] = {
     "driver kill": end_driver(signal.SIGKILL),
     "driver SIGTERM": end_driver(signal.SIGTERM),
     "drain": drain,
+    **SURROUNDINGS,
 }
 
 
@@ -282,9 +298,12 @@ def back(shop: Shop, fault: Fault) -> bool:
     return any(event["event"] == "job.done" for event in later) or (shop.out / fault.job / "DONE").exists()
 
 
-def storm(shop: Shop, seed: int) -> list[Fault]:
+def storm(shop: Shop, seed: int, count: int, without: set[str]) -> list[Fault]:
+    """One fault after another: each of the surroundings once, the others by their share."""
     rng = random.Random(seed)
-    kinds = rng.sample(FAULTS, len(FAULTS))
+    around = [kind for kind in SURROUNDINGS if kind not in without]
+    kinds = around + rng.sample(FAULTS, max(0, min(len(FAULTS), count - len(around))))
+    rng.shuffle(kinds)
     faults = []
     for kind in kinds:
         fault = strike(shop, kind, rng)
@@ -292,8 +311,9 @@ def storm(shop: Shop, seed: int) -> list[Fault]:
             break
         faults.append(fault)
         print(f"{kind}: {fault.job} at step {fault.step} on {fault.gang}", flush=True)
-        wait_until(f"the loss of {fault.gang}", lambda fault=fault: seen(shop, fault) or shop.ended)
-        wait_until(f"{fault.job} to go on", lambda fault=fault: back(shop, fault) or shop.ended)
+        if not fault.over:
+            wait_until(f"the loss of {fault.gang}", lambda fault=fault: seen(shop, fault) or shop.ended)
+            wait_until(f"{fault.job} to go on", lambda fault=fault: back(shop, fault) or shop.ended)
         time.sleep(rng.uniform(0.0, 4.0))
     return faults
 
@@ -336,7 +356,7 @@ def lives(pid: int) -> bool:
 
 def verdict(shop: Shop, calm: dict[str, str], posters: int) -> list[str]:
     """What is wrong; empty if all is well."""
-    wrong = []
+    wrong = list(shop.wrong)
     made = hashes(shop.out)
     if len(made) != posters:
         wrong.append(f"{len(made)} of {posters} posters are there")
@@ -366,7 +386,7 @@ def table(faults: list[Fault]) -> str:
 
 def last_words(folder: Path) -> str:
     """What the batch and its drivers said last, for whoever looks into a failed run."""
-    logs = [folder / "out" / "events.jsonl", *sorted(folder.glob("driver-*.log"))]
+    logs = [folder / "disk" / "out" / "events.jsonl", *sorted(folder.glob("driver-*.log"))]
     tails = [log.read_text(encoding="utf-8").splitlines()[-40:] for log in logs if log.is_file()]
     return "\n\n".join("\n".join(tail) for tail in tails)
 
@@ -375,53 +395,80 @@ def out_of_time(number: int, frame: object) -> None:
     raise TimeoutError("the time limit is over")
 
 
+def trial(folder: Path, options: argparse.Namespace) -> tuple[list[Fault], list[str], int]:
+    """The calm run, the storm and what came of it: the faults, what is wrong, checkpoints passed over."""
+    from ray.cluster_utils import Cluster
+
+    whole, one_each, pool = prepare(folder, options.posters, options.steps)
+    switches, shops = folder / "switches", []
+    switches.mkdir()
+    site = str(Path(__file__).parent / "site")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [site, os.environ.get("PYTHONPATH", "")]))
+    os.environ["IMAX_CHAOS"] = str(switches)
+    with own_disk(folder / "disk") as may_be_full:
+        small = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 << 20}
+        cluster = Cluster(initialize_head=True, head_node_args=small)
+        try:
+            nodes = [cluster.add_node(num_cpus=2) for _ in range(2)]
+            calm = Shop(cluster, folder / "calm", one_each, pool, nodes=nodes)
+            shop = Shop(cluster, folder / "disk" / "out", whole, pool, nodes=nodes, switches=switches)
+            shops += [calm, shop]
+            calm.start()
+            if calm.driver.wait(300):
+                raise RuntimeError("the undisturbed run failed")
+            shop.start()
+            faults = storm(shop, options.seed, options.faults, set() if may_be_full else {"disk full"})
+            finish(shop, options.limit_s)
+            wrong = verdict(shop, hashes(calm.out), options.posters)
+            return faults, wrong, refused_checkpoints(shop.out)
+        finally:
+            for each in shops:
+                each.end()
+            cluster.shutdown()
+
+
+def finish(shop: Shop, limit_s: float) -> None:
+    """Let the batch end; what was cancelled must be missing then, and is made after a retry."""
+    code = shop.driver.wait(limit_s)
+    if code:
+        shop.wrong.append(f"the last driver exited {code}")
+    made = shop.cancelled & hashes(shop.out).keys()
+    shop.wrong.extend(f"{job} was cancelled and is there" for job in sorted(made))
+    if shop.cancelled:
+        said = imax(shop, "retry", str(shop.out))
+        if said.returncode:
+            shop.wrong.append(f"retry ended with {said.returncode}: {said.stderr}")
+        shop.start()
+        shop.wrong += (
+            [f"after the retry the driver exited {code}"] if (code := shop.driver.wait(limit_s)) else []
+        )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--posters", type=int, default=48)
     parser.add_argument("--steps", type=int, default=45)
+    parser.add_argument("--faults", type=int, default=23, help="how many, at most 23")
     parser.add_argument("--limit-s", type=int, default=900, help="give up after this long")
     options = parser.parse_args()
     os.environ.update(RAY_AUTH_MODE="disabled", OMP_NUM_THREADS="1")
-    from ray.cluster_utils import Cluster
-
     signal.signal(signal.SIGALRM, out_of_time)
     signal.alarm(options.limit_s)
-    shops: list[Shop] = []
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="imax-chaos-") as name:
         folder = Path(name)
-        whole, one_each, pool = prepare(folder, options.posters, options.steps)
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 << 20},
-        )
         try:
-            nodes = [cluster.add_node(num_cpus=2) for _ in range(2)]
-            calm = Shop(cluster, folder / "calm", one_each, pool, nodes=nodes)
-            shops.append(calm)
-            calm.start()
-            assert calm.driver.wait(300) == 0, (folder / "driver-0.log").read_text()
-            shop = Shop(cluster, folder / "out", whole, pool, nodes=nodes)
-            shops.append(shop)
-            shop.start()
-            faults = storm(shop, options.seed)
-            code = shop.driver.wait(options.limit_s)
-            wrong = verdict(shop, hashes(calm.out), options.posters)
-            refused = refused_checkpoints(shop.out)
+            faults, wrong, refused = trial(folder, options)
         except BaseException:
             print(last_words(folder), file=sys.stderr, flush=True)
             raise
-        finally:
-            for each in shops:
-                each.end()
-            cluster.shutdown()
     print(table(faults))
     took = time.monotonic() - started
     print(f"seed {options.seed}: {options.posters} posters, {len(faults)} faults, {took:.0f} s")
     print(f"{refused} spoilt checkpoints were passed over")
-    wrong += [f"the last driver exited {code}"] if code else []
-    wrong += [] if len(faults) >= 12 else [f"only {len(faults)} faults were dealt before the batch ended"]
+    least = options.faults // 2
+    wrong += [] if len(faults) >= least else [f"only {len(faults)} faults were dealt before the batch ended"]
     print("\n".join(wrong) or "every poster once, all latents those of the undisturbed run, no process left")
     return 1 if wrong else 0
 

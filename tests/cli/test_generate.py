@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,11 +77,20 @@ def test_json_is_one_object_on_stdout_and_nothing_else(generate: Imax, tmp_path:
     assert (result["out"], result["size"]) == (str(tmp_path / "sea.png"), "128x96")
     assert result["pixels_sha256"] == read_recipe(tmp_path / "sea.png")["pixels_sha256"]
     assert set(result["seconds"]) == {
-        "start", "load", "prompt", "native", "endpoint", "extrapolated", "decode", "write", "total",
+        "start", "load", "join", "prompt", "native", "endpoint", "extrapolated", "decode", "write", "total",
     }  # fmt: skip
     parts = sum(result["seconds"].values()) - result["seconds"]["total"]
     assert 0.8 * result["seconds"]["total"] < parts <= result["seconds"]["total"]
     assert result["peak_memory_gib"]["host"] > 0.1
+
+
+def test_the_time_of_a_command_begins_with_its_process() -> None:
+    program = (
+        "import time; time.sleep(0.3); from imax_dist.cli.main import _process_age_s as age; print(age())"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 0.3 < float(done.stdout) < time.monotonic() - began + 0.1
 
 
 def test_quiet_says_nothing_on_stderr(generate: Imax, tmp_path: Path) -> None:
@@ -141,7 +153,7 @@ def test_a_recipe_renders_the_same_file_again(
     imax: Imax, rendered: Path, tmp_path: Path, ending: str
 ) -> None:
     recipe = rendered.with_suffix(ending)
-    outcome = imax("generate", "--recipe", recipe, "--out", tmp_path / "again.png")
+    outcome = imax("generate", "--recipe", recipe, "--trust-recipe", "--out", tmp_path / "again.png")
     assert outcome.code == 0
     assert "same bits as the recipe" in outcome.out
     assert (tmp_path / "again.png").read_bytes() == rendered.read_bytes()
@@ -153,12 +165,13 @@ def test_a_recipe_whose_bits_are_others_says_what_differs(imax: Imax, rendered: 
     recipe["surroundings"]["torch"] = "1.0"
     (tmp_path / "old.json").write_text(json.dumps(recipe))
 
-    outcome = imax("generate", "--recipe", tmp_path / "old.json", "--out", tmp_path / "again.png", "--json")
+    words = ("generate", "--recipe", tmp_path / "old.json", "--trust-recipe", "--out", tmp_path / "again.png")
+    outcome = imax(*words, "--json")
 
     result = json.loads(outcome.out)
     assert result["same_bits"] is False
     assert [line.split(" -> ")[0] for line in result["differences"]] == ["torch: 1.0"]
-    shown = imax("generate", "--recipe", tmp_path / "old.json", "--out", tmp_path / "again.png")
+    shown = imax(*words)
     assert "NOT the bits of the recipe\n  torch: 1.0 -> " in shown.out
 
 

@@ -105,7 +105,7 @@ def test_a_manifest_has_the_same_fields(photo: Path, tmp_path: Path) -> None:
 
 def test_a_region_of_the_poster_is_made_anew(imax: Imax, tiny: Path, large: Path) -> None:
     """Model and prompt are the poster's; outside the region its pixels are."""
-    outcome = imax("redo", large, "--region", "40,30,64,64", "--seed", 3, "--steps", 4)
+    outcome = imax("redo", large, "--trust-recipe", "--region", "40,30,64,64", "--seed", 3, "--steps", 4)
     out = large.with_name("large-redo.png")
     assert outcome.code == 0
     assert outcome.out.startswith(f"{out}  200x150 (40,30,64,64 anew)")
@@ -133,7 +133,7 @@ def test_a_region_of_the_poster_is_made_anew(imax: Imax, tiny: Path, large: Path
 def test_a_redo_that_cannot_be_is_one_sentence(
     imax: Imax, large: Path, tmp_path: Path, options: list[str], code: int, message: str
 ) -> None:
-    outcome = imax("redo", large, "--out", tmp_path / "out.png", *options)
+    outcome = imax("redo", large, "--trust-recipe", "--out", tmp_path / "out.png", *options)
     assert not (tmp_path / "out.png").exists()
     assert (outcome.code, outcome.out) == (code, "")
     assert len(outcome.err.splitlines()) == 1

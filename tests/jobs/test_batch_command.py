@@ -27,18 +27,26 @@ LINES = [{"id": name, **POSTER, "steps": 14, "native_steps": 2} for name in ("on
 
 
 class Command:
-    """``imax batch`` as a process of its own session, so that all of it can be found and ended."""
+    """``imax batch`` as a process of its own session, so that all of it can be found and ended.
+
+    It is started in a folder whose files have names of the standard library, which nothing may import.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("grp", "random", "statistics", "calendar"):
+            (folder / f"{name}.py").write_text("raise SystemExit('a file of the current folder was run')")
         self.out = folder / "out"
         self.manifest = folder / "manifest.jsonl"
         self.manifest.write_text("\n".join(json.dumps(line) for line in LINES))
         self.processes: list[subprocess.Popen[str]] = []
 
     def start(self, *options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "imax_dist", "batch", str(self.manifest), "--out", str(self.out)]
+        python = [sys.executable, "-P", "-m", "imax_dist"]
+        command = [*python, "batch", str(self.manifest), "--out", str(self.out)]
         process = subprocess.Popen(
             [*command, "--gangs", "1", "--ranks", "1", "--json", *options],
+            cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -155,6 +156,40 @@ def test_an_approved_poster_needs_no_second_approval(tmp_path: Path, wish: str) 
     else:
         add_jobs(shop.store, [make_job(Request("a", size="64x64"), name="a")], tmp_path)
     assert isinstance(shop.run(proofs_only=True)["a"], Done)
+
+
+@pytest.mark.parametrize("wish", [approve, retry])
+def test_whoever_comes_first_in_a_race_no_confirmed_wish_is_undone(
+    tmp_path: Path, wish: Callable[[Path, list[str]], list[str]]
+) -> None:
+    """Two operators at once, an id at a time: what each was told is what became of it."""
+    ids = [f"job-{number}" for number in range(12)]
+    before = Proofed(1) if wish is approve else Failed("died", "why", 1)
+    store = Store(store_path(tmp_path))
+    store.add([(make_job(Request("a", seed=n), name=name), before) for n, name in enumerate(ids)])
+    told: dict[str, list[str]] = {"wish": [], "cancel": []}
+
+    def ask(name: str, act: Callable[[Path, list[str]], list[str]], order: list[str]) -> None:
+        for job in order:
+            told[name] += act(tmp_path, [job])
+
+    both = [
+        Thread(target=ask, args=("wish", wish, ids)),
+        Thread(target=ask, args=("cancel", cancel, ids[::-1])),
+    ]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join(60)
+    states = store.states()
+    store.close()
+    for job in ids:
+        if job in told["cancel"]:
+            assert isinstance(states[job], Cancelled), f"{job} was cancelled"
+        elif job in told["wish"]:
+            assert isinstance(states[job], Queued), f"{job} was queued"
+        else:
+            assert states[job] == before
 
 
 def test_unknown_ids_change_nothing(tmp_path: Path) -> None:

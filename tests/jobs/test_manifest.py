@@ -29,6 +29,7 @@ from imax_dist.jobs.store import Store
 from imax_dist.jobs.store.files import store_path
 from imax_dist.named_file import MARK, NO_FILE, fields_naming_files
 from imax_dist.output.image.settings import FinishSettings
+from imax_dist.output.own_files import composed
 from imax_dist.pipeline.request import Request
 
 POSTERS = [
@@ -175,6 +176,24 @@ def test_ids_that_differ_by_case_alone_are_refused(tmp_path: Path) -> None:
         add_jobs(store, [make_job(Request("x"), name="sea")], tmp_path)
 
 
+def test_ids_of_any_script_are_taken_in_one_form(tmp_path: Path) -> None:
+    lines = '{"prompt": "x", "id": "Ku\u0308ste"}\n{"prompt": "y", "id": "\u6d77"}'
+    assert [job.id for job in read(tmp_path, lines).jobs] == ["K\u00fcste", "\u6d77"]
+
+
+@pytest.mark.parametrize("twin", ["Ku\u0308ste", "k\u00fcste", "KU\u0308STE"])
+def test_ids_that_differ_by_case_or_form_alone_are_refused(tmp_path: Path, twin: str) -> None:
+    lines = f'{{"prompt": "x", "id": "K\u00fcste"}}\n{{"prompt": "y", "id": "{twin}"}}'
+    (line, said), *more = mistakes(tmp_path, lines)
+    assert (line, more) == (2, [])
+    assert "by case alone" in said or "is that of line 1" in said
+    store = Store(store_path(tmp_path))
+    add_jobs(store, [make_job(Request("x"), name="K\u00fcste")], tmp_path)
+    if twin != "Ku\u0308ste":
+        with pytest.raises(BadManifest, match="of this folder by case alone"):
+            add_jobs(store, [make_job(Request("x"), name=composed(twin))], tmp_path)
+
+
 def test_two_lines_with_one_picture_are_a_mistake(tmp_path: Path) -> None:
     line = '{"prompt": "x"}'
     assert "another seed" in mistakes(tmp_path, f"{line}\n{line}")[0][1]
@@ -233,9 +252,9 @@ def odd_files(folder: Path) -> dict[str, tuple[str, str]]:
         "long": ("a" * 5_000, "File name too long"),
         "long part": ("/tmp/" + "a" * 5_000, "File name too long"),
         "kmsg": ("/proc/kmsg", "is empty"),
-        "null": ("/dev/zero", "is no regular file"),
-        "pipe": (str(folder / "pipe"), "is no regular file"),
-        "pipe in a folder": (str(folder / "pipes"), "is (a folder|no regular file)"),
+        "null": ("/dev/zero", "is not a regular file"),
+        "pipe": (str(folder / "pipe"), "is not a regular file"),
+        "pipe in a folder": (str(folder / "pipes"), "is (a folder|not a regular file)"),
         "folder": ("/", "is a folder; name a file in it"),
         "loop": (str(folder / "loop"), "symbolic links"),
         "zero byte": ("a\0b", "null byte"),
@@ -337,7 +356,7 @@ def test_a_csv_may_name_a_paper(tmp_path: Path) -> None:
 
 
 def test_an_empty_manifest_is_a_mistake(tmp_path: Path) -> None:
-    assert mistakes(tmp_path, "\n\n") == [(1, "the manifest asks for no poster")]
+    assert mistakes(tmp_path, "\n\n") == [(1, "the manifest lists no posters")]
 
 
 def test_shards_share_the_jobs_without_rest_or_overlap() -> None:

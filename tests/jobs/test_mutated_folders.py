@@ -1,14 +1,10 @@
 """Batch folders with random damage: every command says one sentence or works, and touches nothing outside.
 
-Seeded and bounded: MUTATIONS folders, or SECONDS of them, whichever ends first. `IMAX_FUZZ_SECONDS=3600`
-looks longer.
+Seeded and bounded (`fuzzing.py`).
 """
 
 from __future__ import annotations
 
-import json
-import math
-import os
 import random
 import shutil
 import time
@@ -17,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from batch_folders import done_job, failed_job, gang, job, native
+from fuzzing import CODES, JSON_VALUES, LONGEST_S, MOST_KIB, damaged, other_value, peak_kib, rounds
 from pictures import png_poster
 
 from imax_dist.cli.main import main
@@ -26,11 +23,6 @@ from imax_dist.jobs.store import Store
 from imax_dist.jobs.store.files import store_path
 from imax_dist.pipeline.request import Request
 
-SECONDS = float(os.environ.get("IMAX_FUZZ_SECONDS", "inf"))
-MUTATIONS = 300 if math.isinf(SECONDS) else 10_000
-CODES = {0, 2, 64, 65, 66, 73, 75, 76, 77, 78}
-"""Every exit code of README but internal error (70) and no cluster (69)."""
-JSON_VALUES = ["null", "[]", "{}", "3", '"x"', "1e999", '{"file": "../../x"}', "[" * 5000, "", "\x00", "NaN"]
 COMMANDS: list[Callable[[Path], list[str]]] = [
     lambda out: ["status", str(out)],
     lambda out: ["status", str(out), "--json"],
@@ -96,17 +88,8 @@ def become_folder(path: Path, outside: Path, rng: random.Random) -> None:
     path.mkdir()
 
 
-def flip_bytes(path: Path, outside: Path, rng: random.Random) -> None:
-    content = bytearray(path.read_bytes())
-    for _ in range(rng.randint(1, 8)):
-        if content:
-            content[rng.randrange(len(content))] = rng.randrange(256)
-    path.write_bytes(content)
-
-
-def cut_short(path: Path, outside: Path, rng: random.Random) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: rng.randrange(len(content) + 1)])
+def other_bytes(path: Path, outside: Path, rng: random.Random) -> None:
+    path.write_bytes(damaged(path.read_bytes(), rng))
 
 
 def other_json(path: Path, outside: Path, rng: random.Random) -> None:
@@ -116,17 +99,10 @@ def other_json(path: Path, outside: Path, rng: random.Random) -> None:
 def other_type(path: Path, outside: Path, rng: random.Random) -> None:
     """A JSON object with one value of another type."""
     try:
-        value = json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError):
+        text = path.read_text()
+    except UnicodeDecodeError:
         return
-    place = value
-    while isinstance(place, dict) and place:
-        key = rng.choice(sorted(place))
-        if not isinstance(place[key], dict) or rng.random() < 0.4:
-            place[key] = rng.choice([None, [], {}, -1, 1e30, "\ud800"[:0], "<script>", ["../x"], "x" * 5000])
-            break
-        place = place[key]
-    path.write_text(json.dumps(value))
+    path.write_text(other_value(text, rng))
 
 
 def other_picture(path: Path, outside: Path, rng: random.Random) -> None:
@@ -138,8 +114,8 @@ FILE_DAMAGE = (
     vanish,
     become_link,
     become_folder,
-    flip_bytes,
-    cut_short,
+    other_bytes,
+    other_bytes,
     other_json,
     other_type,
     other_picture,
@@ -158,23 +134,21 @@ def test_no_damage_to_a_batch_folder_is_an_internal_error_or_reaches_outside(
     (outside / "sea").mkdir(parents=True)
     (outside / "letter.txt").write_text("dear")
     (outside / "sea" / "poster.png").write_bytes((whole / "sea" / "poster.png").read_bytes())
-    dear, deadline = contents(outside), time.monotonic() + SECONDS
-    for number in range(MUTATIONS):
-        if time.monotonic() > deadline:
-            break
-        rng = random.Random(number)
+    dear, before, number = contents(outside), peak_kib(), 0
+    for number, rng in rounds(300):
         out = tmp_path / "batch"
         shutil.copytree(whole, out, symlinks=True)
-        done = [damage(out, outside, rng) for _ in range(rng.randint(1, 3))]
+        kinds = [damage(out, outside, rng) for _ in range(rng.randint(1, 3))]
         command = rng.choice(COMMANDS)(out)
         started = time.monotonic()
         code = main(command)
         said = capsys.readouterr()
-        where = f"mutation {number}: {done}, {command[0]}: {code}\n{said.err}"
+        where = f"mutation {number}: {kinds}, {command[0]}: {code}\n{said.err}"
         assert code in CODES, where
         assert "internal error" not in said.err, where
         assert "Traceback" not in said.err, where
-        assert time.monotonic() - started < 20, where
+        assert time.monotonic() - started < LONGEST_S, where
+        assert peak_kib() - before < MOST_KIB, where
         assert contents(outside) == dear, where
         shutil.rmtree(out)
-    print(f"{number + 1} folders")
+    print(f"{number + 1} folders, {(peak_kib() - before) >> 10} MiB")

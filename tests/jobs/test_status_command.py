@@ -69,3 +69,41 @@ def test_the_three_verbs_say_what_they_did(out: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "queued again: a, b\n"
     assert main(["approve", str(out)]) == 0
     assert capsys.readouterr().out == "approved: none\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ([], ["a", "b"]),
+        (["--failed"], ["b"]),
+        (["--state", "queued"], ["a"]),
+        (["--state", "queued", "--state", "failed"], ["a", "b"]),
+        (["--state", "done"], []),
+    ],
+)
+def test_status_lists_the_states_that_are_wanted_and_counts_all(
+    out: Path, capsys: pytest.CaptureFixture[str], options: list[str], shown: list[str]
+) -> None:
+    assert main(["status", str(out), *options, "--json"]) == 76
+    found = json.loads(capsys.readouterr().out)
+    assert found["counts"] == {"queued": 1, "failed": 1}
+    assert [row["id"] for row in found["jobs"]] == shown
+    assert main(["status", str(out), *options]) == 76
+    assert capsys.readouterr().out.splitlines()[-1] == "1 failed, 1 queued"
+
+
+def test_totals_list_no_poster(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(out), "--totals"]) == 76
+    assert capsys.readouterr().out == "1 failed, 1 queued\n"
+    assert main(["status", str(out), "--totals", "--json"]) == 76
+    assert json.loads(capsys.readouterr().out) == {"counts": {"failed": 1, "queued": 1}}
+
+
+def test_ids_are_found_however_their_accents_were_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(store_path(tmp_path))
+    store.add([(make_job(Request("a"), name="K\u00fcste"), Queued())])
+    store.close()
+    assert main(["cancel", str(tmp_path), "Ku\u0308ste"]) == 0
+    assert capsys.readouterr().out == "cancelled: K\u00fcste\n"

@@ -50,10 +50,13 @@ def options(tiny: Path, out: Path, *more: object) -> list[str]:
     return [*map(str, words), "--preset", "one_jump"]
 
 
-def start(program: object, *words: object, **variables: str) -> subprocess.Popen[str]:
+def start(
+    program: object, *words: object, cwd: Path | None = None, **variables: str
+) -> subprocess.Popen[str]:
     """A program in a session of its own, with one thread a rank."""
     return subprocess.Popen(
         [str(program), *map(str, words)],
+        cwd=cwd,
         env={**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -128,8 +131,11 @@ def test_two_ranks_of_the_script_are_stopped_and_resumed_to_the_picture_of_one(
 def test_a_killed_rank_makes_all_start_again_from_the_checkpoint(
     tiny: Path, alone: Path, tmp_path: Path
 ) -> None:
+    """Also in a folder whose files have names of the standard library, which neither start may import."""
+    for name in ("grp", "random", "statistics", "calendar"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the current folder was run')")
     words = options(tiny, tmp_path / "two.png", "--steps", 40, "--checkpoint-every", 2, "-v")
-    process = start("imax", "launch", "--ranks", 2, "--restarts", 1, "generate", *words)
+    process = start("imax", "launch", "--ranks", 2, "--restarts", 1, "generate", *words, cwd=tmp_path)
     list(lines_until(process, "step   4/40"))
     os.kill(ranks_of(process)[1], signal.SIGKILL)
     code, _, err = finish(process)

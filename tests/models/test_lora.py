@@ -197,7 +197,7 @@ def test_half_a_lora_is_refused_unless_a_part_is_asked_for(flux: Path, tmp_path:
             tensors[key.replace(name, f"{name}_misspelt")] = tensors.pop(key)
     save_file(tensors, file)
     with pytest.raises(
-        BadValue, match=r"2 of 4 layers \(diffusers\) fit; .*_misspelt is no layer.*--lora-partial"
+        BadValue, match=r"2 of 4 layers \(diffusers\) fit; .*_misspelt is not a layer.*--lora-partial"
     ):
         loaded(flux, str(file))
     merged = load(str(flux), Loading(CPU, None, "float32", (str(file),), lora_partial=True))
@@ -341,7 +341,7 @@ def test_a_gguf_file_takes_the_place_of_the_transformers_weights(flux: Path, tmp
 def test_an_unknown_quantisation_or_a_missing_file_is_refused(flux: Path, tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"quantize 'int3' is not known; known: torchao-int8.* or FILE.gguf"):
         describe_model(str(quantised(flux, tmp_path / "a", "int3")))
-    with pytest.raises(MissingInput, match=r"quantize nowhere.gguf: there is no such file"):
+    with pytest.raises(MissingInput, match=r"quantize nowhere.gguf: the file does not exist"):
         describe_model(str(quantised(flux, tmp_path / "b", "nowhere.gguf")))
 
 

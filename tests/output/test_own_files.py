@@ -25,7 +25,18 @@ from imax_dist.pipeline.request import Request
 
 HOSTILE = ["", ".", "..", "a/b", "../a", "/etc", "~", ".ssh", "-rf", "a\0b", "a\nb", "x" * 101,
            "batch.sqlite",
-           "batch.lock", "index.html", "Events.JSONL", "_view", "CON ", "ä"]  # fmt: skip
+           "batch.lock", "index.html", "Events.JSONL", "_view", "CON ", "a\u0308", "\u0308a", "a\u202eb",
+           "a\u200db",
+           "a\uff0fb", "\ud800", "\u6d77" * 99, "a b", "a\u00a0b"]  # fmt: skip
+SOUND = [
+    "sea",
+    "1",
+    "A.b-c_d",
+    "K\u00fcste",
+    "\u6d77\u5cb8",
+    "\u0928\u092e\u0938\u094d\u0924\u0947",
+    "\u00e9" * 100,
+]
 
 
 @pytest.fixture
@@ -49,6 +60,14 @@ def test_a_name_that_is_no_plain_id_is_refused(name: str, tmp_path: Path) -> Non
     for use in (check_name, lambda n: JobFolder.of(tmp_path, n), lambda n: make_job(Request("x"), name=n)):
         with pytest.raises(BadValue, match=r"cannot name a folder|file of the batch"):
             use(name)
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_letters_of_any_script_make_an_id(name: str, tmp_path: Path) -> None:
+    assert is_name(name)
+    folder = JobFolder.of(tmp_path, name)
+    folder.open(make_job(Request("x"), name=name))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def plant_view(out: Path, home: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from tiny_flux import make_tiny_flux
 
 from imax_dist.errors import BadManifest, BadValue, ImaxError, MissingInput, Preempted
+from imax_dist.events import StepDone
 from imax_dist.geometry import ImageSize
 from imax_dist.models.load import load_model
 from imax_dist.output.image.guide import guide_hash, open_guide, placed, read_guide
@@ -180,6 +181,32 @@ def test_the_proof_of_a_guided_poster_is_the_guide(tiny: Any, tmp_path: Path) ->
     proof = render_proof(tiny, request, checkpoints=CheckpointFolder(tmp_path / "checkpoints"))
     assert proof.pixels is not None
     assert np.array_equal((proof.pixels.numpy() * 255).round(), np.asarray(Image.open(path)))
+
+
+def test_a_proof_whose_rank_died_before_its_picture_is_made_from_its_checkpoint(
+    tiny: Any, tmp_path: Path
+) -> None:
+    """Also where the newest checkpoint was torn by the kill: then from the one before."""
+    request = Request(PROMPT, size="128x128", model=tiny.spec.name, native_steps=4)
+    folder = tmp_path / "checkpoints"
+
+    def proof() -> tuple[Any, int]:
+        steps: list[object] = []
+        checkpoints = CheckpointFolder(folder, every=1)
+
+        def listen(event: object) -> None:
+            steps.extend([event] * isinstance(event, StepDone))
+
+        return render_proof(tiny, request, checkpoints=checkpoints, listen=listen).pixels, len(steps)
+
+    (first, steps), (again, none) = proof(), proof()
+    assert (steps, none) == (4, 0)
+    assert torch.equal(first, again)
+    newest = max(folder.glob("step-*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    newest.write_bytes(newest.read_bytes()[:100])
+    third, few = proof()
+    assert 0 < few < 4
+    assert torch.equal(first, third)
 
 
 def test_plans_of_two_guides_differ_only_once_they_were_read(tiny: Any) -> None:

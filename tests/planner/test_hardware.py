@@ -35,9 +35,9 @@ def test_a_quantity_is_read_in_base_units(text: str, kind: Any, value: float) ->
     ("text", "kind", "message"),
     [
         ("450", "bandwidth", "450 has no unit; write for example 450 GB/s"),
-        ("450 GB", "bandwidth", "'GB' is no unit of bandwidth"),
-        ("fast", "rate", "'fast' is no quantity"),
-        ("-3 GB", "memory", "is no quantity"),
+        ("450 GB", "bandwidth", "'GB' is not a unit of bandwidth"),
+        ("fast", "rate", "'fast' is not a quantity"),
+        ("-3 GB", "memory", "is not a quantity"),
         ("0 GB", "memory", "must be above 0"),
     ],
 )
@@ -78,7 +78,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     [
         ("link.bandwidth", 300, "bench: link.bandwidth: 300 has no unit; write for example 450 GB/s"),
         ("network.latency", "50", "network.latency: 50 has no unit"),
-        ("memory", "80 GB/s", "is no unit of memory"),
+        ("memory", "80 GB/s", "is not a unit of memory"),
         ("link.efficiency", 1.4, "link.efficiency 1.4 must be above 0 and at most 1"),
         ("peak", {"bfloat16": "1 TFLOP/s"}, "either peak and efficiency"),
         ("rates", {}, "either peak and efficiency"),

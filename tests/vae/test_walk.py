@@ -236,7 +236,7 @@ def stopped_after(topology: Topology, stopping: int, count: int, half: str) -> t
                 mesh=mesh, scratch=room, noise=None, watch=watch,
             )  # fmt: skip
     except Preempted as error:
-        return str(error), error.told, seen
+        return str(error), error.already_reported, seen
     return "no error", False, seen
 
 

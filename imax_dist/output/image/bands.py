@@ -89,6 +89,32 @@ def cropped(bands: Bands, *, left: int, top: int, size: ImageSize) -> Bands:
     return replace(bands, size=size, read=read)
 
 
+def mirrored(bands: Bands, *, left: int, top: int, size: ImageSize) -> Bands:
+    """Grown to ``size``: the picture at (left, top), and around it its own edges, mirrored.
+
+    Margins must be narrower than the picture.
+    """
+    right, bottom = size.width - left - bands.size.width, size.height - top - bands.size.height
+
+    def read() -> Iterator[Band]:
+        above: list[Band] = []
+        last: Band | None = None
+        for band in bands.read():
+            wide = np.pad(band, ((0, 0), (left, right), (0, 0)), mode="symmetric")
+            last = (wide if last is None else np.concatenate([last, wide]))[-max(bottom, 1) :]
+            if top and sum(map(len, above)) < top:
+                above.append(wide)
+                if sum(map(len, above)) < top:
+                    continue
+                wide = np.concatenate(above)
+                yield np.ascontiguousarray(wide[:top][::-1])
+            yield wide
+        if bottom and last is not None:
+            yield np.ascontiguousarray(last[::-1])
+
+    return replace(bands, size=size, read=read)
+
+
 def to_unit(band: Band) -> npt.NDArray[np.float32]:
     """Any band as floats in [0, 1]."""
     scale = FULL_SCALE[band.dtype.str[1:]]

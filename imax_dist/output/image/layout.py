@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize
-from imax_dist.output.image.bands import Bands, cropped
+from imax_dist.output.image.bands import Bands, cropped, mirrored
 from imax_dist.output.image.paper import MM_PER_INCH, Paper, Sheet
 from imax_dist.output.image.resample import scaled
 from imax_dist.output.image.settings import PLAIN_DPI, FinishSettings
@@ -26,6 +26,8 @@ class Placed(NamedTuple):
 
 def place(bands: Bands, settings: FinishSettings) -> Placed:
     """Cut and scale a picture to its sheet. Raises BadValue where it does not fit as it is."""
+    if settings.mirror_bleed:
+        return _with_bleed(place(bands, replace(settings, bleed=None, mirror_bleed=False)), settings)
     sheet = settings.sheet()
     if sheet is None:
         return _placed(bands, _own_sheet(bands.size, settings.dpi or PLAIN_DPI), bands.size)
@@ -43,6 +45,21 @@ def place(bands: Bands, settings: FinishSettings) -> Placed:
         )
     _require_shape(bands.size, window, sheet, cut=settings.cut)
     return _placed(bands, sheet, window, by=settings.scale)
+
+
+def _with_bleed(trimmed: Placed, settings: FinishSettings) -> Placed:
+    """A picture of the trimmed sheet with its edges mirrored into the bleed."""
+    asked = settings.sheet()
+    assert asked is not None
+    sheet, size = replace(asked, dpi=trimmed.sheet.dpi), trimmed.bands.size
+    target = sheet.pixels
+    left, top = (target.width - size.width) // 2, (target.height - size.height) // 2
+    if 2 * max(left, top) + 2 > min(size.width, size.height):
+        raise BadValue(
+            f"bleed {settings.bleed} is too wide to be mirrored from {size} px; take a narrower one"
+        )
+    record = {**trimmed.record, "bleed_mm": round(sheet.bleed_mm, 3), "mirrored_bleed": True}
+    return Placed(mirrored(trimmed.bands, left=left, top=top, size=target), sheet, record)
 
 
 def _placed(bands: Bands, sheet: Sheet, window: ImageSize, *, by: str = "none") -> Placed:

@@ -127,16 +127,20 @@ def parse_paper(text: str) -> Paper:
         return named
     match = re.fullmatch(rf"\s*{NUMBER}\s*{UNIT}?\s*[x×*]\s*{NUMBER}\s*{UNIT}\s*", text.lower())
     if match is None:
-        close = difflib.get_close_matches(wanted, papers, n=3, cutoff=0.3) or ["a2", "arch-d", "one-sheet"]
+        close = difflib.get_close_matches(wanted[:80], papers, n=3, cutoff=0.3) or [
+            "a2",
+            "arch-d",
+            "one-sheet",
+        ]
         names = ", ".join(papers[name].name for name in close)
         raise BadValue(
-            f"paper {text!r} is neither a known sheet (near it: {names}; all are in configs/papers) "
+            f"paper {text[:80]!r} is neither a known sheet (near it: {names}; all are in configs/papers) "
             "nor WIDTHxHEIGHT with a unit, like 24x36in or 50x70cm"
         )
     width = _number(match[1]) * MM_PER[match[2] or match[4]]
     height = _number(match[3]) * MM_PER[match[4]]
     if not (1 <= width <= LARGEST_SIDE_MM and 1 <= height <= LARGEST_SIDE_MM):
-        raise BadValue(f"paper {text!r}: a side must be between 1 mm and {LARGEST_SIDE_MM / 1000:g} m")
+        raise BadValue(f"paper {text[:80]!r}: a side must be between 1 mm and {LARGEST_SIDE_MM / 1000:g} m")
     return Paper(text.strip(), width, height)
 
 
@@ -146,7 +150,7 @@ def parse_length(text: str) -> float:
     if match is None:
         if re.fullmatch(r"\s*0+(\.0*)?\s*", text):
             return 0.0
-        raise BadValue(f"length {text!r} is not a number with a unit; write for example 3mm or 0.125in")
+        raise BadValue(f"length {text[:80]!r} is not a number with a unit; write for example 3mm or 0.125in")
     return _number(match[1]) * MM_PER[match[2]]
 
 

@@ -14,6 +14,7 @@ from imax_dist.output.image.paper import Sheet, check_dpi, make_sheet
 
 Intent = Literal["relative", "perceptual", "saturation", "absolute"]
 
+LONGEST_ORDER = 100
 PLAIN_DPI = 200.0
 """Tagged when neither paper nor dpi was named."""
 
@@ -26,8 +27,8 @@ def _is_enlarger(scale: str) -> bool:
 class FinishSettings:
     """One print file. ``None`` means: as the recipe's request says, else the usual.
 
-    ``icc`` and ``output_intent`` name ICC files; ``scale`` is none, lanczos or a super-resolution model
-    (.safetensors). Raises BadValue for numbers that cannot be.
+    ``icc`` and ``output_intent`` name ICC files or installed profiles; ``scale`` is none, lanczos or a
+    super-resolution model (.safetensors). Raises BadValue for numbers that cannot be.
     """
 
     paper: str | None = field(default=None, metadata=NO_FILE)
@@ -42,6 +43,14 @@ class FinishSettings:
     scale: str = field(default="none", metadata={MARK: _is_enlarger})
     cut: bool = False
     """Allow more than a fiftieth of a side to be cut away where picture and sheet differ in shape."""
+    mirror_bleed: bool = False
+    """The picture is the trimmed sheet; the bleed is its edge, mirrored."""
+    panels: str | None = field(default=None, metadata=NO_FILE)
+    """COLUMNSxROWS files in place of one."""
+    overlap: str = field(default="10mm", metadata=NO_FILE)
+    """Of neighbouring panels."""
+    order: str | None = field(default=None, metadata=NO_FILE)
+    """The shop's number of the job, written into the file."""
     crop_marks: bool = False
     quality: int = 95
     lossless: bool = False
@@ -53,6 +62,10 @@ class FinishSettings:
             raise BadValue(f"bits {self.bits}: print files have 8 or 16 bits a channel")
         if not 1 <= self.quality <= 100:
             raise BadValue(f"quality {self.quality} is outside 1 to 100; prints want 90 or more")
+        if self.order is not None and not (0 < len(self.order) <= LONGEST_ORDER and self.order.isprintable()):
+            raise BadValue(f"order {self.order[:80]!r} must be a line of up to {LONGEST_ORDER} characters")
+        if self.mirror_bleed and self.bleed is None:
+            raise BadValue("a mirrored bleed needs its width, for example --bleed 3mm")
         if self.paper is not None:
             make_sheet(self.paper, dpi=self.dpi, bleed=self.bleed, landscape=self.landscape)
         elif self.bleed is not None or self.landscape:
@@ -89,9 +102,11 @@ def read_outputs(output: Mapping[str, Any], sheet: Mapping[str, Any]) -> dict[st
     for ending, own in output.items():
         if ending not in FILE_KINDS:
             known = suggestion(ending, list(FILE_KINDS))
-            raise BadValue(f"output: {ending!r} is no kind of print file; {known}")
+            raise BadValue(f"output: {ending[:80]!r} is not a kind of print file; {known}")
         if own is not None and not isinstance(own, Mapping):
             raise BadValue(f"output: {ending}: must hold keys, like {{bits: 16}}, or nothing")
         given = {name: value for name, value in sheet.items() if value not in (None, False)}
         settings[ending] = from_mapping(FinishSettings, {**given, **(own or {})}, where=f"output: {ending}")
+        if settings[ending].panels is not None:
+            raise BadValue(f"output: {ending}: panels are cut from the finished poster: imax finish --panels")
     return settings

@@ -20,7 +20,8 @@ from imax_dist.wording import duration, plural, stage_name
 
 MARK = b"(ranks x time)"
 """What every report of this program holds."""
-STAGES = ("load", "picture", "prompt", "native", "endpoint", *CASCADE, "extrapolated", "decode", "write")
+BEGIN = ("load", "join", "picture", "prompt", "native", "endpoint")
+STAGES = (*BEGIN, *CASCADE, "extrapolated", "decode", "write")
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Study:
             if not (str(scale).isdigit() and int(scale) and isinstance(count, int) and count > 0):
                 raise BadConfig(f"scenes: {scale}: {count} is not SCALE: COUNT in whole numbers, like 2: 24")
         if self.baseline not in self.variants:
-            raise BadConfig(f"baseline {self.baseline!r} is no variant; choose {', '.join(self.variants)}")
+            raise BadConfig(f"baseline {self.baseline!r} is not a variant; choose {', '.join(self.variants)}")
 
     @property
     def parsed_variants(self) -> dict[str, Variant]:

@@ -50,6 +50,8 @@ def layout_agreement(picture: npt.NDArray[Any], native: npt.NDArray[Any]) -> flo
     """
     factor = picture.shape[0] // native.shape[0]
     if picture.shape[:2] != (native.shape[0] * factor, native.shape[1] * factor) or factor < 1:
-        raise BadValue(f"layout: {picture.shape[:2]} is no whole multiple of the native {native.shape[:2]}")
+        raise BadValue(
+            f"layout: {picture.shape[:2]} is not a whole multiple of the native {native.shape[:2]}"
+        )
     error = float(np.square(low_band(picture, factor) - native).mean())
     return float(np.inf) if error == 0 else float(10 * np.log10(255.0**2 / error))

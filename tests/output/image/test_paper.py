@@ -135,7 +135,7 @@ def test_a_request_for_a_paper_has_its_pixels() -> None:
         ({"bleed": "3mm"}, "bleed and landscape belong to a paper"),
         ({"landscape": True}, "bleed and landscape belong to a paper"),
         ({"dpi": 0}, "dpi 0 is outside"),
-        ({"output": {"docx": {}}}, "output: 'docx' is no kind of print file"),
+        ({"output": {"docx": {}}}, "output: 'docx' is not a kind of print file"),
         ({"output": {"pdf": 3}}, "output: pdf: must hold keys"),
         ({"output": {"tif": {"bits": 12}}}, "bits 12: print files have 8 or 16"),
     ],

@@ -137,7 +137,7 @@ def test_a_pdf_for_a_printing_condition_is_pdf_x_4(
 
 def test_a_pdf_without_a_printing_condition_does_not_claim_pdf_x_4(tmp_path: Path) -> None:
     finished = finish(picture(), tmp_path / "p.pdf", FinishSettings())
-    assert "not PDF/X-4: that takes the profile of a press or printer (--icc or --output-intent)" in (
+    assert "not PDF/X-4: that needs the profile of a press or printer (--icc or --output-intent)" in (
         finished.notes
     )
     faults = x4_faults(tmp_path / "p.pdf")

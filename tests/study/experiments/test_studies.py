@@ -169,7 +169,7 @@ def test_aspect_ratios_are_whole_tokens_of_about_the_native_area() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"baseline": "x"}, "baseline 'x' is no variant"),
+        ({"baseline": "x"}, "baseline 'x' is not a variant"),
         ({"scenes": {"1.5": 3}}, "is not SCALE: COUNT"),
         ({"scenes": {"2": 0}}, "is not SCALE: COUNT"),
         ({"variants": {"imax": {"setting": []}}}, "unknown key 'setting'"),

@@ -115,7 +115,7 @@ def test_patches_come_from_the_same_places_of_equal_sizes() -> None:
 def test_sizes_that_do_not_fit_are_named() -> None:
     with pytest.raises(BadValue, match="no whole 3x3 blocks"):
         low_band(TRUTH[0], 3)
-    with pytest.raises(BadValue, match="no whole multiple of the native"):
+    with pytest.raises(BadValue, match="not a whole multiple of the native"):
         layout_agreement(TRUTH[0], NATIVE[0][:100])
     with pytest.raises(BadValue, match="differ; render the same size"):
         detail_against_truth(TRUTH[0], NATIVE[0], factor=2)
