@@ -7,6 +7,8 @@ own means are what was lacking), so that there is no seam, and nothing finer tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,8 @@ BLOCK = 16
 def with_colours_of(plan: PosterPlan, poster: DecodedPicture, picture: Pixels) -> DecodedPicture:
     """``poster`` with the colours of ``picture`` (1, 3, h, w): all that the plan renders, at its own size.
 
-    As firmly as the plan holds the picture's layout (``guidance.strength``, at most 1).
+    As firmly as the plan holds the picture's layout (``guidance.strength``, at most 1). Both are gone through
+    a few rows at a time.
     """
     size, rendered = plan.size, plan.render_size
     axes = (
@@ -31,16 +34,21 @@ def with_colours_of(plan: PosterPlan, poster: DecodedPicture, picture: Pixels) -
         (size.width, rendered.width, picture.shape[3]),
     )
     down, across = (_edges(*axis) for axis in axes)
-    wanted = _means(shown(picture[0]).permute(1, 2, 0).cpu(), *(_in_picture(*axis) for axis in axes))
-    lacking = (wanted - _means_of(poster, down, across)) * min(1.0, plan.method.guidance.strength)
-    surface_down, surface_across = (_surface(edges) for edges in (down, across))
-    solved = torch.einsum("ij,jkc->ikc", torch.linalg.inv(_overlaps(down) @ surface_down), lacking)
-    solved = torch.einsum("kl,ilc->ikc", torch.linalg.inv(_overlaps(across) @ surface_across), solved)
-    wide = torch.einsum("kl,ilc->ikc", surface_across, solved)
+
+    def own(top: int, bottom: int) -> Tensor:
+        return shown(picture[0, :, top:bottom]).permute(1, 2, 0).cpu()
+
+    wanted = _means(own, picture.shape[2], *(_in_picture(*axis) for axis in axes))
+    lacking = wanted - _means(poster.rows, size.height, down, across)
+    lacking = lacking * min(1.0, plan.method.guidance.strength)
+    held = torch.linalg.solve(_means_of_lines(len(down) - 1), lacking.flatten(1)).view_as(lacking)
+    held = torch.linalg.solve(_means_of_lines(len(across) - 1), held.transpose(0, 1).flatten(1))
+    heights = held.view(len(across) - 1, len(down) - 1, 3).transpose(0, 1).float()
 
     def read(top: int, bottom: int) -> Tensor:
-        added = torch.einsum("ij,jkc->ikc", surface_down[top:bottom], wide)
-        return (poster.rows(top, bottom) + added.float()).clamp(0.0, 1.0)
+        surface = _between(heights, down, torch.arange(top, bottom))
+        surface = _between(surface.transpose(0, 1), across, torch.arange(size.width)).transpose(0, 1)
+        return (poster.rows(top, bottom) + surface).clamp(0.0, 1.0)
 
     return DecodedPicture(size, read)
 
@@ -51,47 +59,44 @@ def _edges(length: int, rendered: int, own: int) -> Tensor:
     return torch.linspace(0.0, length, count + 1, dtype=torch.float64)
 
 
-def _in_picture(length: int, rendered: int, own: int) -> tuple[Tensor, int]:
-    """The same edges in the picture, and its length."""
+def _in_picture(length: int, rendered: int, own: int) -> Tensor:
+    """The same edges in the picture."""
     margin = (rendered - length) // 2
-    return (_edges(length, rendered, own) + margin) * own / rendered, own
+    return (_edges(length, rendered, own) + margin) * own / rendered
 
 
-def _overlaps(edges: Tensor, length: int | None = None) -> Tensor:
-    """(blocks, pixels): the share that each pixel has in each block's mean."""
-    pixels = torch.arange(round(float(edges[-1])) if length is None else length, dtype=torch.float64)
-    begin = torch.maximum(edges[:-1, None], pixels)
-    end = torch.minimum(edges[1:, None], pixels + 1)
-    return (end - begin).clamp(min=0.0) / (edges[1:] - edges[:-1])[:, None]
+def _means_of_lines(blocks: int) -> Tensor:
+    """(blocks, blocks): each block's mean of lines between the centres, constant beyond the outer ones."""
+    if blocks == 1:
+        return torch.ones(1, 1, dtype=torch.float64)
+    beside = torch.full((blocks - 1,), 1 / 8, dtype=torch.float64)
+    own = torch.full((blocks,), 3 / 4, dtype=torch.float64)
+    own[0] = own[-1] = 7 / 8
+    return torch.diag(own) + torch.diag(beside, 1) + torch.diag(beside, -1)
 
 
-def _surface(edges: Tensor) -> Tensor:
-    """(pixels, blocks): linear between the blocks' centres, constant beyond the outer ones."""
-    centres = (edges[1:] + edges[:-1]) / 2
-    place = torch.arange(round(float(edges[-1])), dtype=torch.float64) + 0.5
-    if len(centres) == 1:
-        return torch.ones(len(place), 1, dtype=torch.float64)
-    after = torch.searchsorted(centres, place).clamp(1, len(centres) - 1)
-    share = ((place - centres[after - 1]) / (centres[after] - centres[after - 1])).clamp(0.0, 1.0)
-    weights = torch.zeros(len(place), len(centres), dtype=torch.float64)
-    rows = torch.arange(len(place))
-    weights[rows, after - 1] = 1.0 - share
-    weights[rows, after] = share
-    return weights
+def _between(heights: Tensor, edges: Tensor, pixels: Tensor) -> Tensor:
+    """Those lines through ``heights`` (blocks, ...) at the middles of ``pixels``."""
+    last = len(heights) - 1
+    place = ((pixels + 0.5) / (edges[1] - edges[0]) - 0.5).clamp(0.0, last)
+    before = place.floor().long().clamp(max=max(last - 1, 0))
+    share = (place - before).float().view(-1, *(1 for _ in heights.shape[1:]))
+    return torch.lerp(heights[before], heights[(before + 1).clamp(max=last)], share)
 
 
-def _means(picture: Tensor, down: tuple[Tensor, int], across: tuple[Tensor, int]) -> Tensor:
-    """(blocks, blocks, 3) of a whole (h, w, 3) picture."""
-    narrow = torch.einsum("kl,ilc->ikc", _overlaps(*across).float(), picture.float())
-    return torch.einsum("ij,jkc->ikc", _overlaps(*down), narrow.double())
+def _sums(x: Tensor, edges: Tensor) -> Tensor:
+    """(blocks, ...): of the rows of ``x`` between ``edges``, a pixel in two blocks by its shares."""
+    total = torch.cat([torch.zeros_like(x[:1]), x.cumsum(0)])
+    low = edges.floor().long().clamp(0, len(x))
+    share = (edges - low).view(-1, *(1 for _ in x.shape[1:]))
+    return torch.lerp(total[low], total[(low + 1).clamp(max=len(x))], share.to(x)).diff(dim=0)
 
 
-def _means_of(poster: DecodedPicture, down: Tensor, across: Tensor) -> Tensor:
-    """The same of a poster, a few rows at a time."""
-    rows, columns = _overlaps(down), _overlaps(across).float()
-    found = torch.zeros(len(down) - 1, len(across) - 1, 3, dtype=torch.float64)
-    for top in range(0, poster.size.height, ROWS):
-        bottom = min(top + ROWS, poster.size.height)
-        narrow = torch.einsum("kl,ilc->ikc", columns, poster.rows(top, bottom))
-        found += torch.einsum("ij,jkc->ikc", rows[:, top:bottom], narrow.double())
-    return found
+def _means(rows: Callable[[int, int], Tensor], length: int, down: Tensor, across: Tensor) -> Tensor:
+    """(blocks, blocks, 3): the blocks' means of a picture of ``length`` rows, read a few at a time."""
+    sums = torch.zeros(len(down) - 1, len(across) - 1, 3, dtype=torch.float64)
+    for top in range(0, length, ROWS):
+        band = rows(top, min(top + ROWS, length)).double()
+        narrow = _sums(band.transpose(0, 1), across).transpose(0, 1)
+        sums += _sums(narrow, (down - top).clamp(0.0, len(band)))
+    return sums / (down.diff()[:, None, None] * across.diff()[None, :, None])
