@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import traceback
 from typing import Any
 
 import pytest
@@ -22,7 +22,11 @@ PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
 SHARED = {"text": {"copies": "shared"}}
 GUIDED = {"guidance_scale": {"native": 1.0, "extrapolated": 3.0}}
 CASCADE = {"cascade": [2.0], "start": {"sigma": 0.8}, "reference": {"kind": "per_step"}}
-CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+NETWORKS = [name for name in TINY if name not in ("flux-dev", "flux-schnell")]
+HALVES = "a prompt for each half"
+Case = tuple[dict[str, Any], dict[str, Any]]
+"""A request's fields and how its ranks share the work."""
+CASES: dict[str, Case] = {
     "odd tokens, ring": ({}, {"ulysses": 1, "ring": 4}),
     "odd tokens, Ulysses": ({}, {"ulysses": 4, "ring": 1}),
     "fewer text tokens than ranks": ({"prompt": "sun"}, {"ulysses": 2, "ring": 2}),
@@ -41,39 +45,57 @@ def watched(topology: Topology, fields: dict[str, Any], parallel: dict[str, Any]
     return strict.log, strict.refused
 
 
+def watched_all(topology: Topology, cases: dict[str, Case]) -> dict[str, Any]:
+    """What every case asked for, or its traceback: a process group costs most."""
+    found: dict[str, Any] = {}
+    for name, (fields, parallel) in cases.items():
+        try:
+            found[name] = watched(topology, fields, parallel)
+        except Exception:
+            found[name] = traceback.format_exc()
+    return found
+
+
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model"))
+def on_four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """FLUX on every kind of mesh, and two halves of the ranks with a prompt each."""
+    place = tmp_path_factory.mktemp("four")
+    common = {"prompt": PROMPT, "dtype": "float64", "steps": 2, "native_steps": 1}
+    own = {**common, "size": "144x112", "model": str(make_tiny_flux(place / "flux"))}
+    cases = {name: ({**own, **fields}, parallel) for name, (fields, parallel) in CASES.items()}
+    schnell = {**common, "size": "112x80", "model": str(make_tiny("flux-schnell", place / "schnell"))}
+    cases[HALVES] = ({**schnell, "method": GUIDED}, {"cfg": "split", "ulysses": 2, "ring": 1})
+    return run_ranks(4, watched_all, cases, timeout_s=200)
 
 
-def check(fields: dict[str, Any], parallel: dict[str, Any], ranks: int) -> None:
-    found = run_ranks(ranks, watched, fields, parallel)
-    assert [refused for _, refused in found] == [[]] * ranks
-    assert replay([log for log, _ in found]) == []
-    assert len(found[0][0]) > 20
+@pytest.fixture(scope="module")
+def on_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Every other network, as it is."""
+    place = tmp_path_factory.mktemp("two")
+    common = {"prompt": PROMPT, "size": "112x80", "dtype": "float64", "steps": 2, "native_steps": 1}
+    cases = {name: ({**common, "model": str(make_tiny(name, place / name))}, {}) for name in NETWORKS}
+    return run_ranks(2, watched_all, cases, timeout_s=200)
+
+
+def check(found: list[dict[str, Any]], name: str) -> None:
+    broken = [own[name] for own in found if isinstance(own[name], str)]
+    assert broken == []
+    logs, refused = zip(*(own[name] for own in found), strict=True)
+    assert list(refused) == [[]] * len(found)
+    assert replay(list(logs)) == []
+    assert len(logs[0]) > 20
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
-def test_a_render_on_four_ranks_goes_through_with_every_operation_blocking(tiny: str, name: str) -> None:
-    changed, parallel = CASES[name]
-    fields = {"prompt": PROMPT, "size": "144x112", "model": tiny, "dtype": "float64", "steps": 2}
-    check({**fields, "native_steps": 1, **changed}, parallel, 4)
+@pytest.mark.parametrize("name", [*CASES, HALVES])
+def test_a_render_on_four_ranks_goes_through_with_every_operation_blocking(on_four: Any, name: str) -> None:
+    check(on_four, name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in TINY if name not in ("flux-dev", "flux-schnell")])
-def test_so_does_every_network(name: str, tmp_path: Path) -> None:
-    folder = make_tiny(name, tmp_path / name)
-    fields = {"prompt": PROMPT, "size": "112x80", "model": str(folder), "steps": 2, "native_steps": 1}
-    check({**fields, "dtype": "float64"}, {"cfg": "two_passes"}, 2)
-
-
-@pytest.mark.slow
-def test_so_do_two_halves_with_a_prompt_each(tmp_path: Path) -> None:
-    folder = make_tiny("flux-schnell", tmp_path / "model")
-    fields = {"prompt": PROMPT, "size": "112x80", "model": str(folder), "steps": 2, "native_steps": 1}
-    check({**fields, "dtype": "float64", "method": GUIDED}, {"cfg": "split", "ulysses": 2, "ring": 1}, 4)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_so_does_every_network(on_two: Any, name: str) -> None:
+    check(on_two, name)
 
 
 def faulty(topology: Topology) -> tuple[Any, Any]:
