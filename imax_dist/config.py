@@ -31,6 +31,7 @@ LARGEST_FILE = 4 << 20
 LONGEST_SHOWN = 200
 
 
+@functools.cache
 def config_folder() -> Path:
     """``configs/`` of an installed package, or of the checkout it runs from."""
     package = Path(__file__).parent

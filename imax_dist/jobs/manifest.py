@@ -143,7 +143,7 @@ class _Reading:
         request = _request(fields, self.limits)
         method = self._method(request)
         for index in range(count):
-            seeded = dataclasses.replace(request, seed=_seed(request.seed + index))
+            seeded = dataclasses.replace(request, seed=_seed(request.seed + index)) if index else request
             own_name = None if name is None else f"{name}-{index + 1}" if count > 1 else name
             position = len(self.jobs) + index
             yield make_job(seeded, name=own_name, priority=priority, position=position, method=method)
