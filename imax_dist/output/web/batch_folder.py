@@ -89,7 +89,7 @@ def read_folder(out: Path) -> list[Poster]:
     if not out.is_dir():
         raise MissingInput(f"{out} is not a folder of posters")
     ranks = dict(_gang_sizes(out / "events.jsonl"))
-    jobs = [_job(folder, ranks) for folder in _job_folders(out) if not _foreign(folder)]
+    jobs = [read_job(folder, ranks) for folder in _job_folders(out) if not _foreign(folder)]
     loose = [_loose(path) for path in sorted(out.glob("*.recipe.json")) if is_file(path)]
     if not jobs and not loose:
         raise MissingInput(
@@ -113,7 +113,8 @@ def _foreign(folder: Path) -> str:
     return "" if is_name(folder.name) else f"{folder} has a name that no poster of a batch can have"
 
 
-def _job(folder: Path, ranks: Mapping[str, int]) -> Poster:
+def read_job(folder: Path, ranks: Mapping[str, int] | None = None) -> Poster:
+    """One job's folder; ``ranks`` of the batch's gangs by their names, where they are known."""
     record = _read_json(folder / "request.json")
     request = record.get("request", record)
     events = [_outside(logged) for logged in read_log(folder / "events.jsonl", job=folder.name)]
@@ -122,7 +123,7 @@ def _job(folder: Path, ranks: Mapping[str, int]) -> Poster:
         done, recipe = {}, None  # of an earlier request; it is removed when the new poster is there
     own = [logged for logged in events if isinstance(logged.event, get_args(JobEvent))]
     last = own[-1] if own else None
-    attempts = tuple(_attempts(events, ranks))
+    attempts = tuple(_attempts(events, ranks or {}))
     return Poster(
         id=folder.name,
         state="done" if done else _state(last),

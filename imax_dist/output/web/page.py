@@ -33,7 +33,7 @@ from imax_dist.output.web.batch_folder import Poster, foreign_folders, number, r
 from imax_dist.wording import duration
 
 VIEW = "_view"
-ASSETS = ("page.css", "page.js", "openseadragon.min.js", "openseadragon.LICENSE.txt")
+ASSETS = ("page.css", "page.js", "viewer.js", "openseadragon.min.js", "openseadragon.LICENSE.txt")
 PLAIN_SIDE = 1_600
 """Pictures up to this side are shown as they are; larger ones as tiles."""
 THUMB = 480
@@ -79,7 +79,7 @@ def write_page(out: Path, *, tell: Callable[[str], None] = quietly) -> Made:
         if poster.picture is None:
             continue
         try:
-            looks[poster.id] = _look(out, poster, tell)
+            looks[poster.id] = look_of(out, poster, tell)
         except (CannotWrite, NoPermission):
             raise
         except ImaxError as error:
@@ -99,7 +99,7 @@ def _asset(name: str) -> bytes:
     return files("imax_dist.output.web").joinpath("viewer", name).read_bytes()
 
 
-def _look(out: Path, poster: Poster, tell: Callable[[str], None]) -> dict[str, Any]:
+def look_of(out: Path, poster: Poster, tell: Callable[[str], None]) -> dict[str, Any]:
     """Thumbnail and layer of a picture, made now unless those of the very same file are there."""
     assert poster.picture is not None
     folder = require_real_folder(out / VIEW / _folder_name(poster.id))
@@ -213,7 +213,7 @@ def _layers(out: Path, poster: Poster, scenes: Scenes, looks: Looks) -> list[dic
     layers = [_layer(looks[poster.id], _label(poster))]
     if poster.native is not None:
         layers.append(
-            {"label": "native (up-sampled)", "url": href(out, poster.native), **_native_place(poster)}
+            {"label": "native (up-sampled)", "url": href(out, poster.native), **native_place(poster)}
         )
     others = {_label(other): other for other in scenes[_scene(poster)]}
     others.pop(_label(poster), None)
@@ -230,7 +230,7 @@ def _label(poster: Poster) -> str:
     return "direct" if preset == "direct" else f"extrapolated ({preset or 'imax'})"
 
 
-def _native_place(poster: Poster) -> dict[str, float]:
+def native_place(poster: Poster) -> dict[str, float]:
     """Where the native picture lies in units of the poster's width: it covers the uncropped render."""
     plan = section(poster.recipe, "plan")
     try:
