@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,10 +75,17 @@ def read_manifest(path: Path, limits: Limits) -> Manifest:
 
 
 def read_entries(
-    entries: Iterable[Entry | Mistake], limits: Limits, *, methods: dict[str, Any] | None = None
+    entries: Iterable[Entry | Mistake],
+    limits: Limits,
+    *,
+    own_files: Collection[str] = (),
+    methods: dict[str, Any] | None = None,
 ) -> Manifest:
-    """Posters as somebody wrote them, checked; ``methods`` keeps what presets stand for between calls."""
-    reading = _Reading(limits, _methods={} if methods is None else methods)
+    """Posters as somebody wrote them, checked; ``methods`` keeps what presets stand for between calls.
+
+    ``own_files`` are guides and LoRA files that the caller has put in, allowed whatever ``limits`` say.
+    """
+    reading = _Reading(limits, own_files, _methods={} if methods is None else methods)
     for item in entries:
         reading.take(item)
         if reading.full:
@@ -93,6 +100,7 @@ class _Reading:
     """A manifest read so far."""
 
     limits: Limits
+    own_files: Collection[str] = ()
     jobs: list[Job] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
     full: bool = False
@@ -140,7 +148,7 @@ class _Reading:
         if name is not None and not isinstance(name, str | int):
             raise BadValue(f"id must be text, got {name!r}")
         name = None if name is None else composed(str(name))
-        request = _request(fields, self.limits)
+        request = _request(fields, self.limits, self.own_files)
         method = self._method(request)
         for index in range(count):
             seeded = dataclasses.replace(request, seed=_seed(request.seed + index)) if index else request
@@ -173,7 +181,7 @@ def _require_text(fields: dict[str, Any]) -> None:
         raise BadValue("text contains an unpaired surrogate (half a character)") from error
 
 
-def _request(fields: dict[str, Any], limits: Limits) -> Request:
+def _request(fields: dict[str, Any], limits: Limits, own_files: Collection[str]) -> Request:
     method = fields.get("method") or {}
     if not isinstance(method, dict):
         raise BadConfig(f"method must hold keys, got {method!r}")
@@ -185,6 +193,8 @@ def _request(fields: dict[str, Any], limits: Limits) -> Request:
             known = [*OWN_FIELDS, *REQUEST_FIELDS]
             raise BadConfig(f"unknown field {key[:80]!r}; {suggestion(key[:80], known)}")
     request = from_mapping(Request, {**plain, "method": method}, where="request")
+    if not limits.files:
+        _require_no_files(request, limits, own_files)
     _check_limits(request, limits)
     require_printable(Path("poster.png"), to_mapping(request))
     return request
@@ -201,8 +211,6 @@ def _check_limits(request: Request, limits: Limits) -> None:
             raise BadValue(f"{name} {getattr(request, name)} is over this pool's {limits.steps}")
     if limits.models and request.model not in limits.models:
         raise BadValue(f"model {request.model[:80]!r} may not be used here; {', '.join(limits.models)} may")
-    if not limits.files:
-        _require_no_files(request, limits)
     _check_model(request.model)
     _check_print_files(request, limits)
 
@@ -225,13 +233,16 @@ def _check_print_files(request: Request, limits: Limits) -> None:
             )
 
 
-def _require_no_files(request: Request, limits: Limits) -> None:
+def _require_no_files(request: Request, limits: Limits, own_files: Collection[str]) -> None:
     """Raise BadValue if a field, or a print file's profile or enlarger, names a file of this machine.
 
     A model that ``limits`` lists is allowed, also as a folder.
     """
     for name in fields_naming_files(Request, vars(request)):
         if name == "model" and request.model in limits.models:
+            continue
+        given = request.lora if name == "lora" else (getattr(request, name),)
+        if name in ("guide", "lora") and all(each in own_files for each in given):
             continue
         raise BadValue(f"{name} names a file of this machine, which this pool does not allow")
 
