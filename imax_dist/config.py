@@ -59,6 +59,7 @@ KINDS = {
     "papers": "paper table",
     "parallel": "parallel",
     "presets": "preset",
+    "service": "service",
     "studies": "study",
 }
 """The folders of ``configs``, and what one file of each is called in a sentence."""

@@ -43,6 +43,7 @@ SIBLINGS: dict[str, set[str]] = {
     "planner": {"method", "parallel", "vae", "models", "super_resolution", "pipeline"},
     "calibrate": {"parallel", "models", "pipeline", "planner"},
     "jobs": {"liveness", "pipeline", "output", "planner"},
+    "service": {"pipeline", "output", "planner", "jobs"},
     "cli": {
         "liveness",
         "method",
@@ -56,6 +57,7 @@ SIBLINGS: dict[str, set[str]] = {
         "calibrate",
         "study",
         "jobs",
+        "service",
     },
     "__init__": {"pipeline"},
     "__main__": {"cli"},
@@ -66,11 +68,12 @@ SIBLINGS: dict[str, set[str]] = {
 NETWORK_HOMES = ("models/", "vae/", "parallel/engines/diffusers.py", "study/train/")
 
 LIBRARY_HOMES: dict[str, tuple[str, ...]] = {
-    "ray": ("jobs/",),
+    "ray": ("jobs/", "service/"),
     **dict.fromkeys(("sqlalchemy", "psycopg"), ("jobs/store/",)),
     **dict.fromkeys(("obstore", "boto3", "moto"), ("jobs/deliver.py",)),
     "xfuser": ("parallel/engines/xfuser.py",),
     **dict.fromkeys(("diffusers", "transformers", "tokenizers"), NETWORK_HOMES),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client"), ("service/",)),
     "matplotlib": ("study/experiments/plots.py",),
     **dict.fromkeys(("PIL", "tifffile", "pyvips", "pikepdf"), ("output/",)),
 }
@@ -342,6 +345,9 @@ def test_a_crumb_is_found_unless_it_gives_its_reason_or_has_two_users() -> None:
         ("models/networks/flux.py", "import tifffile as t"),
         ("pipeline/render.py", "__import__('pyvips')"),
         ("cli/main.py", "import pikepdf"),
+        ("cli/serve.py", "import uvicorn"),
+        ("jobs/pool.py", "from fastapi import FastAPI"),
+        ("jobs/pool.py", "from imax_dist.service import app"),
     ],
 )
 def test_a_forbidden_import_is_found(path: str, source: str) -> None:

@@ -1,0 +1,127 @@
+"""``imax serve``: an open queue of posters behind HTTP, with a page; and the tokens that open it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imax_dist.errors import MissingInput
+
+if TYPE_CHECKING:
+    from imax_dist.service.server import Serving
+
+PORT = 8000
+
+
+def add_parser(verbs: Any) -> None:
+    """Declare the verb and its options."""
+    parser = verbs.add_parser(
+        "serve",
+        help="posters as a service: API, page, queue",
+        description="Take jobs over HTTP and render them until SIGTERM; run it again to go on. Its address "
+        "shows a page, and /docs the API. Without any token it answers this machine only.",
+    )
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the queue and the posters")
+    add("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1)")
+    add("--port", type=int, default=PORT, help=f"port (default {PORT}; 0: any free one)")
+    add("--ray", default="local", metavar="WHERE", help="local (default), auto, or a cluster's address")
+    add("--store", metavar="URL", help="queue in a database, postgresql://..., instead of a file in DIR")
+    add("--config", default="default", metavar="NAME", help="a file of configs/service, or a path")
+    add("--pool", metavar="NAME", help="a file of configs/jobs, or a path (default: local, or default)")
+    add("--gangs", type=int, help="most posters at once (default: as many as there are devices)")
+    add("--ranks", type=int, help="how many ranks render one poster together (default 1)")
+    add("--device", choices=("auto", "cpu", "cuda"), help="device of every rank (default: the pool's)")
+    add("--add-token", metavar="NAME", help="make a token, print it once, and stop")
+    add("--role", choices=("submit", "operate"), default="submit", help="of --add-token: own jobs, or all")
+    add("--revoke-token", metavar="NAME", help="end a token, and stop")
+    add("--check", action="store_true", help="look whether it could start, say what it would do, and stop")
+    add("--json", action="store_true", help="result of --check or --add-token as JSON on stdout")
+    add("-q", "--quiet", action="store_true", help="log no line a request")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until asked to stop: 0 if nothing was left to do, 75 if jobs wait for the next start."""
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        raise MissingInput("serving needs FastAPI and uvicorn; pip install 'imax-dist[serve]'")
+    if options.add_token or options.revoke_token:
+        return _tokens(options)
+    serving = _serving(options)
+    if options.check:
+        return _check(options, serving)
+    from imax_dist.cli.stop_signal import StopSignal
+    from imax_dist.service.log import Log
+    from imax_dist.service.server import run_service
+
+    log = Log(quiet=options.quiet)
+    stop = StopSignal(say=lambda text: log({"event": "note", "text": text}))
+    run_service(serving, arm=stop.arm, log=log, tell=lambda address: print(address, flush=True))
+    return 0
+
+
+def _serving(options: argparse.Namespace) -> Serving:
+    from imax_dist.jobs.batch import load_pool_settings
+    from imax_dist.service.server import Serving
+    from imax_dist.service.settings import load_service
+
+    given = {"gangs": options.gangs, "ranks": options.ranks, "device": options.device}
+    changes = {name: value for name, value in given.items() if value is not None}
+    pool = options.pool or ("local" if options.ray == "local" else "default")
+    return Serving(
+        out=options.out,
+        pool=load_pool_settings(pool, changes),
+        service=load_service(options.config),
+        place=_place(options),
+        ray=options.ray,
+        host=options.host,
+        port=options.port,
+    )
+
+
+def _place(options: argparse.Namespace) -> Path | str:
+    from imax_dist.jobs.store.files import store_path
+    from imax_dist.jobs.store.store import is_url
+
+    if options.store is None:
+        return store_path(options.out)
+    return str(options.store) if is_url(options.store) else Path(options.store)
+
+
+def _tokens(options: argparse.Namespace) -> int:
+    """Add or revoke a token; a running service knows of it within seconds."""
+    from contextlib import closing
+
+    from imax_dist.jobs.store import Tokens, open_store
+    from imax_dist.service.access import add_token
+
+    with closing(open_store(_place(options))) as store:
+        tokens = Tokens(store.database)
+        if options.revoke_token:
+            tokens.revoke(options.revoke_token)
+            print(f"revoked: {options.revoke_token}")
+            return 0
+        secret = add_token(tokens, options.add_token, options.role)
+    if options.json:
+        print(json.dumps({"name": options.add_token, "role": options.role, "token": secret}))
+    else:
+        print(secret)
+        print(f"the token of {options.add_token} ({options.role}); it is shown this once", file=sys.stderr)
+    return 0
+
+
+def _check(options: argparse.Namespace, serving: Serving) -> int:
+    from imax_dist.service.check import check
+
+    facts = check(serving)
+    if options.json:
+        print(json.dumps(facts))
+    else:
+        for name, value in facts.items():
+            print(f"{name:<10} {value}")
+    return 0

@@ -1,0 +1,61 @@
+"""One JSON object a line on stderr: requests, gangs, jobs. No prompts, no headers, no tokens."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from imax_dist.events import (
+    BatchNote,
+    CheckpointStarted,
+    CheckpointWritten,
+    InJob,
+    MemoryPeak,
+    PoolEvent,
+    PreviewWritten,
+    Progress,
+    StageDone,
+    StageStarted,
+    StepDone,
+)
+from imax_dist.events.log import as_json
+
+LEVELS = {"http.error": "error", "gang.failed": "warning", "gang.lost": "warning", "job.failed": "warning"}
+UNLOGGED = (
+    *(StepDone, Progress, StageStarted, StageDone, CheckpointStarted, CheckpointWritten, MemoryPeak),
+    PreviewWritten,
+)
+"""In the job's own events.jsonl."""
+
+
+class Log:
+    """Writes whole lines, from any thread; calls of ``http`` are left out with ``quiet``."""
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._lock = threading.Lock()
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        if self._quiet and record["event"] == "http":
+            return
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = {"ts": moment, "level": LEVELS.get(record["event"], "info"), **record}
+        with self._lock:
+            self._stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+            self._stream.flush()
+
+    def listener(self) -> Callable[[PoolEvent], None]:
+        """Hears the pool: gangs and jobs by their names."""
+
+        def listen(event: PoolEvent) -> None:
+            if isinstance(event, BatchNote):
+                self({"event": "note", "level": "warning", "text": event.text})
+            elif not (isinstance(event, InJob) and isinstance(event.event, UNLOGGED)):
+                self(as_json(event))
+
+        return listen

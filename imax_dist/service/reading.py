@@ -1,0 +1,86 @@
+"""Bodies of requests, never larger than allowed: JSON objects, JSON Lines, uploads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request as HttpRequest
+
+from imax_dist.jobs.manifest_files import json_object
+from imax_dist.output.atomic import write_error
+from imax_dist.service.refusals import Refused
+
+LARGEST_JSON = 1 << 20
+MIB = 1 << 20
+
+
+async def read_json(request: HttpRequest, *, empty: bool = False) -> dict[str, Any]:
+    """The body as one JSON object; with ``empty``, no body is an empty one. Raises Refused."""
+    body = await read_body(request, LARGEST_JSON)
+    if empty and not body.strip():
+        return {}
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refused(
+            415, "the body must be JSON, with Content-Type: application/json", code="bad_content_type"
+        )
+    try:
+        return json_object(body.decode("utf-8"))
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise Refused(400, f"the body is not usable: {error}", code="bad_json") from error
+
+
+async def read_text(request: HttpRequest, most: int) -> str:
+    """The body as text. Raises Refused."""
+    try:
+        return (await read_body(request, most)).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Refused(400, f"the body is not UTF-8: byte {error.start}", code="bad_encoding") from error
+
+
+async def read_body(request: HttpRequest, most: int) -> bytes:
+    """The body in memory. Raises Refused (413) as soon as it is too large."""
+    parts = [part async for part in bounded(request, most)]
+    return b"".join(parts)
+
+
+async def bounded(request: HttpRequest, most: int) -> AsyncGenerator[bytes, None]:
+    """The body piece by piece; what is announced or sent beyond ``most`` bytes is refused (413)."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > most:
+        raise _too_large(most)
+    read = 0
+    async for part in request.stream():
+        read += len(part)
+        if read > most:
+            raise _too_large(most)
+        yield part
+
+
+async def save_body(parts: AsyncIterator[bytes], folder: Path) -> tuple[Path, str]:
+    """The body in a new file of ``folder``, and its SHA-256. Raises CannotWrite; then nothing is left."""
+    path, digest = folder / f".upload-{secrets.token_hex(8)}", hashlib.sha256()
+    kept = False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            async for part in parts:
+                digest.update(part)
+                file.write(part)
+        kept = True
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        if not kept:
+            path.unlink(missing_ok=True)
+    return path, digest.hexdigest()
+
+
+def _too_large(most: int) -> Refused:
+    size = f"{most / MIB:g} MiB" if most >= MIB else f"{most} bytes"
+    return Refused(413, f"the body is larger than the {size} that are read", code="too_large")

@@ -1,0 +1,67 @@
+"""``.../events``: a job as it goes on, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import StreamingResponse
+
+from imax_dist.service.access import Client
+from imax_dist.service.job_view import BASE
+from imax_dist.service.service import Asking, Here, Service
+
+router = APIRouter(tags=["jobs"])
+LOOK_S = 2.0
+"""At the latest; another server's driver tells nobody here."""
+ALIVE_EVERY = 7
+"""Looks without news until a comment keeps the connection open."""
+AT_MOST_EVERY_S = 0.2
+STREAM = "text/event-stream"
+OVER = ("done", "failed", "cancelled")
+HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+@router.get(BASE + "/{job_id}/events", response_class=StreamingResponse)
+async def events(job_id: str, here: Here, client: Asking) -> StreamingResponse:
+    """``state`` (the whole job, first and at every change), ``progress``, ``preview``, until it is over."""
+    await here.row(job_id, client)
+    return StreamingResponse(_follow(here, job_id, client), media_type=STREAM, headers=HEADERS)
+
+
+async def _follow(here: Service, job_id: str, client: Client) -> AsyncIterator[str]:
+    told: dict[str, Any] = {}
+    quiet = 0
+    with here.feed.following(job_id) as news:
+        while True:
+            news.clear()
+            view = await here.view(await here.row(job_id, client))
+            fresh = [(name, part) for name, part in _parts(view).items() if part and told.get(name) != part]
+            for name, part in fresh:
+                told[name] = part
+                yield sse(name, view if name == "state" else part)
+            if view["state"] in OVER or here.health.draining:
+                return
+            quiet = 0 if fresh else quiet + 1
+            if quiet and quiet % ALIVE_EVERY == 0:
+                yield ": alive\n\n"
+            try:
+                await asyncio.wait_for(news.wait(), LOOK_S)
+                await asyncio.sleep(AT_MOST_EVERY_S)
+            except TimeoutError:
+                continue
+
+
+def _parts(view: dict[str, Any]) -> dict[str, Any]:
+    """What is told by itself when it changes."""
+    place = {name: view[name] for name in ("state", "cancelling", "place", "attempts")}
+    preview = {"url": view["preview"]} if view["preview"] else None
+    return {"state": place, "progress": view["progress"], "preview": preview}
+
+
+def sse(name: str, data: Any) -> str:
+    """One event."""
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"

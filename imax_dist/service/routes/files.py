@@ -1,0 +1,87 @@
+"""Files of a job (ranges, ETag = SHA-256), pictures that clients send, tiles to look at a large poster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request as HttpRequest
+from starlette.responses import FileResponse, Response
+
+from imax_dist.jobs.job import JobFolder
+from imax_dist.jobs.store import Row
+from imax_dist.output.own_files import is_file
+from imax_dist.output.web.live import TILE, layers_of, look_folder
+from imax_dist.service.job_view import BASE, LOOKS
+from imax_dist.service.reading import MIB, bounded
+from imax_dist.service.refusals import Refused, not_found
+from imax_dist.service.service import Asking, Here, Service
+
+router = APIRouter(tags=["files"])
+SHOWN = (".png", ".jpg", ".jpeg", ".json")
+"""What a browser shows in the page; the rest is downloaded."""
+UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.post("/v1/uploads", status_code=201, openapi_extra=UPLOAD)
+async def upload(request: HttpRequest, here: Here, client: Asking) -> dict[str, Any]:
+    """Send a picture (PNG, JPEG, TIFF, WebP ...) as the body; its id is what a job's ``guide`` takes."""
+    del client
+    written, digest = await here.uploads.write(bounded(request, here.settings.upload_mib * MIB))
+    await here.read(lambda: here.uploads.keep(written, digest))
+    return {"id": digest, "object": "upload"}
+
+
+@router.get(BASE + "/{job_id}/files/{name}", response_class=FileResponse)
+@router.head(BASE + "/{job_id}/files/{name}", include_in_schema=False)
+async def file(job_id: str, name: str, request: HttpRequest, *, here: Here, client: Asking) -> Response:
+    """A file of a finished poster, or a look at an unfinished one. Range requests; ETag is its SHA-256."""
+    row = await here.row(job_id, client)
+    path, tag = await here.read(lambda: _find(here, row, name))
+    headers = {"etag": f'"{tag}"', "cache-control": "private, no-cache"}
+    if request.headers.get("if-none-match") in (f'"{tag}"', "*"):
+        return Response(status_code=304, headers=headers)
+    kind = "inline" if path.suffix.lower() in SHOWN else "attachment"
+    filename = f"{job_id}-{name}"
+    return FileResponse(path, headers=headers, filename=filename, content_disposition_type=kind)
+
+
+@router.get(BASE + "/{job_id}/layers")
+async def layers(job_id: str, here: Here, client: Asking) -> dict[str, Any]:
+    """The poster and its native picture as a deep-zoom viewer takes them; tiles are cut the first time."""
+    row = await here.row(job_id, client)
+    if row.state_name != "done":
+        raise Refused(409, f"a job that is {row.state_name} has no poster to look at yet", code="wrong_state")
+    base = f"{BASE}/{job_id}"
+    places = {"files": f"{base}/files/", "tiles": f"{base}/tiles/"}
+    async with here.drawing:
+        return {"layers": await here.read(lambda: layers_of(here.out, job_id, **places))}
+
+
+@router.get(BASE + "/{job_id}/tiles/{level}/{tile}", response_class=FileResponse, include_in_schema=False)
+async def tile(job_id: str, level: int, tile: str, *, here: Here, client: Asking) -> FileResponse:
+    """A tile of the pyramid."""
+    row = await here.row(job_id, client)
+    path = look_folder(here.out, row.id) / "tiles" / str(level) / tile
+    if TILE.fullmatch(tile) is None or not await here.read(lambda: is_file(path)):
+        raise not_found("this tile")
+    return FileResponse(path, headers={"cache-control": "private, max-age=86400"})
+
+
+def _find(here: Service, row: Row, name: str) -> tuple[Path, str]:
+    """The file and its tag. Raises Refused (404) for a name that is none of the job's."""
+    folder = JobFolder.of(here.out, row.id).path
+    facts = here.views.files(row).get(name)
+    path = folder / name
+    if facts is not None and is_file(path):
+        return path, str(facts["sha256"])
+    if name in LOOKS and is_file(path):
+        status = path.stat()
+        return path, f"{status.st_mtime_ns:x}-{status.st_size:x}"
+    raise not_found(f"file {name[:80]!r} of this job")

@@ -1,0 +1,216 @@
+"""OpenAI's image API for its own clients: small posters at once, others by ``/v1/images/jobs``.
+
+Fields of ours that theirs lack (``seed``, ``preset``, ``steps``, ...) go through ``extra_body``. What is not
+understood is refused, never passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from imax_dist.config import named_configs
+from imax_dist.jobs.job import JobFolder
+from imax_dist.jobs.manifest_files import Entry
+from imax_dist.jobs.state import Failed
+from imax_dist.jobs.store import Row
+from imax_dist.service.access import Client
+from imax_dist.service.job_view import BASE
+from imax_dist.service.reading import MIB, bounded, read_json
+from imax_dist.service.refusals import AGAIN_S, Refused
+from imax_dist.service.routes.events import HEADERS, STREAM, sse
+from imax_dist.service.routes.openai_fields import Wish, form_fields, read_wish
+from imax_dist.service.service import Asking, Here, Service
+
+router = APIRouter(tags=["OpenAI"])
+OVER = ("done", "failed", "cancelled")
+LOOK_S = 2.0
+ANSWERS: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
+}
+FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image", "prompt"],
+                    "properties": {
+                        "image": {"type": "string", "format": "binary"},
+                        "prompt": {"type": "string"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@dataclass(frozen=True)
+class Making:
+    """Jobs that somebody waits for."""
+
+    here: Service
+    client: Client
+    wish: Wish
+    rows: Sequence[Row]
+    kind: str
+    """Of its events: image_generation or image_edit."""
+
+
+@router.get("/v1/models")
+async def models(here: Here, client: Asking) -> dict[str, Any]:
+    """The models that may be asked for."""
+    del client
+    names = here.submissions.limits.models or tuple(named_configs("models"))
+    return {"object": "list", "data": [{"id": name, "object": "model", "owned_by": "imax"} for name in names]}
+
+
+@router.post("/v1/images/generations", openapi_extra=ANSWERS)
+async def generate(request: HttpRequest, here: Here, client: Asking) -> Response:
+    """A small poster in the answer, or as a stream with looks at it on the way."""
+    wish = read_wish(await read_json(request))
+    return await _answer(here, client, wish, "image_generation")
+
+
+@router.post("/v1/images/edits", openapi_extra=FORM)
+async def edit(request: HttpRequest, here: Here, client: Asking) -> Response:
+    """The same after a picture of the client's own, which guides the poster."""
+    most = here.settings.upload_mib * MIB
+    parser = MultiPartParser(request.headers, bounded(request, most + MIB), max_files=1, max_fields=40)
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise Refused(415, "the body must be a form: multipart/form-data", code="bad_content_type")
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError) as error:
+        raise Refused(400, f"the form is not usable: {error}", code="bad_form") from error
+    fields, picture = form_fields(form)
+    written, digest = await here.uploads.write(_pieces(picture))
+    upload = await here.read(lambda: here.uploads.keep(written, digest))
+    await form.close()
+    return await _answer(here, client, read_wish({**fields, "guide": upload}), "image_edit")
+
+
+async def _pieces(picture: UploadFile) -> AsyncIterator[bytes]:
+    while part := await picture.read(MIB):
+        yield part
+
+
+async def _answer(here: Service, client: Client, wish: Wish, kind: str) -> Response:
+    wishes = await here.read(lambda: here.submissions.read([Entry(1, wish.fields)], client))
+    seconds = sum(here.submissions.estimates.guess(each.job.request) or 0.0 for each in wishes)
+    if seconds / max(1, min(here.views.gangs(), len(wishes))) > here.settings.sync_seconds:
+        text = (
+            f"this takes about {seconds:.0f} s, more than the {here.settings.sync_seconds:g} s that a client "
+            f"may wait here; POST it to {BASE} and follow its events"
+        )
+        raise Refused(400, text, code="too_long")
+    made = await here.submissions.submit(wishes, client)
+    here.wake_pool()
+    making = Making(here, client, wish, [row for row, _ in made], kind)
+    if wish.stream:
+        return StreamingResponse(_stream(making), media_type=STREAM, headers=HEADERS)
+    done = [await _wait(making, row) for row in making.rows]
+    data = [await here.read(lambda row=row: _datum(making, row)) for row in done]  # type: ignore[misc]
+    answer = {
+        "created": int(time.time()),
+        "data": data,
+        "output_format": wish.output_format,
+        "background": "opaque",
+    }
+    return JSONResponse(answer, headers={"x-imax-jobs": ",".join(row.id for row in making.rows)})
+
+
+async def _wait(making: Making, row: Row) -> Row:
+    """The row of the finished job. Raises Refused if it failed or was cancelled."""
+    with making.here.feed.following(row.id) as news:
+        while row.state_name not in OVER:
+            news.clear()
+            row = await making.here.row(row.id, making.client)
+            if row.state_name not in OVER:
+                await _next(making, news)
+    return _require_done(row)
+
+
+async def _next(making: Making, news: asyncio.Event) -> None:
+    """Until something is new. Raises Refused (503) once the service stops: jobs go on at its next start."""
+    if making.here.health.draining:
+        ids = ", ".join(row.id for row in making.rows)
+        text = f"the service is stopping; job {ids} goes on when it is back: GET {BASE}/ID"
+        raise Refused(503, text, code="stopping", headers={"Retry-After": str(AGAIN_S)})
+    try:
+        await asyncio.wait_for(news.wait(), LOOK_S)
+    except TimeoutError:
+        return
+
+
+def _require_done(row: Row) -> Row:
+    if row.state_name == "cancelled":
+        raise Refused(409, f"job {row.id} was cancelled", code="cancelled")
+    if isinstance(row.state, Failed):
+        status = 500 if row.state.retryable or row.state.kind == "out_of_memory" else 400
+        raise Refused(status, f"job {row.id} failed: {row.state.message}", code="failed")
+    return row
+
+
+def _datum(making: Making, row: Row) -> dict[str, Any]:
+    if making.wish.url:
+        return {"url": f"{BASE}/{row.id}/files/{making.wish.file}"}
+    path = JobFolder.of(making.here.out, row.id).path / making.wish.file
+    return {"b64_json": base64.b64encode(path.read_bytes()).decode()}
+
+
+async def _stream(making: Making) -> AsyncIterator[str]:
+    """Looks, then the picture, of one job after the other; a failure is an event too."""
+    try:
+        for row in making.rows:
+            async for event in _stream_one(making, row):
+                yield event
+    except Refused as refused:
+        yield sse("error", {"type": "error", "error": {"message": refused.message, "code": refused.code}})
+
+
+async def _stream_one(making: Making, row: Row) -> AsyncIterator[str]:
+    """A fast poster is over before anybody looked: its native picture is shown all the same."""
+    shown: list[int] = []
+    with making.here.feed.following(row.id) as news:
+        while True:
+            news.clear()
+            row = await making.here.row(row.id, making.client)
+            over = row.state_name in OVER
+            look = await making.here.read(lambda row=row: making.here.views.look(row))  # type: ignore[misc]
+            if look is not None and len(shown) < making.wish.partial_images and not (over and shown):
+                stamp = look.stat().st_mtime_ns
+                if stamp not in shown:
+                    shown.append(stamp)
+                    yield await _partial(making, look, len(shown) - 1)
+            if over:
+                break
+            await _next(making, news)
+    done = _require_done(row)
+    datum = await making.here.read(lambda: _datum(making, done))
+    yield _event(making, "completed", datum["b64_json"], making.wish.output_format)
+
+
+async def _partial(making: Making, look: Path, index: int) -> str:
+    picture = base64.b64encode(await making.here.read(look.read_bytes)).decode()
+    kind = "jpeg" if look.suffix == ".jpg" else "png"
+    return _event(making, "partial_image", picture, kind, partial_image_index=index)
+
+
+def _event(making: Making, name: str, picture: str, output_format: str, **more: Any) -> str:
+    kind = f"{making.kind}.{name}"
+    told = {"type": kind, "b64_json": picture, "created_at": int(time.time()), "background": "opaque"}
+    return sse(kind, {**told, "output_format": output_format, **more})

@@ -1,0 +1,275 @@
+"""``imax serve``: a pool over an open queue in the main thread, the application in another, until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from imax_dist.errors import BadValue, CannotWrite, ImaxError, Preempted
+from imax_dist.events import BatchNote, ClusterStarting, both
+from imax_dist.jobs.batch import batch_log
+from imax_dist.jobs.board import Board
+from imax_dist.jobs.cluster import ray_cluster
+from imax_dist.jobs.deliver import require_target
+from imax_dist.jobs.driver import drive
+from imax_dist.jobs.metrics import PoolMetrics
+from imax_dist.jobs.pool import Pool
+from imax_dist.jobs.pool_deps import PoolDeps
+from imax_dist.jobs.ray_gangs import RayGangs, pool_parallel
+from imax_dist.jobs.retention import prune
+from imax_dist.jobs.settings import Keep, PoolSettings
+from imax_dist.jobs.sizing import Host, open_pool, planned_seconds, ray_hosts, this_host
+from imax_dist.jobs.store import Queue, Store, Tokens, Webhooks
+from imax_dist.output.atomic import require_writable
+from imax_dist.service.access import Door
+from imax_dist.service.app import make_app
+from imax_dist.service.bell import Bell
+from imax_dist.service.estimates import Estimates
+from imax_dist.service.feed import Feed
+from imax_dist.service.guard import LOOPBACK
+from imax_dist.service.job_view import Views
+from imax_dist.service.log import Log
+from imax_dist.service.metrics import prometheus
+from imax_dist.service.service import Service
+from imax_dist.service.settings import ServiceSettings, limits_of
+from imax_dist.service.submissions import Submissions
+from imax_dist.service.uploads import Uploads
+from imax_dist.service.webhooks import Caller, webhook_secret
+from imax_dist.wording import plural
+
+START_S = 30.0
+END_S = 10.0
+SWEEP_EVERY_S = 3600.0
+BACKLOG = 2048
+NEVER_S = 10 * 365 * 86_400.0
+"""A service waits for its disk or database as long as it takes."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What to serve, where."""
+
+    out: Path
+    pool: PoolSettings
+    service: ServiceSettings
+    place: Path | str
+    """Of the store: a file, or a database by its URL."""
+    ray: str = "local"
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+    def needs_tokens(self, tokens: Tokens) -> bool:
+        """Whether requests must bring one: always, but on loopback as long as there is none.
+
+        Raises BadValue for another address without any token: nobody could use it, or everybody.
+        """
+        if any(token.revoked is None for token in tokens.all()):
+            return True
+        if self.host in LOOPBACK:
+            return False
+        raise BadValue(
+            f"there is no token yet, and {self.host} can be reached from elsewhere; make one: imax serve "
+            f"--out {self.out} --add-token NAME"
+        )
+
+
+def run_service(
+    serving: Serving, *, arm: Callable[[], Callable[[], bool]], log: Log, tell: Callable[[str], None]
+) -> None:
+    """Serve until asked to stop; ``arm`` as in ``run_batch``, ``tell`` gets the address once it is open.
+
+    Raises Preempted if jobs are left, FolderBusy, ClusterUnavailable, CannotWrite.
+    """
+    asked = arm()
+    pool_parallel(serving.pool)
+    if serving.pool.deliver:
+        require_target(serving.pool.deliver)
+    require_writable(serving.out)
+    bell = Bell()
+    with (
+        contextlib.closing(listen_at(serving.host, serving.port)) as door,
+        drive(serving.place, out=serving.out) as (store, check),
+    ):
+        fleet = Fleet(open_pool(serving.pool, [this_host()]), [this_host()])
+        service = make_service(serving, store, fleet, wake=bell.ring)
+        board = Board(store, open_ended=True, patience_s=NEVER_S)
+        wait_patiently(board, service, asked)
+        registry = CollectorRegistry()
+        listen = both(both(log.listener(), service.feed), batch_log(serving.out / "events.jsonl"))
+        board.note = lambda text: listen(BatchNote(text))
+        with application(service, registry, door, log=log, store=store, keep=serving.pool.keep):
+            tell(f"http://{serving.host}:{door.getsockname()[1]}/")
+            listen(ClusterStarting(serving.ray))
+            with ray_cluster(serving.ray, fleet.pool, note=board.note):
+                if serving.ray != "local":
+                    fleet.hosts = ray_hosts()
+                    fleet.pool = open_pool(serving.pool, fleet.hosts)
+                metrics = PoolMetrics(board, kinds=prometheus(registry))
+                listen, service.before_scrape = both(listen, metrics), metrics.queue
+                deps = PoolDeps(
+                    listen=listen,
+                    stop=_stop(arm(), service),
+                    check=check,
+                    sleep=bell.pause,
+                    news=bell.heard,
+                )
+                service.health.ready = True
+                pool = Pool(board, RayGangs(fleet.pool), fleet.pool, out=serving.out, deps=deps)
+                _run_until_stopped(pool, service)
+
+
+def _run_until_stopped(pool: Pool, service: Service) -> None:
+    """Raises Preempted if jobs are left, and what ended the pool otherwise."""
+    try:
+        pool.run()
+    except Preempted:
+        left = sum(pool.board.counts[name] for name in ("queued", "running"))
+        if left:
+            text = f"stopped with {plural(left, 'job')} waiting; run the same command again to go on"
+            raise Preempted(text) from None
+    except BaseException as error:
+        service.health.failure = f"the pool ended: {type(error).__name__}"
+        raise
+    finally:
+        service.health.draining = True
+
+
+@dataclass
+class Fleet:
+    """The pool and the machines it has, which are known once Ray is."""
+
+    pool: PoolSettings
+    hosts: Sequence[Host]
+
+
+def make_service(serving: Serving, store: Store, fleet: Fleet, *, wake: Callable[[], None]) -> Service:
+    """The application's parts on a connection of their own: the driver's may be refused, theirs not."""
+    settings, out = serving.service, serving.out
+    limits = fleet.pool.deadlines
+    queue, tokens = Queue(store.database), Tokens(store.database)
+    estimates = Estimates(lambda request: planned_seconds(request, fleet.pool, fleet.hosts))
+
+    def learn(job: str, seconds: float) -> None:
+        row = queue.find(job)
+        if row is not None:
+            estimates.learn(row.job.request, seconds)
+
+    feed = Feed(learn)
+    writer = ThreadPoolExecutor(1, thread_name_prefix="imax-writer")
+    uploads = Uploads(out, settings)
+
+    def gangs() -> int:
+        return fleet.pool.gangs
+
+    return Service(
+        out=out,
+        settings=settings,
+        queue=queue,
+        door=Door(tokens, settings, required=serving.needs_tokens(tokens)),
+        feed=feed,
+        views=Views(out, estimates, feed, settings.loras, gangs),
+        uploads=uploads,
+        submissions=Submissions(queue, limits_of(settings), settings, uploads, estimates, gangs, writer),
+        writer=writer,
+        stalled_s=max(limits.first_step, limits.stage) + limits.join,
+        wake_pool=wake,
+    )
+
+
+@contextmanager
+def application(
+    service: Service,
+    registry: CollectorRegistry,
+    door: socket.socket,
+    *,
+    log: Log,
+    store: Store,
+    keep: Keep,
+) -> Iterator[None]:
+    """The application answers at ``door`` for the length of the block. Raises CannotWrite if it cannot."""
+    caller = Caller(service, Webhooks(store.database), webhook_secret(service.out), log)
+    chores = [lambda: _sweep(service, store, keep)] + ([caller.run] if service.settings.webhook_hosts else [])
+    app = make_app(service, registry, log=log, chores=chores)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        backlog=BACKLOG,
+        server_header=False,
+        timeout_graceful_shutdown=int(END_S),
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: server.run(sockets=[door]), daemon=True, name="imax-http")
+    thread.start()
+    try:
+        began = time.monotonic()
+        while not server.started:
+            if not thread.is_alive() or time.monotonic() - began > START_S:
+                raise CannotWrite("the HTTP server did not start; the log says why")
+            time.sleep(0.02)
+        yield
+    finally:
+        service.health.draining = True
+        server.should_exit = True
+        thread.join(timeout=END_S + 2.0)
+        service.writer.shutdown(wait=True)
+
+
+def listen_at(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises CannotWrite if the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CannotWrite(f"{host}:{port} cannot be listened at: {reason}; choose another --port") from error
+
+
+def _stop(asked: Callable[[], bool], service: Service) -> Callable[[], bool]:
+    """The signal, seen by the probes as well: no more requests should come."""
+
+    def stop() -> bool:
+        service.health.turned = time.monotonic()
+        if asked():
+            service.health.draining = True
+        return service.health.draining
+
+    return stop
+
+
+def wait_patiently(board: Board, service: Service, asked: Callable[[], bool]) -> None:
+    """A store that is away is waited for, which is no standstill; a stop ends the wait."""
+
+    def sleep(seconds: float) -> None:
+        time.sleep(seconds)
+        service.health.turned = time.monotonic()
+        if asked():
+            board.patience_s = 0.0
+
+    board.sleep = sleep
+
+
+async def _sweep(service: Service, store: Store, keep: Keep) -> None:
+    """Old uploads go, every hour, and what the pool's ``keep`` does not keep."""
+    while True:
+        with contextlib.suppress(ImaxError, OSError):
+            await service.read(lambda: service.uploads.remove_old(_used(service)))
+            await service.write(lambda: prune(store, service.out, keep))
+        await asyncio.sleep(SWEEP_EVERY_S)
+
+
+def _used(service: Service) -> set[str]:
+    rows = service.queue.rows(states=("queued", "running", "proofed", "failed", "cancelled"))
+    return {str(row.request.get("guide")) for row in rows if row.request.get("guide")}

@@ -1,0 +1,210 @@
+"""What clients ask for becomes jobs: checked as a manifest's lines are, within limits, quotas and memory."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from imax_dist.errors import BadValue
+from imax_dist.jobs.job import Job
+from imax_dist.jobs.manifest import read_entries
+from imax_dist.jobs.manifest_files import Entry, Mistake
+from imax_dist.jobs.settings import Limits
+from imax_dist.jobs.state import Queued
+from imax_dist.jobs.store import Queue, Row, Submission
+from imax_dist.service.access import Client
+from imax_dist.service.estimates import Estimates
+from imax_dist.service.refusals import Refused
+from imax_dist.service.settings import ServiceSettings
+from imax_dist.service.uploads import Uploads
+
+KEY = r"[\x21-\x7e]{1,200}"
+MOST_TOLD = 20
+WAITING = ("queued", "running", "proofed")
+OWN_FIELDS = ("webhook", "approval")
+"""Of a job, besides those of a manifest's line."""
+
+
+@dataclass
+class Submissions:
+    """Checks wishes and writes them into the store; all that arrive at one time in one transaction."""
+
+    queue: Queue
+    limits: Limits
+    settings: ServiceSettings
+    uploads: Uploads
+    estimates: Estimates
+    gangs: Callable[[], int]
+    writer: ThreadPoolExecutor
+    _methods: dict[str, Any] = field(default_factory=dict)
+    _arrived: list[tuple[list[Submission], asyncio.Future[list[tuple[Row, bool]]]]] = field(
+        default_factory=list
+    )
+    _coming: Counter[str] = field(default_factory=Counter)
+    _writing: bool = False
+
+    def read(
+        self, lines: Iterable[Entry | Mistake], client: Client, *, key: str | None = None
+    ) -> list[Submission]:
+        """Jobs of one client. Raises Refused with the mistakes, and BadValue for what fits nowhere.
+
+        ``key`` names the submission; of several jobs each has its number behind it.
+        """
+        entries = list(lines)
+        own = [self._own(entry, client) if isinstance(entry, Entry) else entry for entry in entries]
+        plain = [each if isinstance(each, Mistake) else each[0] for each in own]
+        files = [file for each in own if not isinstance(each, Mistake) for file in each[1]["files"]]
+        manifest = read_entries(plain, self.limits, own_files=files, methods=self._methods)
+        if manifest.mistakes:
+            told = _told(manifest.mistakes, len(entries)).replace(f"{self.uploads.folder}/", "upload ")
+            raise Refused(400, told, code="bad_request")
+        extra = {each[0].line: each[1] for each in own if not isinstance(each, Mistake)}
+        made = []
+        for number, job in enumerate(manifest.jobs):
+            given = extra[manifest.lines[job.id]]
+            name = key if key is None or len(manifest.jobs) == 1 else f"{key}/{number}"
+            state = Queued(approval=bool(given["approval"]))
+            made.append(Submission(job, client.name, name, given["webhook"] or "", state))
+        for request in {self._kind(each.job): each.job.request for each in made}.values():
+            self.estimates.seconds(request)
+        return made
+
+    async def submit(self, wishes: Sequence[Submission], client: Client) -> list[tuple[Row, bool]]:
+        """Rows in order, and whether each is new. Raises Refused (429) over the client's quota."""
+        self._coming[client.name] += len(wishes)
+        try:
+            await self._require_room(client, wishes)
+            return await self._enlist(wishes)
+        finally:
+            self._coming[client.name] -= len(wishes)
+
+    async def _enlist(self, wishes: Sequence[Submission]) -> list[tuple[Row, bool]]:
+        answer: asyncio.Future[list[tuple[Row, bool]]] = asyncio.get_running_loop().create_future()
+        self._arrived.append((list(wishes), answer))
+        if not self._writing:
+            self._writing = True
+            try:
+                while self._arrived:
+                    await self._write_arrived()
+            finally:
+                self._writing = False
+        return await answer
+
+    async def _write_arrived(self) -> None:
+        """One transaction for all that wait; where that fails, one each, so that each hears its own fault."""
+        arrived, self._arrived = self._arrived, []
+        everything = [each for wishes, _ in arrived for each in wishes]
+        try:
+            rows = iter(await self._write(everything))
+            answers: list[Any] = [[next(rows) for _ in wishes] for wishes, _ in arrived]
+        except Exception as error:
+            answers = [error] if len(arrived) == 1 else [await self._alone(wishes) for wishes, _ in arrived]
+        for (_, future), found in zip(arrived, answers, strict=True):
+            if future.cancelled():
+                continue
+            if isinstance(found, Exception):
+                future.set_exception(found)
+            else:
+                future.set_result(found)
+
+    async def _alone(self, wishes: Sequence[Submission]) -> Any:
+        try:
+            return await self._write(wishes)
+        except Exception as error:
+            return error
+
+    async def _write(self, wishes: Sequence[Submission]) -> list[tuple[Row, bool]]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.writer, self.queue.submit_all, wishes)
+
+    async def _require_room(self, client: Client, wishes: Sequence[Submission]) -> None:
+        """Also for what other requests of the client are about to write."""
+        loop = asyncio.get_running_loop()
+        counts = await loop.run_in_executor(None, lambda: self.queue.counts(owner=client.name))
+        waiting, most = sum(counts.get(name, 0) for name in WAITING), client.limit("waiting", self.settings)
+        more = self._coming[client.name]
+        if waiting + more <= most or await loop.run_in_executor(None, self._all_known, wishes):
+            return
+        typical = self.estimates.typical() or 60.0
+        wait = max(1, math.ceil(typical * (waiting + more - most) / max(1, self.gangs())))
+        text = f"{waiting} of your jobs wait or run, and {most} may; ask again in about {wait} s"
+        raise Refused(429, text, code="queue_full", headers={"Retry-After": str(wait)})
+
+    def _all_known(self, wishes: Sequence[Submission]) -> bool:
+        """Whether nothing new is asked for: a client asks again after an answer that was lost."""
+        return all(each.key and self.queue.by_key(each.owner, each.key) is not None for each in wishes)
+
+    def _own(self, entry: Entry, client: Client) -> tuple[Entry, dict[str, Any]] | Mistake:
+        """What a manifest's line cannot have, taken out of it and checked."""
+        fields = dict(entry.fields)
+        try:
+            if fields.get("id") is not None:
+                raise BadValue("id: the service names jobs; give an Idempotency-Key to find yours again")
+            if fields.get("priority") and not client.operates:
+                raise BadValue("priority may be set by tokens with the role operate")
+            given: dict[str, Any] = {name: fields.pop(name, None) for name in OWN_FIELDS}
+            if not isinstance(given["approval"], bool | None):
+                raise BadValue(f"approval must be true or false, got {given['approval']!r}")
+            self._check_webhook(given["webhook"])
+            given["files"] = []
+            for name, known in (("guide", self._guide), ("lora", self._loras)):
+                if fields.get(name):
+                    fields[name] = known(fields[name])
+                    given["files"] += fields[name] if name == "lora" else [fields[name]]
+        except BadValue as error:
+            return Mistake(entry.line, str(error))
+        return Entry(entry.line, {**fields, "id": secrets.token_hex(10)}), given
+
+    def _guide(self, upload: object) -> str:
+        return str(self.uploads.path(upload))
+
+    def _loras(self, names: object) -> list[str]:
+        """``NAME[:WEIGHT]`` of the allow-list as the files they stand for."""
+        listed = [names] if isinstance(names, str) else names
+        if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
+            raise BadValue("lora must be a list of names, each with :WEIGHT behind it if not 1")
+        found = []
+        for each in listed:
+            name, colon, weight = each.partition(":")
+            if name not in self.settings.loras:
+                known = ", ".join(self.settings.loras) or "none"
+                raise BadValue(f"lora {name[:80]!r} may not be used here; known: {known}")
+            found.append(f"{self.settings.loras[name]}{colon}{weight}")
+        return found
+
+    def _check_webhook(self, url: object) -> None:
+        if url is None:
+            return
+        parts = urlsplit(url) if isinstance(url, str) and len(url) <= 2000 else None
+        if parts is None or parts.scheme not in ("http", "https") or parts.username or not parts.hostname:
+            raise BadValue("webhook must be an http or https URL without user and password")
+        if parts.netloc not in self.settings.webhook_hosts:
+            raise BadValue(f"webhook: {parts.netloc[:80]} is not among the hosts that this service may call")
+
+    def _kind(self, job: Job) -> tuple[object, ...]:
+        each = job.request
+        size = each.size, each.scale, each.guide, each.region
+        return each.model, size, each.preset, repr(each.method), each.steps, each.native_steps
+
+
+def check_key(key: str | None) -> str | None:
+    """An Idempotency-Key as it was sent. Raises Refused for one that cannot be kept."""
+    if key is not None and re.fullmatch(KEY, key) is None:
+        raise Refused(400, "Idempotency-Key must have 1 to 200 characters without spaces", code="bad_key")
+    return key
+
+
+def _told(mistakes: Sequence[Mistake], lines: int) -> str:
+    if lines == 1:
+        return mistakes[0].text
+    shown = [f"line {line}: {text}" for line, text in mistakes[:MOST_TOLD]]
+    more = [f"... and {len(mistakes) - MOST_TOLD} more"] * (len(mistakes) > MOST_TOLD)
+    return "\n".join(["nothing was queued:", *shown, *more])

@@ -1,0 +1,69 @@
+"""Pictures that clients send: bounded, looked at before anything decodes them, named by their hash."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
+
+from imax_dist.errors import BadManifest, BadValue
+from imax_dist.output.image.reader import open_picture
+from imax_dist.output.own_files import is_file
+from imax_dist.service.reading import save_body
+from imax_dist.service.refusals import Refused
+from imax_dist.service.settings import ServiceSettings
+
+ID = r"[0-9a-f]{64}"
+FOLDER = "_service"
+"""Beside the jobs' folders; no job's id begins with an underscore."""
+
+
+class Uploads:
+    """The pictures in ``<out>/_service/uploads``."""
+
+    def __init__(self, out: Path, settings: ServiceSettings) -> None:
+        self.folder = (out / FOLDER / "uploads").absolute()
+        self._settings = settings
+
+    async def write(self, parts: AsyncIterator[bytes]) -> tuple[Path, str]:
+        """What is sent, in a file of its own, and its hash; nothing of it is looked at yet."""
+        return await save_body(parts, self.folder)
+
+    def keep(self, written: Path, digest: str) -> str:
+        """Look at what was written and give it its name: the upload's id. Raises Refused for no picture."""
+        most = self._settings.upload_megapixels
+        try:
+            size = open_picture(written).bands.size
+            if size.megapixels > most:
+                text = f"the picture has {size.megapixels:.1f} megapixels; {most:g} are read"
+                raise Refused(413, text, code="too_large")
+            os.replace(written, self.folder / digest)
+        except (BadManifest, BadValue) as error:
+            text = re.sub(r"(picture )?\S*\.upload-\w*", "the upload", str(error))
+            raise Refused(415, text, code="no_picture") from error
+        finally:
+            written.unlink(missing_ok=True)
+        return digest
+
+    def path(self, upload: object) -> Path:
+        """The file of an upload. Raises BadValue for what is no id, or is gone."""
+        if not isinstance(upload, str) or re.fullmatch(ID, upload) is None:
+            raise BadValue("a picture is given by the id that POST /v1/uploads answered")
+        path = self.folder / upload
+        if not is_file(path):
+            raise BadValue(f"upload {upload[:12]}... is not there (any more); send the picture again")
+        os.utime(path)
+        return path
+
+    def remove_old(self, used: Collection[str]) -> int:
+        """Remove uploads older than ``upload_hours`` that are not among the paths ``used``; how many went."""
+        if not self.folder.is_dir():
+            return 0
+        oldest, gone = time.time() - 3600 * self._settings.upload_hours, 0
+        for path in sorted(self.folder.iterdir()):
+            if str(path) not in used and is_file(path) and path.stat().st_mtime < oldest:
+                path.unlink(missing_ok=True)
+                gone += 1
+        return gone

@@ -1,0 +1,125 @@
+"""Jobs' ends told to hosts the operator has allowed: signed, retried, kept in the store until taken.
+
+A body is ``{"event": ..., "job": ...}``. ``imax-signature`` is ``t=SECONDS,v1=HEX``, where HEX is HMAC-SHA256
+of ``SECONDS.BODY`` under the secret in ``<out>/_service/webhook-secret``; ``imax-delivery`` is the same in
+every try of one call, so that a receiver can pass over one that it has already taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import http.client
+import json
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from imax_dist.errors import ImaxError
+from imax_dist.jobs.store import Delivery, Webhooks
+from imax_dist.output.atomic import write_bytes
+from imax_dist.service.service import Service
+from imax_dist.service.uploads import FOLDER
+
+TIMEOUT_S = 10.0
+MOST_TRIES = 12
+FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 3600.0
+LOOK_EVERY_S = 1.0
+AT_ONCE = 10
+Send = Callable[[str, bytes, dict[str, str]], int]
+
+
+def webhook_secret(out: Path) -> bytes:
+    """The operator's secret, made the first time; receivers are given it by hand."""
+    path = out / FOLDER / "webhook-secret"
+    if not path.is_file():
+        write_bytes(path, secrets.token_hex(32).encode() + b"\n")
+        path.chmod(0o600)
+    return path.read_bytes().strip()
+
+
+def signature(secret: bytes, moment: int, body: bytes) -> str:
+    """``t=...,v1=...`` of a call."""
+    signed = hmac.new(secret, f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={moment},v1={signed}"
+
+
+def post(url: str, body: bytes, headers: dict[str, str]) -> int:
+    """The status of the answer; follows no redirect and reads no body. Raises OSError, HTTPException."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.netloc, timeout=TIMEOUT_S)
+    try:
+        path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+        connection.request("POST", path, body=body, headers=headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Makes the calls that are due."""
+
+    service: Service
+    webhooks: Webhooks
+    secret: bytes
+    log: Callable[[dict[str, Any]], None]
+    send: Send = post
+
+    async def run(self) -> None:
+        """Until cancelled. A store that is away is asked again later."""
+        while True:
+            try:
+                due = (
+                    await self.service.write(lambda: self.webhooks.take(AT_ONCE)) if await self._any() else []
+                )
+            except ImaxError:
+                due = []
+            await asyncio.gather(*(self.call(each) for each in due))
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _any(self) -> bool:
+        """Looked at first, since taking is a write."""
+        return await self.service.read(self.webhooks.waiting) > 0
+
+    async def call(self, delivery: Delivery) -> None:
+        """Make one call and keep what came of it."""
+        problem = await self._try(delivery)
+        again = None if delivery.attempts + 1 >= MOST_TRIES else wait_after(delivery.attempts + 1)
+        if not problem:
+            await self.service.write(lambda: self.webhooks.made(delivery.number))
+        else:
+            await self.service.write(lambda: self.webhooks.failed(delivery.number, problem, again_in_s=again))
+        told = {"job": delivery.job, "attempt": delivery.attempts + 1, "host": urlsplit(delivery.url).netloc}
+        self.log({"event": "webhook", **told, "problem": problem})
+
+    async def _try(self, delivery: Delivery) -> str:
+        """Why the other side did not take it; empty if it did."""
+        if urlsplit(delivery.url).netloc not in self.service.settings.webhook_hosts:
+            return "its host is not allowed any more"
+        row = await self.service.read(lambda: self.service.queue.find(delivery.job))
+        job = None if row is None else await self.service.view(row)
+        body = json.dumps({"event": json.loads(delivery.body), "job": job}).encode()
+        moment = int(time.time())
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "imax-serve",
+            "imax-delivery": str(delivery.number),
+            "imax-signature": signature(self.secret, moment, body),
+        }
+        try:
+            status = await self.service.read(lambda: self.send(delivery.url, body, headers))
+        except (OSError, http.client.HTTPException) as error:
+            return f"{type(error).__name__}: {error}"[:200]
+        return "" if 200 <= status < 300 else f"answered {status}"
+
+
+def wait_after(tries: int) -> float:
+    """Seconds until the next try: doubled each time."""
+    return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (tries - 1))

@@ -1,0 +1,161 @@
+"""A service as it runs, in this process: real HTTP, a real store and, where wanted, gangs in threads."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from http_client import Client
+from prometheus_client import CollectorRegistry
+
+from imax_dist.errors import Preempted
+from imax_dist.events import both
+from imax_dist.jobs.board import Board
+from imax_dist.jobs.metrics import PoolMetrics
+from imax_dist.jobs.pool import Pool
+from imax_dist.jobs.pool_deps import PoolDeps
+from imax_dist.jobs.rank import Rank
+from imax_dist.jobs.settings import PoolSettings
+from imax_dist.jobs.sizing import Host
+from imax_dist.jobs.store import Store, Tokens
+from imax_dist.jobs.task import Finished, Outcome, Refused, Report, Stopped, Task
+from imax_dist.pipeline.ranks import ParallelSettings
+from imax_dist.service.access import add_token
+from imax_dist.service.bell import Bell
+from imax_dist.service.log import Log
+from imax_dist.service.metrics import prometheus
+from imax_dist.service.server import Fleet, Serving, application, listen_at, make_service
+from imax_dist.service.service import Service
+from imax_dist.service.settings import ServiceSettings
+
+LOOPBACK = "127.0.0.1"
+HERE = Host(cores=2, gpus=0, gpu="", memory=8e9)
+
+
+@dataclass
+class Served:
+    """What a test sees of it."""
+
+    out: Path
+    base: str
+    service: Service
+    store: Store
+    registry: CollectorRegistry
+    log: io.StringIO
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    def client(self, name: str = "shop") -> Client:
+        return Client(self.base, self.secrets.get(name, ""))
+
+
+@contextmanager
+def served(
+    out: Path,
+    settings: ServiceSettings | None = None,
+    *,
+    tokens: dict[str, str] | None = None,
+    pool: PoolSettings | None = None,
+    gangs: bool = False,
+) -> Iterator[Served]:
+    """A service over ``out``; ``tokens`` are names and roles, none for an open one; ``gangs`` render."""
+    pool = pool or PoolSettings(device="cpu", threads=1, checkpoint_every=0)
+    serving = Serving(out, pool, settings or ServiceSettings(), out / "batch.sqlite", port=0)
+    door, stream, registry, bell = listen_at(LOOPBACK, 0), io.StringIO(), CollectorRegistry(), Bell()
+    with closing(door), closing(Store(serving.place)) as store:
+        secrets = {
+            name: add_token(Tokens(store.database), name, role) for name, role in (tokens or {}).items()
+        }
+        service = make_service(serving, store, Fleet(pool, [HERE]), wake=bell.ring)
+        log = Log(stream)
+        with application(service, registry, door, log=log, store=store, keep=pool.keep):
+            base = f"http://{LOOPBACK}:{door.getsockname()[1]}"
+            made = Served(out, base, service, store, registry, stream, secrets)
+            service.health.ready = True
+            with rendering(made, pool, bell, log) if gangs else nullcontext():
+                yield made
+
+
+@contextmanager
+def rendering(made: Served, pool: PoolSettings, bell: Bell, log: Log) -> Iterator[None]:
+    """A pool in a thread, over gangs that are threads."""
+    board = Board(Store(made.store.path), open_ended=True)
+    ended = threading.Event()
+    metrics = PoolMetrics(board, kinds=prometheus(made.registry))
+    listen = both(both(log.listener(), made.service.feed), metrics)
+
+    deps = PoolDeps(listen=listen, stop=ended.is_set, sleep=bell.pause, news=bell.heard)
+
+    def run() -> None:
+        with suppress(Preempted):
+            Pool(board, ThreadGang, pool, out=made.out, deps=deps).run()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(60)
+        board.store.close()
+
+
+class ThreadGang:
+    """A gang of one rank in a thread: the real Rank, without Ray around it."""
+
+    ranks = 1
+
+    def __init__(self, name: str, ranks: int) -> None:
+        assert ranks == 1
+        self.name = name
+        self._rank = Rank(0, 1, device="cpu", threads=1)
+        self._rank.join("", 0, ParallelSettings())
+        self._seen = 0
+        self._ended: dict[str, dict[str, Any]] = {}
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        threading.Thread(target=self._run, args=(tasks[0],), daemon=True).start()
+
+    def _run(self, task: Task) -> None:
+        self._ended[task.job_id] = self._rank.run(task)
+
+    def poll(self) -> Report:
+        ended, self._ended = self._ended, {}
+        events = self._rank.events(self._seen, 0.0)
+        self._seen += len(events)
+        return Report(events, {job: outcome(said) for job, said in ended.items()})
+
+    def stop(self, job_id: str) -> None:
+        self._rank.stop(job_id)
+
+    def draining(self) -> bool:
+        return False
+
+    def destroy(self) -> None: ...
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+
+def outcome(said: dict[str, Any]) -> Outcome:
+    ((kind, details),) = said.items()
+    if kind == "finished":
+        return Finished(details)
+    if kind == "stopped":
+        return Stopped()
+    assert kind == "refused", said
+    return Refused(**details)
+
+
+def wait_until(look: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """The first true value."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+    return found

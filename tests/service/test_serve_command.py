@@ -1,0 +1,268 @@
+"""``imax serve`` itself: a process with Ray, stopped and started again; its options; the page in Chromium."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from http_client import Client
+from served import wait_until
+
+from imax_dist.cli.main import main
+from imax_dist.service.job_view import BASE
+
+SMALL = {
+    "prompt": "a red sun over the sea",
+    "size": "128x128",
+    "preset": "one_jump",
+    "steps": 2,
+    "native_steps": 2,
+}
+LONG = {**SMALL, "steps": 50, "native_steps": 50}
+
+
+def serve(*options: str) -> int:
+    return main(["serve", *options])
+
+
+def test_a_token_is_made_shown_once_and_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path)]
+    assert serve(*out, "--add-token", "shop", "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["token"].startswith("imax_")
+    assert serve(*out, "--check") == 0
+    assert "shop (submit)" in capsys.readouterr().out
+    assert serve(*out, "--revoke-token", "shop") == 0
+    assert serve(*out, "--revoke-token", "nobody") == 64
+    assert "token 'nobody' does not exist" in capsys.readouterr().err
+
+
+def test_a_check_says_what_it_would_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve("--out", str(tmp_path), "--port", "0", "--gangs", "2", "--check", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["gangs"] == "0 to 2 of 1 ranks"
+    assert "embedded" in told["models"]
+    assert told["missing"] == "nothing"
+    assert told["tokens"] == "none: answers this machine only"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--host", "0.0.0.0"], 64, "there is no token yet, and 0.0.0.0 can be reached from elsewhere"),
+        (["--port", "99999"], 73, "cannot be listened at"),
+        (["--config", "nothing"], 78, "service 'nothing' is not known"),
+        (["--config", "no.yaml"], 66, "service file no.yaml does not exist"),
+        (["--ranks", "0"], 78, "ranks 0 must be at least 1"),
+    ],
+)
+def test_what_cannot_be_served_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], code: int, said: str
+) -> None:
+    assert serve("--out", str(tmp_path), "--check", *options) == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert serve("--out", str(tmp_path), "--check", "--port", port) == 73
+    assert "choose another --port" in capsys.readouterr().err
+
+
+@dataclass
+class Command:
+    """``imax serve`` as a process."""
+
+    out: Path
+    process: subprocess.Popen[str] = field(init=False)
+    base: str = ""
+
+    def start(self) -> Client:
+        log = (self.out.parent / "serve.log").open("a")
+        options = ["--out", str(self.out), "--port", "0", "--gangs", "1", "--ray", "local"]
+        command = [sys.executable, "-m", "imax_dist", "serve", *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self.process.stdout is not None
+        self.base = self.process.stdout.readline().strip().rstrip("/")
+        assert self.base.startswith("http://127.0.0.1:"), (self.out.parent / "serve.log").read_text()
+        return Client(self.base)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    made = Command(tmp_path_factory.mktemp("serve") / "posters")
+    yield made
+    if made.process.poll() is None:
+        made.process.kill()
+
+
+@pytest.fixture(autouse=True)
+def stopped(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that failed leaves no service to the next."""
+    yield
+    made = request.getfixturevalue("command") if "command" in request.fixturenames else None
+    if made is not None and made.process.poll() is None:
+        made.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.machines
+@pytest.mark.timeout(240)
+def test_a_service_is_stopped_with_a_checkpoint_and_goes_on_where_it_was(command: Command) -> None:
+    """SIGTERM in mid-render: 75, the job queued; started again: done, with one attempt more, then 0."""
+    ask = command.start()
+    wait_until(lambda: ask("GET", "/readyz").status == 200)
+    job = ask("POST", BASE, LONG, Idempotency_Key="one").json["id"]
+    wait_until(lambda: (ask("GET", f"{BASE}/{job}").json["progress"] or {}).get("step", 0) > 2, 90)
+    assert command.stop() == 75
+    ask = command.start()
+    assert ask("POST", BASE, LONG, Idempotency_Key="one").json["id"] == job
+    told = list(ask.events(f"{BASE}/{job}/events"))
+    assert told[-1][1]["state"] == "done"
+    assert told[-1][1]["attempts"] == 2
+    events = (command.out / job / "events.jsonl").read_text()
+    assert "stopped" in events
+    assert command.stop() == 0
+    assert "Traceback" not in (command.out.parent / "serve.log").read_text()
+
+
+CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
+PHONE = {
+    "viewport": {"width": 390, "height": 844},
+    "is_mobile": True,
+    "has_touch": True,
+    "device_scale_factor": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: dev)")
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    with playwright.sync_playwright() as library:
+        made = library.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+SHOTS = os.environ.get("IMAX_TEST_SHOTS")
+"""A folder for pictures of the page, for people to look at."""
+
+
+def visit(browser: Any, base: str, complaints: list[str], **context: Any) -> Any:
+    opened = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **context})
+    page = opened.new_page()
+    page.set_default_timeout(60_000)
+    page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "request",
+        lambda r: complaints.append(r.url) if not r.url.startswith((base, "data:", "blob:")) else None,
+    )
+    page.goto(base + "/")
+    return page
+
+
+def shoot(page: Any, name: str) -> None:
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/{name}.png")
+
+
+@pytest.mark.slow
+@pytest.mark.machines
+@pytest.mark.timeout(240)
+def test_the_page_orders_approves_and_shows_posters(command: Command, browser: Any, tmp_path: Path) -> None:
+    """In a real Chromium against a real server: by keyboard and mouse, on a desk and on a phone."""
+    ask, complaints = command.start(), []
+    page = visit(browser, command.base, complaints)
+    page.wait_for_selector("#order")
+    before = len(ask("GET", f"{BASE}?state=done").json["data"])
+    page.fill("#prompt", SMALL["prompt"])
+    page.fill("#width", "256")
+    page.fill("#height", "192")
+    page.fill("#count", "2")
+    page.check("#pdf")
+    page.press("#prompt", "Control+Enter")
+    page.wait_for_selector(".job[data-state=running] progress:not([hidden])")
+    shoot(page, "queue")
+    wait_until(lambda: page.locator(".job[data-state=done]").count() == before + 2)
+    wait_until(lambda: page.locator(".job img").first.evaluate("image => image.naturalWidth > 0"))
+    page.check("input[value=paper]")
+    page.select_option("#sheet", "A6")
+    page.fill("#dpi", "40")
+    page.fill("#count", "1")
+    page.check("#approval")
+    picture = next(command.out.glob("*/poster.png"))
+    page.set_input_files("#picture", str(picture))
+    page.click("#make")
+    page.wait_for_selector(".job[data-state=proofed]")
+    shoot(page, "proof")
+    page.click(".job[data-state=proofed] button[data-act=approve]")
+    wait_until(lambda: page.locator(".job[data-state=done]").count() == before + 3)
+    page.locator(".job[data-state=done] .frame").last.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#viewer[data-ready='2']")
+    page.wait_for_timeout(600)
+    shoot(page, "viewer")
+    names = page.locator("#facts a").all_inner_texts()
+    assert {"poster.png", "poster.pdf", "poster.recipe.json"} <= set(names)
+    with page.expect_download() as download:
+        page.locator("#facts a", has_text="poster.pdf").click()
+    assert Path(download.value.path()).read_bytes().startswith(b"%PDF")
+    page.keyboard.press("Escape")
+    assert page.locator("#viewer[open]").count() == 0
+    phone = visit(browser, command.base, complaints, color_scheme="dark", **PHONE)
+    phone.wait_for_selector(".job img")
+    assert phone.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert phone.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 23)"
+    shoot(phone, "phone")
+    docs = visit(browser, command.base, complaints)
+    docs.goto(command.base + "/docs")
+    docs.wait_for_selector("h3 code")
+    shoot(docs, "docs")
+    assert docs.locator("code", has_text=BASE).count() >= 5
+    assert complaints == []
+    assert ask("GET", "/healthz").status == 200
+    assert command.stop() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.machines
+@pytest.mark.timeout(120)
+def test_the_page_asks_for_a_token_where_there_is_one(
+    command: Command, browser: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert serve("--out", str(command.out), "--add-token", "desk", "--json") == 0
+    token = json.loads(capsys.readouterr().out)["token"]
+    command.start()
+    complaints: list[str] = []
+    page = visit(browser, command.base, complaints)
+    page.wait_for_selector("#enter:not([hidden])")
+    page.fill("#token", "imax_wrong")
+    page.press("#token", "Enter")
+    wait_until(lambda: "not known" in page.locator("#enter .wrong").inner_text())
+    page.fill("#token", token)
+    page.press("#token", "Enter")
+    page.wait_for_selector("#order")
+    page.reload()
+    page.wait_for_selector("#order")
+    assert "imax_" not in page.evaluate("document.cookie + JSON.stringify(localStorage)")
+    assert [text for text in complaints if "401" not in text] == []
+    command.stop()
