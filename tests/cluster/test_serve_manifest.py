@@ -1,0 +1,175 @@
+"""cluster/serve.yaml and the dashboard: rules of the pods, probes, queue, network; metrics that exist."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pod_checks
+import pytest
+import yaml
+from cluster_files import CLUSTER, Document, environment, load, mounted, pods
+from prometheus_client import CollectorRegistry
+
+from imax_dist.cli.main import build_parser
+from imax_dist.config import from_mapping, load_named
+from imax_dist.jobs.settings import PoolSettings
+from imax_dist.service.routes import health
+from imax_dist.service.settings import ServiceSettings
+
+POD_RULES = (
+    "names",
+    "image_tag",
+    "requests_equal_limits",
+    "quantities",
+    "volumes",
+    "shared_memory",
+    "security",
+)
+
+
+def by_kind(kind: str) -> Document:
+    (found,) = (document for document in load("serve.yaml") if document["kind"] == kind)
+    return found
+
+
+@pytest.fixture
+def deployment() -> Document:
+    return copy.deepcopy(by_kind("Deployment"))
+
+
+def container(document: Document) -> dict[str, Any]:
+    (pod,) = pods(document)
+    box: dict[str, Any] = pod.spec["containers"][0]
+    return box
+
+
+def complaints(document: Document) -> list[str]:
+    """What is wrong with the deployment, in words."""
+    found = [text for name in POD_RULES for text in getattr(pod_checks, name)(document)]
+    box = container(document)
+    options = build_parser().parse_args([*box["command"], *box["args"]][3:])
+    pool: PoolSettings = from_mapping(PoolSettings, load_named("jobs", options.pool), where="pool")
+    (pod,) = pods(document)
+    routes = {route.path for route in health.router.routes}  # type: ignore[attr-defined]
+    ports = {port["name"]: port["containerPort"] for port in box["ports"]}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        asked = box[probe]["httpGet"]
+        if asked["path"] not in routes or ports.get(asked["port"]) != options.port:
+            found.append(f"{probe} asks {asked} of a service at port {options.port}")
+    if box["livenessProbe"]["httpGet"]["path"] != "/healthz":
+        found.append("the liveness probe would restart a pod that only drains")
+    if pod.spec["terminationGracePeriodSeconds"] <= pool.deadlines.stop:
+        found.append("the grace period is not above the stop deadline")
+    if not str(options.store).startswith("postgresql://") or ":" in options.store.partition("@")[0][13:]:
+        found.append("the queue of several pods is in PostgreSQL, and its password in no argument")
+    if "secretKeyRef" not in environment(pod.spec).get("PGPASSWORD", {}).get("valueFrom", {}):
+        found.append("PGPASSWORD does not come from a secret")
+    if "persistentVolumeClaim" not in mounted(pod.spec, "/" + str(options.out).split("/")[1]):
+        found.append("the posters are not on a volume claim")
+    if pool.gangs * pool.ranks > pod.gpus:
+        found.append(f"{pool.gangs} gangs of {pool.ranks} on {pod.gpus} GPUs")
+    return found
+
+
+def test_the_deployment_keeps_the_rules(deployment: Document) -> None:
+    assert complaints(deployment) == []
+
+
+def set_probe(document: Document) -> None:
+    container(document)["readinessProbe"]["httpGet"]["path"] = "/ready"
+
+
+def restart_while_draining(document: Document) -> None:
+    container(document)["livenessProbe"]["httpGet"]["path"] = "/readyz"
+
+
+def short_grace(document: Document) -> None:
+    pods(document)[0].spec["terminationGracePeriodSeconds"] = 30
+
+
+def password_in_sight(document: Document) -> None:
+    container(document)["args"][1] = "--store=postgresql://imax:secret@imax-postgres/imax"
+
+
+def file_queue(document: Document) -> None:
+    container(document)["args"][1] = "--store=/data/serve/batch.sqlite"
+
+
+def plain_password(document: Document) -> None:
+    container(document)["env"][0] = {"name": "PGPASSWORD", "value": "secret"}
+
+
+def as_root(document: Document) -> None:
+    pods(document)[0].spec["securityContext"]["runAsNonRoot"] = False
+
+
+def few_gpus(document: Document) -> None:
+    resources = container(document)["resources"]
+    for key in ("requests", "limits"):
+        resources[key]["nvidia.com/gpu"] = "4"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (set_probe, "readinessProbe asks"),
+        (restart_while_draining, "would restart a pod that only drains"),
+        (short_grace, "grace period"),
+        (password_in_sight, "its password in no argument"),
+        (file_queue, "in PostgreSQL"),
+        (plain_password, "PGPASSWORD does not come from a secret"),
+        (as_root, "runAsNonRoot"),
+        (few_gpus, "8 gangs of 1 on 4 GPUs"),
+    ],
+)
+def test_breaking_a_rule_is_seen(deployment: Document, change: Callable[[Document], None], said: str) -> None:
+    change(deployment)
+    assert any(said in text for text in complaints(deployment)), complaints(deployment)
+
+
+def test_service_budget_and_policy_are_of_the_same_pods(deployment: Document) -> None:
+    labels = pods(deployment)[0].template["metadata"]["labels"]
+    assert by_kind("Service")["spec"]["selector"].items() <= labels.items()
+    for kind, key in (("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector")):
+        assert by_kind(kind)["spec"][key]["matchLabels"].items() <= labels.items()
+    assert deployment["spec"]["replicas"] > by_kind("PodDisruptionBudget")["spec"]["maxUnavailable"]
+
+
+def test_only_http_comes_in_and_neither_metadata_nor_private_addresses_are_called() -> None:
+    policy = by_kind("NetworkPolicy")["spec"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    assert [[port["port"] for port in rule["ports"]] for rule in policy["ingress"]] == [[8000]]
+    blocks = [to["ipBlock"] for rule in policy["egress"] for to in rule["to"] if "ipBlock" in to]
+    assert {"169.254.0.0/16", "10.0.0.0/8"} <= set(blocks[0]["except"])
+
+
+def test_the_ingress_has_tls_and_streams() -> None:
+    ingress = by_kind("Ingress")
+    hosts = {rule["host"] for rule in ingress["spec"]["rules"]}
+    assert hosts == {host for entry in ingress["spec"]["tls"] for host in entry["hosts"]}
+    assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
+
+
+def test_its_settings_are_those_of_a_service() -> None:
+    mapping = yaml.safe_load(by_kind("ConfigMap")["data"]["service.yaml"])
+    settings: ServiceSettings = from_mapping(ServiceSettings, mapping, where="serve.yaml")
+    assert settings.models
+
+
+def test_every_metric_of_the_dashboard_is_one_that_the_pool_has() -> None:
+    from imax_dist.jobs.metrics import PoolMetrics
+    from imax_dist.service.metrics import prometheus
+
+    registry = CollectorRegistry()
+    PoolMetrics(None, kinds=prometheus(registry))  # type: ignore[arg-type]
+    known = {metric.name for metric in registry.collect()}
+    dashboard = json.loads((CLUSTER / "grafana-dashboard.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = {name for text in expressions for name in re.findall(r"\(ray_\)\?(imax_\w+)", text)}
+    assert {re.sub(r"_(total|bucket)$", "", name) for name in asked} == known
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in dashboard["panels"]}
+    assert len(places) == len(dashboard["panels"])
