@@ -133,6 +133,8 @@ class Judge:
         if place.waiting:
             first = place.is_new and place.order <= (0, 1)
             return self.limits.first_block if first else self.limits.exchange
+        if place.block == 0:  # between two steps: a preview or a log may wait for a disk
+            return self.limits.stage
         usual = max(self.limits.exchange, self.limits.factor * sight.usual)
         return max(usual, self.limits.first_block) if place.is_new else usual
 

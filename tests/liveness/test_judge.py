@@ -155,6 +155,14 @@ def test_a_stage_in_which_nothing_goes_on_is_seen_and_a_long_one_is_not() -> Non
     assert verdict.kind == "computing"
 
 
+def test_a_disk_may_hold_up_what_comes_between_two_steps() -> None:
+    gang = Gang(2).third_step(0.6)
+    gang.told(StepDone("extrapolated", 3, 28, 0.8, 0.6))
+    gang.beacons[1].waiting("the agreement of ranks").__enter__()
+    assert gang.passes(55.0) is None
+    assert gang.seen_after()[1].rank == 0
+
+
 def test_a_slow_disk_has_ten_minutes() -> None:
     gang = Gang(1).third_step(20.0)
     gang.told(CheckpointStarted("extrapolated", 5))
