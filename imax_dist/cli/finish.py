@@ -83,8 +83,8 @@ def _add_page_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Finish one file and say what was done."""
     from imax_dist.output.image.finish import check, finish, finish_panels, inherit
-    from imax_dist.output.image.reader import WHITE, open_picture, parse_colour
-    from imax_dist.output.image.settings import FinishSettings
+    from imax_dist.output.image.reader import WHITE, open_picture
+    from imax_dist.output.image.settings import FinishSettings, parse_colour
 
     given = {name: getattr(options, name) for name in CHOICES if getattr(options, name) is not None}
     settings = from_mapping(FinishSettings, given, where="command line")

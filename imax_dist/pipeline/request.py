@@ -11,9 +11,7 @@ from imax_dist.config import choice, fingerprint, named_configs, require_types, 
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize, Region
 from imax_dist.named_file import FILE, MARK, NO_FILE, fields_naming_files
-from imax_dist.output.image.guide import Fit
-from imax_dist.output.image.reader import parse_colour
-from imax_dist.output.image.settings import FinishSettings, read_outputs
+from imax_dist.output.image.settings import FinishSettings, Fit, parse_colour, read_outputs
 
 LONGEST_PROMPT = 8_000
 LARGEST_SEED = 2**63 - 1

@@ -107,3 +107,51 @@ def test_ids_are_found_however_their_accents_were_typed(
     store.close()
     assert main(["cancel", str(tmp_path), "Ku\u0308ste"]) == 0
     assert capsys.readouterr().out == "cancelled: K\u00fcste\n"
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """250 posters, of which one has failed."""
+    store = Store(store_path(tmp_path))
+    jobs = [make_job(Request("a"), name=f"p-{i:03}", position=i, method={}) for i in range(250)]
+    store.add((job, Failed("x", "why", 1) if job.position == 99 else Queued()) for job in jobs)
+    store.close()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ([], ["p-099"]),
+        (["--failed"], ["p-099"]),
+        (["--state", "queued", "--limit", "2"], ["p-000", "p-001"]),
+        (["--limit", "3"], ["p-000", "p-001", "p-002"]),
+        (["--state", "done"], []),
+    ],
+)
+def test_of_many_posters_the_totals_and_those_asked_for_are_shown(
+    many: Path, options: list[str], shown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", str(many), *options]) == 76
+    _, *rows, note, totals = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows] == shown
+    assert note == f"{len(shown)} of 250 posters shown; --state and --limit choose others"
+    assert totals == "1 failed, 249 queued"
+
+
+def test_all_of_many_posters_are_there_for_those_who_ask(
+    many: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", str(many), "--limit", "0"]) == 76
+    assert len(capsys.readouterr().out.splitlines()) == 252
+    assert main(["status", str(many), "--json"]) == 76
+    assert len(json.loads(capsys.readouterr().out)["jobs"]) == 250
+
+
+def test_a_queue_is_named_by_its_file_as_well(many: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ["--store", str(store_path(many))]
+    assert main(["cancel", *place, "p-001"]) == 0
+    assert main(["status", *place, "--state", "cancelled"]) == 76
+    assert "p-001" in capsys.readouterr().out
+    assert main(["status"]) == 64
+    assert "name the batch: its folder, or --store" in capsys.readouterr().err

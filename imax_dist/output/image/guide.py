@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +13,10 @@ import numpy.typing as npt
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize
 from imax_dist.output.image.bands import Bands, cropped, framed, to_unit
-from imax_dist.output.image.reader import WHITE, as_srgb, open_picture, parse_colour, require_file
+from imax_dist.output.image.reader import WHITE, as_srgb, open_picture, require_file
 from imax_dist.output.image.reader import Picture as Opened
 from imax_dist.output.image.resample import scaled
-
-Fit = Literal["crop", "pad", "exact"]
-"""What happens to a picture of another shape than the poster: its longer side is cut evenly, its shorter side
-gets the background's colour, or it is refused."""
+from imax_dist.output.image.settings import Fit, parse_colour
 
 Picture = npt.NDArray[np.float32]
 """(height, width, 3) in [0, 1]."""

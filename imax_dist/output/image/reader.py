@@ -77,15 +77,6 @@ def open_picture(path: Path, *, background: tuple[int, int, int] = WHITE) -> Pic
     return Picture(bands, kept, find_recipe(path), (*notes, *_notes(header, profile, background)))
 
 
-def parse_colour(text: str) -> tuple[int, int, int]:
-    """``#ff8800`` as red, green and blue. Raises BadValue for anything else."""
-    match = re.fullmatch(r"#?([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})", text.strip().lower())
-    if match is None:
-        raise BadValue(f"colour {text[:80]!r} is not written as #rrggbb, for example #ffffff for white")
-    red, green, blue = (int(part, 16) for part in match.groups())
-    return red, green, blue
-
-
 def as_srgb(picture: Picture) -> Bands:
     """The picture's rows in sRGB: converted (relative, 16 bits) if it has another profile."""
     from imax_dist.output.image.colour import converted

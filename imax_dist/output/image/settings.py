@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,9 @@ from imax_dist.named_file import FILE, MARK, NO_FILE
 from imax_dist.output.image.paper import Sheet, check_dpi, make_sheet
 
 Intent = Literal["relative", "perceptual", "saturation", "absolute"]
+Fit = Literal["crop", "pad", "exact"]
+"""What happens to a picture of another shape than the poster: its longer side is cut evenly, its shorter side
+gets the background's colour, or it is refused."""
 
 LONGEST_ORDER = 100
 PLAIN_DPI = 200.0
@@ -110,3 +114,12 @@ def read_outputs(output: Mapping[str, Any], sheet: Mapping[str, Any]) -> dict[st
         if settings[ending].panels is not None:
             raise BadValue(f"output: {ending}: panels are cut from the finished poster: imax finish --panels")
     return settings
+
+
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """``#ff8800`` as red, green and blue. Raises BadValue for anything else."""
+    match = re.fullmatch(r"#?([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})", text.strip().lower())
+    if match is None:
+        raise BadValue(f"colour {text[:80]!r} is not written as #rrggbb, for example #ffffff for white")
+    red, green, blue = (int(part, 16) for part in match.groups())
+    return red, green, blue
