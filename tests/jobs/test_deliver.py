@@ -176,6 +176,22 @@ def test_a_signed_link_opens_one_file_to_anybody(door: Door, target: str, tmp_pa
 
 
 @pytest.mark.slow
+def test_the_service_links_to_what_was_sent_and_is_not_here(door: Door, target: str, tmp_path: Path) -> None:
+    signed_link = pytest.importorskip("imax_dist.service.routes.files").signed_link
+    folder, record = finished(tmp_path)
+    done = Done("ab", 6, 1.0, 1, deliver(folder, target, record))
+    store = Store(store_path(tmp_path))
+    store.add([(JOB, done)])
+    (row,) = store.rows()
+    assert signed_link(tmp_path, row, "poster.png") == "", "it is here"
+    (folder / "poster.png").unlink()
+    with urllib.request.urlopen(signed_link(tmp_path, row, "poster.png")) as answer:
+        assert answer.read() == b"pixels"
+    assert signed_link(tmp_path, row, "../../etc/passwd") == ""
+    assert signed_link(tmp_path, row, "request.json") == "", "nothing but the poster is sent"
+
+
+@pytest.mark.slow
 def test_a_bucket_is_tried_before_anything_is_rendered(door: Door, target: str) -> None:
     require_target(target)
     with pytest.raises(BadConfig, match="there is no such bucket; make it first"):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 
+from imax_dist.jobs.deliver import link
 from imax_dist.jobs.job import JobFolder
+from imax_dist.jobs.state import Done
 from imax_dist.jobs.store import Row
+from imax_dist.output.done import LOOKS as LOOKS_SENT
+from imax_dist.output.done import POSTER_FILES
 from imax_dist.output.own_files import is_file
 from imax_dist.output.web.live import TILE, layers_of, look_folder
 from imax_dist.service.job_view import BASE, LOOKS
@@ -21,6 +26,8 @@ from imax_dist.service.service import Asking, Here, Service
 router = APIRouter(tags=["files"])
 SHOWN = (".png", ".jpg", ".jpeg", ".json")
 """What a browser shows in the page; the rest is downloaded."""
+SENT = f"{POSTER_FILES}|{LOOKS_SENT}"
+LINK_S = 300.0
 UPLOAD = {
     "requestBody": {
         "required": True,
@@ -41,8 +48,14 @@ async def upload(request: HttpRequest, here: Here, client: Asking) -> dict[str, 
 @router.get(BASE + "/{job_id}/files/{name}", response_class=FileResponse)
 @router.head(BASE + "/{job_id}/files/{name}", include_in_schema=False)
 async def file(job_id: str, name: str, request: HttpRequest, *, here: Here, client: Asking) -> Response:
-    """A file of a finished poster, or a look at an unfinished one. Range requests; ETag is its SHA-256."""
+    """A file of a finished poster, or a look at an unfinished one. Range requests; ETag is its SHA-256.
+
+    What was delivered to an object store and is no longer here is answered with a signed link to it (307).
+    """
     row = await here.row(job_id, client)
+    elsewhere = await here.read(lambda: signed_link(here.out, row, name))
+    if elsewhere:
+        return RedirectResponse(elsewhere, 307, headers={"cache-control": "no-store"})
     path, tag = await here.read(lambda: _find(here, row, name))
     headers = {"etag": f'"{tag}"', "cache-control": "private, no-cache"}
     if request.headers.get("if-none-match") in (f'"{tag}"', "*"):
@@ -72,6 +85,15 @@ async def tile(job_id: str, level: int, tile: str, *, here: Here, client: Asking
     if TILE.fullmatch(tile) is None or not await here.read(lambda: is_file(path)):
         raise not_found("this tile")
     return FileResponse(path, headers={"cache-control": "private, max-age=86400"})
+
+
+def signed_link(out: Path, row: Row, name: str) -> str:
+    """Where a delivered poster's file can be read for ``LINK_S``; empty for what is here or was not sent."""
+    state = row.state
+    if not isinstance(state, Done) or not state.delivered or not re.fullmatch(SENT, name):
+        return ""
+    here = is_file(JobFolder.of(out, row.id).path / name)
+    return "" if here else link(state.delivered, name, seconds=LINK_S)
 
 
 def _find(here: Service, row: Row, name: str) -> tuple[Path, str]:
