@@ -136,6 +136,7 @@ def test_a_log_from_a_local_disk_is_taken_over(without_shared_memory: Path) -> N
     local = Store(store_path(source))
     local.add([(JOB, Queued())])
     local.close()
+    assert [row.state for row in all_rows(without_shared_memory)] == [Queued()], "looked at as it is"
     store = Store(store_path(without_shared_memory))
     assert store.states() == {"a": Queued()}
     store.cancel(["a"])

@@ -14,6 +14,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, exc
 
 from imax_dist.errors import BadValue, MissingInput
+from imax_dist.jobs.store.file_system import mount_of
 from imax_dist.jobs.store.sqlite import clear_errors, connect, engine, require_version
 from imax_dist.output.own_files import is_file
 
@@ -57,12 +58,13 @@ def read_store(path: Path, read: Callable[[Connection], Value]) -> Value:
 
 def _read_once(path: Path, read: Callable[[Connection], Value]) -> Value:
     place = path.absolute().as_uri()
-    logs = _logs(path)
-    if not logs:
+    logs, mount = _logs(path), mount_of(path.parent)
+    on_shared_disk = mount is not None and mount.shared  # what another host writes may not show in its times
+    if not logs and not on_shared_disk:
         return _ask(f"{place}?mode=ro&immutable=1", path, read)
     try:
         return _ask(f"{place}?mode=ro", path, read)
-    except exc.OperationalError:  # a read-only disk, and a log to be read
+    except exc.OperationalError:  # a read-only disk, or one that cannot share memory, and a log to be read
         with tempfile.TemporaryDirectory(prefix="imax-status-") as folder:
             for name in (path.name, *logs):
                 shutil.copyfile(path.with_name(name), Path(folder) / name)
