@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias
 
-from imax_dist.config import choice, fingerprint, named_configs, require_types, to_mapping
+from imax_dist.config import fingerprint, named_configs, require_types, to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize, Region
 from imax_dist.named_file import FILE, MARK, NO_FILE, fields_naming_files
@@ -120,7 +120,6 @@ class Request:
 
     def _fit_picture(self) -> None:
         """What only makes sense with a picture."""
-        choice("fit", self.fit, dict.fromkeys(get_args(Fit)))
         if self.background is not None:
             parse_colour(self.background)
         if self.region is not None:
