@@ -27,6 +27,7 @@ from imax_dist.jobs.store.files import store_path
 from imax_dist.pipeline.request import Request
 
 TURNS = 1000
+REST_S = 10.0
 
 
 def main() -> None:
@@ -79,6 +80,7 @@ def look(place: Path | str, store: Store, out: Path) -> None:
     told("a look (once a second)", boards[0].look)
     told("cancel one", lambda: store.cancel(["one"]))
     turns(boards[0], out)
+    rest(store, out)
 
 
 def turns(board: Board, out: Path) -> None:
@@ -98,6 +100,19 @@ def turns(board: Board, out: Path) -> None:
     assert left[0] <= 0
     spent = (time.process_time() - began) / TURNS
     print(f"| a turn of the pool while nothing happens | | {spent:.6f} |")
+
+
+def rest(store: Store, out: Path) -> None:
+    """A driver of an open queue for which there is no work: looks once a second, no gang, no Ray."""
+    end = time.monotonic() + REST_S
+    deps = PoolDeps(stop=lambda: time.monotonic() > end)
+    board = Board(store, ids=(), open_ended=True)
+    pool = Pool(board, lambda *_: None, PoolSettings(), out=out, deps=deps)  # type: ignore[arg-type,return-value]
+    wall, spent = time.monotonic(), time.process_time()
+    with suppress(Preempted):
+        pool.run()
+    share = (time.process_time() - spent) / (time.monotonic() - wall)
+    print(f"| a driver at rest, of a core | | {100 * share:.2f} % |")
 
 
 class Waiting:
