@@ -99,8 +99,11 @@ class Judge:
         return self._silent(seen) or (self._still(busy) if busy else None)
 
     def _silent(self, seen: Sequence[_Seen]) -> Verdict | None:
+        """Ranks that wait within a step wait for one that is there too, even if it stopped before saying so."""
+        stepping = any(one.sight.place.steps and one.sight.place.waiting for one in seen)
         for one in seen:
-            limit = self.limits.heartbeat if one.sight.place.steps else self.limits.stage_heartbeat
+            within = stepping or one.sight.place.steps
+            limit = self.limits.heartbeat if within else self.limits.stage_heartbeat
             if self._now() - one.beat_at > limit * self.limits.patience:
                 return self._no_answer(one)
         return None

@@ -92,6 +92,18 @@ def test_a_stopped_process_is_seen_within_ten_seconds_at_any_step_length(step_s:
     assert "last seen in block 3 of step 3 of extrapolated" in verdict.sentence
 
 
+def test_one_that_stopped_before_it_could_say_where_it_is_is_seen_as_soon() -> None:
+    gang = Gang(2)
+    gang.passes(1.0)
+    gang.stopped = {1}
+    gang.beacons[0].hear(StageStarted("extrapolated", 28))
+    gang.beacons[0].block()
+    gang.beacons[0].waiting("a ring hop").__enter__()
+    seconds, verdict = gang.seen_after()
+    assert seconds < 10.0
+    assert (verdict.kind, verdict.rank) == ("silent", 1)
+
+
 @pytest.mark.parametrize("step_s", STEPS)
 def test_ranks_that_all_wait_are_seen_within_ten_seconds_at_any_step_length(step_s: float) -> None:
     gang = Gang().third_step(step_s)
