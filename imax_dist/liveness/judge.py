@@ -99,7 +99,7 @@ class Judge:
         return self._silent(seen) or (self._still(busy) if busy else None)
 
     def _silent(self, seen: Sequence[_Seen]) -> Verdict | None:
-        """Ranks that wait within a step wait for one that is there too, though it stopped before saying so."""
+        """Ranks that wait within a step wait for one that is there, too, even if it had no time to say so."""
         stepping = any(one.sight.place.steps and one.sight.place.waiting for one in seen)
         for one in seen:
             within = stepping or one.sight.place.steps
