@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 import random
 import struct
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,9 @@ from fuzzing import CODES, LONGEST_S, MOST_KIB, damaged, peak_kib, rounds
 from pictures import gradient, names, png_poster
 
 from imax_dist.cli.main import main
+from imax_dist.errors import ImaxError
 from imax_dist.output.image.profile import srgb
+from imax_dist.output.image.prompt_text import find_prompt
 
 SAVED = {
     "plain.png": "compression=1",
@@ -36,6 +40,28 @@ SAVED = {
     "photo.gif": "",
 }
 """Names and the options of libvips that save them."""
+GRAPH = {
+    "3": {"class_type": "KSampler", "inputs": {"positive": ["6", 0], "seed": 1}},
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": ["7", 0]}},
+    "7": {"class_type": "Text", "inputs": {"string": "a red sun"}},
+}
+PROMPTS = {
+    "webui.png": (b"tEXt", b"parameters\0a red sun\nNegative prompt: rain\nSteps: 20, Seed: 1"),
+    "comfy.png": (b"tEXt", b"prompt\0" + json.dumps(GRAPH).encode()),
+}
+"""Pictures of other programs that carry their prompt."""
+
+
+def png_with(*extra: tuple[bytes, bytes]) -> bytes:
+    """A small RGB picture with more chunks before its pixels."""
+    rows = b"".join(b"\0" + row.tobytes() for row in gradient(48, 64))
+    head = struct.pack(">IIBBBBB", 64, 48, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", head), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +69,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """One small picture of each kind; those that this libvips cannot write are left out."""
     folder = tmp_path_factory.mktemp("pictures")
     found = [png_poster(folder / "poster.png", 48, 64)]
+    for name, chunk in PROMPTS.items():
+        (folder / name).write_bytes(png_with(chunk))
+        found.append(folder / name)
     for name, options in SAVED.items():
         deep = name == "deep.png"
         image = pyvips.Image.new_from_array(gradient(48, 64, 16 if deep else 8))
@@ -78,6 +107,8 @@ def test_no_mutated_picture_is_an_internal_error_or_leaves_a_file(
         assert peak_kib() - before < MOST_KIB, where
         assert names(tmp_path) == sorted({path.name, *([out.name] if code == 0 else [])}), where
         read += code == 0
+        with suppress(ImaxError):
+            find_prompt(path)
         for left in tmp_path.iterdir():
             left.unlink()
     print(f"{number + 1} pictures, {read} of them still readable, {(peak_kib() - before) >> 10} MiB")
@@ -89,18 +120,6 @@ def test_the_damage_of_a_number_is_always_the_same(pictures: list[Path]) -> None
     first, again = (damaged(content, random.Random(7)) for _ in range(2))
     assert first == again != content
     assert np.all([damaged(content, random.Random(n)) != content for n in range(5)])
-
-
-def png_with(*extra: tuple[bytes, bytes]) -> bytes:
-    """A small RGB picture with more chunks before its pixels."""
-    rows = b"".join(b"\0" + row.tobytes() for row in gradient(48, 64))
-    head = struct.pack(">IIBBBBB", 64, 48, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", head), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    parts = [
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in chunks
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def icc_bomb() -> bytes:
