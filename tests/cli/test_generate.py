@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from imax_dist.events import RenderEvent, StepDone
 from imax_dist.output.image.png import read_pixels
@@ -82,6 +83,27 @@ def test_json_is_one_object_on_stdout_and_nothing_else(generate: Imax, tmp_path:
     parts = sum(result["seconds"].values()) - result["seconds"]["total"]
     assert 0.8 * result["seconds"]["total"] < parts <= result["seconds"]["total"]
     assert result["peak_memory_gib"]["host"] > 0.1
+
+
+def test_stages_cover_a_guide_that_takes_long_to_read(
+    generate: Imax, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imax_dist.pipeline import guide
+
+    def slow(*given: Any, **named: Any) -> Any:
+        time.sleep(0.5)
+        return read_guide(*given, **named)
+
+    read_guide = guide.read_guide
+    monkeypatch.setattr(guide, "read_guide", slow)
+    Image.new("RGB", (80, 60), "orange").save(tmp_path / "photo.png")
+    words = ("--size", "128x96", "--guide", tmp_path / "photo.png", "--out", tmp_path / "sea.png")
+    outcome = generate(*words, "--json")
+    seconds = json.loads(outcome.out)["seconds"]
+    assert seconds["picture"] > 0.5
+    assert "read picture" in outcome.err
+    total = seconds.pop("total")
+    assert 0.95 * total < sum(seconds.values()) <= total
 
 
 def test_the_time_of_a_command_begins_with_its_process() -> None:
