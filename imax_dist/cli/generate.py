@@ -108,13 +108,8 @@ def _add_running_options(group: Any) -> None:
         metavar="HOW",
         help="from a checkpoint: auto (default), never, must",
     )
-    add(
-        "--checkpoint-every",
-        type=int,
-        default=5,
-        metavar="STEPS",
-        help="steps between checkpoints (default 5; 0: none)",
-    )
+    about = "steps between checkpoints (default 5; 0: none)"
+    add("--checkpoint-every", type=int, default=5, metavar="STEPS", help=about)
     add("--preview", type=int, metavar="STEPS", help="steps between previews, FILE.preview.jpg")
     add("--json", action="store_true", help="one JSON object per poster on stdout")
     add("-v", "--verbose", action="store_true", help="show the sigmas and every step")
@@ -153,14 +148,13 @@ def run(options: argparse.Namespace) -> int:
             beacon = watch.enter_context(beating(topology.rank, options.beacons, device=topology.device))
             topology = dataclasses.replace(topology, marks=beacon)
         _check_outputs(options, posters, topology)
-        if options.of_user and topology.is_first and not options.quiet:
+        quiet = options.quiet or not topology.is_first
+        if options.of_user and not quiet:
             print(sentence(options.of_user), file=sys.stderr)
         renderer = Renderer(topology, parallel_settings(options), open_group=group)
         for number, poster in enumerate(posters):
             began = options.began if number == 0 else time.perf_counter()
-            bars = ProgressBars(
-                quiet=options.quiet or not topology.is_first, verbose=options.verbose, began=began
-            )
+            bars = ProgressBars(quiet=quiet, verbose=options.verbose, began=began)
             try:
                 _render(options, poster, renderer, bars=bars, stop=stop, recipe=recipe)
             finally:
