@@ -23,15 +23,6 @@ PLAIN_DPI = 200.0
 """Tagged when neither paper nor dpi was named."""
 
 
-def parse_colour(text: str) -> tuple[int, int, int]:
-    """``#ff8800`` as red, green and blue. Raises BadValue for anything else."""
-    match = re.fullmatch(r"#?([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})", text.strip().lower())
-    if match is None:
-        raise BadValue(f"colour {text[:80]!r} is not written as #rrggbb, for example #ffffff for white")
-    red, green, blue = (int(part, 16) for part in match.groups())
-    return red, green, blue
-
-
 def _is_enlarger(scale: str) -> bool:
     return scale not in ("none", "lanczos")
 
