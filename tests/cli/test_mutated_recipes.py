@@ -75,7 +75,7 @@ def use(path: Path, rng: random.Random) -> bool:
 @pytest.mark.slow
 def test_no_mutated_recipe_is_more_than_one_sentence(sources: list[Path], tmp_path: Path) -> None:
     before, taken, number = peak_kib(), 0, 0
-    for number, rng in rounds(400):
+    for number, rng in rounds(200):
         source = rng.choice(sources)
         path = tmp_path / source.name
         path.write_bytes(changed(source, rng))

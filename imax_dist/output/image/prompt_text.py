@@ -22,6 +22,10 @@ LONGEST = 4 << 20
 PARAMETERS, GRAPH = "parameters", "prompt"
 ENDS = ("\nNegative prompt:", "\nSteps: ")
 EXIF, USER_COMMENT = 0x8769, 0x9286
+WITH_EXIF = ("JPEG", "WEBP", "AVIF", "TIFF")
+UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, LookupError, TypeError, EOFError, struct.error,
+              AttributeError, OverflowError)  # fmt: skip
+"""What Pillow raises for damaged files of these kinds."""
 LINKS = ("positive", "conditioning", "guider", "text", "string", "value")
 """Inputs of a ComfyUI node that lead to the words, in this order."""
 TEXTS = ("text", "t5xxl", "text_g", "string", "value", "clip_l")
@@ -89,15 +93,15 @@ def _decoded(kind: bytes, body: bytes, path: Path) -> str:
 
 def _user_comment(path: Path) -> str:
     """EXIF's, of a JPEG or WebP: eight bytes that name the code, then the text."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # of its size: not decoded
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=WITH_EXIF) as image:
             comment = image.getexif().get_ifd(EXIF).get(USER_COMMENT, b"")
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (*UNREADABLE, Image.DecompressionBombError):
         return ""  # libvips reads more kinds of files; none of those carries a prompt here
-    if isinstance(comment, str):
-        return comment
+    if not isinstance(comment, bytes):
+        return comment if isinstance(comment, str) else ""
     code, text = bytes(comment[:8]), bytes(comment[8:])
     try:
         if code.startswith(b"UNICODE"):

@@ -91,7 +91,7 @@ def test_no_mutated_picture_is_an_internal_error_or_leaves_a_file(
     pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, read, number = peak_kib(), 0, 0
-    for number, rng in rounds(400):
+    for number, rng in rounds(300):
         source = rng.choice(pictures)
         path = tmp_path / f"in{source.suffix}"
         path.write_bytes(damaged(source.read_bytes(), rng))
