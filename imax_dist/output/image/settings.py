@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,3 +114,12 @@ def read_outputs(output: Mapping[str, Any], sheet: Mapping[str, Any]) -> dict[st
         if settings[ending].panels is not None:
             raise BadValue(f"output: {ending}: panels are cut from the finished poster: imax finish --panels")
     return settings
+
+
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """``#ff8800`` as red, green and blue. Raises BadValue for anything else."""
+    match = re.fullmatch(r"#?([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})", text.strip().lower())
+    if match is None:
+        raise BadValue(f"colour {text[:80]!r} is not written as #rrggbb, for example #ffffff for white")
+    red, green, blue = (int(part, 16) for part in match.groups())
+    return red, green, blue
