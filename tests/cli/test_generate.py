@@ -68,7 +68,8 @@ def test_stdout_has_the_result_and_stderr_the_stages(generate: Imax, tmp_path: P
     assert outcome.out.startswith(f"{tmp_path / 'sea.png'}  128x96 (1.79x native 80x48)")
     stages = ["start up", "load model", "embed prompt", "native pass", "enlarge guidance", "target-size pass"]
     stages += ["decode", "write"]
-    assert [line.strip().partition("  ")[0] for line in outcome.err.splitlines()] == stages
+    told = [line.strip().partition("  ")[0] for line in outcome.err.splitlines()]
+    assert [stage for stage in told if stage != "join ranks"] == stages, "a line only if it took 5 ms"
 
 
 def test_json_is_one_object_on_stdout_and_nothing_else(generate: Imax, tmp_path: Path) -> None:
