@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ def add_parser(verbs: Any) -> None:
         description="List supported models, check that one is complete, or make a tiny one to try.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="every named model: memory, licence, gated or not, here or not")
+    listing = actions.add_parser("list", help="named models, and files in the folders of IMAX_MODELS")
     check = actions.add_parser("check", help="whether a model is complete and loads; its numbers")
-    check.add_argument("name", metavar="MODEL", help="name, folder in diffusers layout, or hub id")
+    check.add_argument(
+        "name", metavar="MODEL", help="name, folder, .safetensors, .gguf or .yaml file, hub id"
+    )
     check.add_argument("--lora", action="append", default=[], metavar="PATH[:WEIGHT]", help="check these too")
     check.add_argument("--lora-partial", action="store_true", help="merge what fits of a LoRA")
     check.add_argument("--load", action=argparse.BooleanOptionalAction, help="load it (default: if it fits)")
@@ -42,9 +45,9 @@ def run_list(options: argparse.Namespace) -> int:
     """One line a model."""
     from imax_dist.models.catalogue import catalogue
 
-    rows = [_row(entry) for entry in catalogue()]
+    rows, files = [_row(entry) for entry in catalogue()], _files()
     if options.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps([*rows, *files], indent=2))
         return 0
     wide = max(len(row["name"]) for row in rows)
     print(
@@ -62,8 +65,40 @@ def run_list(options: argparse.Namespace) -> int:
     print(
         "Memory in bfloat16: transformer on every GPU, text encoders on the first (or --text-encoders cpu)."
     )
-    print("Another model of these architectures: give its folder or hub id as --model.")
+    print("Another model of these architectures: give its folder, file or hub id as --model.")
+    for each in files:
+        print(f"{each['file']}\n    {each['is']}; {each['runs']}")
     return 0
+
+
+def _files() -> list[dict[str, str]]:
+    """Files of transformers in the folders of IMAX_MODELS: what each is, and whether it can run here."""
+    from imax_dist.errors import ImaxError
+    from imax_dist.models.assembled import Asked, take_inventory
+    from imax_dist.models.model_paths import transformer_files
+
+    rows = []
+    for file in transformer_files():
+        try:
+            inventory = take_inventory(Asked(file))
+        except ImaxError as error:
+            rows.append({"file": str(file), "is": "not usable", "runs": str(error)})
+            continue
+        rows.append({"file": str(file), "is": inventory.single.summary(), "runs": _runs(inventory)})
+    return rows
+
+
+def _runs(inventory: Any) -> str:
+    """Whether it can be rendered here: all there, and the memory for its weights in bfloat16."""
+    if inventory.missing:
+        return f"lacks {', '.join(inventory.missing)}"
+    from imax_dist.models.stored import shapes
+
+    files = [source for source in inventory.sources.values() if source.path.is_file()]
+    count = sum(math.prod(shape) for each in files for shape in shapes(each.path, each.prefix).values())
+    needed, free = 2 * count / GB, _free_memory() / GB
+    enough = f"{needed:.1f} GB of weights in bfloat16, {free:.1f} GB free here"
+    return f"runs here ({enough})" if needed < free else f"too large for this machine ({enough})"
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -76,6 +111,7 @@ def run_check(options: argparse.Namespace) -> int:
     from imax_dist.models.quiet import quiet_libraries
 
     quiet_libraries()
+    parts = _parts(options.name)
     folder = find_model(options.name)[1]
     spec = describe_model(options.name, loras=options.lora)
     broken = faults(folder)
@@ -89,6 +125,7 @@ def run_check(options: argparse.Namespace) -> int:
         _load(options)
     loras = "; ".join(each.summary() for each in fitted) or "none"
     numbers = {
+        **parts,
         **_numbers(spec),
         "loras": loras,
         "folder": str(folder),
@@ -128,6 +165,19 @@ def _load(options: argparse.Namespace) -> None:
 
     cpu = torch.device("cpu")
     load(options.name, Loading(cpu, cpu, loras=options.lora, lora_partial=options.lora_partial))
+
+
+def _parts(name: str) -> dict[str, str]:
+    """What a single file is and where its other components are; nothing for a folder."""
+    from imax_dist.models.assembled import take_inventory
+    from imax_dist.models.find import asked_for
+
+    asked = asked_for(name)
+    if asked is None:
+        return {}
+    inventory = take_inventory(asked)
+    there = {part: str(source.path) for part, source in inventory.sources.items() if part != "transformer"}
+    return {"file": inventory.single.summary(), **there}
 
 
 def _row(entry: Any) -> dict[str, Any]:

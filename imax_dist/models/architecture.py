@@ -9,16 +9,40 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from imax_dist.models.base import FlowModel
+from imax_dist.models.components import TEXT, TOKENIZER, Configs, load_components, read_configs
 from imax_dist.models.spec import ModelSettings, ModelSpec
+from imax_dist.models.weights import weights_hash
 
 
-class Load(Protocol):
-    """Load the weights (safetensors, memory-mapped). What the libraries raise becomes MissingInput.
+class LoadText(Protocol):
+    """Load text encoders and tokenizers from a pipeline folder, as the network's ``embed`` reads them."""
 
-    ``encoder_device`` is that of the text encoders; None leaves them out.
+    def __call__(self, folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any: ...
+
+
+class Architecture(NamedTuple):
+    """An entry of ``models/registry.py``."""
+
+    facts: Callable[[str, ModelSettings, Configs, str], ModelSpec]
+    """Of a name, its settings, its config files and the hash of its weights.
+
+    A KeyError, TypeError or ValueError becomes BadConfig.
     """
+    model: type[FlowModel]
+    networks: tuple[str, str]
+    """diffusers' classes of transformer and VAE."""
+    load_text: LoadText
+    settings: Callable[[Mapping[str, Any]], str]
+    """transformer/config.json -> the ``configs/models`` file for a folder that has no ``imax.yaml``."""
+    encoders: tuple[str, ...] = TEXT
+    tokenizers: tuple[str, ...] = TOKENIZER
 
-    def __call__(
+    def describe(self, name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
+        """Facts from the config files. Raises MissingInput, BadConfig or BadValue if they do not fit."""
+        configs = read_configs(settings, folder, encoders=self.encoders, tokenizers=self.tokenizers)
+        return self.facts(name, settings, configs, weights_hash(folder))
+
+    def load(
         self,
         spec: ModelSpec,
         folder: Path,
@@ -26,14 +50,14 @@ class Load(Protocol):
         device: torch.device,
         dtype: torch.dtype,
         encoder_device: torch.device | None,
-    ) -> FlowModel: ...
+    ) -> FlowModel:
+        """Load the weights (safetensors, memory-mapped). What the libraries raise becomes MissingInput.
 
+        ``encoder_device`` is that of the text encoders; None leaves them out.
+        """
+        import diffusers
 
-class Architecture(NamedTuple):
-    """An entry of ``models/registry.py``."""
-
-    describe: Callable[[str, ModelSettings, Path], ModelSpec]
-    """Facts from the config files; a KeyError, TypeError or ValueError becomes BadConfig."""
-    load: Load
-    settings: Callable[[Mapping[str, Any]], str]
-    """transformer/config.json -> the ``configs/models`` file for a folder that has no ``imax.yaml``."""
+        kinds = getattr(diffusers, self.networks[0]), getattr(diffusers, self.networks[1])
+        transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
+        text = self.load_text(folder, device=encoder_device, dtype=dtype) if encoder_device else None
+        return self.model(spec, transformer=transformer, vae=vae, encoders=text)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -38,6 +39,15 @@ class LatentScale(NamedTuple):
     factor: float | Tensor
 
 
+class PassInputs(NamedTuple):
+    """What every call of the network in a pass is given besides image, time and prompt."""
+
+    tables: TablesByText
+    sequence: TokenSequence
+    scale: float | None
+    """The guidance that a distilled model takes as an input, else None."""
+
+
 class JointPass(NamedTuple):
     """One pass of a network whose text is in the sequence."""
 
@@ -64,6 +74,8 @@ class FlowModel(ABC):
     device: torch.device
     notes: tuple[str, ...] = ()
     """What loading found that a person wants to know: how much of each LoRA was merged."""
+    kept: Mapping[str, Tensor] = MappingProxyType({})
+    """Weights that LoRA files have changed, as they were, where another set may follow (``lora_sets``)."""
 
     combine: Combine = staticmethod(classifier_free)
     """How predictions with and without the prompt are put together."""
@@ -77,6 +89,11 @@ class FlowModel(ABC):
         self.encoders = encoders
         self.dtype = transformer.dtype
         self.device = transformer.device
+        self.prepare(transformer)
+
+    @abstractmethod
+    def prepare(self, transformer: Any) -> None:
+        """Exchange diffusers' attention processors and position inputs for ours."""
 
     @abstractmethod
     def embed(self, text: str) -> Prompt:
@@ -87,20 +104,8 @@ class FlowModel(ABC):
         """Ids of the whole joint sequence: every text copy, then the image row by row."""
 
     @abstractmethod
-    def predict(
-        self,
-        x: Latents,
-        sigma: float,
-        prompt: Prompt,
-        *,
-        tables: TablesByText,
-        sequence: TokenSequence,
-        scale: float | None,
-    ) -> Latents:
-        """One pass of the network: noise minus image for the whole ``x``, the same bits on every rank.
-
-        ``scale`` is the guidance a distilled model takes as an input, else None.
-        """
+    def predict(self, x: Latents, sigma: float, prompt: Prompt, inputs: PassInputs) -> Latents:
+        """One pass of the network: noise minus image for the whole ``x``, the same bits on every rank."""
 
     def batch(self, prompts: Sequence[Prompt]) -> Prompt:
         """Prompts as one batch. Raises BadConfig if their lengths differ and the network takes no mask."""
@@ -141,10 +146,10 @@ class FlowModel(ABC):
         engine = self.wrap_engine(marking(sequence.engine, sequence.mesh.marks))
         sequence = dataclasses.replace(sequence, engine=engine)
         distilled = self.spec.guidance == "distilled"
-        scale = guidance_scale if distilled else None
+        inputs = PassInputs(tables, sequence, guidance_scale if distilled else None)
 
         def predict(x: Latents, prompt: Prompt) -> Latents:
-            return self.predict(x, sigma, prompt, tables=tables, sequence=sequence, scale=scale)
+            return self.predict(x, sigma, prompt, inputs)
 
         if distilled or guidance_scale == 1.0:
             return predict(x, conditioning.positive)
@@ -193,12 +198,10 @@ class FlowModel(ABC):
         """The tokens of ``x``."""
         return LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.spec.patch)
 
-    def joint_pass(
-        self, x: Latents, states: Tensor, *, tables: TablesByText, sequence: TokenSequence
-    ) -> JointPass:
+    def joint_pass(self, x: Latents, states: Tensor, inputs: PassInputs) -> JointPass:
         """Positions and shares of ``x`` with a prompt's ``states``, (B, tokens, D), in front."""
-        grid, table = self.token_grid(x), tables(states.shape[1])
-        shares = TokenShards.joint(sequence, states, image_tokens=grid.count)
+        grid, table = self.token_grid(x), inputs.tables(states.shape[1])
+        shares = TokenShards.joint(inputs.sequence, states, image_tokens=grid.count)
         return JointPass(grid, table, shares.copies(states), shares)
 
     def per_image(self, value: float, x: Latents) -> Tensor:

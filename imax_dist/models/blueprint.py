@@ -14,11 +14,13 @@ from typing import Any
 
 from imax_dist.config import from_mapping, load_named, named_configs
 from imax_dist.errors import MissingInput
-from imax_dist.models.find import EMBEDDED, find_model
+from imax_dist.models.components import Configs
+from imax_dist.models.find import EMBEDDED, asked_for, find_model
 from imax_dist.models.load import describe_model
-from imax_dist.models.networks.flux import spec_from_configs
+from imax_dist.models.registry import ARCHITECTURES
 from imax_dist.models.spec import ModelSettings, ModelSpec
-from imax_dist.models.weights import component_config
+from imax_dist.models.stored import shapes as tensor_shapes
+from imax_dist.models.weights import SINGLE_MARK, component_config
 
 LONGEST_HEADER = 100 << 20
 
@@ -39,14 +41,17 @@ def find_blueprint(name: str) -> Blueprint:
     settings = _settings(name) if name in named else None
     source = settings.source if settings is not None else name
     revision = settings.revision if settings is not None else None
-    if source == "embedded" or Path(source).is_dir() or not _is_hub_id(source) or _cached(source, revision):
+    here = Path(source).is_dir() or not _is_hub_id(source) or asked_for(source) is not None
+    if source == "embedded" or here or _cached(source, revision):
         return _from_disk(name)
     for each in sorted(named_configs("architectures")):
         table = load_named("architectures", each)
-        if table.get("source") == source:
+        if table["source"] == source and table.get("counted"):
             return _from_table(name, table, settings or _settings(str(table["settings"])))
     known = ", ".join(
-        str(load_named("architectures", each)["source"]) for each in named_configs("architectures")
+        str(table["source"])
+        for table in (load_named("architectures", each) for each in named_configs("architectures"))
+        if table.get("counted")
     )
     raise MissingInput(
         f"model {source} is not on this disk and configs/architectures does not describe it; "
@@ -68,15 +73,19 @@ def _from_disk(name: str) -> Blueprint:
 
 
 def _from_table(name: str, table: dict[str, Any], settings: ModelSettings) -> Blueprint:
-    configs = {part: dict(config) for part, config in table["components"].items()}
-    spec = spec_from_configs(
-        name, settings, transformer=configs["transformer"], vae=configs["vae"], weights=""
-    )
-    return Blueprint(spec=spec, configs=configs, stored={}, source="configs/architectures")
+    parts = {part: dict(config) for part, config in table["components"].items()}
+    index = {"_class_name": table["pipeline"], **table.get("index", {})}
+    configs = Configs(parts["transformer"], parts["vae"], index, parts["text_encoder"])
+    spec = ARCHITECTURES[table["pipeline"]].facts(name, settings, configs, "")
+    return Blueprint(spec=spec, configs=parts, stored={}, source="configs/architectures")
 
 
 def stored_parameters(folder: Path) -> int:
     """Elements of all tensors in a folder's safetensors files, from their headers alone."""
+    if (folder / SINGLE_MARK).is_file():
+        (weights,) = folder.glob("*.safetensors")
+        prefix = str(json.loads((folder / SINGLE_MARK).read_text(encoding="utf-8"))["prefix"])
+        return sum(math.prod(shape) for shape in tensor_shapes(weights, prefix).values())
     total = 0
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:

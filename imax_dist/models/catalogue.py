@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from imax_dist.config import from_mapping, load_named, named_configs
 from imax_dist.models.find import SHIPPED
 from imax_dist.models.spec import ModelSettings
-from imax_dist.models.weights import pipeline_index
+from imax_dist.models.weights import INDEXES, pipeline_index
 
 BYTES_PER_WEIGHT = 2
 """bfloat16."""
@@ -59,8 +59,11 @@ def _present(settings: ModelSettings) -> Presence:
         return completeness(Path(settings.source))
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(settings.source, "model_index.json", revision=settings.revision)
-    return completeness(Path(found).parent) if isinstance(found, str) else "no"
+    for index in INDEXES:
+        found = try_to_load_from_cache(settings.source, index, revision=settings.revision)
+        if isinstance(found, str):
+            return completeness(Path(found).parent)
+    return "no"
 
 
 def completeness(folder: Path) -> Presence:

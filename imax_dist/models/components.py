@@ -11,17 +11,21 @@ import torch
 from imax_dist.errors import BadConfig
 from imax_dist.models.quantised import load_transformer
 from imax_dist.models.spec import ModelSettings, ModelSpec
-from imax_dist.models.weights import component_config, is_gguf, load_complete, require_text
+from imax_dist.models.weights import component_config, is_gguf, load_complete, pipeline_index, require_text
 
 TEXT = ("text_encoder",)
 TOKENIZER = ("tokenizer",)
 
 
 class Configs(NamedTuple):
-    """config.json of the transformer and of the VAE."""
+    """What a pipeline's config files say."""
 
     transformer: dict[str, Any]
     vae: dict[str, Any]
+    pipeline: dict[str, Any]
+    """model_index.json."""
+    text: dict[str, Any]
+    """Of the first text encoder."""
 
 
 class Components(NamedTuple):
@@ -45,7 +49,8 @@ def read_configs(
     transformer = component_config(folder, "transformer", weights=not is_gguf(settings.quantize))
     vae = component_config(folder, "vae")
     require_text(folder, encoders=encoders, tokenizers=tokenizers)
-    return Configs(transformer, vae)
+    text = component_config(folder, encoders[0])
+    return Configs(transformer, vae, pipeline_index(folder), text)
 
 
 def vae_factor(vae: dict[str, Any]) -> int:

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from imax_dist.errors import BadConfig, MissingInput
 from imax_dist.models.base import FlowModel
 from imax_dist.models.find import find_model
-from imax_dist.models.lora import find_loras, fit_loras, merge_loras
+from imax_dist.models.lora import FittedLora, find_loras, fit_loras, merge_loras
+from imax_dist.models.lora_sets import kept_weights, put_back
 from imax_dist.models.precise import precise
 from imax_dist.models.quantised import check_quantisation, quantisation_id
 from imax_dist.models.registry import architecture_of
@@ -35,6 +36,8 @@ class Loading(NamedTuple):
     """PATH[:WEIGHT] each, merged into the transformer's weights."""
     lora_partial: bool = False
     """Merge what fits of a LoRA, though some of its layers do not."""
+    keeps_base: bool = False
+    """Keep what LoRA files change in the host's memory, for ``change_loras``."""
 
 
 def describe_model(name: str, *, loras: Sequence[str] = ()) -> ModelSpec:
@@ -68,11 +71,29 @@ def load(name: str, how: Loading) -> FlowModel:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise MissingInput(f"model {name} does not load from {folder}: {error}") from error
     model.dtype = DTYPES[kind]  # quantised weights have one of their own
-    merge_loras(model.transformer, fitted, spec, folder)
-    model.notes = tuple(f"lora {each.summary()}" for each in fitted)
+    _merge(model, fitted, folder, keeps_base=how.keeps_base)
     if DTYPES[kind] == torch.float64:
         precise(model.transformer)
     return model
+
+
+def change_loras(model: FlowModel, how: Loading) -> None:
+    """Put the base weights of a model loaded with ``keeps_base`` back, and merge another set of LoRA files.
+
+    Raises what ``load`` raises of LoRA files, before anything is changed.
+    """
+    settings, folder = find_model(model.spec.name)
+    spec = _described(model.spec.name, settings, folder, loras=how.loras)
+    fitted = fit_loras(spec, folder, partial=how.lora_partial)
+    put_back(model.transformer, model.kept)
+    model.spec = spec
+    _merge(model, fitted, folder, keeps_base=True)
+
+
+def _merge(model: FlowModel, fitted: Sequence[FittedLora], folder: Path, *, keeps_base: bool) -> None:
+    model.kept = kept_weights(model.transformer, fitted) if keeps_base else {}
+    merge_loras(model.transformer, fitted, model.spec, folder)
+    model.notes = tuple(f"lora {each.summary()}" for each in fitted)
 
 
 def _described(name: str, settings: ModelSettings, folder: Path, *, loras: Sequence[str]) -> ModelSpec:

@@ -7,6 +7,7 @@ Merged weights cost a step nothing and need nothing of the engines.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -190,9 +191,15 @@ def _pipeline_class(spec: ModelSpec, folder: Path) -> Any:
 
 
 def _bare_pipeline(transformer: Any, kind: Any) -> Any:
-    signature = kind.__init__.__annotations__
-    parts = {name: None for name in signature if name not in ("return", "is_distilled")}
-    return kind(**{**parts, "transformer": transformer})
+    """The pipeline with the transformer alone: its LoRA loader needs no more."""
+    from diffusers import ModularPipeline
+
+    if issubclass(kind, ModularPipeline):
+        bare = kind()
+        bare.update_components(transformer=transformer)
+        return bare
+    needed = [each.name for each in inspect.signature(kind).parameters.values() if each.default is each.empty]
+    return kind(**{**dict.fromkeys(needed), "transformer": transformer})
 
 
 def _without_weights(folder: Path) -> Any:

@@ -21,14 +21,19 @@ def precise(network: nn.Module) -> nn.Module:
     from diffusers.models.activations import FP32SiLU
     from diffusers.models.embeddings import Timesteps
     from diffusers.models.normalization import RMSNorm
+    from diffusers.models.transformers.transformer_krea2 import Krea2RMSNorm
     from diffusers.models.transformers.transformer_z_image import TimestepEmbedder
 
     if next(network.parameters()).dtype != torch.float64:
         return network
+    for parameter in network.parameters():
+        parameter.data = parameter.data.double()  # what a library keeps in float32
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, RMSNorm):
                 setattr(parent, name, _as_torch(child))
+            elif isinstance(child, Krea2RMSNorm):
+                setattr(parent, name, _from_zero(child))
             elif isinstance(child, FP32SiLU):
                 setattr(parent, name, nn.SiLU())
             elif isinstance(child, Timesteps):
@@ -64,4 +69,11 @@ def _as_torch(norm: nn.Module) -> nn.RMSNorm:
     precise = nn.RMSNorm(norm.dim, eps=norm.eps, elementwise_affine=weight is not None)  # type: ignore[arg-type]
     if isinstance(weight, nn.Parameter):
         precise.weight = weight
+    return precise
+
+
+def _from_zero(norm: nn.Module) -> nn.RMSNorm:
+    """Krea 2's, whose weights count from 0."""
+    precise = nn.RMSNorm(norm.dim, eps=norm.eps)  # type: ignore[arg-type]
+    precise.weight = nn.Parameter(norm.weight.detach().double() + 1.0)  # type: ignore[operator]
     return precise

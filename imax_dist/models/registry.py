@@ -6,7 +6,18 @@ from pathlib import Path
 
 from imax_dist.errors import BadValue
 from imax_dist.models.architecture import Architecture
-from imax_dist.models.networks import flux, flux2, lumina, lumina2, qwen_image, sd3, z_image
+from imax_dist.models.networks import (
+    chroma,
+    flux,
+    flux2,
+    flux3,
+    krea2,
+    lumina,
+    lumina2,
+    qwen_image,
+    sd3,
+    z_image,
+)
 from imax_dist.models.weights import pipeline_class
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -15,6 +26,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "Lumina2Pipeline": lumina2.ARCHITECTURE,
     "Flux2Pipeline": flux2.ARCHITECTURE,
     "Flux2KleinPipeline": flux2.ARCHITECTURE,
+    "ChromaPipeline": chroma.ARCHITECTURE,
+    "Krea2Pipeline": krea2.ARCHITECTURE,
+    "Flux3ModularPipeline": flux3.ARCHITECTURE,
     "QwenImagePipeline": qwen_image.ARCHITECTURE,
     "StableDiffusion3Pipeline": sd3.ARCHITECTURE,
     "ZImagePipeline": z_image.ARCHITECTURE,

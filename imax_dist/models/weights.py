@@ -8,7 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from imax_dist.errors import BadConfig, MissingInput
+from imax_dist.models.conversion import converted, without_memory
+from imax_dist.models.stored import numbers
+
+MODULAR_INDEX = "modular_model_index.json"
+INDEXES = ("model_index.json", MODULAR_INDEX)
 
 
 def pipeline_class(folder: Path) -> str:
@@ -17,8 +24,10 @@ def pipeline_class(folder: Path) -> str:
 
 
 def pipeline_index(folder: Path) -> dict[str, Any]:
-    """model_index.json. Raises MissingInput if the folder is no pipeline."""
+    """model_index.json, or that of a modular pipeline. Raises MissingInput if the folder is no pipeline."""
     index = folder / "model_index.json"
+    if (folder / MODULAR_INDEX).is_file():
+        index = folder / MODULAR_INDEX
     if not index.is_file():
         raise MissingInput(f"model folder {folder} has no model_index.json; it is not in diffusers layout")
     return _read_json(index)
@@ -47,11 +56,17 @@ def require_text(folder: Path, *, encoders: Iterable[str], tokenizers: Iterable[
             raise MissingInput(f"model folder {folder} is incomplete: {config} is missing")
 
 
+SINGLE_MARK = "single_file.json"
+"""In the folder of a component whose weights are a link to a file with names of its own (``assembled``)."""
+
+
 def load_complete(network: Any, folder: Path, **options: Any) -> Any:
     """``network.from_pretrained(folder)``, but MissingInput where the libraries fill a gap with noise.
 
     Only safetensors are opened: without ``use_safetensors`` the libraries fall back to pickled files.
     """
+    if (folder / SINGLE_MARK).is_file():
+        return _load_single(network, folder, **options)
     module, report = network.from_pretrained(
         folder, output_loading_info=True, use_safetensors=True, **options
     )
@@ -62,6 +77,44 @@ def load_complete(network: Any, folder: Path, **options: Any) -> Any:
             f"the first is {missing[0]}"
         )
     return module
+
+
+def _load_single(network: Any, folder: Path, **options: Any) -> Any:
+    """The same from a file in its authors' names, and from 8 and 4 bits made numbers."""
+    dtype = options.pop("torch_dtype", None) or options.pop("dtype")
+    if options:
+        raise BadConfig(
+            "quantize: a model in one file is not quantised as it loads; take an fp8 or GGUF file"
+        )
+    config = component_config(folder, ".")
+    (file,) = folder.glob("*.safetensors")
+    tensors = numbers(file, str(_read_json(folder / SINGLE_MARK)["prefix"]), dtype)
+    if not hasattr(network, "load_config"):
+        return _load_encoder(network, folder, tensors, dtype)
+    module = without_memory(network, config)
+    made = converted(tensors, network, config, set(module.state_dict()))
+    gaps = module.load_state_dict(made, assign=True, strict=False).missing_keys
+    for name in gaps:
+        if not name.endswith("num_batches_tracked"):
+            raise MissingInput(f"{file.resolve()} lacks {len(gaps)} tensors, the first is {name}")
+        module.get_submodule(name.rpartition(".")[0]).num_batches_tracked = torch.zeros((), dtype=torch.long)
+    return module.eval()
+
+
+def _load_encoder(network: Any, folder: Path, tensors: dict[str, Any], dtype: torch.dtype) -> Any:
+    """One of transformers' networks."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    module, report = network.from_pretrained(
+        None, config=config, state_dict=tensors, output_loading_info=True, dtype=dtype
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise MissingInput(
+            f"{folder} lacks {len(missing)} tensors of a text encoder, the first is {missing[0]}"
+        )
+    return module.eval()
 
 
 def weights_hash(folder: Path) -> str:

@@ -17,7 +17,7 @@ from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.parallel.topology import Topology, detect, pick_device, process_group
 from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.checkpoint import CheckpointFolder
-from imax_dist.pipeline.loading import load_requested
+from imax_dist.pipeline.loading import change_requested_loras, differs_in_loras, load_requested
 from imax_dist.pipeline.preview import PreviewFile
 from imax_dist.pipeline.proof import Proof, render_proof, render_small
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
@@ -139,12 +139,28 @@ class Renderer:
                 return model
             del model
         check_request(request, self.parallel, guide=text)
-        if self._kept is not None:
-            self._kept = None
-            gc.collect()
         with stage(listen, "load"):
-            model = load_requested(request, self.parallel, device=self.topology.device, text=text)
+            model = self._with_loras(request, text=text) or self._loaded(request, text=text)
         for note in model.notes:
             listen(Note(note))
         self._kept = (wanted, text, model)
         return model
+
+    def _with_loras(self, request: Request, *, text: bool) -> FlowModel | None:
+        """The kept model with the request's LoRA files for its own; None if it is another model."""
+        if self._kept is None or self.parallel.compile != "none":
+            return None
+        kept, has_text, model = self._kept
+        if not differs_in_loras(kept, key_of(request)) or (text and not has_text):
+            return None
+        self._kept = None  # until it is whole again
+        change_requested_loras(model, request)
+        return model
+
+    def _loaded(self, request: Request, *, text: bool) -> FlowModel:
+        """Loaded anew, the one before freed first."""
+        if self._kept is not None:
+            self._kept = None
+            gc.collect()
+        device = self.topology.device
+        return load_requested(request, self.parallel, device=device, text=text, keeps_base=True)

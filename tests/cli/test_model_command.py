@@ -17,6 +17,7 @@ import pytest
 from imax_dist.config import load_named, named_configs
 from imax_dist.models.registry import ARCHITECTURES
 from imax_dist.models.tiny import TINY, make_tiny
+from imax_dist.models.weights import pipeline_class
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_every_architecture_has_a_tiny_pipeline_under_a_megabyte(tmp_path: Path)
         folder = make_tiny(name, tmp_path / name)
         files = [file for file in folder.rglob("*") if file.is_file()]
         assert sum(file.stat().st_size for file in files) < 1_000_000, name
-        kinds.add(json.loads((folder / "model_index.json").read_text())["_class_name"])
+        kinds.add(pipeline_class(folder))
     assert kinds == set(ARCHITECTURES)
     assert set(TINY) <= set(named_configs("models"))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from quantised_files import LAYER, matrices, quantised, write_gguf
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,7 +21,6 @@ from imax_dist.pipeline.render import render
 from imax_dist.pipeline.request import Request
 
 CPU = torch.device("cpu")
-LAYER = "transformer.single_transformer_blocks.0.attn.to_q"
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +33,6 @@ def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("lora-file") / "style.safetensors"
     save_file(matrices(), file)
     return file
-
-
-def matrices(width: int = 32) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    down = torch.randn(2, width, generator=generator) * 0.3
-    up = torch.randn(32, 2, generator=generator) * 0.3
-    return {f"{LAYER}.lora_A.weight": down, f"{LAYER}.lora_B.weight": up}
 
 
 def loaded(folder: Path, *loras: str, text: bool = False) -> Any:
@@ -271,13 +263,6 @@ def test_a_network_without_a_loader_says_so(tmp_path: Path, lora: Path) -> None:
         loaded(folder, str(lora))
 
 
-def quantised(flux: Path, folder: Path, name: str) -> Path:
-    shutil.copytree(flux, folder)
-    with (folder / "imax.yaml").open("a") as settings:
-        settings.write(f"quantize: {name}\n")
-    return folder
-
-
 @pytest.mark.parametrize("name", ["torchao-int8", "bitsandbytes-nf4"])
 def test_a_quantiser_that_is_not_installed_is_named(flux: Path, tmp_path: Path, name: str) -> None:
     package = name.split("-")[0]
@@ -304,24 +289,6 @@ def test_bitsandbytes_without_a_gpu_is_refused_with_what_works(flux: Path, tmp_p
         pytest.skip("there is a GPU")
     with pytest.raises(BadConfig, match=rf"{name} needs a GPU; on a CPU use torchao-int8 or a .gguf file"):
         loaded(quantised(flux, tmp_path / "model", name))
-
-
-def write_gguf(transformer: Path, file: Path, *, seed: int | None = None) -> None:
-    """The transformer's tensors in 8 bits a weight where a row has blocks of 32; ``seed``: other ones."""
-    gguf = pytest.importorskip("gguf")
-    kind = gguf.GGMLQuantizationType.Q8_0
-    writer = gguf.GGUFWriter(str(file), "flux")
-    noise = None if seed is None else torch.Generator().manual_seed(seed)
-    for name, tensor in load_file(next(transformer.glob("*.safetensors"))).items():
-        values = tensor.float() if noise is None else torch.randn(tensor.shape, generator=noise)
-        if values.ndim > 1 and values.shape[-1] % 32 == 0:
-            writer.add_tensor(name, gguf.quants.quantize(values.numpy(), kind), raw_dtype=kind)
-        else:
-            writer.add_tensor(name, values.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def test_a_gguf_file_takes_the_place_of_the_transformers_weights(flux: Path, tmp_path: Path) -> None:

@@ -13,15 +13,13 @@ from torch import Tensor
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.text_duplication import TextCopies, text_position_ids
 from imax_dist.models.architecture import Architecture
-from imax_dist.models.base import FlowModel, TablesByText
-from imax_dist.models.components import check_packed, load_components, read_configs, vae_factor
+from imax_dist.models.base import FlowModel, PassInputs
+from imax_dist.models.components import Configs, check_packed, vae_factor
 from imax_dist.models.conditioning import Prompt
 from imax_dist.models.joint_attention import JointProcessor, TableAsIds, ids_of
 from imax_dist.models.patches import image_position_ids, pack, unpack
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder, padded_ids
-from imax_dist.models.token_shards import TokenSequence
-from imax_dist.models.weights import weights_hash
 from imax_dist.shapes import Latents, PositionIds
 
 
@@ -58,29 +56,23 @@ def encode_text(encoders: TextEncoders, prompt: str, *, tokens: int) -> tuple[Te
 class FluxModel(FlowModel):
     """``encoders`` are a TextEncoders."""
 
+    def prepare(self, transformer: Any) -> None:
+        transformer.pos_embed = TableAsIds()
+        transformer.set_attn_processor(JointProcessor())
+
     def embed(self, text: str) -> Prompt:
         states, pooled = encode_text(self.encoders, text, tokens=self.spec.settings.text_tokens)
         return {"states": states, "pooled": pooled}
 
-    def position_ids(self, grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
-        return joint_position_ids(grid, copies, text_tokens=text_tokens)
+    position_ids = staticmethod(joint_position_ids)
 
-    def predict(
-        self,
-        x: Latents,
-        sigma: float,
-        prompt: Prompt,
-        *,
-        tables: TablesByText,
-        sequence: TokenSequence,
-        scale: float | None,
-    ) -> Latents:
-        grid, table, states, shares = self.joint_pass(x, prompt["states"], tables=tables, sequence=sequence)
+    def predict(self, x: Latents, sigma: float, prompt: Prompt, inputs: PassInputs) -> Latents:
+        grid, table, states, shares = self.joint_pass(x, prompt["states"], inputs)
         text_ids, image_ids = shares.cached_by_table("ids", table, lambda: ids_of(shares.tables(table)))
         tokens = self.transformer(
             hidden_states=shares.image(pack(x), dim=1),
             timestep=self.per_image(sigma, x),
-            guidance=None if scale is None else self.per_image(scale, x),
+            guidance=None if inputs.scale is None else self.per_image(inputs.scale, x),
             encoder_hidden_states=states,
             pooled_projections=prompt["pooled"],
             txt_ids=text_ids,
@@ -100,19 +92,10 @@ AXES = (16, 56, 56)
 """FluxTransformer2DModel's own default; the released FLUX.1 configurations do not hold the key."""
 
 
-def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
-    """Read the facts from the config files. Raises MissingInput or BadConfig if they do not fit."""
-    transformer, vae = read_configs(settings, folder, encoders=ENCODERS, tokenizers=TOKENIZERS)
-    spec = spec_from_configs(name, settings, transformer=transformer, vae=vae, weights=weights_hash(folder))
-    check_packed(spec, int(transformer["in_channels"]))
-    return spec
-
-
-def spec_from_configs(
-    name: str, settings: ModelSettings, *, transformer: dict[str, Any], vae: dict[str, Any], weights: str
-) -> ModelSpec:
-    """The facts as the config.json of both parts tell them; ``weights`` is the hash of the files."""
-    return ModelSpec(
+def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
+    """As the config files tell them. Raises BadConfig if they do not fit."""
+    transformer, vae = configs.transformer, configs.vae
+    spec = ModelSpec(
         name=name,
         settings=settings,
         weights=weights,
@@ -125,25 +108,8 @@ def spec_from_configs(
         patch=PATCH,
         guidance="distilled" if transformer.get("guidance_embeds") else "classifier_free",
     )
-
-
-def load(
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    encoder_device: torch.device | None,
-) -> FluxModel:
-    """Transformer, VAE and, with ``encoder_device``, both text encoders."""
-    from diffusers import AutoencoderKL, FluxTransformer2DModel
-
-    kinds = FluxTransformer2DModel, AutoencoderKL
-    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
-    encoders = load_text_encoders(folder, device=encoder_device, dtype=dtype) if encoder_device else None
-    transformer.pos_embed = TableAsIds()
-    transformer.set_attn_processor(JointProcessor())
-    return FluxModel(spec, transformer=transformer, vae=vae, encoders=encoders)
+    check_packed(spec, int(transformer["in_channels"]))
+    return spec
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:
@@ -151,4 +117,12 @@ def settings_name(transformer: Mapping[str, Any]) -> str:
     return "flux-dev" if transformer.get("guidance_embeds") else "flux-schnell"
 
 
-ARCHITECTURE = Architecture(describe, load, settings_name)
+ARCHITECTURE = Architecture(
+    facts=facts,
+    model=FluxModel,
+    networks=("FluxTransformer2DModel", "AutoencoderKL"),
+    load_text=load_text_encoders,
+    settings=settings_name,
+    encoders=ENCODERS,
+    tokenizers=TOKENIZERS,
+)

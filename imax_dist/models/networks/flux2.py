@@ -17,15 +17,14 @@ from imax_dist.errors import BadConfig
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.architecture import Architecture
-from imax_dist.models.base import FlowModel, TablesByText
-from imax_dist.models.components import check_packed, load_components, read_configs, vae_factor
+from imax_dist.models.base import FlowModel, PassInputs
+from imax_dist.models.components import Configs, check_packed, vae_factor
 from imax_dist.models.conditioning import Prompt
 from imax_dist.models.joint_attention import AttentionCall, JointProcessor, TableAsIds, attend, ids_of
 from imax_dist.models.patches import image_position_ids, pack, unpack
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
-from imax_dist.models.token_shards import TokenSequence
-from imax_dist.models.weights import component_config, pipeline_index, weights_hash
+from imax_dist.models.weights import pipeline_index
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Latents, PositionIds, RopeTable
@@ -73,10 +72,11 @@ class Flux2Encoder(NamedTuple):
     is_klein: bool
 
 
-def load_encoder(folder: Path, *, is_klein: bool, device: torch.device, dtype: torch.dtype) -> Flux2Encoder:
+def load_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Flux2Encoder:
     """Load tokenizer and encoder; of dev's PixtralProcessor the tokenizer is all that text needs."""
     from transformers import Mistral3ForConditionalGeneration, Qwen3Model
 
+    is_klein = pipeline_index(folder)["_class_name"] == KLEIN
     kind = Qwen3Model if is_klein else Mistral3ForConditionalGeneration  # klein's head over words goes unread
     return Flux2Encoder(load_text_encoder(kind, folder, device=device, dtype=dtype), is_klein)
 
@@ -136,29 +136,26 @@ class PatchNorm(NamedTuple):
 class Flux2Model(FlowModel):
     """``encoders`` are a Flux2Encoder."""
 
+    def prepare(self, transformer: Any) -> None:
+        transformer.pos_embed = TableAsIds()
+        for block in transformer.transformer_blocks:
+            block.attn.set_processor(JointProcessor())
+        for block in transformer.single_transformer_blocks:
+            block.attn.set_processor(ParallelBlockProcessor())
+
     def embed(self, text: str) -> Prompt:
         return {"states": encode_text(self.encoders, text, tokens=self.spec.settings.text_tokens)}
 
-    def position_ids(self, grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
-        return joint_position_ids(grid, copies, text_tokens=text_tokens)
+    position_ids = staticmethod(joint_position_ids)
 
-    def predict(
-        self,
-        x: Latents,
-        sigma: float,
-        prompt: Prompt,
-        *,
-        tables: TablesByText,
-        sequence: TokenSequence,
-        scale: float | None,
-    ) -> Latents:
-        grid, table, states, shares = self.joint_pass(x, prompt["states"], tables=tables, sequence=sequence)
+    def predict(self, x: Latents, sigma: float, prompt: Prompt, inputs: PassInputs) -> Latents:
+        grid, table, states, shares = self.joint_pass(x, prompt["states"], inputs)
         text_ids, image_ids = shares.cached_by_table("ids", table, lambda: ids_of(shares.tables(table)))
-        takes_scale = scale is not None and self.transformer.config.guidance_embeds
+        takes_scale = inputs.scale is not None and self.transformer.config.guidance_embeds
         tokens = self.transformer(
             hidden_states=shares.image(pack(x), dim=1),
             timestep=self.per_image(sigma, x),
-            guidance=self.per_image(scale, x) if takes_scale else None,  # type: ignore[arg-type]
+            guidance=self.per_image(inputs.scale, x) if takes_scale else None,  # type: ignore[arg-type]
             encoder_hidden_states=states,
             txt_ids=text_ids,
             img_ids=image_ids,
@@ -188,18 +185,16 @@ ROPE = {"axes_dims_rope": (32, 32, 32, 32), "rope_theta": 2000}
 KLEIN = "Flux2KleinPipeline"
 
 
-def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
-    """Read the facts from the config files. Raises MissingInput or BadConfig if they do not fit."""
-    own, vae = read_configs(settings, folder)
-    transformer = {**ROPE, **own}
-    text = component_config(folder, "text_encoder")
+def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
+    """As the config files tell them. Raises BadConfig if they do not fit."""
+    transformer, text = {**ROPE, **configs.transformer}, configs.text
     layers = int(text.get("text_config", text)["num_hidden_layers"])
     if layers % 4:
         raise BadConfig(
             f"model {name}: the text encoder has {layers} layers, but FLUX.2 reads it a quarter, half and "
             "three quarters up, which needs a multiple of 4"
         )
-    spec = _spec(name, settings, folder, transformer=transformer, vae=vae)
+    spec = _spec(name, settings, configs._replace(transformer=transformer), weights)
     check_packed(spec, int(transformer["in_channels"]))
     if len(spec.rope_axes) != len(spec.axes):
         raise BadConfig(
@@ -209,15 +204,14 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     return spec
 
 
-def _spec(
-    name: str, settings: ModelSettings, folder: Path, *, transformer: dict[str, Any], vae: dict[str, Any]
-) -> ModelSpec:
+def _spec(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
+    transformer, vae = configs.transformer, configs.vae
     # klein's few-step models hold their guidance within: a scale would change nothing, as in diffusers
-    distilled = transformer.get("guidance_embeds", True) or pipeline_index(folder).get("is_distilled")
+    distilled = transformer.get("guidance_embeds", True) or configs.pipeline.get("is_distilled")
     return ModelSpec(
         name=name,
         settings=settings,
-        weights=weights_hash(folder),
+        weights=weights,
         heads=int(transformer["num_attention_heads"]),
         head_dim=int(transformer["attention_head_dim"]),
         rope_axes=tuple(int(axis) for axis in transformer["axes_dims_rope"]),
@@ -230,36 +224,15 @@ def _spec(
     )
 
 
-def load(
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    encoder_device: torch.device | None,
-) -> Flux2Model:
-    """Transformer, VAE and, with ``encoder_device``, the text encoder."""
-    from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
-
-    kinds = Flux2Transformer2DModel, AutoencoderKLFlux2
-    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
-    is_klein = pipeline_index(folder)["_class_name"] == KLEIN
-    encoders = (
-        load_encoder(folder, is_klein=is_klein, device=encoder_device, dtype=dtype)
-        if encoder_device
-        else None
-    )
-    transformer.pos_embed = TableAsIds()
-    for block in transformer.transformer_blocks:
-        block.attn.set_processor(JointProcessor())
-    for block in transformer.single_transformer_blocks:
-        block.attn.set_processor(ParallelBlockProcessor())
-    return Flux2Model(spec, transformer=transformer, vae=vae, encoders=encoders)
-
-
 def settings_name(transformer: Mapping[str, Any]) -> str:
     """FLUX.2-dev's settings for a model that takes its guidance as an input, else klein's."""
     return "flux2-dev" if transformer.get("guidance_embeds", True) else "flux2-klein"
 
 
-ARCHITECTURE = Architecture(describe, load, settings_name)
+ARCHITECTURE = Architecture(
+    facts=facts,
+    model=Flux2Model,
+    networks=("Flux2Transformer2DModel", "AutoencoderKLFlux2"),
+    load_text=load_encoder,
+    settings=settings_name,
+)

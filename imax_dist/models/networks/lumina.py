@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,16 +12,15 @@ from torch import Tensor
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.architecture import Architecture
-from imax_dist.models.base import FlowModel, LatentScale, TablesByText
-from imax_dist.models.components import check_patches, load_components, read_configs, vae_factor
+from imax_dist.models.base import FlowModel, LatentScale, PassInputs
+from imax_dist.models.components import Configs, check_patches, vae_factor
 from imax_dist.models.conditioning import Prompt
 from imax_dist.models.guidance import first_channels
 from imax_dist.models.joint_attention import rotate_pairs
 from imax_dist.models.patches import own_row, whole_image
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import encode_caption, load_gemma
-from imax_dist.models.token_shards import TokenSequence, TokenShards
-from imax_dist.models.weights import weights_hash
+from imax_dist.models.token_shards import TokenShards
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Latents, PositionIds, RopeTable
@@ -88,6 +86,11 @@ class LuminaModel(FlowModel):
 
     combine = staticmethod(first_channels(GUIDED_CHANNELS))
 
+    def prepare(self, transformer: Any) -> None:
+        for module in transformer.modules():
+            if hasattr(module, "set_processor"):
+                module.set_processor(LuminaProcessor())
+
     def embed(self, text: str) -> Prompt:
         caption = text.lower().strip()  # as LuminaPipeline does
         tokens = self.spec.settings.text_tokens
@@ -107,21 +110,11 @@ class LuminaModel(FlowModel):
         del copies, text_tokens  # the caption is not in the sequence
         return image_position_ids(grid)
 
-    def predict(
-        self,
-        x: Latents,
-        sigma: float,
-        prompt: Prompt,
-        *,
-        tables: TablesByText,
-        sequence: TokenSequence,
-        scale: float | None,
-    ) -> Latents:
-        del scale  # there is no guidance input
+    def predict(self, x: Latents, sigma: float, prompt: Prompt, inputs: PassInputs) -> Latents:
         patch, channels = self.spec.patch, self.spec.latent_channels
-        grid = self.token_grid(x)
+        grid, sequence = self.token_grid(x), inputs.sequence
         shares = TokenShards.of(sequence, text_tokens=0, image_tokens=grid.count)
-        table = tables(0)
+        table = inputs.tables(0)
         rotary, norm = shares.cached_by_table("rotary", table, lambda: _rotary(shares.tables(table)[1]))
         row = self.transformer(
             hidden_states=own_row(x, shares, patch=patch),
@@ -155,15 +148,15 @@ NATIVE_2K = 256
 """``sample_size`` from which a bare folder takes the settings of the 2K model."""
 
 
-def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
-    """Read the facts from the config files. Raises MissingInput or BadConfig if they do not fit."""
-    transformer, vae = read_configs(settings, folder)
+def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
+    """As the config files tell them. Raises BadConfig if they do not fit."""
+    transformer, vae = configs.transformer, configs.vae
     heads = int(transformer["num_attention_heads"])
     head_dim = int(transformer["hidden_size"]) // heads
     spec = ModelSpec(
         name=name,
         settings=settings,
-        weights=weights_hash(folder),
+        weights=weights,
         heads=heads,
         kv_heads=transformer.get("num_kv_heads"),
         head_dim=head_dim,
@@ -185,29 +178,15 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     return spec
 
 
-def load(
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    encoder_device: torch.device | None,
-) -> LuminaModel:
-    """Transformer, VAE and, with ``encoder_device``, the text encoder."""
-    from diffusers import AutoencoderKL, LuminaNextDiT2DModel
-
-    kinds = LuminaNextDiT2DModel, AutoencoderKL
-    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
-    encoders = load_gemma(folder, device=encoder_device, dtype=dtype) if encoder_device else None
-    for module in transformer.modules():
-        if hasattr(module, "set_processor"):
-            module.set_processor(LuminaProcessor())
-    return LuminaModel(spec, transformer=transformer, vae=vae, encoders=encoders)
-
-
 def settings_name(transformer: Mapping[str, Any]) -> str:
     """The 2K model's settings for a transformer of 2048 px, else those of 1024 px."""
     return "lumina-next-2k" if int(transformer.get("sample_size", 128)) >= NATIVE_2K else "lumina-next"
 
 
-ARCHITECTURE = Architecture(describe, load, settings_name)
+ARCHITECTURE = Architecture(
+    facts=facts,
+    model=LuminaModel,
+    networks=("LuminaNextDiT2DModel", "AutoencoderKL"),
+    load_text=load_gemma,
+    settings=settings_name,
+)

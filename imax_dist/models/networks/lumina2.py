@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,16 +11,15 @@ from torch import Tensor, nn
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.text_duplication import TextCopies, text_position_ids
 from imax_dist.models.architecture import Architecture
-from imax_dist.models.base import FlowModel, TablesByText
-from imax_dist.models.components import check_patches, load_components, read_configs, vae_factor
+from imax_dist.models.base import FlowModel, PassInputs
+from imax_dist.models.components import Configs, check_patches, vae_factor
 from imax_dist.models.conditioning import Prompt
 from imax_dist.models.guidance import norm_preserving
 from imax_dist.models.joint_attention import AttentionCall, attend
 from imax_dist.models.patches import image_position_ids, own_row, whole_image
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import encode_caption, load_gemma
-from imax_dist.models.token_shards import TokenSequence, TokenShards
-from imax_dist.models.weights import weights_hash
+from imax_dist.models.token_shards import TokenShards
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Latents, PositionIds, RopeTable, Tokens
 
@@ -102,6 +100,12 @@ class Lumina2Model(FlowModel):
 
     combine = staticmethod(norm_preserving(3))  # Lumina2Pipeline's cfg_normalization: along each row
 
+    def prepare(self, transformer: Any) -> None:
+        transformer.rope_embedder = TokensAsGiven(self.spec.patch)
+        for module in transformer.modules():
+            if hasattr(module, "set_processor"):
+                module.set_processor(Lumina2Processor())
+
     def embed(self, text: str) -> Prompt:
         """The system prompt goes before every prompt but the empty one, as in Lumina2Pipeline."""
         caption = f"{SYSTEM_PROMPT} <Prompt Start> {text}" if text else ""
@@ -111,23 +115,12 @@ class Lumina2Model(FlowModel):
         )
         return {"states": states}
 
-    def position_ids(self, grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
-        return joint_position_ids(grid, copies, text_tokens=text_tokens)
+    position_ids = staticmethod(joint_position_ids)
 
-    def predict(
-        self,
-        x: Latents,
-        sigma: float,
-        prompt: Prompt,
-        *,
-        tables: TablesByText,
-        sequence: TokenSequence,
-        scale: float | None,
-    ) -> Latents:
-        del scale  # there is no guidance input
-        patch, states = self.spec.patch, prompt["states"]
+    def predict(self, x: Latents, sigma: float, prompt: Prompt, inputs: PassInputs) -> Latents:
+        patch, states, sequence = self.spec.patch, prompt["states"], inputs.sequence
         grid = self.token_grid(x)
-        table = tables(states.shape[1])
+        table = inputs.tables(states.shape[1])
         shares = TokenShards.joint(sequence, states, image_tokens=grid.count)
         caption = sequence.cache(
             ("caption", grid, id(states)), (states, table), lambda: self._caption(states, table, shares)
@@ -168,14 +161,14 @@ ROPE_THETA = 10_000.0
 """Fixed in Lumina2Transformer2DModel; no configuration key holds it."""
 
 
-def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
-    """Read the facts from the config files. Raises MissingInput or BadConfig if they do not fit."""
-    transformer, vae = read_configs(settings, folder)
+def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
+    """As the config files tell them. Raises BadConfig if they do not fit."""
+    transformer, vae = configs.transformer, configs.vae
     heads = int(transformer["num_attention_heads"])
     spec = ModelSpec(
         name=name,
         settings=settings,
-        weights=weights_hash(folder),
+        weights=weights,
         heads=heads,
         kv_heads=transformer.get("num_kv_heads"),
         head_dim=int(transformer["hidden_size"]) // heads,
@@ -195,31 +188,16 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     return spec
 
 
-def load(
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    encoder_device: torch.device | None,
-) -> Lumina2Model:
-    """Transformer, VAE and, with ``encoder_device``, the text encoder."""
-    from diffusers import AutoencoderKL, Lumina2Transformer2DModel
-
-    kinds = Lumina2Transformer2DModel, AutoencoderKL
-    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
-    encoders = load_gemma(folder, device=encoder_device, dtype=dtype) if encoder_device else None
-    transformer.rope_embedder = TokensAsGiven(spec.patch)
-    for module in transformer.modules():
-        if hasattr(module, "set_processor"):
-            module.set_processor(Lumina2Processor())
-    return Lumina2Model(spec, transformer=transformer, vae=vae, encoders=encoders)
-
-
 def settings_name(transformer: Mapping[str, Any]) -> str:
     """There is one published model."""
     del transformer
     return "lumina-image-2"
 
 
-ARCHITECTURE = Architecture(describe, load, settings_name)
+ARCHITECTURE = Architecture(
+    facts=facts,
+    model=Lumina2Model,
+    networks=("Lumina2Transformer2DModel", "AutoencoderKL"),
+    load_text=load_gemma,
+    settings=settings_name,
+)

@@ -13,17 +13,16 @@ from imax_dist.errors import BadValue
 from imax_dist.geometry import LatentGrid, TokenGrid
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.architecture import Architecture
-from imax_dist.models.base import FlowModel, LatentScale, TablesByText, sample_posterior
-from imax_dist.models.components import check_packed, load_components, read_configs
+from imax_dist.models.base import PassInputs
+from imax_dist.models.components import Configs, check_packed
 from imax_dist.models.conditioning import Prompt
 from imax_dist.models.guidance import classifier_free
 from imax_dist.models.joint_attention import JointProcessor
 from imax_dist.models.patches import pack, unpack
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
-from imax_dist.models.token_shards import TokenSequence
-from imax_dist.models.weights import weights_hash
-from imax_dist.shapes import Latents, Pixels, PositionIds
+from imax_dist.models.video_vae import VideoVaeModel
+from imax_dist.shapes import Latents, PositionIds
 
 
 class TableAsShapes(nn.Module):
@@ -126,30 +125,24 @@ def token_norm_preserving(positive: Latents, negative: Latents, scale: float) ->
     return unpack(guided * (next(norms) / next(norms)), grid)
 
 
-class QwenImageModel(FlowModel):
-    """``encoders`` are a TextEncoder. Its VAE makes videos; a picture is a first frame."""
+class QwenImageModel(VideoVaeModel):
+    """``encoders`` are a TextEncoder."""
 
     combine = staticmethod(token_norm_preserving)
+
+    def prepare(self, transformer: Any) -> None:
+        transformer.pos_embed = TableAsShapes()
+        for block in transformer.transformer_blocks:
+            block.attn.set_processor(JointProcessor())
 
     def embed(self, text: str) -> Prompt:
         tokens = self.spec.settings.text_tokens
         return {"states": encode_text(self.encoders, text or NO_PROMPT, tokens=tokens)}
 
-    def position_ids(self, grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
-        return joint_position_ids(grid, copies, text_tokens=text_tokens)
+    position_ids = staticmethod(joint_position_ids)
 
-    def predict(
-        self,
-        x: Latents,
-        sigma: float,
-        prompt: Prompt,
-        *,
-        tables: TablesByText,
-        sequence: TokenSequence,
-        scale: float | None,
-    ) -> Latents:
-        del scale  # no published Qwen-Image takes its guidance scale as an input
-        grid, table, states, shares = self.joint_pass(x, prompt["states"], tables=tables, sequence=sequence)
+    def predict(self, x: Latents, sigma: float, prompt: Prompt, inputs: PassInputs) -> Latents:
+        grid, table, states, shares = self.joint_pass(x, prompt["states"], inputs)
         tokens = self.transformer(
             hidden_states=shares.image(pack(x), dim=1),
             timestep=self.per_image(sigma, x),
@@ -159,25 +152,6 @@ class QwenImageModel(FlowModel):
             return_dict=False,
         )[0]
         return unpack(shares.gather(tokens, dim=1), grid)
-
-    def latent_scale(self) -> LatentScale:
-        config = self.vae.config
-        mean, deviation = (
-            torch.tensor(numbers, dtype=self.vae.dtype, device=self.vae.device).view(1, -1, 1, 1)
-            for numbers in (config.latents_mean, config.latents_std)
-        )
-        return LatentScale(shift=mean, factor=1.0 / deviation)
-
-    @torch.no_grad()
-    def encode_image(self, pixels: Pixels, *, noise: Latents | None) -> Latents:
-        posterior = self.vae.encode(pixels.to(self.vae.dtype)[:, :, None]).latent_dist
-        frames = sample_posterior(posterior, None if noise is None else noise[:, :, None])
-        return self.scaled(frames[:, :, 0])
-
-    @torch.no_grad()
-    def decode_image(self, latents: Latents) -> Pixels:
-        frames: Tensor = self.vae.decode(self.unscaled(latents)[:, :, None], return_dict=False)[0]
-        return frames[:, :, 0]
 
 
 ROPE_THETA = 10_000.0
@@ -189,24 +163,16 @@ OTHER_MODELS = ("zero_cond_t", "use_additional_t_cond", "use_layer3d_rope", "gui
 """Keys of its relatives: picture editing, layers, a distilled scale that was never released."""
 
 
-def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
-    """Read the facts from the config files. Raises MissingInput, BadConfig or BadValue if they do not fit."""
-    transformer, vae = read_configs(settings, folder)
+def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
+    """As the config files tell them. Raises BadConfig or BadValue if they do not fit."""
+    transformer, vae = configs.transformer, configs.vae
     for key in OTHER_MODELS:
         if transformer.get(key):
             raise BadValue(
                 f"model {name}: its transformer has {key} set, which text-to-image Qwen-Image has not; "
                 "use Qwen/Qwen-Image or a fine-tune of it"
             )
-    spec = _spec(name, settings, transformer=transformer, vae=vae, weights=weights_hash(folder))
-    check_packed(spec, int(transformer["in_channels"]))
-    return spec
-
-
-def _spec(
-    name: str, settings: ModelSettings, *, transformer: dict[str, Any], vae: dict[str, Any], weights: str
-) -> ModelSpec:
-    return ModelSpec(
+    spec = ModelSpec(
         name=name,
         settings=settings,
         weights=weights,
@@ -219,26 +185,8 @@ def _spec(
         patch=PATCH,
         guidance="classifier_free",
     )
-
-
-def load(
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    encoder_device: torch.device | None,
-) -> QwenImageModel:
-    """Transformer, VAE and, with ``encoder_device``, the text encoder."""
-    from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
-
-    kinds = QwenImageTransformer2DModel, AutoencoderKLQwenImage
-    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
-    encoders = load_encoder(folder, device=encoder_device, dtype=dtype) if encoder_device else None
-    transformer.pos_embed = TableAsShapes()
-    for block in transformer.transformer_blocks:
-        block.attn.set_processor(JointProcessor())
-    return QwenImageModel(spec, transformer=transformer, vae=vae, encoders=encoders)
+    check_packed(spec, int(transformer["in_channels"]))
+    return spec
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:
@@ -247,4 +195,10 @@ def settings_name(transformer: Mapping[str, Any]) -> str:
     return "qwen-image"
 
 
-ARCHITECTURE = Architecture(describe, load, settings_name)
+ARCHITECTURE = Architecture(
+    facts=facts,
+    model=QwenImageModel,
+    networks=("QwenImageTransformer2DModel", "AutoencoderKLQwenImage"),
+    load_text=load_encoder,
+    settings=settings_name,
+)

@@ -14,15 +14,13 @@ from torch import Tensor, nn
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.architecture import Architecture
-from imax_dist.models.base import FlowModel, TablesByText
-from imax_dist.models.components import check_patches, load_components, read_configs, vae_factor
+from imax_dist.models.base import FlowModel, PassInputs
+from imax_dist.models.components import Configs, check_patches, vae_factor
 from imax_dist.models.conditioning import Prompt
 from imax_dist.models.joint_attention import AttentionCall, JointProcessor, attend, image_heads
 from imax_dist.models.patches import unpack_channels_last
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder, padded_ids
-from imax_dist.models.token_shards import TokenSequence
-from imax_dist.models.weights import weights_hash
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Latents, PositionIds, RopeTable, Tokens
@@ -116,9 +114,14 @@ def encode_text(encoders: TextEncoders, prompt: str, *, tokens: int) -> tuple[Te
 class SD3Model(FlowModel):
     """``encoders`` are a TextEncoders, ``embedder`` the transformer's own patch embedding."""
 
-    def __init__(self, spec: ModelSpec, *, transformer: Any, embedder: Any, vae: Any, encoders: Any) -> None:
-        super().__init__(spec, transformer=transformer, vae=vae, encoders=encoders)
-        self.embedder = embedder
+    embedder: Any
+
+    def prepare(self, transformer: Any) -> None:
+        self.embedder, transformer.pos_embed = transformer.pos_embed, TokensAsRow()
+        for block in transformer.transformer_blocks:
+            block.attn.set_processor(JointProcessor())
+            if block.attn2 is not None:
+                block.attn2.set_processor(ImageProcessor())
 
     def embed(self, text: str) -> Prompt:
         states, pooled = encode_text(self.encoders, text, tokens=self.spec.settings.text_tokens)
@@ -128,18 +131,8 @@ class SD3Model(FlowModel):
         """Zeros: the table turns nothing, and only carries the proportional attention's factor."""
         return torch.zeros(copies.literal * text_tokens + grid.count, 1, dtype=torch.float64)
 
-    def predict(
-        self,
-        x: Latents,
-        sigma: float,
-        prompt: Prompt,
-        *,
-        tables: TablesByText,
-        sequence: TokenSequence,
-        scale: float | None,
-    ) -> Latents:
-        del scale  # classifier-free: the scale is no input
-        grid, table, states, shares = self.joint_pass(x, prompt["states"], tables=tables, sequence=sequence)
+    def predict(self, x: Latents, sigma: float, prompt: Prompt, inputs: PassInputs) -> Latents:
+        grid, table, states, shares = self.joint_pass(x, prompt["states"], inputs)
         precision = torch.promote_types(self.dtype, torch.float32)
         row = self.transformer(
             hidden_states=as_row(shares.image(self.embedder(x), dim=1)),
@@ -161,14 +154,14 @@ TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
 HEADS_OF_LARGE = 38
 
 
-def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
-    """Read the facts from the config files. Raises MissingInput or BadConfig if they do not fit."""
-    transformer, vae = read_configs(settings, folder, encoders=ENCODERS, tokenizers=TOKENIZERS)
+def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
+    """As the config files tell them. Raises BadConfig if they do not fit."""
+    transformer, vae = configs.transformer, configs.vae
     head_dim = int(transformer["attention_head_dim"])
     spec = ModelSpec(
         name=name,
         settings=settings,
-        weights=weights_hash(folder),
+        weights=weights,
         heads=int(transformer["num_attention_heads"]),
         head_dim=head_dim,
         rope_axes=(head_dim,),
@@ -190,31 +183,17 @@ def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
     return spec
 
 
-def load(
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    encoder_device: torch.device | None,
-) -> SD3Model:
-    """Transformer, VAE and, with ``encoder_device``, the three text encoders."""
-    from diffusers import AutoencoderKL, SD3Transformer2DModel
-
-    kinds = SD3Transformer2DModel, AutoencoderKL
-    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
-    encoders = load_text_encoders(folder, device=encoder_device, dtype=dtype) if encoder_device else None
-    embedder, transformer.pos_embed = transformer.pos_embed, TokensAsRow()
-    for block in transformer.transformer_blocks:
-        block.attn.set_processor(JointProcessor())
-        if block.attn2 is not None:
-            block.attn2.set_processor(ImageProcessor())
-    return SD3Model(spec, transformer=transformer, embedder=embedder, vae=vae, encoders=encoders)
-
-
 def settings_name(transformer: Mapping[str, Any]) -> str:
     """SD3.5 Large's settings for a network of its width, else those of Medium."""
     return "sd3.5-large" if transformer.get("num_attention_heads") == HEADS_OF_LARGE else "sd3.5-medium"
 
 
-ARCHITECTURE = Architecture(describe, load, settings_name)
+ARCHITECTURE = Architecture(
+    facts=facts,
+    model=SD3Model,
+    networks=("SD3Transformer2DModel", "AutoencoderKL"),
+    load_text=load_text_encoders,
+    settings=settings_name,
+    encoders=ENCODERS,
+    tokenizers=TOKENIZERS,
+)

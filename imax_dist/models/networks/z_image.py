@@ -19,15 +19,14 @@ from imax_dist.geometry import TokenGrid
 from imax_dist.method.rope import base_frequencies, rope_table
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.architecture import Architecture
-from imax_dist.models.base import FlowModel, TablesByText
-from imax_dist.models.components import check_patches, load_components, read_configs, vae_factor
+from imax_dist.models.base import FlowModel, PassInputs
+from imax_dist.models.components import Configs, check_patches, vae_factor
 from imax_dist.models.conditioning import Prompt
 from imax_dist.models.joint_attention import AttentionCall, attend, image_heads
 from imax_dist.models.patches import image_position_ids, pack_channels_last, unpack_channels_last
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
-from imax_dist.models.token_shards import TokenSequence, TokenShards
-from imax_dist.models.weights import weights_hash
+from imax_dist.models.token_shards import TokenShards
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Latents, PositionIds, RopeTable, Tokens
 
@@ -99,29 +98,23 @@ def encode_text(encoder: TextEncoder, prompt: str, *, tokens: int) -> Tensor:
 class ZImageModel(FlowModel):
     """``encoders`` are a TextEncoder."""
 
+    def prepare(self, transformer: Any) -> None:
+        for blocks in (transformer.noise_refiner, transformer.context_refiner, transformer.layers):
+            for block in blocks:
+                block.attention.set_processor(CallProcessor())
+
     def embed(self, text: str) -> Prompt:
         return {"states": encode_text(self.encoders, text, tokens=self.spec.settings.text_tokens)}
 
-    def position_ids(self, grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
-        return joint_position_ids(grid, copies, text_tokens=text_tokens)
+    position_ids = staticmethod(joint_position_ids)
 
-    def predict(
-        self,
-        x: Latents,
-        sigma: float,
-        prompt: Prompt,
-        *,
-        tables: TablesByText,
-        sequence: TokenSequence,
-        scale: float | None,
-    ) -> Latents:
-        del scale  # classifier-free: the scale is no input
-        network = self.transformer
+    def predict(self, x: Latents, sigma: float, prompt: Prompt, inputs: PassInputs) -> Latents:
+        network, sequence = self.transformer, inputs.sequence
         grid = self.token_grid(x)
         time = self._time_embedding(sigma).to(x.dtype)
         states = prompt["states"]
         text = sequence.cache(("refined", id(states)), (states,), lambda: self._refined_text(states))
-        table = tables(text.shape[1])
+        table = inputs.tables(text.shape[1])
         patches = network.all_x_embedder["2-1"](pack_channels_last(x))
         image = _padded(patches, network.x_pad_token)
         shares = TokenShards.joint(sequence, text, image_tokens=image.shape[1])
@@ -173,30 +166,17 @@ def _padded(tokens: Tokens, pad: Tensor) -> Tokens:
 PATCH = 2
 
 
-def describe(name: str, settings: ModelSettings, folder: Path) -> ModelSpec:
-    """Read the facts from the config files. Raises MissingInput, BadConfig or BadValue if they do not fit."""
-    transformer, vae = read_configs(settings, folder)
+def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
+    """As the config files tell them. Raises BadConfig or BadValue if they do not fit."""
+    transformer, vae = configs.transformer, configs.vae
     width = transformer.get("siglip_feat_dim")
     if width is not None:
         raise BadValue(
             f"model {name}: its transformer reads pictures (siglip_feat_dim {width}), "
             "as Z-Image-Omni does; use Tongyi-MAI/Z-Image-Turbo or a fine-tune of it"
         )
-    spec = _spec(name, settings, transformer=transformer, vae=vae, weights=weights_hash(folder))
-    check_patches(
-        spec,
-        channels=int(transformer["in_channels"]),
-        vae_channels=spec.latent_channels,
-        patches=transformer["all_patch_size"],
-    )
-    return spec
-
-
-def _spec(
-    name: str, settings: ModelSettings, *, transformer: dict[str, Any], vae: dict[str, Any], weights: str
-) -> ModelSpec:
     heads = int(transformer["n_heads"])
-    return ModelSpec(
+    spec = ModelSpec(
         name=name,
         settings=settings,
         weights=weights,
@@ -209,26 +189,13 @@ def _spec(
         patch=PATCH,
         guidance="classifier_free",
     )
-
-
-def load(
-    spec: ModelSpec,
-    folder: Path,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    encoder_device: torch.device | None,
-) -> ZImageModel:
-    """Transformer, VAE and, with ``encoder_device``, the text encoder."""
-    from diffusers import AutoencoderKL, ZImageTransformer2DModel
-
-    kinds = ZImageTransformer2DModel, AutoencoderKL
-    transformer, vae = load_components(kinds, spec, folder, device=device, dtype=dtype)
-    encoders = load_encoder(folder, device=encoder_device, dtype=dtype) if encoder_device else None
-    for blocks in (transformer.noise_refiner, transformer.context_refiner, transformer.layers):
-        for block in blocks:
-            block.attention.set_processor(CallProcessor())
-    return ZImageModel(spec, transformer=transformer, vae=vae, encoders=encoders)
+    check_patches(
+        spec,
+        channels=int(transformer["in_channels"]),
+        vae_channels=spec.latent_channels,
+        patches=transformer["all_patch_size"],
+    )
+    return spec
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:
@@ -237,4 +204,10 @@ def settings_name(transformer: Mapping[str, Any]) -> str:
     return "z-image-turbo"
 
 
-ARCHITECTURE = Architecture(describe, load, settings_name)
+ARCHITECTURE = Architecture(
+    facts=facts,
+    model=ZImageModel,
+    networks=("ZImageTransformer2DModel", "AutoencoderKL"),
+    load_text=load_encoder,
+    settings=settings_name,
+)

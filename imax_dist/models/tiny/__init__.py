@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from imax_dist.errors import BadValue
-from imax_dist.models.tiny import flux2, lumina, lumina2, qwen_image, sd3, z_image
-from imax_dist.models.tiny.flux import make_tiny_dev, make_tiny_schnell
+from imax_dist.models.tiny import flux2, flux3, krea2, lumina, lumina2, qwen_image, sd3, z_image
+from imax_dist.models.tiny.flux import make_tiny_chroma, make_tiny_dev, make_tiny_schnell
 
 TINY: dict[str, Callable[[Path], Path]] = {
     "flux-dev": make_tiny_dev,
@@ -21,6 +21,9 @@ TINY: dict[str, Callable[[Path], Path]] = {
     "lumina-image-2": lumina2.make_tiny,
     "flux2-dev": flux2.make_tiny_dev,
     "flux2-klein": flux2.make_tiny_klein,
+    "flux3-klein-base": flux3.make_tiny,
+    "chroma": make_tiny_chroma,
+    "krea-2": krea2.make_tiny,
     "qwen-image": qwen_image.make_tiny,
     "sd3.5-medium": sd3.make_tiny,
     "z-image-turbo": z_image.make_tiny,

@@ -1,4 +1,4 @@
-"""A FLUX.1 pipeline of a few hundred kilobytes: real classes and tokenizers, random weights."""
+"""FLUX.1 and Chroma in a few hundred kilobytes: real classes and tokenizers, random weights."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ steps: {native: 2, extrapolated: 4}
 guidance_scale: {native: 1.0, extrapolated: 1.0}
 text_tokens: 16
 native_shift: 1.0
+"""
+
+
+CHROMA = """\
+native_side: 64
+steps: {native: 3, extrapolated: 4}
+guidance_scale: {native: 3.0, extrapolated: 3.0}
+text_tokens: 16
 """
 
 
@@ -58,3 +66,23 @@ def _make(folder: Path, *, guidance_embeds: bool, settings: str) -> Path:
         "transformer": peaked(transformer, seed=1),
     }
     return save_pipeline(folder, "FluxPipeline", parts, settings=settings)
+
+
+def make_tiny_chroma(folder: Path) -> Path:
+    """Chroma's kind: T5 alone, modulation from a network of its own."""
+    from diffusers import ChromaTransformer2DModel
+
+    t5 = t5_tokenizer()
+    transformer = ChromaTransformer2DModel(
+        in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=4,
+        joint_attention_dim=32, axes_dims_rope=(2, 2, 4),
+        approximator_num_channels=16, approximator_hidden_dim=32, approximator_layers=2,
+    )  # fmt: skip
+    parts = {
+        "scheduler": scheduler(),
+        "vae": tiny_autoencoder(16, shift=0.1),
+        "text_encoder": t5_encoder(t5, width=32),
+        "tokenizer": t5,
+        "transformer": peaked(transformer, seed=1),
+    }
+    return save_pipeline(folder, "ChromaPipeline", parts, settings=CHROMA)

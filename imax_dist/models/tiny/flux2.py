@@ -59,7 +59,7 @@ def _make(
     options = {} if guidance_embeds else {"is_distilled": False}
     parts = {
         "transformer": peaked(transformer, seed=11),
-        "vae": _vae(),
+        "vae": tiny_patch_autoencoder(),
         "text_encoder": reader,
         "tokenizer": tokenizer,
         "scheduler": scheduler(),
@@ -67,7 +67,8 @@ def _make(
     return save_pipeline(folder, kind, parts, settings=settings, **options)
 
 
-def _vae() -> Any:
+def tiny_patch_autoencoder() -> Any:
+    """FLUX.2's class with four latent channels and a batch norm of their patches."""
     from diffusers import AutoencoderKLFlux2
 
     vae = AutoencoderKLFlux2(

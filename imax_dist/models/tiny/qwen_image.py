@@ -22,7 +22,7 @@ shift_factor: 1.5
 
 def make_tiny(folder: Path) -> Path:
     """Write the pipeline into ``folder``: 4 x 4 tokens native, 4 heads, 2 blocks, 0.9 MB."""
-    from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+    from diffusers import QwenImageTransformer2DModel
 
     tokenizer = qwen_tokenizer([TEMPLATE.format("")], QWEN3_CHAT)
     text_encoder = _text_encoder(len(tokenizer))
@@ -30,18 +30,24 @@ def make_tiny(folder: Path) -> Path:
         in_channels=16, out_channels=4, num_layers=2, attention_head_dim=12, num_attention_heads=4,
         joint_attention_dim=32, axes_dims_rope=(4, 4, 4),
     )  # fmt: skip
-    vae = AutoencoderKLQwenImage(
-        base_dim=4, z_dim=4, dim_mult=[1, 2, 2, 2], num_res_blocks=1,
-        latents_mean=[-0.7, 0.1, -0.2, 0.9], latents_std=[2.8, 1.4, 2.3, 2.6],
-    )  # fmt: skip
     parts = {
         "transformer": peaked(transformer, seed=11),
-        "vae": vae,
+        "vae": tiny_video_autoencoder(),
         "text_encoder": text_encoder,
         "tokenizer": tokenizer,
         "scheduler": scheduler(),
     }
     return save_pipeline(folder, "QwenImagePipeline", parts, settings=SETTINGS)
+
+
+def tiny_video_autoencoder() -> Any:
+    """Random weights, four latent channels."""
+    from diffusers import AutoencoderKLQwenImage
+
+    return AutoencoderKLQwenImage(
+        base_dim=4, z_dim=4, dim_mult=[1, 2, 2, 2], num_res_blocks=1,
+        latents_mean=[-0.7, 0.1, -0.2, 0.9], latents_std=[2.8, 1.4, 2.3, 2.6],
+    )  # fmt: skip
 
 
 def _text_encoder(vocabulary: int) -> Any:

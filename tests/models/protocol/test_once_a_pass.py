@@ -23,7 +23,7 @@ from imax_dist.pipeline.request import Request
 WAITS = {"_local_scalar_dense", "equal", "nonzero", "is_nonzero", "masked_select", "unique_dim", "_unique2"}
 COPIES = {"lift_fresh"}
 """A number of the host made a tensor: on a GPU a copy there."""
-THEIRS = {"lumina-image-2": COPIES}
+THEIRS = {"lumina-image-2": COPIES, "chroma": COPIES | {"repeat"}}
 """Inside diffusers' own forward."""
 STEPS = 5
 
@@ -65,7 +65,9 @@ def test_a_step_repeats_nothing_and_waits_for_nothing(folders: dict[str, Path], 
     assert later[0] == later[2]
     for number, step in enumerate(later):
         assert step.keys() & (WAITS | COPIES) <= THEIRS.get(name, set()), number
-        assert "repeat" not in step, "a prompt's copies are those of the first step"
+        assert "repeat" not in step.keys() - THEIRS.get(name, set()), (
+            "a prompt's copies are those of the first step"
+        )
         assert step.total() < min(first.total(), second.total())
 
 

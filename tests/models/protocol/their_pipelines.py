@@ -38,6 +38,8 @@ def pipeline(folder: Path) -> Any:
     """The unmodified pipeline; its scheduler takes the sigmas it is given as they are."""
     from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
+    if (folder / "modular_model_index.json").is_file():
+        return flux3_pipeline(folder)
     pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False)
     pipe.set_progress_bar_config(disable=True)
@@ -159,13 +161,97 @@ def sd3(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
     return images
 
 
+def chroma(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
+    """ChromaPipeline, with its own prompts cut to what their masks show: it adds masks to the attention."""
+    length = plan.spec.settings.text_tokens
+    made = pipe.encode_prompt(plan.request.prompt, "", max_sequence_length=length)
+    (states, _, mask), (negative, _, other) = made[:3], made[3:]
+    states, negative = (x[:, : int(own.sum())] for x, own in ((states, mask), (negative, other)))
+    call = {name: value for name, value in common(plan).items() if name != "prompt"}
+    images: Tensor = pipe(
+        **call,
+        latents=pack(noise),
+        prompt_embeds=states,
+        prompt_attention_mask=torch.ones(states.shape[:2]),
+        negative_prompt_embeds=negative,
+        negative_prompt_attention_mask=torch.ones(negative.shape[:2]),
+        guidance_scale=plan.native.guidance_scale,
+        **output,
+    ).images
+    return images
+
+
+def krea2(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
+    """Krea2Pipeline, whose guidance scale is 0 where others have 1."""
+    images: Tensor = pipe(
+        **common(plan),
+        latents=pack(noise),
+        guidance_scale=plan.native.guidance_scale - 1.0,
+        max_sequence_length=plan.spec.settings.text_tokens,
+        **output,
+    ).images
+    return images
+
+
+def flux3_pipeline(folder: Path) -> Any:
+    """Flux3ModularPipeline without the step that rewrites prompts; of its processor the tokenizer is used."""
+    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux3Transformer2DModel
+    from diffusers.modular_pipelines.flux3 import Flux3AutoBlocks
+    from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
+
+    blocks = Flux3AutoBlocks()
+    blocks.sub_blocks.pop("prompt_upsampler")
+    pipe = blocks.init_pipeline()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer.tokenizer = tokenizer
+    kinds = {
+        "transformer": Flux3Transformer2DModel,
+        "vae": AutoencoderKLFlux2,
+        "text_encoder": Qwen3VLForConditionalGeneration,
+    }
+    parts = {
+        name: kind.from_pretrained(folder / name, torch_dtype=torch.float32).eval()
+        for name, kind in kinds.items()
+    }
+    plain = FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False)
+    pipe.update_components(**parts, tokenizer=tokenizer, scheduler=plain)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def flux3(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
+    """Flux3ModularPipeline; guidance is a component of it."""
+    from diffusers import ClassifierFreeGuidance
+
+    pipe.update_components(guider=ClassifierFreeGuidance(guidance_scale=plan.native.guidance_scale))
+    grid = plan.native.grid.tokens(2)
+    packed = pack(noise).transpose(1, 2).unflatten(2, (grid.height, grid.width))
+    wanted = "latents" if output["output_type"] == "latent" else "images"
+    made: Tensor = pipe(
+        **common(plan),
+        latents=packed,
+        max_sequence_length=plan.spec.settings.text_tokens,
+        output_type="pt",
+        output=wanted,
+    )
+    return made
+
+
+def from_flux3_latents(latents: Tensor, plan: PosterPlan) -> Tensor:
+    """(B, 4 C, h, w)."""
+    return unpack(latents.flatten(2).transpose(1, 2), plan.native.grid.tokens(2))
+
+
 THEIRS: dict[str, Theirs] = {
+    "flux3-klein-base": Theirs(flux3, from_flux3_latents),
     "flux-dev": Theirs(flux, from_flux_tokens),
     "flux-schnell": Theirs(flux, from_flux_tokens),
     "lumina-next": Theirs(lumina),
     "lumina-image-2": Theirs(lumina2),
     "flux2-dev": Theirs(flux2, from_flux_tokens),
     "flux2-klein": Theirs(flux2_klein),
+    "chroma": Theirs(chroma, from_flux_tokens),
+    "krea-2": Theirs(krea2, from_flux_tokens),
     "qwen-image": Theirs(qwen_image, from_flux_tokens),
     "sd3.5-medium": Theirs(sd3),
     "z-image-turbo": Theirs(z_image),

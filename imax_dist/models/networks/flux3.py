@@ -1,0 +1,233 @@
+"""FLUX.3: diffusers' blocks, unmodified, in the order of its forward.
+
+``Flux3Transformer2DModel.forward`` takes nothing that reaches its attention: its blocks are called here one
+after the other (DECISIONS 38). Text passes blocks of its own at time 0, once a pass; image tokens pass theirs
+alone, then both go through the joint blocks. Latents and batch norm are FLUX.2's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from imax_dist.errors import BadConfig, BadValue
+from imax_dist.geometry import TokenGrid
+from imax_dist.method.rope import base_frequencies, rope_table
+from imax_dist.method.text_duplication import TextCopies
+from imax_dist.models.architecture import Architecture
+from imax_dist.models.base import PassInputs
+from imax_dist.models.components import Configs, check_packed, vae_factor
+from imax_dist.models.conditioning import Prompt
+from imax_dist.models.joint_attention import AttentionCall, rotate_pairs
+from imax_dist.models.networks import flux2
+from imax_dist.models.patches import pack, unpack
+from imax_dist.models.spec import ModelSettings, ModelSpec
+from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
+from imax_dist.models.token_shards import TokenShards
+from imax_dist.parallel.sequence import JointLayout
+from imax_dist.shapes import Latents, PositionIds, RopeTable, Tokens
+
+ROW_SCALE = 0.5
+"""Flux3PrepareLatentsStep.image_rope_scale: rows and columns count half."""
+
+
+def joint_position_ids(grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
+    """FLUX.2's, with half the rows and columns."""
+    ids = flux2.joint_position_ids(grid, copies, text_tokens=text_tokens)
+    return ids * ids.new_tensor([1.0, ROW_SCALE, ROW_SCALE, 1.0])
+
+
+class CallProcessor:
+    """In the place of diffusers' Flux3AttnProcessor: norm and rotation in float32 at least, one cast back."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: AttentionCall | None = None,
+    ) -> Tensor:
+        assert attention_mask is None, "FLUX.3 attends to its text's padding, as it was trained"
+        assert image_rotary_emb is not None
+        call = image_rotary_emb
+        query, key, value = (
+            project(hidden_states).unflatten(-1, (attn.heads, -1))
+            for project in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        precision = torch.promote_types(value.dtype, torch.float32)
+        query, key = (
+            rotate_pairs(norm(x.to(precision)), call.table).to(value.dtype)
+            for norm, x in ((attn.norm_q, query), (attn.norm_k, key))
+        )
+        output = call.engine(query, key, value, layout=call.layout, text_weight=call.text_weight)
+        return attn.to_out[1](attn.to_out[0](output.flatten(2, 3)))  # type: ignore[no-any-return]
+
+
+LAYERS = (4, 8, 12, 16, 20, 24, 28, 32)
+"""Flux3TextEncoderStep's default: the states of its encoder that are read; 0 is its embedding."""
+WINDOW = 80
+"""Flux3TextEncoderStep.pad_multiple: text is padded to a multiple of it, and the padding is attended to."""
+
+
+def load_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+    """Load tokenizer and encoder from a FLUX.3 pipeline folder."""
+    from transformers import Qwen3VLForConditionalGeneration
+
+    return load_text_encoder(Qwen3VLForConditionalGeneration, folder, device=device, dtype=dtype)
+
+
+@torch.no_grad()
+def encode_text(encoder: TextEncoder, prompt: str, *, tokens: int) -> Tensor:
+    """States (1, T, layers x D): the prompt padded to the next multiple of 80, ``tokens`` at most."""
+    reader, network = encoder
+    text = reader.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
+    own = reader(text, truncation=True, max_length=tokens, return_tensors="pt").input_ids.shape[1]
+    encoded = reader(
+        text,
+        truncation=True,
+        padding="max_length",
+        padding_side="right",
+        max_length=min(-(-own // WINDOW) * WINDOW, tokens),
+        return_tensors="pt",
+    ).to(network.device)
+    mask = encoded.attention_mask
+    places = torch.arange(mask.shape[1], device=network.device)[None].masked_fill(mask == 0, 1)
+    states = network(
+        input_ids=encoded.input_ids,
+        attention_mask=mask,
+        position_ids=places,
+        output_hidden_states=True,
+        use_cache=False,
+        logits_to_keep=1,  # no words are read from its head
+    ).hidden_states
+    return torch.cat([states[layer] for layer in LAYERS], dim=-1)
+
+
+class StillText(NamedTuple):
+    """What of the text stays the same in all steps: its time is 0."""
+
+    states: Tokens
+    modulation: Tensor
+    """Of the joint blocks."""
+
+
+class Flux3Model(flux2.Flux2Model):
+    """``encoders`` are a TextEncoder of Qwen3-VL."""
+
+    def prepare(self, transformer: Any) -> None:
+        blocks = (transformer.txt_mode_blocks, transformer.mode_blocks["image"])
+        for each in (*blocks, transformer.single_transformer_blocks):
+            for block in each:
+                block.attn.set_processor(CallProcessor())
+
+    def embed(self, text: str) -> Prompt:
+        tokens = self.spec.settings.text_tokens
+        return {"states": encode_text(self.encoders, text, tokens=tokens)}
+
+    position_ids = staticmethod(joint_position_ids)
+
+    def predict(self, x: Latents, sigma: float, prompt: Prompt, inputs: PassInputs) -> Latents:
+        network, sequence, states = self.transformer, inputs.sequence, prompt["states"]
+        grid = self.token_grid(x)
+        text = sequence.cache(("still", id(states)), (states,), lambda: self._still(states))
+        table = inputs.tables(text.states.shape[1])
+        shares = TokenShards.joint(sequence, text.states, image_tokens=grid.count)
+        alone = AttentionCall(shares.tables(table)[1], sequence.engine, shares.layout.without_text())
+        time = self._time(self.per_image(sigma, x))
+        active = F.silu(time)
+        image = network.x_embedders["image"](shares.image(pack(x), dim=1))
+        early = network.early_stream_modulations["image"](active)
+        for block in network.mode_blocks["image"]:
+            image = block(image, early, alone)
+        own_text = shares.copies(text.states)
+        joint = AttentionCall(
+            shares.joint_table(table), sequence.engine, shares.layout, sequence.copies.weight
+        )
+        modulation = network.single_stream_modulations["image"](active)
+        for block in network.single_transformer_blocks:
+            own_text, image = block(image, own_text, modulation, text.modulation, joint)
+        made = network.proj_out(network.norm_out(image, time))
+        return unpack(shares.gather(made, dim=1), grid)
+
+    def _time(self, sigma: Tensor) -> Tensor:
+        """(B, 1, D) of a time (B,)."""
+        network = self.transformer
+        made: Tensor = network.timestep_embedder(network.time_proj(sigma * 1000).to(sigma.dtype))
+        return made[:, None]
+
+    def _still(self, states: Tensor) -> StillText:
+        """The prompt after the text-only blocks; every rank computes the whole of it."""
+        network = self.transformer
+        active = F.silu(self._time(states.new_zeros(states.shape[0], dtype=self.dtype)))
+        early = network.early_stream_modulations["txt"](active)
+        text = network.context_embedder(states.to(self.dtype))
+        layout = JointLayout(text=(0,), image=(text.shape[1],))
+        call = AttentionCall(self._trained_table(text.shape[1]), self.engine_alone(), layout)
+        for block in network.txt_mode_blocks:
+            text = block(text, early, call)
+        return StillText(text, network.single_stream_modulations["txt"](active))
+
+    def _trained_table(self, text_tokens: int) -> RopeTable:
+        """A prompt's own positions, which no size changes."""
+        spec = self.spec
+        frequencies = [base_frequencies(dim, spec.rope_theta) for dim in spec.rope_axes]
+        ids = torch.zeros(text_tokens, len(spec.rope_axes), dtype=torch.float64)
+        ids[:, 3] = torch.arange(text_tokens, dtype=torch.float64)
+        table = rope_table(ids, frequencies)
+        precision = torch.promote_types(self.dtype, torch.float32)
+        return RopeTable(*(part.to(self.device, precision) for part in table))
+
+
+PATCH = 2
+ROPE = {"axes_dims_rope": (32, 32, 32, 32), "rope_theta": 10000}
+"""Flux3Transformer2DModel's own defaults, for configurations without the keys."""
+
+
+def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
+    """As the config files tell them. Raises BadConfig or BadValue if they do not fit."""
+    transformer, vae = {**ROPE, **configs.transformer}, configs.vae
+    if transformer.get("flow_map"):
+        raise BadValue(
+            f"model {name}: its transformer is a flow map (flow_map), which takes the time that a step jumps "
+            "to; use black-forest-labs/flux-3-image-klein-base or a fine-tune of it"
+        )
+    spec = ModelSpec(
+        name=name,
+        settings=settings,
+        weights=weights,
+        heads=int(transformer["num_attention_heads"]),
+        head_dim=int(transformer["attention_head_dim"]),
+        rope_axes=tuple(int(axis) for axis in transformer["axes_dims_rope"]),
+        rope_theta=float(transformer["rope_theta"]),
+        latent_channels=int(vae["latent_channels"]),
+        vae_factor=vae_factor(vae),
+        patch=PATCH,
+        guidance="classifier_free",
+        axes=("fixed", "row", "column", "fixed"),
+    )
+    check_packed(spec, int(transformer["in_channels"]))
+    if len(spec.rope_axes) != len(spec.axes):
+        raise BadConfig(f"model {name}: its position axes are {spec.rope_axes}, but FLUX.3 has four")
+    return spec
+
+
+def settings_name(transformer: Mapping[str, Any]) -> str:
+    """The base model's."""
+    del transformer
+    return "flux3-klein-base"
+
+
+ARCHITECTURE = Architecture(
+    facts=facts,
+    model=Flux3Model,
+    networks=("Flux3Transformer2DModel", "AutoencoderKLFlux2"),
+    load_text=load_encoder,
+    settings=settings_name,
+)

@@ -1,0 +1,167 @@
+"""Tensors as a file of a model stores them: names and shapes from its header, 8 and 4 bits made numbers.
+
+Forms: plain; float8 as it is, or with ComfyUI's scale beside each weight; bitsandbytes' nf4 and fp4, whose
+table of values and block maxima are in the file. The rest of a form is no tensor of a network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from imax_dist.errors import BadConfig, BadValue
+from imax_dist.wording import first_line
+
+SCALES = (".scale_weight", ".weight_scale")
+"""Behind a layer's name: its weights' scale, of ComfyUI's older and newer fp8 files."""
+BESIDE = (*SCALES, ".scale_input", ".input_scale", ".comfy_quant", ".absmax", ".quant_map")
+NESTED = (".nested_absmax", ".nested_quant_map")
+MARKERS = ("scaled_fp8",)
+STATE = ".quant_state.bitsandbytes__"
+FORMATS = ("float8_e4m3fn", "float8_e5m2")
+"""Of ComfyUI's ``comfy_quant`` notes: those whose scale is one number, or one a row."""
+FLOAT8 = {"F8_E4M3": "fp8 e4m3", "F8_E5M2": "fp8 e5m2"}
+
+
+class Stored(NamedTuple):
+    """One tensor as the header has it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def header(file: Path) -> dict[str, Stored]:
+    """Every tensor of a .safetensors or .gguf file. Raises BadValue for one that is torn or none."""
+    if file.suffix == ".gguf":
+        return _gguf_header(file)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            parts = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118
+            return {key: Stored(part.get_dtype(), tuple(part.get_shape())) for key, part in parts.items()}
+    except (SafetensorError, OSError) as error:
+        raise BadValue(f"model {file} is not a readable .safetensors file: {first_line(error)}") from error
+
+
+def _gguf_header(file: Path) -> dict[str, Stored]:
+    if find_spec("gguf") is None:
+        raise BadConfig(f"model {file} needs the package gguf: pip install gguf")
+    from gguf import GGUFReader
+
+    try:
+        found = GGUFReader(file).tensors
+    except (ValueError, OSError, IndexError, KeyError) as error:
+        raise BadValue(f"model {file} is not a readable .gguf file: {first_line(error)}") from error
+    return {x.name: Stored(f"GGUF {x.tensor_type.name}", tuple(map(int, reversed(x.shape)))) for x in found}
+
+
+def beside(file: Path, key: str) -> dict[str, Any] | None:
+    """The config.json in the file's own folder, if it is one of a network: it holds ``key``."""
+    config = file.with_name("config.json")
+    if not config.is_file():
+        return None
+    try:
+        loaded = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadValue(f"{config}, beside model {file.name}, is not readable JSON: {error}") from error
+    if isinstance(loaded, dict) and "auto_map" in loaded:
+        raise BadValue(f"{config} asks for code of its own (auto_map), which is never run; take that key out")
+    return loaded if isinstance(loaded, dict) and key in loaded else None
+
+
+def is_beside(name: str) -> bool:
+    """Whether a quantisation keeps it beside the weights."""
+    return name in MARKERS or STATE in name or name.endswith((*BESIDE, *NESTED))
+
+
+def form(tensors: Mapping[str, Stored]) -> str:
+    """``bfloat16``, ``fp8 e4m3, scaled`` or ``nf4``: how most of a file's numbers are stored."""
+    state = next((name for name in tensors if STATE in name), None)
+    if state is not None:
+        return state.rpartition("__")[2]
+    counts: dict[str, int] = {}
+    for name, (dtype, shape) in tensors.items():
+        if not is_beside(name):
+            counts[dtype] = counts.get(dtype, 0) + torch.Size(shape).numel()
+    most = max(counts, key=lambda dtype: counts[dtype], default="nothing")
+    scaled = any(name.endswith(SCALES) for name in tensors)
+    if most in FLOAT8:
+        return f"{FLOAT8[most]}, {'scaled' if scaled else 'unscaled'}"
+    return {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}.get(most, most)
+
+
+def shapes(file: Path, prefix: str = "") -> dict[str, tuple[int, ...]]:
+    """The network's tensors under ``prefix``, which is taken off, with the shapes they have as numbers."""
+    own = {name.removeprefix(prefix): x for name, x in header(file).items() if name.startswith(prefix)}
+    found = {name: x.shape for name, x in own.items() if not is_beside(name)}
+    states = [name for name in own if STATE in name]
+    if states:
+        with safe_open(file, framework="pt") as opened:
+            for name in states:
+                found[name.partition(STATE)[0]] = tuple(_state(opened.get_tensor(prefix + name))["shape"])
+    return found
+
+
+def numbers(file: Path, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The network's tensors under ``prefix`` in ``dtype``, one by one, so that memory holds them once.
+
+    Raises BadValue for a form that is not read.
+    """
+    made: dict[str, Tensor] = {}
+    with safe_open(file, framework="pt") as opened:
+        names = [name for name in opened.keys() if name.startswith(prefix)]  # noqa: SIM118
+        there = set(names)
+        for name in names:
+            own = name.removeprefix(prefix)
+            if not is_beside(own):
+                made[own] = _number(opened, name, there, dtype)
+    return made
+
+
+def _number(opened: Any, name: str, there: set[str], dtype: torch.dtype) -> Tensor:
+    x: Tensor = opened.get_tensor(name)
+    state = next((f"{name}{STATE}{kind}" for kind in ("nf4", "fp4") if f"{name}{STATE}{kind}" in there), None)
+    if state is not None:
+        return _four_bits(opened, name, _state(opened.get_tensor(state))).to(dtype)
+    layer = name.removesuffix(".weight")
+    note = f"{layer}.comfy_quant"
+    if note in there and _state(opened.get_tensor(note)).get("format") not in FORMATS:
+        kind = _state(opened.get_tensor(note)).get("format")
+        raise BadValue(f"tensor {name} is stored as {kind}, which is not read; take a bf16, fp8 or GGUF file")
+    scale = next((layer + end for end in SCALES if layer + end in there), None)
+    if scale is None or layer == name:
+        return x if not x.is_floating_point() else x.to(dtype)
+    factor: Tensor = opened.get_tensor(scale).float()
+    return (x.float() * factor.reshape(-1, *[1] * (x.ndim - 1) if factor.numel() > 1 else ())).to(dtype)
+
+
+def _state(note: Tensor) -> dict[str, Any]:
+    """A note in JSON that is kept as bytes."""
+    loaded: dict[str, Any] = json.loads(bytes(note.to(torch.uint8).tolist()))
+    return loaded
+
+
+def _four_bits(opened: Any, name: str, state: Mapping[str, Any]) -> Tensor:
+    """Two codes a byte, the first in the high bits; a table of 16 values times the block's maximum."""
+    packed: Tensor = opened.get_tensor(name).flatten()
+    table: Tensor = opened.get_tensor(f"{name}.quant_map").float()
+    largest: Tensor = opened.get_tensor(f"{name}.absmax")
+    if "nested_blocksize" in state:
+        coarse = opened.get_tensor(f"{name}.nested_absmax").float()
+        fine = opened.get_tensor(f"{name}.nested_quant_map").float()[largest.long()]
+        largest = fine * _spread(coarse, int(state["nested_blocksize"]), fine.numel())
+        largest = largest + float(state["nested_offset"])
+    codes = torch.stack([packed >> 4, packed & 15], dim=1).flatten().long()
+    shape = torch.Size(state["shape"])
+    values: Tensor = table[codes[: shape.numel()]]
+    return (values * _spread(largest.float(), int(state["blocksize"]), values.numel())).reshape(shape)
+
+
+def _spread(each: Tensor, block: int, count: int) -> Tensor:
+    return each.repeat_interleave(block)[:count]

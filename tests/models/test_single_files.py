@@ -1,0 +1,358 @@
+"""Models in one file, in the names and forms of the published ones: recognised, fitted, loaded, refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from original_names import (
+    AUTOENCODERS,
+    WAYS,
+    as_it_is,
+    chroma,
+    flux1,
+    flux2,
+    krea2,
+    z_image,
+)
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from imax_dist.config import load_named, named_configs
+from imax_dist.errors import BadConfig, BadValue, MissingInput
+from imax_dist.models.conversion import converted, fit, without_memory
+from imax_dist.models.find import find_model
+from imax_dist.models.load import load_model
+from imax_dist.models.stored import form, header, numbers
+from imax_dist.models.tiny import make_tiny
+
+CPU = torch.device("cpu")
+DATA = Path(__file__).parent / "data"
+PREFIX = "model.diffusion_model."
+E4M3 = torch.float8_e4m3fn
+
+
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("pipelines")
+    return {name: make_tiny(name, root / name) for name in WAYS}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("IMAX_MODELS", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "diffusion_pytorch_model.safetensors")
+
+
+def plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return tensors
+
+
+def fp8(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices as e4m3, unscaled."""
+    return {name: x.to(E4M3) if x.ndim == 2 else x for name, x in tensors.items()}
+
+
+def fp8_scaled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """ComfyUI's: a scale beside each matrix, and a marker."""
+    made: dict[str, Tensor] = {"scaled_fp8": torch.zeros(0, dtype=E4M3)}
+    for name, x in tensors.items():
+        if x.ndim == 2 and name.endswith(".weight"):
+            scale = x.float().abs().max() / 448
+            made[name] = (x.float() / scale).to(E4M3)
+            made[name.replace(".weight", ".scale_weight")] = scale
+        else:
+            made[name] = x
+    return made
+
+
+FORMS: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], float, str]] = {
+    "bfloat16": (plain, 0.0, "bfloat16"),
+    "fp8": (fp8, 2**-4, "fp8 e4m3, unscaled"),
+    "fp8 scaled": (fp8_scaled, 2**-4, "fp8 e4m3, scaled"),
+}
+"""How matrices are stored, and the relative rounding of that: e4m3 keeps 3 bits."""
+
+
+def single(pipeline: Path, name: str, folder: Path, how: str = "bfloat16") -> Path:
+    """The transformer's file with its config.json beside it, and a YAML that names the rest."""
+    folder.mkdir()
+    store = FORMS[how][0]
+    tensors = store(WAYS[name](weights(pipeline / "transformer")))
+    save_file({PREFIX + key: x.contiguous() for key, x in tensors.items()}, folder / "net.safetensors")
+    shutil.copy(pipeline / "transformer/config.json", folder)
+    settings = (pipeline / "imax.yaml").read_text()
+    named = f"source: net.safetensors\nvae: {pipeline}\ntext_encoders: {pipeline}\n"
+    (folder / "net.yaml").write_text(named + settings)
+    return folder / "net.yaml"
+
+
+def rename(file: Path, old: str, new: str) -> None:
+    file.write_text(file.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize("how", FORMS)
+@pytest.mark.parametrize("name", WAYS)
+def test_a_file_in_the_authors_names_is_the_network_of_the_folder(
+    pipelines: dict[str, Path], name: str, how: str, tmp_path: Path
+) -> None:
+    file = single(pipelines[name], name, tmp_path / "one", how)
+    found = load_model(str(file), device=CPU, dtype="float32", text=False).transformer.state_dict()
+    expected = load_model(
+        str(pipelines[name]), device=CPU, dtype="float32", text=False
+    ).transformer.state_dict()
+    assert set(found) == set(expected)
+    for key, x in expected.items():
+        allowed = FORMS[how][1] * x.abs().max() if x.ndim == 2 else 0.0
+        assert (found[key] - x).abs().max() <= allowed, key
+    assert form(header(file.with_name("net.safetensors"))) == FORMS[how][2]
+
+
+def test_a_gguf_file_is_a_model_with_its_parts_beside(pipelines: dict[str, Path], tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    file = single(pipelines["z-image-turbo"], "z-image-turbo", tmp_path / "one")
+    writer = gguf.GGUFWriter(str(file.with_name("net.gguf")), "lumina2")
+    for name, x in z_image(weights(pipelines["z-image-turbo"] / "transformer")).items():
+        writer.add_tensor(name, x.float().numpy())
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    rename(file, "source: net.safetensors", "source: net.gguf")
+    found, expected = (
+        load_model(str(each), device=CPU, dtype="float32", text=False).transformer.state_dict()
+        for each in (file, pipelines["z-image-turbo"])
+    )
+    assert all(torch.equal(found[key], x) for key, x in expected.items())
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+def test_an_autoencoder_in_latent_diffusions_names_is_that_of_the_folder(
+    pipelines: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    file = single(pipelines[name], name, tmp_path / "one")
+    (tmp_path / "vae").mkdir()
+    tensors = AUTOENCODERS[name](weights(pipelines[name] / "vae"))
+    save_file({key: x.contiguous() for key, x in tensors.items()}, tmp_path / "vae/ae.safetensors")
+    shutil.copy(pipelines[name] / "vae/config.json", tmp_path / "vae")
+    file.write_text(
+        file.read_text().replace(f"vae: {pipelines[name]}", f"vae: {tmp_path}/vae/ae.safetensors")
+    )
+    found, expected = (
+        load_model(str(each), device=CPU, dtype="float32", text=False).vae.state_dict()
+        for each in (file, pipelines[name])
+    )
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[key], x) for key, x in expected.items())
+
+
+def test_flux1s_published_names_and_shapes_pass_the_converter_whole() -> None:
+    """flux1-dev.safetensors: 780 tensors, by the names of black-forest-labs/flux and diffusers' converter."""
+    from diffusers import FluxTransformer2DModel
+
+    config = load_named("architectures", "flux-dev")["components"]["transformer"]
+    network = without_memory(FluxTransformer2DModel, config)
+    originals = {name: tuple(x.shape) for name, x in flux1(network.state_dict()).items()}
+    published = json.loads((DATA / "flux1-dev.json").read_text())
+    listed = {
+        name.replace("{}", str(block)): tuple(shape)
+        for name, (blocks, shape) in published["tensors"].items()
+        for block in range(blocks)
+    }
+    assert len(listed) == 780
+    assert originals == listed
+    assert fit(listed, FluxTransformer2DModel, config).faults == 0
+    assert fit(
+        {k: v for k, v in listed.items() if k != "img_in.bias"}, FluxTransformer2DModel, config
+    ).refused
+    extra = fit({**listed, "more.weight": (1,)}, FluxTransformer2DModel, config)
+    assert extra.left_over == ("more.weight",)
+
+
+@pytest.mark.parametrize(
+    ("name", "names"), [("flux-dev", flux1), ("flux-schnell", flux1), ("chroma", chroma)]
+)
+def test_values_arrive_where_they_belong_at_the_published_widths(name: str, names: Any) -> None:
+    """Which these converters hold; only two columns of each matrix are made."""
+    import diffusers
+
+    table = load_named("architectures", name)["components"]["transformer"]
+    config = {**table, "num_layers": 2, "num_single_layers": 2}
+    kind = getattr(diffusers, table["_class_name"])
+    generator = torch.Generator().manual_seed(0)
+    narrow = {
+        key: torch.randn(x.shape[0], *[2] * (x.ndim - 1), generator=generator)
+        for key, x in without_memory(kind, config).state_dict().items()
+    }
+    made = converted(names(narrow), kind, config, set(narrow))
+    assert set(made) == set(narrow)
+    assert all(torch.equal(made[key], x) for key, x in narrow.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("chroma", chroma), ("flux-schnell", flux1), ("flux2-dev", flux2),
+        ("flux2-klein", flux2), ("krea-2", krea2), ("qwen-image", as_it_is), ("z-image-turbo", z_image),
+    ],
+)  # fmt: skip
+def test_networks_of_the_published_sizes_pass_the_converters_whole(name: str, names: Any) -> None:
+    """Nothing missing, nothing left over, every shape; the names are those written by hand for the tests."""
+    import diffusers
+
+    table = load_named("architectures", name)["components"]["transformer"]
+    kind = getattr(diffusers, table["_class_name"])
+    originals = names(without_memory(kind, table).state_dict())
+    assert fit({key: tuple(x.shape) for key, x in originals.items()}, kind, table).faults == 0
+
+
+@pytest.mark.parametrize("name", ["nf4", "nf4_nested", "fp4"])
+def test_four_bits_are_the_numbers_that_bitsandbytes_makes_of_them(name: str) -> None:
+    """``four_bits.safetensors`` was written by bitsandbytes 0.50.2, its own numbers in bfloat16 beside."""
+    file = DATA / "four_bits.safetensors"
+    made = numbers(file, f"{name}.", torch.bfloat16)["weight"]
+    expected = load_file(file)[f"expected.{name}.weight"]
+    assert torch.equal(made.float(), expected)
+
+
+@pytest.mark.slow
+def test_every_described_architecture_can_be_built_and_has_a_mark_of_its_own() -> None:
+    import diffusers
+
+    for name in named_configs("architectures"):
+        table = load_named("architectures", name)
+        for part in ("transformer", "vae"):
+            config = table["components"][part]
+            network = without_memory(getattr(diffusers, config["_class_name"]), config)
+            assert set(config) - {"_class_name"} <= set(network.config), (name, part)
+
+
+def damaged(file: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
+    net = file.with_name("net.safetensors")
+    tensors = load_file(net)
+    change(tensors)
+    save_file(tensors, net)
+
+
+def drop(tensors: dict[str, Tensor]) -> None:
+    del tensors[f"{PREFIX}transformer_blocks.0.attn.to_q.weight"]
+
+
+def widen(tensors: dict[str, Tensor]) -> None:
+    name = f"{PREFIX}transformer_blocks.0.attn.to_q.weight"
+    tensors[name] = torch.zeros(tensors[name].shape[0] + 1, tensors[name].shape[1])
+
+
+def add(tensors: dict[str, Tensor]) -> None:
+    tensors[f"{PREFIX}more.weight"] = torch.zeros(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop, r"Qwen-Image, but does not fit it: 1 tensor missing, .*transformer_blocks.0.attn.to_q.weight"),
+        (
+            widen,
+            r"1 tensor of another shape: transformer_blocks.0.attn.to_q.weight is \(49, 48\) in the file ",
+        ),
+        (add, r"1 tensor of no use to it, the first is more.weight"),
+    ],
+    ids=["missing", "shape", "left over"],
+)
+def test_a_file_that_does_not_fit_is_refused_with_the_tensor(
+    pipelines: dict[str, Path], tmp_path: Path, change: Callable[[dict[str, Tensor]], None], message: str
+) -> None:
+    file = single(pipelines["qwen-image"], "qwen-image", tmp_path / "one")
+    damaged(file, change)
+    with pytest.raises(BadValue, match=message):
+        find_model(str(file))
+
+
+def test_a_vae_of_another_network_is_refused(pipelines: dict[str, Path], tmp_path: Path) -> None:
+    file = single(pipelines["qwen-image"], "qwen-image", tmp_path / "one")
+    (tmp_path / "other").mkdir()
+    other = shutil.copy(
+        pipelines["z-image-turbo"] / "vae/diffusion_pytorch_model.safetensors", tmp_path / "other"
+    )
+    rename(file, f"vae: {pipelines['qwen-image']}", f"vae: {other}")
+    with pytest.raises(BadValue, match=r"is not the autoencoder of Qwen/Qwen-Image: "):
+        find_model(str(file))
+
+
+def test_what_is_nowhere_has_its_usual_place(pipelines: dict[str, Path], tmp_path: Path) -> None:
+    file = single(pipelines["z-image-turbo"], "z-image-turbo", tmp_path / "one")
+    with pytest.raises(MissingInput) as refusal:
+        find_model(str(file.with_name("net.safetensors")))
+    said = str(refusal.value)
+    assert "is the transformer of Z-Image-Turbo" in said
+    assert "vae: ae.safetensors (ComfyUI), or vae/ of Tongyi-MAI/Z-Image-Turbo" in said
+    assert "tokenizer: tokenizer/ of Tongyi-MAI/Z-Image-Turbo (hf download" in said
+
+
+def test_other_parts_are_found_in_the_folders_of_imax_models(
+    pipelines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = single(pipelines["z-image-turbo"], "z-image-turbo", tmp_path / "one")
+    monkeypatch.setenv("IMAX_MODELS", str(pipelines["z-image-turbo"].parent))
+    settings, folder = find_model(str(file.with_name("net.safetensors")))
+    assert settings.native_side == 1024, "Z-Image's own settings"
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {
+        "transformer", "vae", "text_encoder", "tokenizer",
+    }  # fmt: skip
+
+
+def test_the_whole_of_it_is_loaded_and_changes_with_the_file(
+    pipelines: dict[str, Path], tmp_path: Path
+) -> None:
+    file = single(pipelines["z-image-turbo"], "z-image-turbo", tmp_path / "one")
+    model: Any = load_model(str(file), device=CPU)
+    assert model.spec.settings.native_side == 64
+    first = model.spec.weights
+    damaged(file, lambda tensors: next(iter(tensors.values())).add_(1.0))
+    assert load_model(str(file), device=CPU, text=False).spec.weights != first
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("source: net.ckpt\n", r"is a pickled file \(.ckpt\), which is never opened"),
+        ("vae: x\n", r"source must"),
+    ],
+)
+def test_a_yaml_that_names_no_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "m.yaml").write_text(text)
+    (tmp_path / "net.ckpt").write_bytes(b"")
+    with pytest.raises((BadConfig, BadValue), match=message):
+        find_model(str(tmp_path / "m.yaml"))
+
+
+def test_one_key_of_the_yaml_is_laid_over_the_architectures_settings(
+    pipelines: dict[str, Path], tmp_path: Path
+) -> None:
+    pipeline = pipelines["z-image-turbo"]
+    file = single(pipeline, "z-image-turbo", tmp_path / "one")
+    named = f"source: net.safetensors\nvae: {pipeline}\ntext_encoders: [{pipeline}]\n"
+    file.write_text(named + "native_side: 64\nsteps: {native: 7}\n")
+    settings = find_model(str(file))[0]
+    assert (settings.native_side, settings.steps.native, settings.steps.extrapolated) == (64, 7, 8)
+    file.write_text(named + "native_sides: 64\n")
+    with pytest.raises(BadConfig, match=r"net.yaml: unknown key 'native_sides'; did you mean 'native_side'"):
+        find_model(str(file))
+
+
+def test_a_config_that_asks_for_its_own_code_is_refused(pipelines: dict[str, Path], tmp_path: Path) -> None:
+    file = single(pipelines["qwen-image"], "qwen-image", tmp_path / "one")
+    config = file.with_name("config.json")
+    own_code = {"auto_map": {"AutoModel": "evil.Net"}}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **own_code}))
+    with pytest.raises(BadValue, match=r"asks for code of its own \(auto_map\), which is never run"):
+        find_model(str(file))
