@@ -63,6 +63,7 @@ bench: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.render
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.vae
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.pool
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.serve
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.plan
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.plan --gpus
 
