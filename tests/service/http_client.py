@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,7 +41,7 @@ class Client:
         finally:
             connection.close()
 
-    def events(self, path: str) -> Iterator[tuple[str, Any]]:
+    def events(self, path: str) -> Generator[tuple[str, Any], None, None]:
         """Server-sent events until the other side ends."""
         connection, response = self._ask("GET", path, None, None, {})
         try:
