@@ -27,7 +27,7 @@ HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 @router.get(BASE + "/{job_id}/events", response_class=StreamingResponse)
 async def events(job_id: str, here: Here, client: Asking) -> StreamingResponse:
-    """``state`` (the whole job, first and at every change), ``progress``, ``preview``, until it is over."""
+    """``state`` (the whole job: first, last, changed), ``progress``, ``preview``, until it is over."""
     await here.row(job_id, client)
     return StreamingResponse(_follow(here, job_id, client), media_type=STREAM, headers=HEADERS)
 
@@ -39,7 +39,9 @@ async def _follow(here: Service, job_id: str, client: Client) -> AsyncIterator[s
         while True:
             news.clear()
             view = await here.view(await here.row(job_id, client))
-            fresh = [(name, part) for name, part in _parts(view).items() if part and told.get(name) != part]
+            parts = _parts(view)
+            order = ("progress", "preview", "state") if told else ("state", "progress", "preview")
+            fresh = [(name, parts[name]) for name in order if parts[name] and told.get(name) != parts[name]]
             for name, part in fresh:
                 told[name] = part
                 yield sse(name, view if name == "state" else part)
