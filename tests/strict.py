@@ -85,7 +85,7 @@ class Strict(TorchDispatchMode):
         tensors = [x for x in leaves if isinstance(x, Tensor)]
         group = next(dist.ProcessGroup.unbox(x) for x in leaves if isinstance(x, torch.ScriptObject))
         ranks = tuple(dist.get_process_group_ranks(group))
-        self.refused += [f"{name}: {why}" for x in tensors for why in _refusals(x)]
+        self.refused += [f"{name}: {why}" for x in tensors for why in refusals(x)]
         size, dtype = sum(x.numel() * x.element_size() for x in tensors), str(tensors[0].dtype)
         if name in OTHER_SIDE:
             if self._batch is None:
@@ -99,7 +99,8 @@ class Strict(TorchDispatchMode):
         self.log.append(Operation(name, ranks, equal, dtype, received, sent))
 
 
-def _refusals(x: Tensor) -> list[str]:
+def refusals(x: Tensor) -> list[str]:
+    """Why NCCL would not take it."""
     found = [] if x.is_contiguous() else [f"{tuple(x.shape)} is not contiguous"]
     found += [] if x.dtype in TAKEN else [f"{x.dtype} is no type of NCCL's"]
     return found + ([] if x.numel() else [f"{tuple(x.shape)} is empty"])
