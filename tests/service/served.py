@@ -92,8 +92,11 @@ def rendering(made: Served, pool: PoolSettings, bell: Bell, log: Log) -> Iterato
     deps = PoolDeps(listen=listen, stop=ended.is_set, sleep=bell.pause, news=bell.heard)
 
     def run() -> None:
-        with suppress(Preempted):
-            Pool(board, ThreadGang, pool, out=made.out, deps=deps).run()
+        try:
+            with suppress(Preempted):
+                Pool(board, ThreadGang, pool, out=made.out, deps=deps).run()
+        finally:
+            made.service.health.draining = True  # as the server does: nobody waits for a pool that is gone
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -126,7 +129,7 @@ class ThreadGang:
 
     def poll(self) -> Report:
         ended, self._ended = self._ended, {}
-        events = self._rank.events(self._seen, 0.0)
+        events, _ = self._rank.events(self._seen, 0.0)
         self._seen += len(events)
         return Report(events, {job: outcome(said) for job, said in ended.items()})
 
