@@ -154,9 +154,8 @@ def _all_wait(sights: Sequence[Sight], still: float) -> Verdict:
     last = min(sights, key=lambda sight: sight.place.order)
     others = [sight for sight in sights if sight.place != last.place]
     if not others:
-        text = (
-            f"all {len(sights)} ranks have waited in {last.place} for {still:.1f} s: a link, or the library"
-        )
+        who = "the only rank here has" if len(sights) == 1 else f"all {len(sights)} ranks here have"
+        text = f"{who} waited in {last.place} for {still:.1f} s: a link, a rank elsewhere, or the library"
         return Verdict("collective", None, text)
     text = (
         f"{last.name} has waited in {last.place} for {still:.1f} s, but {_ranks(others)} in {others[0].place}"

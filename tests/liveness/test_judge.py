@@ -113,7 +113,7 @@ def test_ranks_that_all_wait_are_seen_within_ten_seconds_at_any_step_length(step
     seconds, verdict = gang.seen_after()
     assert seconds < 10.0
     assert (verdict.kind, verdict.rank) == ("collective", None)
-    assert "all 4 ranks have waited in a ring hop in block 4 of step 3" in verdict.sentence
+    assert "all 4 ranks here have waited in a ring hop in block 4 of step 3" in verdict.sentence
 
 
 def test_the_rank_in_the_earlier_exchange_is_named() -> None:
