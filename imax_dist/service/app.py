@@ -25,7 +25,7 @@ from imax_dist.version import __version__
 
 ABOUT = """Posters beyond a model's native size as jobs: submit, follow, approve, download.
 
-Send a token as `Authorization: Bearer TOKEN`. Errors are `{"error": {"message", "type", "code"}}`."""
+Send a token in the header Authorization: Bearer TOKEN. Errors are {"error": {"message", "type", "code"}}."""
 Chore = Callable[[], Any]
 READERS = 32
 """Threads for looks into store and disk, webhooks and pictures."""

@@ -52,6 +52,8 @@ START_S = 30.0
 END_S = 10.0
 SWEEP_EVERY_S = 3600.0
 BACKLOG = 2048
+KEEP_ALIVE_S = 75
+"""Longer than a proxy keeps an idle connection: the side that closes first decides who sees an error."""
 NEVER_S = 10 * 365 * 86_400.0
 """A service waits for its disk or database as long as it takes."""
 
@@ -207,6 +209,7 @@ def application(
         access_log=False,
         lifespan="on",
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
         server_header=False,
         timeout_graceful_shutdown=int(END_S),
     )

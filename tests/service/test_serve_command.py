@@ -205,7 +205,7 @@ def test_the_page_orders_approves_and_shows_posters(command: Command, browser: A
     wait_until(lambda: page.locator(".job[data-state=done]").count() == before + 2)
     wait_until(lambda: page.locator(".job img").first.evaluate("image => image.naturalWidth > 0"))
     page.check("input[value=paper]")
-    page.select_option("#sheet", "A6")
+    page.select_option("#paper-name", "A6")
     page.fill("#dpi", "40")
     page.fill("#count", "1")
     page.check("#approval")

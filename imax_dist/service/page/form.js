@@ -41,7 +41,7 @@ function checkPicture(session) {
 function fields(session) {
   const made = { prompt: get("prompt").value, model: get("model").value, seed: Number(get("seed").value) };
   if (byPaper()) {
-    made.paper = get("sheet").value;
+    made.paper = get("paper-name").value;
     made.dpi = Number(get("dpi").value);
     if (Number(get("bleed").value) > 0) made.bleed = get("bleed").value + "mm";
     if (get("landscape").checked) made.landscape = true;

@@ -40,7 +40,7 @@ def request_schema() -> dict[str, Any]:
     """The fields of a job, from the Request itself; ``guide`` is an upload's id here, ``lora`` names."""
     schema = TypeAdapter(Request).json_schema()
     properties = {**schema["properties"], **EXTRA}
-    return {"type": "object", "required": ["prompt"], "properties": properties, "additionalProperties": False}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": request_schema()}}}}
