@@ -31,9 +31,10 @@ window.makePosterViewer = ({ facts: factsOf, step, leave }) => {
   </div>
 </dialog>`;
   document.body.append(made.firstElementChild);
-  // OpenSeadragon adds a style element unless there is one by this name; a strict policy forbids it. See page.css.
-  const instead = element("style", { type: "text/plain" });
-  instead.dataset.openseadragonMobileCss = "true";
+  // OpenSeadragon adds a style element unless it finds one of this name, and a strict policy forbids it: this one is
+  // no style to the browser, and its rule stands in page.css.
+  const instead = document.createElementNS("urn:imax:none", "style");
+  instead.setAttribute("data-openseadragon-mobile-css", "true");
   document.head.append(instead);
   const get = (id) => document.getElementById(id);
   const [dialog, facts, slider, divider] = ["viewer", "facts", "slider", "divider"].map(get);
