@@ -51,12 +51,15 @@ class DecodedPicture:
         return Bands(self.size, 3, 32, read)
 
 
-def decode(plan: PosterPlan | PassPlan, runner: VaeRunner, latents: Latents) -> DecodedPicture | None:
+def decode(
+    plan: PosterPlan | PassPlan, runner: VaeRunner, latents: Latents, *, dtype: torch.dtype = torch.float32
+) -> DecodedPicture | None:
     """The picture on rank 0, None on the others; the surplus of the render size is cut evenly off both sides.
 
-    All ranks must call this. Raises ImaxError on all for numbers that are not finite, Preempted if stopped.
+    ``dtype`` is float64 for a picture that guides a pass in float64. All ranks must call this. Raises
+    ImaxError on all for numbers that are not finite, Preempted if stopped.
     """
-    return on_every_rank(lambda: _assembled(plan, runner, latents), runner.topology)
+    return on_every_rank(lambda: _assembled(plan, runner, latents, dtype), runner.topology)
 
 
 @torch.no_grad()
@@ -65,7 +68,9 @@ def decode_whole(model: FlowModel, latents: Latents) -> Picture:
     return as_picture(model.decode_image(latents).float().cpu())
 
 
-def _assembled(plan: PosterPlan | PassPlan, runner: VaeRunner, latents: Latents) -> DecodedPicture | None:
+def _assembled(
+    plan: PosterPlan | PassPlan, runner: VaeRunner, latents: Latents, dtype: torch.dtype
+) -> DecodedPicture | None:
     scratch = runner.strategy.scratch()
     failure: ImaxError | None = None
     store: RowStore | None = None
@@ -77,8 +82,8 @@ def _assembled(plan: PosterPlan | PassPlan, runner: VaeRunner, latents: Latents)
                 band = rows[first : first + ROWS]
                 _require_finite(plan, band)
                 if runner.topology.is_first:
-                    store = store or _store(plan, scratch)
-                    store.append(_finished(plan, band.float().cpu(), top=top + first))
+                    store = store or _store(plan, scratch, dtype)
+                    store.append(_finished(plan, band.to(dtype).cpu(), top=top + first))
         except ImaxError as error:
             failure = error
     if failure is not None:
@@ -86,9 +91,9 @@ def _assembled(plan: PosterPlan | PassPlan, runner: VaeRunner, latents: Latents)
     return None if store is None else DecodedPicture(plan.size, store.read)
 
 
-def _store(plan: PosterPlan | PassPlan, scratch: Scratch) -> RowStore:
+def _store(plan: PosterPlan | PassPlan, scratch: Scratch, dtype: torch.dtype) -> RowStore:
     """Room for the poster's pixels beside the maps that are still held."""
-    like, height = torch.empty((0, plan.size.width, 3)), plan.size.height
+    like, height = torch.empty((0, plan.size.width, 3), dtype=dtype), plan.size.height
     sizes = BlockSizes.of("cpu")
     return scratch.on_host().open(like=like, rows=height, most=height, segment_bytes=sizes.segment_bytes)
 

@@ -111,7 +111,7 @@ def _decoded_if_large(run: Run, plan: PassPlan, vae: VaeRunner, done: PassState)
     if small or reference.upsample == "latents" or reference.kind == "per_step":
         return done
     with stage(run.listen, "endpoint"), run.saved_if_stopped(done):
-        picture = decode(plan, vae, done.latents)
+        picture = decode(plan, vae, done.latents, dtype=done.latents.dtype)
     if picture is None:
         return done
     return replace(done, pictures=as_pixels(picture.whole()).to(done.latents))

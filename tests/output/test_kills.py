@@ -66,6 +66,7 @@ def child(out: Path, job: Job, call: int, after: bool) -> None:
 
         return called
 
+    os.environ["SOURCE_DATE_EPOCH"] = "1728518400"  # equal prints are equal files
     os.replace = dying(os.replace)
     make(out, job)
 
@@ -84,15 +85,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.fixture
-def dated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Equal prints are equal files."""
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1728518400")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.usefixtures("dated")
 def test_a_kill_at_any_moment_leaves_no_half_poster_and_the_next_run_is_whole(
     tmp_path: Path, after: bool
 ) -> None:
