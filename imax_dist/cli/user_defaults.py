@@ -42,9 +42,9 @@ def file_of_user() -> Path:
 
 
 def read_defaults() -> dict[str, Any]:
-    """What the file says, if there is one. Raises BadConfig, naming the key."""
+    """What the file says, if there is one that may be read. Raises BadConfig, naming the key."""
     path = file_of_user()
-    if not path.is_file():
+    if not os.access(path, os.R_OK) or not path.is_file():
         return {}
     read = from_mapping(UserDefaults, load_yaml(path), where=str(path))
     return {name: value for name, value in to_mapping(read).items() if value is not None}

@@ -390,7 +390,7 @@ def test_two_drivers_share_a_queue_and_one_that_is_killed_loses_nothing(
     made = [line.split() for line in notes.read_text().splitlines()]
     assert {job for job, _ in made} == set(ids)
     assert len({pid for _, pid in made}) == 2
-    assert len(made) <= 32, "only what the killed one had in its two gangs may be made twice"
+    assert len(made) <= len(ids) + 2, "only what the killed one had in its two gangs may be made twice"
     assert store.drivers() == []
 
 
