@@ -7,11 +7,11 @@ the user's cache under the names, sizes and times of all its files, and is made 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,11 +96,9 @@ def take_inventory(asked: Asked) -> Inventory:
 
 def assembled(asked: Asked) -> Path:
     """The folder. Raises as ``take_inventory``, and MissingInput for what is nowhere, and its place."""
-    folder = _cache() / _key(asked)
+    folder = next(place for place in _places(_key(asked)) if not place.is_dir() or _is_current(place))
     if folder.is_dir():
-        if _is_current(folder):
-            return folder
-        shutil.rmtree(folder, ignore_errors=True)
+        return folder
     inventory = take_inventory(asked)
     if inventory.missing:
         raise MissingInput(
@@ -109,15 +107,21 @@ def assembled(asked: Asked) -> Path:
             "IMAX_MODELS"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
+    with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as temporary:
+        made = Path(temporary) / "model"
+        made.mkdir()
         _write(made, inventory, asked.settings)
-        made.rename(folder)
-    except OSError:
-        shutil.rmtree(made, ignore_errors=True)
-        if not folder.is_dir():  # else another rank was faster
-            raise
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another rank was faster
+                raise
     return folder
+
+
+def _places(key: str) -> Iterator[Path]:
+    """Where the folder of ``key`` may be: one of files that changed since is left, and the next one taken."""
+    return (_cache() / f"{key}-{number}" for number in itertools.count())
 
 
 def _vae(asked: Asked, single: SingleFile) -> Source | None:

@@ -431,7 +431,7 @@ def test_a_picture_whose_own_profile_leads_nowhere_is_refused(tmp_path: Path) ->
         ("p.tif", {"crop_marks": True}, "crop marks lie outside the picture"),
         ("p.tif", {"output_intent": "x.icc"}, "an output intent belongs to a PDF"),
         ("p.webp", {}, "posters are written as tif, tiff, png, jpg, jpeg, pdf"),
-        ("p.tif", {"scale": "bicubic"}, "is neither lanczos nor a .safetensors file"),
+        ("p.tif", {"scale": "bicubic"}, "is neither realesrgan-x4plus.* nor a .safetensors file"),
         ("p.tif", {"scale": "model.pth"}, "pickled models are not read"),
     ],
 )
