@@ -39,7 +39,7 @@ class GivenVelocity(Sampler):
 def given(velocity: Callable[[Tensor, Step], Tensor], plan: PassPlan) -> GivenVelocity:
     """``plan`` with that velocity."""
     missing: Any = None
-    return GivenVelocity(plan, missing, missing, missing, missing, None, velocity)
+    return GivenVelocity(plan, missing, missing, missing, missing, None, velocity=velocity)
 
 
 def pass_plan(sigmas: tuple[float, ...], number: int = 0, **method: Any) -> PassPlan:

@@ -68,7 +68,7 @@ def test_free_mappings_are_copied() -> None:
             r"file.yaml: unknown key 'stepz'; did you mean 'steps'\? known: steps, name",
         ),
         ({"qqqq": 3}, r"unknown key 'qqqq'; known: steps, name, limit"),
-        ({7: 3}, r"unknown key 7; known: "),
+        ({7: 3}, r"unknown key '7'; known: "),
         ({"steps": 2.5}, r"file.yaml: steps must be a whole number, got 2.5"),
         ({"steps": True}, r"steps must be a whole number, got True"),
         ({"steps": "4"}, r"steps must be a whole number, got '4'"),

@@ -66,7 +66,7 @@ class Inventory(NamedTuple):
         return [
             f"{part}: {' or '.join(files[part])} (ComfyUI), or {part}/ of {source}"
             if part in files
-            else f"{part}: {part}/ of {source} (hf download {source} --include '{part}/*')"
+            else f"{part}: {part}/ of {source} on the hub"
             for part in self.missing
         ]
 
