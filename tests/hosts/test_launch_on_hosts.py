@@ -95,7 +95,7 @@ def test_a_cable_pulled_in_a_step_and_plugged_in_again_costs_only_time(
     before = sum(host.sent_again() for host in machines[:2])
     machines[1].pull_cable()
     deadline = time.monotonic() + 30
-    while sum(host.sent_again() for host in machines[:2]) < before + 3:
+    while sum(host.sent_again() for host in machines[:2]) <= before:  # a longer silence counts as a hang
         assert time.monotonic() < deadline, f"nothing was sent over the pulled cable: {told(tmp_path)}"
         time.sleep(0.05)
     assert [process.poll() for process in processes] == [None, None], told(tmp_path)
