@@ -295,7 +295,7 @@ def test_what_is_nowhere_has_its_usual_place(pipelines: dict[str, Path], tmp_pat
     said = str(refusal.value)
     assert "is the transformer of Z-Image-Turbo" in said
     assert "vae: ae.safetensors (ComfyUI), or vae/ of Tongyi-MAI/Z-Image-Turbo" in said
-    assert "tokenizer: tokenizer/ of Tongyi-MAI/Z-Image-Turbo (hf download" in said
+    assert "tokenizer: tokenizer/ of Tongyi-MAI/Z-Image-Turbo on the hub" in said
 
 
 def test_other_parts_are_found_in_the_folders_of_imax_models(
