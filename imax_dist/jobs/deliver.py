@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,16 @@ def check_target(url: str) -> str:
 
 
 def require_target(url: str) -> None:
-    """Write an empty object, before any work is done. Raises as ``deliver``."""
+    """Write an empty object, before any work is done, and take it away. Raises as ``deliver``."""
     place = check_target(url)
     with _clear_errors(place):
-        _put(_open(place), TEST, b"", {"Content-Type": "text/plain"})
+        bucket = _open(place)
+        _put(bucket, TEST, b"", {"Content-Type": "text/plain"})
+    from obstore import delete
+    from obstore.exceptions import BaseError
+
+    with suppress(BaseError):  # a key that may write need not be allowed to delete
+        delete(bucket, TEST)
 
 
 def deliver(folder: Path, target: str, record: Mapping[str, Any], listen: Listener = ignore) -> str:
