@@ -31,6 +31,7 @@ from imax_dist.study.train.flow import (
 )
 from imax_dist.study.train.journal import Journal
 from imax_dist.study.train.network import FlowNetwork, Text
+from imax_dist.study.train.precision import mixed_precision
 from imax_dist.study.train.text import Tokenizers
 
 
@@ -88,7 +89,7 @@ def _step(
     noisy = torch.lerp(batch.tokens.to(device), noise, sigma[:, None, None])
     dropped = torch.rand(count, generator=generator) < settings.drop_caption
     text = drop_captions(batch.text.to(device), empty, dropped.to(device))
-    with torch.autocast(device.type, torch.bfloat16), attention_for(device, batch.tokens.shape[1]):
+    with mixed_precision(device), attention_for(device, batch.tokens.shape[1]):
         with torch.no_grad():
             if teacher.shape.guidance:
                 target = velocity_at(teacher, noisy, sigma, text=text, grid=batch.grid, scale=scale)

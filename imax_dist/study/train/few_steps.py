@@ -30,6 +30,7 @@ from imax_dist.study.train.flow import (
 )
 from imax_dist.study.train.journal import Journal
 from imax_dist.study.train.network import FlowNetwork, Text
+from imax_dist.study.train.precision import mixed_precision
 from imax_dist.study.train.text import Tokenizers
 
 
@@ -102,7 +103,7 @@ def _step(run: FlowRun, batch: Batch, guide: tuple[FlowNetwork, Windows], settin
     first, last, sigma = (level.to(device) for level in windows.draw(count, generator))
     text = batch.text.to(device)
     begin = torch.lerp(batch.tokens.to(device), noise, first[:, None, None])
-    with torch.autocast(device.type, torch.bfloat16), attention_for(device, batch.tokens.shape[1]):
+    with mixed_precision(device), attention_for(device, batch.tokens.shape[1]):
         with torch.no_grad():
             end = follow(teacher, begin, (first, last), text=text, grid=batch.grid, windows=windows)
         share = ((first - sigma) / (first - last))[:, None, None]

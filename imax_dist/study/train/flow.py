@@ -27,6 +27,7 @@ from imax_dist.study.train.journal import Journal
 from imax_dist.study.train.latents import Bucket
 from imax_dist.study.train.network import FlowNetwork, FlowShape, Text
 from imax_dist.study.train.optimizer import Muon, split_parameters
+from imax_dist.study.train.precision import mixed_precision
 from imax_dist.study.train.text import Tokenizers
 
 _PLAIN = ("embed", "shared", "proj_out.", "norm_out", "token", "position", "relative")
@@ -185,7 +186,7 @@ def _step(run: FlowRun, batch: Batch, empty: Text, settings: FlowSettings) -> fl
     text = drop_captions(batch.text.to(device), empty, dropped.to(device))
     clean = batch.tokens.to(device)
     noisy = torch.lerp(clean, noise, sigma[:, None, None])
-    with torch.autocast(device.type, torch.bfloat16), attention_for(device, batch.tokens.shape[1]):
+    with mixed_precision(device), attention_for(device, batch.tokens.shape[1]):
         velocity = run.network(noisy, sigma, text, grid=batch.grid).float()
     loss = mse_loss(velocity, noise - clean)
     update(run, loss, settings.ema)

@@ -16,6 +16,7 @@ from imax_dist.study.scenes import render, sample_scene, varied_caption
 from imax_dist.study.train.autoencoder import encode_mean
 from imax_dist.study.train.crops import HELD_OUT, to_unit
 from imax_dist.study.train.network import Text, pack
+from imax_dist.study.train.precision import mixed_precision
 from imax_dist.study.train.text import Tokenizers
 
 VARIATIONS = 4  # captions a scene
@@ -47,7 +48,7 @@ def encode_scenes(
     for start in range(0, len(seeds), batch):
         pixels = np.stack([render(sample_scene(s), *size) for s in seeds[start : start + batch]])
         images = to_unit(pixels).to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision(images.device):
             latents = encode_mean(vae, images).float()
         parts.append(((latents - shift) * scale).half().contiguous())
     path = folder / f"{size[0]}x{size[1]}-{seeds.start:07d}.safetensors"

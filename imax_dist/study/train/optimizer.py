@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 
+from imax_dist.study.train.precision import product_dtype
+
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # coefficients of the Newton-Schulz iteration of the Muon page
 
 
 def orthogonal(matrix: torch.Tensor, *, steps: int = 5) -> torch.Tensor:
     """About U V^T of ``matrix`` = U S V^T, (rows, columns); singular values land in 0.7..1.2."""
     a, b, c = _QUINTIC
-    x = matrix.bfloat16() / (matrix.norm() + 1e-7)
+    x = matrix.to(product_dtype(matrix.device)) / (matrix.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     for _ in range(steps):

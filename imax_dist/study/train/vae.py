@@ -24,6 +24,7 @@ from imax_dist.study.train.checkpoint import (
 from imax_dist.study.train.crops import CropBank, held_out, to_unit
 from imax_dist.study.train.journal import Journal
 from imax_dist.study.train.optimizer import Muon, split_parameters
+from imax_dist.study.train.precision import mixed_precision
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _step(
     step, settings = at
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
     images = images.to(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, torch.bfloat16):
+    with mixed_precision(images.device):
         posterior = model.encode(images).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(images.device)
         latents, target = posterior.mean + posterior.std * noise, images
