@@ -113,6 +113,7 @@ def _flow_arguments(parser: Parser, *, steps: int) -> None:
     parser.add_argument(
         "--level-shift", type=float, help="(side / native)^this shifts larger sizes' noise (0)"
     )
+    parser.add_argument("--centre", type=float, help="centre of the logit-normal noise levels (0.1)")
     parser.add_argument("--tokenizers", help="the model whose tokenizers a checkpoint was trained with")
     parser.add_argument("--single-size", action="store_true", help="native size only, for failure figures")
 
@@ -121,7 +122,7 @@ def _flow_settings(args: argparse.Namespace, **defaults: float) -> FlowSettings:
     """The settings of the options given, over ``defaults``."""
     from imax_dist.study.train.flow import FlowSettings
 
-    given = _given(args, "seed", "batch", "rate", "mixed", "level_shift", "hold")
+    given = _given(args, "seed", "batch", "rate", "mixed", "level_shift", "hold", "centre")
     values: dict[str, Any] = defaults | given | ({"mixed": 0.0} if args.single_size else {})
     shares = tuple(_parse_share(share) for share in args.share)
     return FlowSettings(native=parse_size(args.native), shares=shares, **values)
