@@ -1,7 +1,8 @@
 """Stage 5: latents to pixels, cropped to the size that was asked for, on rank 0.
 
 By rows every rank decodes its own; rank 0 takes them in order, a band at a time, into memory or a temp file,
-so that neither the decode nor what writes the picture ever holds it whole.
+so that neither the decode nor what writes the picture ever holds it whole. What is done to the pixels is done
+where they are, and a GPU goes on while the host puts them away.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.pixels import as_picture, shown
 from imax_dist.pipeline.plan import PosterPlan
+from imax_dist.pipeline.to_host import on_host
 from imax_dist.pipeline.vae_runner import VaeRunner
 from imax_dist.shapes import Latents, Picture
 from imax_dist.vae.blocks import BlockSizes
@@ -71,23 +73,29 @@ def decode_whole(model: FlowModel, latents: Latents) -> Picture:
 def _assembled(
     plan: PosterPlan | PassPlan, runner: VaeRunner, latents: Latents, dtype: torch.dtype
 ) -> DecodedPicture | None:
-    scratch = runner.strategy.scratch()
+    scratch, finite = runner.strategy.scratch(), torch.ones((), dtype=torch.bool, device=latents.device)
+
+    def finished() -> Iterator[Tensor]:
+        for top, rows in runner.decode(latents, scratch):
+            for first in range(0, len(rows), ROWS):
+                band = rows[first : first + ROWS]
+                finite.logical_and_(band.isfinite().all())
+                if runner.topology.is_first:
+                    yield _finished(plan, band.to(dtype), top=top + first)
+
     failure: ImaxError | None = None
     store: RowStore | None = None
-    for top, rows in runner.decode(latents, scratch):
+    for rows in on_host(finished(), latents.device):
         if failure is not None:
             continue  # the other ranks' bands still have to be taken
         try:
-            for first in range(0, len(rows), ROWS):
-                band = rows[first : first + ROWS]
-                _require_finite(plan, band)
-                if runner.topology.is_first:
-                    store = store or _store(plan, scratch, dtype)
-                    store.append(_finished(plan, band.to(dtype).cpu(), top=top + first))
+            store = store or _store(plan, scratch, dtype)
+            store.append(rows)
         except ImaxError as error:
             failure = error
     if failure is not None:
         raise failure
+    _require(finite, plan)
     return None if store is None else DecodedPicture(plan.size, store.read)
 
 
@@ -107,8 +115,9 @@ def _finished(plan: PosterPlan | PassPlan, rows: Tensor, *, top: int) -> Tensor:
     return shown(cropped).contiguous()
 
 
-def _require_finite(plan: PosterPlan | PassPlan, pixels: Tensor) -> None:
-    if not pixels.isfinite().all():
+def _require(finite: Tensor, plan: PosterPlan | PassPlan) -> None:
+    """Asked once, at the end: every question makes the host wait for the GPU."""
+    if not finite:
         raise ImaxError(
             f"the picture came out with numbers that are not finite in {plan.request.dtype}; "
             "use --dtype bfloat16 or float32, and check switches changed with --set"

@@ -23,6 +23,7 @@ from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.ranks import ParallelSettings, join_for
 from imax_dist.pipeline.render import Rendering, render, render_with
 from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.to_host import on_host
 from imax_dist.shapes import RopeTable
 from imax_dist.vae.blocks import BlockSizes
 from imax_dist.vae.codec import RowCodec, row_codec
@@ -176,3 +177,10 @@ def test_a_gpu_is_measured_as_a_hardware_file_is_written() -> None:
     found = measure(CUDA)
     assert read_hardware(found, where="measured")
     assert found["kind"] == "gpu"
+
+
+def test_bands_reach_the_host_through_pinned_memory_with_their_bits() -> None:
+    bands = torch.randn(7, 256, 512, 3, generator=torch.Generator().manual_seed(2))
+    doubled = (2 * band.to(CUDA) for band in bands)
+    found = torch.stack([rows.clone() for rows in on_host(doubled, CUDA)])
+    assert torch.equal(found, 2 * bands)
