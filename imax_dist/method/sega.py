@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,30 +24,43 @@ SMALLEST = 1e-12
 """Of an energy, against the mean: its logarithm stays finite on flat latents."""
 
 
+class Spectrum(NamedTuple):
+    """What the factors of a step need of its latents."""
+
+    power: Tensor
+    """Of each spatial frequency, (H, W)."""
+    spread: Tensor
+    """1 - SF^gamma: 0 for noise."""
+
+    @classmethod
+    def of(cls, latents: Latents) -> Spectrum:
+        """``latents`` are the whole image's; in float32 or better."""
+        power = power_spectrum(latents)
+        return cls(power, 1.0 - flatness(power) ** GAMMA)
+
+
 def component_factors(
-    latents: Latents,
+    spectrum: Spectrum,
     frequencies: Sequence[Frequencies],
     axes: Sequence[int | None],
     *,
     patch: int,
     scale: float,
 ) -> list[Tensor]:
-    """m_d of every component, one (axis_dim / 2,) tensor an axis, in float32 or better.
+    """m_d of every component, one (axis_dim / 2,) tensor an axis, in the spectrum's precision.
 
-    ``latents`` are the whole image's; ``axes`` names the dimension of ``latents`` that an axis counts
-    (2 rows, 3 columns), None for one that counts neither, whose factors are 1. ``patch`` is the latent
-    pixels a token.
+    ``axes`` names the dimension of the latents that an axis counts (2 rows, 3 columns), None for one that
+    counts neither, whose factors are 1. ``patch`` is the latent pixels a token.
     """
-    power = power_spectrum(latents)
+    power, spread = spectrum
     reference = max(scale, 1.0) ** KAPPA
-    spread = 1.0 - flatness(power) ** GAMMA
     factors = []
     for own, dim in zip(frequencies, axes, strict=True):
         if dim is None:
             factors.append(torch.ones(len(own), dtype=power.dtype, device=power.device))
             continue
         energy = energy_at(
-            axis_profile(power, dim), own.to(power) / (2.0 * math.pi * patch), latents.shape[dim]
+            axis_profile(power, dim), own.to(power) / (2.0 * math.pi * patch), power.shape[dim - 2]
         )
         factors.append(reference * (1.0 - spread * correction(energy)))
     return factors

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -24,7 +26,7 @@ from imax_dist.method.rope import (
     rope_table,
 )
 from imax_dist.method.rope_rules import FREQUENCY_RULES, RULES_OF_TIME
-from imax_dist.method.sega import component_factors, scaled_by_component
+from imax_dist.method.sega import Spectrum, component_factors, scaled_by_component
 from imax_dist.models.base import FlowModel
 from imax_dist.models.spec import Axis
 from imax_dist.pipeline.pass_plan import PassPlan
@@ -50,25 +52,37 @@ class PositionTables:
     model: FlowModel
     _made: dict[tuple[TokenGrid, int], Made] = field(default_factory=dict)
 
+    def of_step(self, grid: TokenGrid, sigma: float, latents: Latents) -> Callable[[int], RopeTable]:
+        """The tables of one step by text tokens; ``latents`` are the step's, of the whole image.
+
+        What a table takes from the latents is computed once, however many prompts the step has.
+        """
+        return partial(self.at, grid, sigma, spectrum=cache(partial(Spectrum.of, latents)))
+
     def at(
-        self, grid: TokenGrid, sigma: float, text_tokens: int, *, latents: Latents | None = None
+        self,
+        grid: TokenGrid,
+        sigma: float,
+        text_tokens: int,
+        *,
+        spectrum: Callable[[], Spectrum] | None = None,
     ) -> RopeTable:
         """The table of the joint sequence on ``grid`` at ``sigma``, attention factor folded in.
 
-        ``text_tokens`` are those of one copy of the prompt at hand: not every model pads it. ``latents`` are
-        the step's, of the whole image, for a factor that answers to them.
+        ``text_tokens`` are those of one copy of the prompt at hand: not every model pads it. ``spectrum`` is
+        that of the step's latents, for a factor that answers to them.
         """
         made = self._on(grid, sigma, text_tokens)
         if self.plan.is_native or LOGIT_FACTORS[self.plan.method.attention] is not by_component:
             return made.table
-        assert latents is not None, "the sampler hands the latents of each step over"
-        return scaled_by_component(made.table, self._factors(made, latents))
+        assert spectrum is not None, "the sampler hands the latents of each step over"
+        return scaled_by_component(made.table, self._factors(made, spectrum()))
 
-    def _factors(self, made: Made, latents: Latents) -> list[Tensor]:
+    def _factors(self, made: Made, spectrum: Spectrum) -> list[Tensor]:
         spec = self.plan.spec
         axes = [{"row": 2, "column": 3}.get(axis) for axis in spec.axes]
         scale = self.plan.scale.linear
-        return component_factors(latents, made.frequencies, axes, patch=spec.patch, scale=scale)
+        return component_factors(spectrum, made.frequencies, axes, patch=spec.patch, scale=scale)
 
     def _on(self, grid: TokenGrid, sigma: float, text_tokens: int) -> Made:
         """The table before the latents of a step have their say."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -161,7 +160,7 @@ class Sampler:
             x.to(self.model.dtype),
             sigma,
             self.conditioning,
-            tables=partial(self.tables.at, grid, sigma, latents=x),
+            tables=self.tables.of_step(grid, sigma, x),
             sequence=self.sequence,
             guidance_scale=self.plan.guidance_scale,
         ).to(x.dtype)

@@ -12,6 +12,7 @@ from imax_dist.method.rope import base_frequencies, rope_table
 from imax_dist.method.sega import (
     ALPHA,
     KAPPA,
+    Spectrum,
     component_factors,
     flatness,
     power_spectrum,
@@ -23,7 +24,7 @@ FREQUENCIES = [base_frequencies(dim, 10_000.0 * 4) for dim in AXES]
 
 
 def factors(latents: torch.Tensor, *, scale: float = 4.0) -> list[torch.Tensor]:
-    return component_factors(latents, FREQUENCIES, (None, 2, 3), patch=2, scale=scale)
+    return component_factors(Spectrum.of(latents), FREQUENCIES, (None, 2, 3), patch=2, scale=scale)
 
 
 def smooth(rng: torch.Generator, height: int, width: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ from imax_dist.config import from_mapping, load_named
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.rope import RopeContext, base_frequencies, rope_table
 from imax_dist.method.rope_by_parts import yarn
+from imax_dist.method.sega import Spectrum
 from imax_dist.method.text_duplication import ORIGIN
 from imax_dist.models.load import describe_model, load_model
 from imax_dist.models.networks.flux import joint_position_ids
@@ -185,6 +186,26 @@ def test_tables_are_made_once_a_grid_and_come_from_the_whole_image(tiny: Any) ->
     plain, shifted = tables.at(TokenGrid(6, 8), 1.0, 7), tables.at(TokenGrid(7, 9), 0.9, 7)
     assert tables.at(TokenGrid(6, 8), 0.8, 7) is plain
     assert shifted.cos.shape[0] == plain.cos.shape[0] - 48 + 63
+
+
+def test_segas_spectrum_is_taken_once_for_all_prompts_of_a_step(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents = torch.randn(1, 16, 12, 16, generator=torch.Generator().manual_seed(1))
+    tables, grid = (
+        PositionTables(plan(tiny.spec, size="128x96", method={"attention": "sega"}), tiny),
+        TokenGrid(6, 8),
+    )
+    expected = Spectrum.of(latents)
+    taken = []
+    monkeypatch.setattr(Spectrum, "of", lambda x: taken.append(x) or expected)
+    of_step = tables.of_step(grid, 0.5, latents)
+    prompt, empty = of_step(7), of_step(3)
+    assert len(taken) == 1
+    assert torch.equal(prompt.cos, tables.at(grid, 0.5, 7, spectrum=lambda: expected).cos)
+    assert len(prompt.cos) == len(empty.cos) + 4
+    tables.of_step(grid, 0.4, latents)(7)
+    assert len(taken) == 2
 
 
 def test_text_copies_sit_at_their_cells(tiny: Any) -> None:
