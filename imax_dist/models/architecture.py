@@ -20,6 +20,16 @@ class LoadText(Protocol):
     def __call__(self, folder: Path, *, device: torch.device, dtype: torch.dtype) -> Any: ...
 
 
+def always(settings: str) -> Callable[[Mapping[str, Any]], str]:
+    """For a network whose configuration does not tell its models apart, or that has one."""
+
+    def choose(transformer: Mapping[str, Any]) -> str:
+        del transformer
+        return settings
+
+    return choose
+
+
 class Architecture(NamedTuple):
     """An entry of ``models/registry.py``."""
 

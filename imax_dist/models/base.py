@@ -18,14 +18,17 @@ from torch import Tensor
 
 from imax_dist.errors import BadConfig
 from imax_dist.geometry import LatentGrid, TokenGrid
+from imax_dist.method.rope import base_frequencies, rope_table
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.conditioning import Conditioning, Prompt
 from imax_dist.models.guidance import Combine, classifier_free
+from imax_dist.models.joint_attention import AttentionCall
 from imax_dist.models.spec import ModelSpec
 from imax_dist.models.token_shards import TokenSequence, TokenShards
 from imax_dist.parallel.engines import AttentionEngine, marking
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
+from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Latents, Pixels, PositionIds, RopeTable
 
 TablesByText: TypeAlias = Callable[[int], RopeTable]
@@ -190,9 +193,17 @@ class FlowModel(ABC):
         pixels: Tensor = self.vae.decode(self.unscaled(latents), return_dict=False)[0]
         return pixels
 
-    def engine_alone(self) -> AttentionEngine:
+    def call_alone(self, table: RopeTable) -> AttentionCall:
         """For tokens that every rank computes by itself, as a refined caption's."""
-        return self.wrap_engine(TorchEngine(single_rank()))
+        layout = JointLayout(text=(0,), image=(len(table.cos),))
+        return AttentionCall(table, self.wrap_engine(TorchEngine(single_rank())), layout)
+
+    def trained_table(self, ids: PositionIds) -> RopeTable:
+        """Of positions that no image size changes, as a prompt's own."""
+        spec = self.spec
+        frequencies = [base_frequencies(dim, spec.rope_theta) for dim in spec.rope_axes]
+        precision = torch.promote_types(self.dtype, torch.float32)
+        return RopeTable(*(part.to(self.device, precision) for part in rope_table(ids, frequencies)))
 
     def token_grid(self, x: Latents) -> TokenGrid:
         """The tokens of ``x``."""

@@ -58,14 +58,38 @@ def vae_factor(vae: dict[str, Any]) -> int:
     return int(2 ** (len(vae["block_out_channels"]) - 1))
 
 
-def check_packed(spec: ModelSpec, channels: int) -> None:
-    """Raise BadConfig unless a token of ``channels`` numbers is a patch of the VAE's latents."""
-    patches = spec.latent_channels * spec.patch**2
+PACKED_PATCH = 2
+"""Latent pixels along a side of a token that ``patches.pack`` makes."""
+
+
+def packed_spec(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
+    """Of a transformer that takes packed tokens, with classifier-free guidance.
+
+    Its keys are those that FLUX.1's and all later transformers of this kind share. Raises BadConfig unless a
+    token is a patch of the VAE's latents.
+    """
+    transformer, vae = configs.transformer, configs.vae
+    is_video = "z_dim" in vae
+    spec = ModelSpec(
+        name=name,
+        settings=settings,
+        weights=weights,
+        heads=int(transformer["num_attention_heads"]),
+        head_dim=int(transformer["attention_head_dim"]),
+        rope_axes=tuple(int(axis) for axis in transformer["axes_dims_rope"]),
+        rope_theta=float(transformer["rope_theta"]),
+        latent_channels=int(vae["z_dim"] if is_video else vae["latent_channels"]),
+        vae_factor=2 ** len(vae["temperal_downsample"]) if is_video else vae_factor(vae),
+        patch=PACKED_PATCH,
+        guidance="classifier_free",
+    )
+    channels, patches = int(transformer["in_channels"]), spec.latent_channels * spec.patch**2
     if channels != patches:
         raise BadConfig(
             f"model {spec.name}: the transformer takes {channels} channels, but {spec.patch} x {spec.patch} "
             f"patches of the VAE's {spec.latent_channels} channels make {patches}"
         )
+    return spec
 
 
 def check_patches(spec: ModelSpec, *, channels: int, vae_channels: int, patches: Sequence[int]) -> None:

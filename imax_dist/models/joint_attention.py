@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from imax_dist.models.token_shards import TokenShards
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Heads, RopeTable
@@ -26,6 +27,17 @@ class AttentionCall(NamedTuple):
     engine: AttentionEngine
     layout: JointLayout
     text_weight: int = 1
+
+    @classmethod
+    def joint(cls, shares: TokenShards, table: RopeTable) -> AttentionCall:
+        """Of text and image, with the whole sequence's ``table``."""
+        sequence = shares.sequence
+        return cls(shares.joint_table(table), sequence.engine, shares.layout, sequence.copies.weight)
+
+    @classmethod
+    def image_only(cls, shares: TokenShards, table: RopeTable) -> AttentionCall:
+        """Of the image to itself."""
+        return cls(shares.tables(table)[1], shares.sequence.engine, shares.layout.without_text())
 
 
 class TableAsIds(nn.Module):

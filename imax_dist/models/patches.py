@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from imax_dist.geometry import TokenGrid
+from imax_dist.method.text_duplication import TextCopies, text_position_ids
 from imax_dist.models.token_shards import TokenShards
 from imax_dist.shapes import Latents, PositionIds, Tokens
 
@@ -53,6 +54,11 @@ def image_position_ids(grid: TokenGrid) -> PositionIds:
     rows = torch.arange(grid.height, dtype=torch.float64).repeat_interleave(grid.width)
     columns = torch.arange(grid.width, dtype=torch.float64).repeat(grid.height)
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=1)
+
+
+def joint_position_ids(grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
+    """Text copies first, then the image, as FLUX.1 orders its joint sequence."""
+    return torch.cat([text_position_ids(text_tokens, copies), image_position_ids(grid)])
 
 
 def pack_channels_last(latents: Latents) -> Tokens:

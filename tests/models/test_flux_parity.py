@@ -18,8 +18,8 @@ from imax_dist.method.time_shift import shifted_sigmas
 from imax_dist.models.find import EMBEDDED
 from imax_dist.models.joint_attention import table_as_ids
 from imax_dist.models.load import load_model
-from imax_dist.models.networks.flux import FluxModel, image_position_ids
-from imax_dist.models.patches import pack, unpack
+from imax_dist.models.networks.flux import FluxModel
+from imax_dist.models.patches import image_position_ids, pack, unpack
 from imax_dist.pipeline.noise import pass_noise
 from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.request import Request

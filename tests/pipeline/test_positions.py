@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_flux import make_tiny_flux
 from torch import Tensor
 
 from imax_dist.config import from_mapping, load_named
@@ -18,7 +17,7 @@ from imax_dist.method.rope_by_parts import yarn
 from imax_dist.method.sega import Spectrum
 from imax_dist.method.text_duplication import ORIGIN
 from imax_dist.models.load import describe_model, load_model
-from imax_dist.models.networks.flux import joint_position_ids
+from imax_dist.models.patches import joint_position_ids
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.plan import make_plan
@@ -30,12 +29,6 @@ from imax_dist.pipeline.positions import (
     sequence_lengths,
 )
 from imax_dist.pipeline.request import Request
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")
-    return load_model(str(folder), device=torch.device("cpu"), dtype="float32", text=False)
 
 
 @pytest.fixture(scope="module")

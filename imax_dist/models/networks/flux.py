@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,22 +11,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from imax_dist.geometry import TokenGrid
-from imax_dist.method.text_duplication import TextCopies, text_position_ids
 from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import FlowModel, PassInputs
-from imax_dist.models.components import Configs, check_packed, vae_factor
+from imax_dist.models.components import Configs, packed_spec
 from imax_dist.models.conditioning import Prompt
 from imax_dist.models.joint_attention import JointProcessor, TableAsIds, ids_of
-from imax_dist.models.patches import image_position_ids, pack, unpack
+from imax_dist.models.patches import joint_position_ids, pack, unpack
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder, padded_ids
-from imax_dist.shapes import Latents, PositionIds
-
-
-def joint_position_ids(grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
-    """Text copies first, then the image, as FLUX orders its joint sequence."""
-    return torch.cat([text_position_ids(text_tokens, copies), image_position_ids(grid)])
+from imax_dist.shapes import Latents
 
 
 class TextEncoders(NamedTuple):
@@ -72,44 +66,40 @@ class FluxModel(FlowModel):
         tokens = self.transformer(
             hidden_states=shares.image(pack(x), dim=1),
             timestep=self.per_image(sigma, x),
-            guidance=None if inputs.scale is None else self.per_image(inputs.scale, x),
             encoder_hidden_states=states,
-            pooled_projections=prompt["pooled"],
             txt_ids=text_ids,
             img_ids=image_ids,
             joint_attention_kwargs=shares.attention,
             return_dict=False,
+            **self.other_inputs(x, prompt, inputs),
         )[0]
         return unpack(shares.gather(tokens, dim=1), grid)
+
+    def other_inputs(self, x: Latents, prompt: Prompt, inputs: PassInputs) -> dict[str, Any]:
+        """What the transformer takes besides image, time, text and their positions."""
+        guidance = None if inputs.scale is None else self.per_image(inputs.scale, x)
+        return {"pooled_projections": prompt["pooled"], "guidance": guidance}
 
 
 ROPE_THETA = 10_000.0
 """Fixed in FluxTransformer2DModel; no configuration key holds it."""
-PATCH = 2
 ENCODERS = ("text_encoder", "text_encoder_2")
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 AXES = (16, 56, 56)
 """FluxTransformer2DModel's own default; the released FLUX.1 configurations do not hold the key."""
 
 
+def with_rope(configs: Configs) -> Configs:
+    """With the positions that diffusers' FLUX.1 and Chroma have."""
+    return configs._replace(
+        transformer={"axes_dims_rope": AXES, **configs.transformer, "rope_theta": ROPE_THETA}
+    )
+
+
 def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
     """As the config files tell them. Raises BadConfig if they do not fit."""
-    transformer, vae = configs.transformer, configs.vae
-    spec = ModelSpec(
-        name=name,
-        settings=settings,
-        weights=weights,
-        heads=int(transformer["num_attention_heads"]),
-        head_dim=int(transformer["attention_head_dim"]),
-        rope_axes=tuple(int(axis) for axis in transformer.get("axes_dims_rope", AXES)),
-        rope_theta=ROPE_THETA,
-        latent_channels=int(vae["latent_channels"]),
-        vae_factor=vae_factor(vae),
-        patch=PATCH,
-        guidance="distilled" if transformer.get("guidance_embeds") else "classifier_free",
-    )
-    check_packed(spec, int(transformer["in_channels"]))
-    return spec
+    spec = packed_spec(name, settings, with_rope(configs), weights)
+    return replace(spec, guidance="distilled") if configs.transformer.get("guidance_embeds") else spec
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:

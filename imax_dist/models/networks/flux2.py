@@ -7,6 +7,7 @@ at 1/16 is their 2 x 2 patches. FLUX.2 normalises each of the 128 with the VAE's
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,11 @@ from imax_dist.errors import BadConfig
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.architecture import Architecture
-from imax_dist.models.base import FlowModel, PassInputs
-from imax_dist.models.components import Configs, check_packed, vae_factor
+from imax_dist.models.base import PassInputs
+from imax_dist.models.components import Configs, packed_spec
 from imax_dist.models.conditioning import Prompt
-from imax_dist.models.joint_attention import AttentionCall, JointProcessor, TableAsIds, attend, ids_of
+from imax_dist.models.joint_attention import AttentionCall, JointProcessor, TableAsIds, attend
+from imax_dist.models.networks.flux import FluxModel
 from imax_dist.models.patches import image_position_ids, pack, unpack
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
@@ -133,7 +135,7 @@ class PatchNorm(NamedTuple):
     deviation: Tensor
 
 
-class Flux2Model(FlowModel):
+class Flux2Model(FluxModel):
     """``encoders`` are a Flux2Encoder."""
 
     def prepare(self, transformer: Any) -> None:
@@ -148,21 +150,11 @@ class Flux2Model(FlowModel):
 
     position_ids = staticmethod(joint_position_ids)
 
-    def predict(self, x: Latents, sigma: float, prompt: Prompt, inputs: PassInputs) -> Latents:
-        grid, table, states, shares = self.joint_pass(x, prompt["states"], inputs)
-        text_ids, image_ids = shares.cached_by_table("ids", table, lambda: ids_of(shares.tables(table)))
-        takes_scale = inputs.scale is not None and self.transformer.config.guidance_embeds
-        tokens = self.transformer(
-            hidden_states=shares.image(pack(x), dim=1),
-            timestep=self.per_image(sigma, x),
-            guidance=self.per_image(inputs.scale, x) if takes_scale else None,  # type: ignore[arg-type]
-            encoder_hidden_states=states,
-            txt_ids=text_ids,
-            img_ids=image_ids,
-            joint_attention_kwargs=shares.attention,
-            return_dict=False,
-        )[0]
-        return unpack(shares.gather(tokens, dim=1), grid)
+    def other_inputs(self, x: Latents, prompt: Prompt, inputs: PassInputs) -> dict[str, Any]:
+        del prompt
+        if inputs.scale is None or not self.transformer.config.guidance_embeds:
+            return {"guidance": None}
+        return {"guidance": self.per_image(inputs.scale, x)}
 
     def patch_norm(self) -> PatchNorm:
         """The VAE's batch norm, which FLUX.2 applies outside the VAE."""
@@ -179,7 +171,6 @@ class Flux2Model(FlowModel):
         return unpack(patches, self.token_grid(latents))
 
 
-PATCH = 2
 ROPE = {"axes_dims_rope": (32, 32, 32, 32), "rope_theta": 2000}
 """Flux2Transformer2DModel's own defaults, for configurations without the keys."""
 KLEIN = "Flux2KleinPipeline"
@@ -194,34 +185,22 @@ def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) ->
             f"model {name}: the text encoder has {layers} layers, but FLUX.2 reads it a quarter, half and "
             "three quarters up, which needs a multiple of 4"
         )
-    spec = _spec(name, settings, configs._replace(transformer=transformer), weights)
-    check_packed(spec, int(transformer["in_channels"]))
+    spec = packed_spec(name, settings, configs._replace(transformer=transformer), weights)
+    # klein's few-step models hold their guidance within: a scale would change nothing, as in diffusers
+    if transformer.get("guidance_embeds", True) or configs.pipeline.get("is_distilled"):
+        spec = replace(spec, guidance="distilled")
+    return with_four_axes(spec, "FLUX.2")
+
+
+def with_four_axes(spec: ModelSpec, network: str) -> ModelSpec:
+    """Raises BadConfig if the configuration gives channels for another number of axes."""
+    spec = replace(spec, axes=("fixed", "row", "column", "fixed"))
     if len(spec.rope_axes) != len(spec.axes):
         raise BadConfig(
-            f"model {name}: its position axes are {spec.rope_axes}, but FLUX.2 has {len(spec.axes)}: "
+            f"model {spec.name}: its position axes are {spec.rope_axes}, but {network} has {len(spec.axes)}: "
             "time, row, column and place in the prompt"
         )
     return spec
-
-
-def _spec(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
-    transformer, vae = configs.transformer, configs.vae
-    # klein's few-step models hold their guidance within: a scale would change nothing, as in diffusers
-    distilled = transformer.get("guidance_embeds", True) or configs.pipeline.get("is_distilled")
-    return ModelSpec(
-        name=name,
-        settings=settings,
-        weights=weights,
-        heads=int(transformer["num_attention_heads"]),
-        head_dim=int(transformer["attention_head_dim"]),
-        rope_axes=tuple(int(axis) for axis in transformer["axes_dims_rope"]),
-        rope_theta=float(transformer["rope_theta"]),
-        latent_channels=int(vae["latent_channels"]),
-        vae_factor=vae_factor(vae),
-        patch=PATCH,
-        guidance="distilled" if distilled else "classifier_free",
-        axes=("fixed", "row", "column", "fixed"),
-    )
 
 
 def settings_name(transformer: Mapping[str, Any]) -> str:

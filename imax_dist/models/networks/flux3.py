@@ -7,7 +7,6 @@ alone, then both go through the joint blocks. Latents and batch norm are FLUX.2'
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +14,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from imax_dist.errors import BadConfig, BadValue
+from imax_dist.errors import BadValue
 from imax_dist.geometry import TokenGrid
-from imax_dist.method.rope import base_frequencies, rope_table
 from imax_dist.method.text_duplication import TextCopies
-from imax_dist.models.architecture import Architecture
+from imax_dist.models.architecture import Architecture, always
 from imax_dist.models.base import PassInputs
-from imax_dist.models.components import Configs, check_packed, vae_factor
+from imax_dist.models.components import Configs, packed_spec
 from imax_dist.models.conditioning import Prompt
 from imax_dist.models.joint_attention import AttentionCall, rotate_pairs
 from imax_dist.models.networks import flux2
@@ -29,8 +27,7 @@ from imax_dist.models.patches import pack, unpack
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
 from imax_dist.models.token_shards import TokenShards
-from imax_dist.parallel.sequence import JointLayout
-from imax_dist.shapes import Latents, PositionIds, RopeTable, Tokens
+from imax_dist.shapes import Latents, PositionIds, Tokens
 
 ROW_SCALE = 0.5
 """Flux3PrepareLatentsStep.image_rope_scale: rows and columns count half."""
@@ -139,7 +136,7 @@ class Flux3Model(flux2.Flux2Model):
         text = sequence.cache(("still", id(states)), (states,), lambda: self._still(states))
         table = inputs.tables(text.states.shape[1])
         shares = TokenShards.joint(sequence, text.states, image_tokens=grid.count)
-        alone = AttentionCall(shares.tables(table)[1], sequence.engine, shares.layout.without_text())
+        alone = AttentionCall.image_only(shares, table)
         time = self._time(self.per_image(sigma, x))
         active = F.silu(time)
         image = network.x_embedders["image"](shares.image(pack(x), dim=1))
@@ -147,9 +144,7 @@ class Flux3Model(flux2.Flux2Model):
         for block in network.mode_blocks["image"]:
             image = block(image, early, alone)
         own_text = shares.copies(text.states)
-        joint = AttentionCall(
-            shares.joint_table(table), sequence.engine, shares.layout, sequence.copies.weight
-        )
+        joint = AttentionCall.joint(shares, table)
         modulation = network.single_stream_modulations["image"](active)
         for block in network.single_transformer_blocks:
             own_text, image = block(image, own_text, modulation, text.modulation, joint)
@@ -168,60 +163,28 @@ class Flux3Model(flux2.Flux2Model):
         active = F.silu(self._time(states.new_zeros(states.shape[0], dtype=self.dtype)))
         early = network.early_stream_modulations["txt"](active)
         text = network.context_embedder(states.to(self.dtype))
-        layout = JointLayout(text=(0,), image=(text.shape[1],))
-        call = AttentionCall(self._trained_table(text.shape[1]), self.engine_alone(), layout)
+        ids = torch.zeros(text.shape[1], len(self.spec.axes), dtype=torch.float64)
+        ids[:, 3] = torch.arange(text.shape[1])
+        call = self.call_alone(self.trained_table(ids))
         for block in network.txt_mode_blocks:
             text = block(text, early, call)
         return StillText(text, network.single_stream_modulations["txt"](active))
 
-    def _trained_table(self, text_tokens: int) -> RopeTable:
-        """A prompt's own positions, which no size changes."""
-        spec = self.spec
-        frequencies = [base_frequencies(dim, spec.rope_theta) for dim in spec.rope_axes]
-        ids = torch.zeros(text_tokens, len(spec.rope_axes), dtype=torch.float64)
-        ids[:, 3] = torch.arange(text_tokens, dtype=torch.float64)
-        table = rope_table(ids, frequencies)
-        precision = torch.promote_types(self.dtype, torch.float32)
-        return RopeTable(*(part.to(self.device, precision) for part in table))
 
-
-PATCH = 2
 ROPE = {"axes_dims_rope": (32, 32, 32, 32), "rope_theta": 10000}
 """Flux3Transformer2DModel's own defaults, for configurations without the keys."""
 
 
 def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
     """As the config files tell them. Raises BadConfig or BadValue if they do not fit."""
-    transformer, vae = {**ROPE, **configs.transformer}, configs.vae
+    transformer = {**ROPE, **configs.transformer}
     if transformer.get("flow_map"):
         raise BadValue(
             f"model {name}: its transformer is a flow map (flow_map), which takes the time that a step jumps "
             "to; use black-forest-labs/flux-3-image-klein-base or a fine-tune of it"
         )
-    spec = ModelSpec(
-        name=name,
-        settings=settings,
-        weights=weights,
-        heads=int(transformer["num_attention_heads"]),
-        head_dim=int(transformer["attention_head_dim"]),
-        rope_axes=tuple(int(axis) for axis in transformer["axes_dims_rope"]),
-        rope_theta=float(transformer["rope_theta"]),
-        latent_channels=int(vae["latent_channels"]),
-        vae_factor=vae_factor(vae),
-        patch=PATCH,
-        guidance="classifier_free",
-        axes=("fixed", "row", "column", "fixed"),
-    )
-    check_packed(spec, int(transformer["in_channels"]))
-    if len(spec.rope_axes) != len(spec.axes):
-        raise BadConfig(f"model {name}: its position axes are {spec.rope_axes}, but FLUX.3 has four")
-    return spec
-
-
-def settings_name(transformer: Mapping[str, Any]) -> str:
-    """The base model's."""
-    del transformer
-    return "flux3-klein-base"
+    spec = packed_spec(name, settings, configs._replace(transformer=transformer), weights)
+    return flux2.with_four_axes(spec, "FLUX.3")
 
 
 ARCHITECTURE = Architecture(
@@ -229,5 +192,5 @@ ARCHITECTURE = Architecture(
     model=Flux3Model,
     networks=("Flux3Transformer2DModel", "AutoencoderKLFlux2"),
     load_text=load_encoder,
-    settings=settings_name,
+    settings=always("flux3-klein-base"),
 )

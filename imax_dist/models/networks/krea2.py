@@ -6,7 +6,7 @@ after the other, as Z-Image's (DECISIONS 38). The prompt, several layers of its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,25 +15,19 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from imax_dist.errors import BadConfig
-from imax_dist.geometry import TokenGrid
-from imax_dist.method.text_duplication import TextCopies, text_position_ids
-from imax_dist.models.architecture import Architecture
+from imax_dist.models.architecture import Architecture, always
 from imax_dist.models.base import PassInputs
-from imax_dist.models.components import Configs, check_packed
+from imax_dist.models.components import Configs, packed_spec
 from imax_dist.models.conditioning import Prompt
 from imax_dist.models.joint_attention import AttentionCall, attend
-from imax_dist.models.patches import image_position_ids, pack, unpack
+from imax_dist.models.networks.qwen_image import INSTRUCTION_TOKENS, TEMPLATE
+from imax_dist.models.patches import joint_position_ids, pack, unpack
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
 from imax_dist.models.token_shards import TokenShards
 from imax_dist.models.video_vae import VideoVaeModel
 from imax_dist.models.weights import pipeline_index
-from imax_dist.shapes import Latents, PositionIds, Tokens
-
-
-def joint_position_ids(grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
-    """Text copies first, then the image, as FLUX.1's."""
-    return torch.cat([text_position_ids(text_tokens, copies), image_position_ids(grid)])
+from imax_dist.shapes import Latents, Tokens
 
 
 class GatedProcessor:
@@ -56,14 +50,8 @@ class GatedProcessor:
         return attn.to_out[0](output * torch.sigmoid(attn.to_gate(hidden_states)))  # type: ignore[no-any-return]
 
 
-PREFIX = (
-    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, "
-    "spatial relationships of the objects and background:<|im_end|>\n<|im_start|>user\n"
-)
-SUFFIX = "<|im_end|>\n<|im_start|>assistant\n"
-"""Krea2Pipeline's own words around the prompt."""
-PREFIX_TOKENS = 34
-"""Of the prefix, which are dropped."""
+PREFIX, SUFFIX = TEMPLATE.split("{}")
+"""Krea2Pipeline's own words around the prompt, which are Qwen-Image's."""
 SUFFIX_TOKENS = 5
 LAYERS = (2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35)
 """Krea2Pipeline's default: the states of its encoder that are read."""
@@ -91,14 +79,14 @@ def encode_text(encoder: Krea2Encoder, prompt: str, *, tokens: int) -> Tensor:
     The pipeline pads between them and masks it, with positions that count real tokens: the same without.
     """
     reader, network = encoder.encoder.tokenizer, encoder.encoder.network
-    length = tokens + PREFIX_TOKENS - SUFFIX_TOKENS
+    length = tokens + INSTRUCTION_TOKENS - SUFFIX_TOKENS
     own = reader([PREFIX + prompt], truncation=True, max_length=length, return_tensors="pt").input_ids
     ids = torch.cat([own, reader([SUFFIX], return_tensors="pt").input_ids], dim=1).to(network.device)
     places = torch.arange(ids.shape[1], device=network.device).expand(3, 1, -1)
     states = network(
         input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=places, output_hidden_states=True
     ).hidden_states
-    return torch.stack([states[layer] for layer in encoder.layers], dim=2)[:, PREFIX_TOKENS:]
+    return torch.stack([states[layer] for layer in encoder.layers], dim=2)[:, INSTRUCTION_TOKENS:]
 
 
 class Krea2Model(VideoVaeModel):
@@ -121,9 +109,7 @@ class Krea2Model(VideoVaeModel):
         shares = TokenShards.joint(sequence, text, image_tokens=grid.count)
         own_text = shares.copies(text)
         tokens = torch.cat([own_text, network.img_in(shares.image(pack(x), dim=1))], dim=1)
-        call = AttentionCall(
-            shares.joint_table(table), sequence.engine, shares.layout, sequence.copies.weight
-        )
+        call = AttentionCall.joint(shares, table)
         time = network.time_embed(self.per_image(sigma, x), dtype=x.dtype)
         modulation = network.time_mod_proj(F.gelu(time, approximate="tanh"))
         for block in network.transformer_blocks:
@@ -137,40 +123,17 @@ class Krea2Model(VideoVaeModel):
         return tokens
 
 
-PATCH = 2
-
-
 def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
     """As the config files tell them. Raises BadConfig if they do not fit."""
-    transformer, vae = configs.transformer, configs.vae
+    transformer = configs.transformer
     layers = configs.pipeline.get("text_encoder_select_layers") or LAYERS
     if len(layers) != int(transformer["num_text_layers"]):
         raise BadConfig(
             f"model {name}: the pipeline reads {len(layers)} states of its text encoder, but the transformer "
             f"takes {transformer['num_text_layers']}"
         )
-    spec = ModelSpec(
-        name=name,
-        settings=settings,
-        weights=weights,
-        heads=int(transformer["num_attention_heads"]),
-        kv_heads=int(transformer["num_key_value_heads"]),
-        head_dim=int(transformer["attention_head_dim"]),
-        rope_axes=tuple(int(axis) for axis in transformer["axes_dims_rope"]),
-        rope_theta=float(transformer["rope_theta"]),
-        latent_channels=int(vae["z_dim"]),
-        vae_factor=2 ** len(vae["temperal_downsample"]),
-        patch=PATCH,
-        guidance="classifier_free",
-    )
-    check_packed(spec, int(transformer["in_channels"]))
-    return spec
-
-
-def settings_name(transformer: Mapping[str, Any]) -> str:
-    """Turbo's: its base model has the same configuration."""
-    del transformer
-    return "krea-2"
+    spec = packed_spec(name, settings, configs, weights)
+    return replace(spec, kv_heads=int(transformer["num_key_value_heads"]))
 
 
 ARCHITECTURE = Architecture(
@@ -178,5 +141,5 @@ ARCHITECTURE = Architecture(
     model=Krea2Model,
     networks=("Krea2Transformer2DModel", "AutoencoderKLQwenImage"),
     load_text=load_encoder,
-    settings=settings_name,
+    settings=always("krea-2"),  # Turbo's: its base model has the same configuration
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.text_duplication import TextCopies
+from imax_dist.models import patches
 from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import FlowModel, LatentScale, PassInputs
 from imax_dist.models.components import Configs, check_patches, vae_factor
@@ -28,9 +29,7 @@ from imax_dist.shapes import Latents, PositionIds, RopeTable
 
 def image_position_ids(grid: TokenGrid) -> PositionIds:
     """(row, column) of every token, row by row."""
-    rows = torch.arange(grid.height, dtype=torch.float64).repeat_interleave(grid.width)
-    columns = torch.arange(grid.width, dtype=torch.float64).repeat(grid.height)
-    return torch.stack([rows, columns], dim=1)
+    return patches.image_position_ids(grid)[:, 1:]
 
 
 def interleaved(table: RopeTable) -> RopeTable:

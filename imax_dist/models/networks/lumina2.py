@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.text_duplication import TextCopies, text_position_ids
-from imax_dist.models.architecture import Architecture
+from imax_dist.models.architecture import Architecture, always
 from imax_dist.models.base import FlowModel, PassInputs
 from imax_dist.models.components import Configs, check_patches, vae_factor
 from imax_dist.models.conditioning import Prompt
@@ -20,7 +19,6 @@ from imax_dist.models.patches import image_position_ids, own_row, whole_image
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import encode_caption, load_gemma
 from imax_dist.models.token_shards import TokenShards
-from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Latents, PositionIds, RopeTable, Tokens
 
 
@@ -146,14 +144,11 @@ class Lumina2Model(FlowModel):
         return Caption(states.repeat(1, copies, 1).roll(-start, 1), own)
 
     def _sequences(self, caption: Caption, table: RopeTable, shares: TokenShards) -> Sequences:
-        sequence, layout = shares.sequence, shares.layout
-        alone = JointLayout(text=(caption.states.shape[1],), image=(0,))
-        image_only = JointLayout(text=(0,) * len(layout.image), image=layout.image)
         return Sequences(
-            caption=AttentionCall(caption.table, self.engine_alone(), alone),
-            image=AttentionCall(shares.tables(table)[1], sequence.engine, image_only),
-            joint=AttentionCall(shares.joint_table(table), sequence.engine, layout, sequence.copies.weight),
-            own_text=layout.text[sequence.mesh.rank],
+            caption=self.call_alone(caption.table),
+            image=AttentionCall.image_only(shares, table),
+            joint=AttentionCall.joint(shares, table),
+            own_text=shares.layout.text[shares.sequence.mesh.rank],
         )
 
 
@@ -188,16 +183,10 @@ def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) ->
     return spec
 
 
-def settings_name(transformer: Mapping[str, Any]) -> str:
-    """There is one published model."""
-    del transformer
-    return "lumina-image-2"
-
-
 ARCHITECTURE = Architecture(
     facts=facts,
     model=Lumina2Model,
     networks=("Lumina2Transformer2DModel", "AutoencoderKL"),
     load_text=load_gemma,
-    settings=settings_name,
+    settings=always("lumina-image-2"),
 )

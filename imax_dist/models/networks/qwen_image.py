@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ from torch import Tensor, nn
 from imax_dist.errors import BadValue
 from imax_dist.geometry import LatentGrid, TokenGrid
 from imax_dist.method.text_duplication import TextCopies
-from imax_dist.models.architecture import Architecture
+from imax_dist.models import patches
+from imax_dist.models.architecture import Architecture, always
 from imax_dist.models.base import PassInputs
-from imax_dist.models.components import Configs, check_packed
+from imax_dist.models.components import Configs, packed_spec
 from imax_dist.models.conditioning import Prompt
 from imax_dist.models.guidance import classifier_free
 from imax_dist.models.joint_attention import JointProcessor
@@ -38,11 +38,7 @@ class TableAsShapes(nn.Module):
 
 def image_position_ids(grid: TokenGrid) -> PositionIds:
     """(frame 0, row, column), rows from -ceil(h / 2) to floor(h / 2) - 1, columns likewise."""
-    rows, columns = (
-        torch.arange(side, dtype=torch.float64) - _half(side) for side in (grid.height, grid.width)
-    )
-    rows, columns = rows.repeat_interleave(grid.width), columns.repeat(grid.height)
-    return torch.stack([torch.zeros_like(rows), rows, columns], dim=1)
+    return patches.image_position_ids(grid) - _corner(grid)
 
 
 def joint_position_ids(grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
@@ -55,17 +51,13 @@ def joint_position_ids(grid: TokenGrid, copies: TextCopies, *, text_tokens: int)
     start = max(cell.height // 2, cell.width // 2)
     along = start + torch.arange(text_tokens, dtype=torch.float64)
     diagonal = torch.stack([along, along, along], dim=1)
-    texts = [
-        diagonal + torch.tensor([0.0, row + _half(cell.height), column + _half(cell.width)])
-        for row, column in copies.offsets
-    ]
-    corner = torch.tensor([0.0, _half(grid.height), _half(grid.width)])
-    return torch.cat([*(text - corner for text in texts), image_position_ids(grid)])
+    texts = [diagonal + torch.tensor([0.0, row, column]) + _corner(cell) for row, column in copies.offsets]
+    return torch.cat([*(text - _corner(grid) for text in texts), image_position_ids(grid)])
 
 
-def _half(side: int) -> int:
-    """Tokens before the origin on a side of the image."""
-    return side - side // 2
+def _corner(grid: TokenGrid) -> Tensor:
+    """Frame, rows and columns before the origin."""
+    return torch.tensor([0.0, *(side - side // 2 for side in (grid.height, grid.width))])
 
 
 def _cell(grid: TokenGrid, copies: TextCopies) -> TokenGrid:
@@ -156,7 +148,6 @@ class QwenImageModel(VideoVaeModel):
 
 ROPE_THETA = 10_000.0
 """Fixed in QwenImageTransformer2DModel; no configuration key holds it."""
-PATCH = 2
 AXES = (16, 56, 56)
 """QwenImageTransformer2DModel's own default, for configurations without the key."""
 OTHER_MODELS = ("zero_cond_t", "use_additional_t_cond", "use_layer3d_rope", "guidance_embeds")
@@ -165,34 +156,15 @@ OTHER_MODELS = ("zero_cond_t", "use_additional_t_cond", "use_layer3d_rope", "gui
 
 def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
     """As the config files tell them. Raises BadConfig or BadValue if they do not fit."""
-    transformer, vae = configs.transformer, configs.vae
+    transformer = configs.transformer
     for key in OTHER_MODELS:
         if transformer.get(key):
             raise BadValue(
                 f"model {name}: its transformer has {key} set, which text-to-image Qwen-Image has not; "
                 "use Qwen/Qwen-Image or a fine-tune of it"
             )
-    spec = ModelSpec(
-        name=name,
-        settings=settings,
-        weights=weights,
-        heads=int(transformer["num_attention_heads"]),
-        head_dim=int(transformer["attention_head_dim"]),
-        rope_axes=tuple(int(axis) for axis in transformer.get("axes_dims_rope", AXES)),
-        rope_theta=ROPE_THETA,
-        latent_channels=int(vae["z_dim"]),
-        vae_factor=2 ** len(vae["temperal_downsample"]),
-        patch=PATCH,
-        guidance="classifier_free",
-    )
-    check_packed(spec, int(transformer["in_channels"]))
-    return spec
-
-
-def settings_name(transformer: Mapping[str, Any]) -> str:
-    """One size was released."""
-    del transformer
-    return "qwen-image"
+    rope = {"axes_dims_rope": AXES, **transformer, "rope_theta": ROPE_THETA}
+    return packed_spec(name, settings, configs._replace(transformer=rope), weights)
 
 
 ARCHITECTURE = Architecture(
@@ -200,5 +172,5 @@ ARCHITECTURE = Architecture(
     model=QwenImageModel,
     networks=("QwenImageTransformer2DModel", "AutoencoderKLQwenImage"),
     load_text=load_encoder,
-    settings=settings_name,
+    settings=always("qwen-image"),  # one size was released
 )

@@ -7,7 +7,6 @@ reaches the attention, so a shard could not pass through it; its blocks are call
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from torch import Tensor
 
 from imax_dist.errors import BadValue
 from imax_dist.geometry import TokenGrid
-from imax_dist.method.rope import base_frequencies, rope_table
 from imax_dist.method.text_duplication import TextCopies
-from imax_dist.models.architecture import Architecture
+from imax_dist.models.architecture import Architecture, always
 from imax_dist.models.base import FlowModel, PassInputs
 from imax_dist.models.components import Configs, check_patches, vae_factor
 from imax_dist.models.conditioning import Prompt
@@ -27,8 +25,7 @@ from imax_dist.models.patches import image_position_ids, pack_channels_last, unp
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
 from imax_dist.models.token_shards import TokenShards
-from imax_dist.parallel.sequence import JointLayout
-from imax_dist.shapes import Latents, PositionIds, RopeTable, Tokens
+from imax_dist.shapes import Latents, PositionIds, Tokens
 
 BLOCK = 32
 """SEQ_MULTI_OF of ZImageTransformer2DModel: text and image are padded to multiples of it."""
@@ -118,13 +115,10 @@ class ZImageModel(FlowModel):
         patches = network.all_x_embedder["2-1"](pack_channels_last(x))
         image = _padded(patches, network.x_pad_token)
         shares = TokenShards.joint(sequence, text, image_tokens=image.shape[1])
-        own_table = shares.tables(table)[1]
-        alone = AttentionCall(own_table, sequence.engine, shares.layout.without_text())
+        alone = AttentionCall.image_only(shares, table)
         image = _through(network.noise_refiner, shares.image(image, dim=1), alone, time)
         own_text = shares.copies(text)
-        joint = AttentionCall(
-            shares.joint_table(table), sequence.engine, shares.layout, sequence.copies.weight
-        )
+        joint = AttentionCall.joint(shares, table)
         tokens = _through(network.layers, torch.cat([own_text, image], dim=1), joint, time)
         made = network.all_final_layer["2-1"](tokens[:, own_text.shape[1] :], c=time)
         return -unpack_channels_last(shares.gather(made, dim=1)[:, : grid.count], grid)
@@ -138,17 +132,8 @@ class ZImageModel(FlowModel):
         """The prompt with its padding after the text-only blocks; every rank computes the whole of it."""
         text = self.transformer.cap_embedder(states)
         text = _padded(text, self.transformer.cap_pad_token)
-        layout = JointLayout(text=(0,), image=(text.shape[1],))
-        call = AttentionCall(self._trained_table(text.shape[1]), self.engine_alone(), layout)
+        call = self.call_alone(self.trained_table(text_position_ids(text.shape[1])))
         return _through(self.transformer.context_refiner, text, call)
-
-    def _trained_table(self, text_tokens: int) -> RopeTable:
-        """A prompt's own positions, which no size changes."""
-        spec = self.spec
-        frequencies = [base_frequencies(dim, spec.rope_theta) for dim in spec.rope_axes]
-        table = rope_table(text_position_ids(text_tokens), frequencies)
-        precision = torch.promote_types(self.dtype, torch.float32)
-        return RopeTable(*(part.to(self.device, precision) for part in table))
 
 
 def _through(blocks: Any, tokens: Tokens, call: AttentionCall, *time: Tensor) -> Tokens:
@@ -198,16 +183,10 @@ def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) ->
     return spec
 
 
-def settings_name(transformer: Mapping[str, Any]) -> str:
-    """The fast model's settings: base and turbo have the same configuration."""
-    del transformer
-    return "z-image-turbo"
-
-
 ARCHITECTURE = Architecture(
     facts=facts,
     model=ZImageModel,
     networks=("ZImageTransformer2DModel", "AutoencoderKL"),
     load_text=load_encoder,
-    settings=settings_name,
+    settings=always("z-image-turbo"),  # base and turbo have the same configuration
 )
