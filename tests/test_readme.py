@@ -104,6 +104,7 @@ def test_a_row_of_the_cost_table_is_what_imax_plan_says(row: str, capsys: pytest
         f"{found['gangs']} x {found['ranks']}",
         duration(found["step"]["total"]),
         duration(found["poster"]["total"]),
+        "{step:.0%}, {poster:.0%}".format(**found["efficiency"]).replace("%", " %"),
         f"{found['memory']['total'] / 2**30:.0f} GiB",
         duration(found["makespan"]),
         f"{found['gpu_hours']:.2g}",

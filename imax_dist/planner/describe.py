@@ -38,7 +38,7 @@ def lines(
         f"  a poster        {duration(best.longest.total)}  ({_stages(best)})",
         f"  memory a rank   {_memory(best)}, {usable / GIB:.1f} GiB usable",
         f"  sent            {_sent(best, largest)}",
-        f"  all done in     {duration(best.span.seconds)}, {best.gpu_hours:.3g} {_hours(choice)}",
+        f"  all done in     {duration(best.seconds)}, {best.gpu_hours:.3g} {_hours(choice)}{_start(best)}",
     ]
     if best.efficiencies is not None:
         found.append(f"  efficiency      {_efficiency(best)}")
@@ -98,7 +98,7 @@ def as_json(choice: Choice, works: list[Workload]) -> dict[str, Any]:
                 "ring": each.layout.split.ring,
                 "legal": each.legal,
                 "reason": each.reason,
-                **({"makespan": each.estimate.span.seconds} if each.estimate else {}),
+                **({"makespan": each.estimate.seconds} if each.estimate else {}),
             }
             for each in choice.rejected
         ],
@@ -110,7 +110,7 @@ def one_line(choice: Choice) -> str:
     """What a batch says before it begins."""
     best = choice.chosen
     return (
-        f"planned: {best.layout} on {choice.cluster}, about {duration(best.span.seconds)} "
+        f"planned: {best.layout} on {choice.cluster}, about {duration(best.seconds)} "
         f"({best.memory.total / GIB:.1f} GiB a rank); --gangs and --ranks decide otherwise"
     )
 
@@ -126,11 +126,12 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
         "poster": {
             **{
                 name: getattr(estimate.longest, name)
-                for name in ("prompt", "native", "enlarge", "extrapolated", "decode", "total")
+                for name in ("prompt", "native", "enlarge", "extrapolated", "decode", "write", "total")
             }
         },
         "memory": {**asdict(estimate.memory), "total": estimate.memory.total},
-        "makespan": estimate.span.seconds,
+        "start": estimate.start,
+        "makespan": estimate.seconds,
         "tail_idle": estimate.span.idle,
         "gpu_hours": estimate.gpu_hours,
         "native_by": estimate.longest.native_by,
@@ -138,15 +139,27 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
     }
 
 
+NATIVE_BY = {
+    "rank0": "rank 0 makes the native picture",
+    "shared": "all ranks make the native picture",
+    "ahead": "each rank makes native pictures of other posters first",
+}
+
+
 def _efficiency(best: Estimate) -> str:
-    """Of a step and of a poster, and what keeps the one below the other."""
+    """Of a step and of a poster, and which stages the ranks lose it in."""
     step, poster = best.efficiencies or (1.0, 1.0)
-    ranks, longest = best.layout.split.ranks, best.longest
     text = f"{100 * step:.0f} % of a step, {100 * poster:.0f} % of a poster"
-    if longest.native_by == "shared":
-        return f"{text}; the native pass on all ranks"
-    share = (longest.native + longest.prompt) * (1 - 1 / ranks) / longest.total
-    return f"{text}; {ranks - 1} ranks wait {100 * share:.0f} % of it for rank 0 (native pass, prompt)"
+    if best.alone is not None:
+        lost = best.longest.lost(best.alone, best.layout.split.ranks)
+        named = [f"{name} {100 * share:.0f} %" for name, share in lost.items() if share >= 0.005]
+        text += f"; lost: {', '.join(named)}" if named else ""
+    return f"{text}; {NATIVE_BY[best.longest.native_by]}" if best.longest.native else text
+
+
+def _start(best: Estimate) -> str:
+    """What a gang does before its first poster, where that is much."""
+    return f", {duration(best.start)} of it to load" if best.start >= 1.0 else ""
 
 
 def _hours(choice: Choice) -> str:
@@ -171,13 +184,8 @@ def _shares(best: Estimate) -> str:
 
 
 def _stages(best: Estimate) -> str:
-    poster = best.longest
-    stages = {
-        "native pass": poster.native,
-        "larger passes": poster.extrapolated,
-        "VAE": poster.enlarge + poster.decode,
-    }
-    return ", ".join(f"{name} {duration(seconds)}" for name, seconds in stages.items() if seconds)
+    shown = ((name, seconds) for name, seconds in best.longest.stages.items() if seconds >= 0.005)
+    return ", ".join(f"{name} {duration(seconds)}" for name, seconds in shown)
 
 
 def _memory(best: Estimate) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.memory import RankMemory, rank_memory
+from imax_dist.planner.poster import PosterTime, poster_time, start_time
 from imax_dist.planner.split import Layout, Split, splits, why_illegal
-from imax_dist.planner.time import PosterTime, poster_time
 from imax_dist.planner.workload import Workload
 
 GIB = 2.0**30
@@ -37,13 +37,20 @@ class Estimate:
     """The poster that takes longest."""
     span: Makespan
     posters: int
+    start: float = 0.0
+    """Seconds of a gang before its first poster."""
     alone: PosterTime | None = None
     """The longest poster on one rank, whether it fits there or not; None for gangs of one."""
 
     @property
+    def seconds(self) -> float:
+        """Until all posters are done."""
+        return self.start + self.span.seconds
+
+    @property
     def gpu_hours(self) -> float:
         """Device-hours that the layout's ranks are held."""
-        return self.layout.devices * self.span.seconds / 3600
+        return self.layout.devices * self.seconds / 3600
 
     @property
     def efficiencies(self) -> tuple[float, float] | None:
@@ -77,8 +84,9 @@ def makespan(posters: Sequence[float], gangs: int) -> Makespan:
 def estimate(works: Sequence[Workload], layout: Layout, cluster: Cluster) -> Estimate:
     """Times and memory of a batch on ``layout``; no gang more than there are posters."""
     kinds = dict.fromkeys(works)
-    times = {work: poster_time(work, layout.split, cluster) for work in kinds}
     used = Layout(min(layout.gangs, len(works)), layout.split)
+    of_each = -(-len(works) // used.gangs)
+    times = {work: poster_time(work, layout.split, cluster, posters=of_each) for work in kinds}
     slowest = max(times, key=lambda work: times[work].total)
     alone = poster_time(slowest, Split(), cluster) if layout.split.ranks > 1 else None
     memories = [rank_memory(work, layout.split, cluster) for work in kinds]
@@ -88,6 +96,7 @@ def estimate(works: Sequence[Workload], layout: Layout, cluster: Cluster) -> Est
         longest=times[slowest],
         span=makespan([times[work].total for work in works], used.gangs),
         posters=len(works),
+        start=max(start_time(work, cluster) for work in kinds),
         alone=alone,
     )
 

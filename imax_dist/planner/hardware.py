@@ -18,6 +18,8 @@ from imax_dist.errors import BadConfig, BadValue
 from imax_dist.planner.quantity import EXAMPLES, Kind, quantity
 from imax_dist.planner.unknown import UnknownCost
 
+MIB = 2.0**20
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -52,12 +54,20 @@ class Link:
     """From one rank to another: bytes a second as reached in one direction, seconds before the first byte."""
 
     kind: str
-    bandwidth: float
+    rates: Curve
+    """By MiB of a message."""
     latency: float
 
+    @property
+    def bandwidth(self) -> float:
+        """Of the largest messages."""
+        return self.rates.points[-1][1]
+
     def seconds(self, sent: float, messages: int = 1) -> float:
-        """Time to send ``sent`` bytes in ``messages`` pieces, one after the other."""
-        return sent / self.bandwidth + messages * self.latency if sent or messages else 0.0
+        """Time to send ``sent`` bytes in ``messages`` equal pieces, one after the other."""
+        if not sent:
+            return messages * self.latency
+        return sent / self.rates.at(sent / max(1, messages) / MIB) + messages * self.latency
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,10 @@ class Hardware:
     """Seconds to start one kernel; on a GPU kernels are started while others run."""
     step: float
     """Seconds of a step outside the network, whatever the size; 0 where it was not measured."""
+    warm_up: float
+    """Seconds by which a process's first poster takes longer: kernels are loaded, chosen, compiled."""
+    disk: float | None
+    """Bytes a second at which weights come; None: their time is not told."""
     link: Link
     network: Link
     per_node: int
@@ -113,7 +127,7 @@ def load_hardware(name: str) -> Hardware:
 @dataclass(frozen=True)
 class _LinkText:
     kind: str
-    bandwidth: str
+    bandwidth: object
     latency: str
     efficiency: float = 1.0
 
@@ -141,6 +155,8 @@ class _HardwareText:
     source: str
     weight_bandwidth: str | None = None
     step: str | None = None
+    warm_up: str | None = None
+    disk: str | None = None
     measured: bool = False
     per_node: int = 8
     peak: dict[str, Any] = field(default_factory=dict)
@@ -170,6 +186,8 @@ def read_hardware(mapping: dict[str, Any], *, where: str) -> Hardware:
         weight_bandwidth=_weights(file, bandwidth, where),
         dispatch=quantity(file.dispatch, "time", where=f"{where}: dispatch"),
         step=quantity(file.step, "time", where=f"{where}: step") if file.step else 0.0,
+        warm_up=quantity(file.warm_up, "time", where=f"{where}: warm_up") if file.warm_up else 0.0,
+        disk=quantity(file.disk, "bandwidth", where=f"{where}: disk") if file.disk else None,
         link=_link(file.link, f"{where}: link"),
         network=_link(file.network, f"{where}: network"),
         per_node=file.per_node,
@@ -180,7 +198,8 @@ def read_hardware(mapping: dict[str, Any], *, where: str) -> Hardware:
 
 
 QUANTITIES = (
-    "memory", "memory_bandwidth", "weight_bandwidth", "dispatch", "step", "reserve", "bandwidth", "latency",
+    "memory", "memory_bandwidth", "weight_bandwidth", "dispatch", "step", "warm_up", "disk", "reserve",
+    "bandwidth", "latency",
 )  # fmt: skip
 
 
@@ -196,8 +215,8 @@ def _as_text(mapping: dict[str, Any]) -> dict[str, Any]:
 
 def _link(text: _LinkText, where: str) -> Link:
     share = _share(text.efficiency, f"{where}.efficiency")
-    bandwidth = share * quantity(text.bandwidth, "bandwidth", where=f"{where}.bandwidth")
-    return Link(text.kind, bandwidth, quantity(text.latency, "time", where=f"{where}.latency"))
+    rates = _curve(text.bandwidth, f"{where}.bandwidth", kind="bandwidth", share=share)
+    return Link(text.kind, rates, quantity(text.latency, "time", where=f"{where}.latency"))
 
 
 def _rates(file: _HardwareText, where: str) -> dict[str, Rates]:

@@ -1,15 +1,15 @@
-"""Seconds of a step, a stage and a poster on a cluster. Kernels run one after the other; see DECISIONS 31."""
+"""Seconds of a step on a cluster. Kernels run one after the other; see DECISIONS 31."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from imax_dist.planner import communication
 from imax_dist.planner.cluster import Cluster
+from imax_dist.planner.hardware import MIB
 from imax_dist.planner.split import Split
-from imax_dist.planner.vae import starting, vae_time
-from imax_dist.planner.workload import MIB, Pass, Workload
+from imax_dist.planner.vae import starting
+from imax_dist.planner.workload import Pass, Workload
 
 GUIDANCE_PASSES = 20
 """Times that filter and Euler step read or write the float32 latents."""
@@ -18,11 +18,10 @@ MERGE_PASSES = 6
 FUSED_SHARE = 0.7
 """Of the bytes of a block's element-wise kernels, what is left once they are compiled: a step of
 FLUX.1's shape on an H100, 1024 and 2048 px, eager and compiled (BENCHMARKS.md, "One GPU")."""
-NETWORK_WIDTH = 64.0
-"""Channels of a super-resolution network's convolutions."""
+FUSED_OPERATIONS = 0.4
+"""Of the kernels of a block, what is left: 30 of 76 and 14 of 35, counted by hand."""
 CALL_S = 1e-4
 """Host seconds of one call of torch.distributed on a GPU: assumed, tests/bench/two_gpus.py measures it."""
-NativeBy = Literal["rank0", "shared"]
 PACKING_PASSES = {"ulysses": 10, "ring": 4}
 """Times that queries, keys, values and output are read or written to be sent: each once on its way out, the
 output once more when it is back; keys and values laid together."""
@@ -62,14 +61,16 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
     reading = work.element * float(net.parameters) / device.weight_bandwidth
     linear = linear + reading if device.kind == "cpu" else max(linear, reading)
     attention = net.attention_flops(own, tokens.tokens) / rates.attention.at(net.head_dim)
-    fused = FUSED_SHARE if work.compiled else 1.0
+    fused, started = (FUSED_SHARE, FUSED_OPERATIONS) if work.compiled else (1.0, 1.0)
     merging = 4.0 * MERGE_PASSES * (split.ring if split.ring > 1 else 0)
     packing = PACKING_PASSES["ulysses"] * (split.ulysses > 1) + PACKING_PASSES["ring"] * (split.ring > 1)
     moved = (
         own * net.blocks * net.width * (fused * net.traffic[work.dtype] + merging + packing * work.element)
     )
     elementwise = moved / device.memory_bandwidth.at(work.element * own * net.width / MIB)
-    operations = net.operations + net.blocks * host_work(split, dispatch=device.dispatch, kind=device.kind)
+    kernels, calls = host_work(split) if device.kind == "gpu" else (0, 0)
+    operations = started * (net.operations + net.blocks * kernels)
+    operations += net.blocks * calls * CALL_S / device.dispatch
     begun = starting(device, operations, linear + attention + elementwise)
     talking = communication.seconds(net, tokens, split, cluster, element=work.element, attention=attention)
     grid = work.grid if tokens in work.extrapolated else work.native_grid
@@ -86,76 +87,12 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
     )
 
 
-def host_work(split: Split, *, dispatch: float, kind: str) -> float:
-    """What a block on several ranks adds to the host's work, as starts of kernels.
+def host_work(split: Split) -> tuple[int, int]:
+    """Kernels and calls of collectives that several ranks add to the host's work in a block.
 
-    Kernels counted on ``meta`` tensors: 5 for an exchange of heads, 8 a place of a ring. Calls of
-    collectives: two for heads, one a hop, each about CALL_S. On CPUs the measured link holds it all.
+    Kernels counted on ``meta`` tensors: 5 for an exchange of heads, 8 a place of a ring. Calls: two for
+    heads, one a hop. For GPUs: on CPUs the measured link holds all of it.
     """
-    if split.ranks == 1 or kind == "cpu" or not dispatch:
-        return 0.0
-    kernels = 8 * split.ring if split.ring > 1 else 5
-    calls = 2 * (split.ulysses > 1) + split.ring - 1
-    return kernels + calls * CALL_S / dispatch
-
-
-@dataclass(frozen=True)
-class PosterTime:
-    """Seconds of one poster by stage; the prompt is rank 0's, and so is a native pass that is not shared."""
-
-    prompt: float
-    native: float
-    enlarge: float
-    extrapolated: float
-    decode: float
-    step: StepTime
-    """The longest step of the last pass."""
-    native_by: NativeBy = "rank0"
-    """Who makes the native picture: rank0 or shared, the faster one where the planner chooses."""
-
-    @property
-    def total(self) -> float:
-        return self.prompt + self.native + self.enlarge + self.extrapolated + self.decode
-
-
-def network_time(work: Workload, split: Split, cluster: Cluster) -> float:
-    """Seconds in which super-resolution networks enlarge the references."""
-    rate = cluster.hardware.rates_of(work.dtype).convolution.at(NETWORK_WIDTH)
-    return sum(one.flops * one.width * one.rows(split.ranks) for one in work.by_network) / rate
-
-
-def poster_time(work: Workload, split: Split, cluster: Cluster) -> PosterTime:
-    """Of a poster on a gang whose model is loaded."""
-    device, alone = cluster.hardware, Split()
-    rates = device.rates_of(work.dtype)
-    native_by, native = _native(work, split, cluster)
-    steps = [(each.steps, step_time(work, each, split, cluster)) for each in work.extrapolated]
-    prompt = 2.0 * work.network.encoder_parameters * work.prompt_tokens / rates.linear.at(4096.0)
-    enlarge = network_time(work, split, cluster) + work.enlarged * (
-        vae_time(work, "decoder", work.native_grid, split=alone, cluster=cluster)
-        + vae_time(work, "encoder", work.grid, split=split, cluster=cluster)
-    )
-    return PosterTime(
-        prompt=prompt,
-        native=sum(count * step.total for count, step in native),
-        enlarge=enlarge,
-        extrapolated=sum(count * step.total for count, step in steps),
-        decode=vae_time(work, "decoder", work.grid, split=split, cluster=cluster),
-        step=max((step for _, step in steps or native), key=lambda step: step.total),
-        native_by=native_by,
-    )
-
-
-def _native(work: Workload, split: Split, cluster: Cluster) -> tuple[NativeBy, list[tuple[int, StepTime]]]:
-    """Who makes the native picture, and its steps: (how many, how long)."""
-    fits = all(each.image >= split.ranks for each in work.native)
-    ways: dict[NativeBy, Split] = {"rank0": Split()}
-    if fits and split.ranks > 1:
-        ways["shared"] = split
-    if work.native_by != "auto":
-        ways = {work.native_by: ways.get(work.native_by, Split())}
-    made = {
-        name: [(each.steps, step_time(work, each, own, cluster)) for each in work.native]
-        for name, own in ways.items()
-    }
-    return min(made.items(), key=lambda way: sum(count * step.total for count, step in way[1]))
+    if split.ranks == 1:
+        return 0, 0
+    return 8 * split.ring if split.ring > 1 else 5, 2 * (split.ulysses > 1) + split.ring - 1

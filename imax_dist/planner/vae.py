@@ -13,9 +13,9 @@ import torch
 
 from imax_dist.geometry import LatentGrid
 from imax_dist.planner.cluster import Cluster
-from imax_dist.planner.hardware import Hardware
+from imax_dist.planner.hardware import MIB, Hardware
 from imax_dist.planner.split import Split
-from imax_dist.planner.workload import MIB, Workload
+from imax_dist.planner.workload import Workload
 from imax_dist.vae.blocks import BlockSizes
 from imax_dist.vae.dry_run import dry_run, map_of
 from imax_dist.vae.layers import Autoencoder, Half
@@ -33,6 +33,9 @@ JOINED_TAPS = 4 / 9
 """By rows, a doubled map's convolution takes four taps of the source instead of nine (DECISIONS 30)."""
 WIDE_HEAD_SHARE = 0.28
 """The VAE's one head of 512 channels has no flash kernel: a share of the usual rate, measured on an H100."""
+IN_A_PICTURE = 1.95
+"""Times as long as rates say that a picture's convolutions and maps take on a GPU, without its attention: set
+on an H100's decodes and enlargement (BENCHMARKS.md, "The planner: stages of a poster")."""
 WORKING = 3.0
 """Bands of a layer's input and output alive at once: read, normalised, convolved, and the same once more
 where an inner map is computed again."""
@@ -146,6 +149,8 @@ def vae_time(work: Workload, half: Half, grid: LatentGrid, *, split: Split, clus
             written = (WRITES if conv.kernel > 1 else 1) * size
             at = size if whole else min(size, sizes.band_bytes)
             kernels += 2 * written / device.memory_bandwidth.at(at / MIB)
+    if device.kind == "gpu":
+        kernels *= IN_A_PICTURE
     kernels += attention_time(work, grid, device) / split.ranks
     return kernels + starting(device, KERNELS * len(convolutions), kernels)
 

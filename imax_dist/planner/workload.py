@@ -25,7 +25,6 @@ from imax_dist.vae.networks import NETWORKS, describe
 
 ELEMENT = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes a number."""
-MIB = 2.0**20
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,16 @@ class Pass:
     @property
     def tokens(self) -> int:
         return self.image + self.text
+
+
+class Enlarged(NamedTuple):
+    """A picture on its way from one pass to the next."""
+
+    before: LatentGrid | None
+    """Of what is decoded; None: the picture was given."""
+    after: LatentGrid
+    by_all: bool
+    """Whether all ranks decode it; the native picture is rank 0's."""
 
 
 class ByNetwork(NamedTuple):
@@ -86,8 +95,8 @@ class Workload:
     native_grid: LatentGrid
     latent_channels: int
     prompt_tokens: int
-    enlarged: int
-    """Images that are decoded, enlarged and encoded again as the reference."""
+    enlarged: tuple[Enlarged, ...]
+    """Pictures that are decoded, enlarged and encoded again as a pass's reference."""
     by_network: tuple[ByNetwork, ...] = ()
     """Those of them that a super-resolution network enlarges."""
     vae_gib: float | None = None
@@ -95,7 +104,8 @@ class Workload:
     encoders_away: bool = False
     """Text encoders in the host's memory, as ``text_encoders: cpu`` of the parallel settings asks."""
     native_by: Literal["rank0", "shared", "auto"] = "rank0"
-    """As ``native`` of the parallel settings; auto is the faster of both."""
+    """As ``native`` of the parallel settings; auto is the faster of both. Where a gang makes several posters,
+    rank 0's part may be made ahead, for as many posters at once as there are ranks (``proofs_first``)."""
     compiled: bool = False
     """Blocks compiled on a GPU, as ``compile: regional`` asks; compiling itself is not counted."""
 
@@ -149,7 +159,7 @@ def workload_of(request: Request, blueprint: Blueprint, *, device: Literal["gpu"
         native_grid=plan.native.grid,
         latent_channels=plan.spec.latent_channels,
         prompt_tokens=plan.spec.settings.text_tokens,
-        enlarged=sum(len(one.reference_sigmas) for one in plan.passes) if guided and by_pixels else 0,
+        enlarged=_enlarged(plan, given=request.guide is not None) if guided and by_pixels else (),
         by_network=_by_network(plan) if uses_network(plan) else (),
     )
 
@@ -199,6 +209,15 @@ def _autoencoder_of(config: dict[str, Any]) -> Autoencoder:
         known = ", ".join(NETWORKS)
         raise UnknownCost(f"the cost of this {config.get('_class_name')} is not known, only of plain {known}")
     return network
+
+
+def _enlarged(plan: PosterPlan, *, given: bool) -> tuple[Enlarged, ...]:
+    grids = [None if given else plan.native.grid, *(one.grid for one in plan.passes)]
+    return tuple(
+        Enlarged(before, one.grid, by_all=one.number > 1)
+        for before, one in zip(grids, plan.passes, strict=False)
+        for _ in one.reference_sigmas
+    )
 
 
 def _by_network(plan: PosterPlan) -> tuple[ByNetwork, ...]:

@@ -160,8 +160,9 @@ def row(model: str, size: str, preset: str, *, processes: int, link: dict[str, s
     from imax_dist.pipeline.request import Request
     from imax_dist.planner.cluster import Cluster
     from imax_dist.planner.hardware import read_hardware
+    from imax_dist.planner.poster import poster_time
     from imax_dist.planner.split import Split
-    from imax_dist.planner.time import poster_time, step_time
+    from imax_dist.planner.time import step_time
     from imax_dist.planner.workload import workloads
 
     truth = run_fresh(model, size, preset, processes=processes)
@@ -180,61 +181,56 @@ def row(model: str, size: str, preset: str, *, processes: int, link: dict[str, s
     return " | ".join([*cells, f"{100 * truth['drift']:+.0f} %"])
 
 
-PUBLISHED = [
-    *(("schnell", "4096x4096", "A100", n, s) for n, s in ((1, 79.03), (2, 39.48), (4, 20.1), (8, 10.63))),
-    *(("schnell", "2048x2048", "A100", n, s) for n, s in ((1, 11.06), (2, 6.17), (4, 3.80), (8, 2.63))),
-    *(("dev, 28 steps", "1024x1024", "H100", n, s) for n, s in ((1, 6.71),)),
-    *(("dev, 28 steps, compiled", "1024x1024", "H100", n, s) for n, s in ((1, 4.30),)),
-]
-"""xDiT's figures and tables: FLUX.1, size, kind and number of GPUs, seconds an image with prompt and VAE."""
+WAYS = {
+    "rank 0": {},
+    "shared": {"native_by": "shared"},
+    "ahead": {"posters": 64},
+    "ahead, compiled": {"posters": 64, "compiled": True},
+}
+"""Who makes the native picture, and whether blocks are compiled."""
 
 
 def predict_gpus() -> None:
-    """Published points beside predictions, then strong scaling."""
+    """Published points beside predictions, then strong scaling: what of the ranks' time a poster uses."""
     from imax_dist.models.blueprint import find_blueprint
     from imax_dist.pipeline.request import Request
-    from imax_dist.planner.cluster import Cluster, parse_cluster
+    from imax_dist.planner.cluster import parse_cluster
     from imax_dist.planner.estimate import best_split
     from imax_dist.planner.hardware import load_hardware
+    from imax_dist.planner.poster import poster_time
     from imax_dist.planner.split import Split
-    from imax_dist.planner.time import poster_time, step_time
-    from imax_dist.planner.workload import Workload, workload_of
+    from imax_dist.planner.workload import workload_of
+    from tests.bench.published import table
 
-    def work_of(model: str, size: str, preset: str, steps: int | None = None) -> Workload:
-        request = Request(PROMPT, size=size, model=model, preset=preset, steps=steps)
-        return workload_of(request, find_blueprint(model), device="gpu")
-
-    print("| published (xDiT) | GPUs | s an image | predicted | off |\n|---|---|---|---|---|")
-    for what, size, gpu, ranks, seconds in PUBLISHED:
-        name = f"flux-{what.partition(',')[0]}"
-        work = work_of(name, size, "direct", steps=28 if name == "flux-dev" else 4)
-        guess = poster_time(work, Split(ranks, 1), Cluster(load_hardware(gpu), ranks)).total
-        off = 100 * (guess / seconds - 1)
-        print(f"| FLUX.1-{what}, {size} | {ranks} {gpu} | {seconds:.2f} | {guess:.2f} | {off:+.0f} % |")
+    print("\n".join(table()))
     print(
-        "\n| FLUX.1-dev | GPUs | split | native by | step, s | of a step | poster, s | of a poster |"
-        "\n|---|---|---|---|---|---|---|---|"
+        "\n| FLUX.1-dev | GPUs | split | native by | step, s | of it | poster, s | of it | lost, % |"
+        "\n|---|---|---|---|---|---|---|---|---|"
     )
+    measured = load_hardware("H100-measured")
     for size in ("4096x4096", "8192x8192"):
-        work = work_of("flux-dev", size, "imax")
-        measured = load_hardware("H100-measured")
-        one = parse_cluster("8xH100", measured)
-        alone = step_time(work, work.extrapolated[-1], Split(), one).total
-        whole = poster_time(work, Split(), one).total
+        request = Request(PROMPT, size=size, model="flux-dev")
+        work = workload_of(request, find_blueprint("flux-dev"), device="gpu")
         for text in ("1xH100", "8xH100", "2x8xH100", "8x8xH100"):
             cluster = parse_cluster(text, measured)
             split = best_split(work, cluster.devices, cluster)
-            if split is None:
-                print(f"| {size} | {text} | - | - | does not fit | - | - | - |")
-                continue
-            step = step_time(work, work.extrapolated[-1], split, cluster).total
-            share = 100 * alone / step / cluster.devices
-            for by in ("rank0", "shared") if split.ranks > 1 else ("rank0",):
-                poster = poster_time(replace(work, native_by=by), split, cluster).total
-                of_poster = 100 * whole / poster / cluster.devices
+            for name, changes in WAYS.items() if split is not None else ():
+                own = dict(changes)
+                posters = int(own.pop("posters", 1))
+                way = replace(work, **own)
+                alone = poster_time(way, Split(), cluster)
+                poster = poster_time(way, split, cluster, posters=posters)
+                step, whole = (
+                    100 * one / each / split.ranks
+                    for one, each in ((alone.step.total, poster.step.total), (alone.total, poster.total))
+                )
+                lost = poster.lost(alone, split.ranks)
+                told = ", ".join(
+                    f"{stage} {100 * share:.1f}" for stage, share in lost.items() if share > 0.0005
+                )
                 print(
-                    f"| {size} | {text} | {split} | {by} | {step:.3g} | {share:.0f} % | {poster:.1f} | "
-                    f"{of_poster:.0f} % |"
+                    f"| {size} | {text} | {split} | {name} | {poster.step.total:.3g} | {step:.0f} % "
+                    f"| {poster.total:.1f} | {whole:.0f} % | {told} |"
                 )
 
 

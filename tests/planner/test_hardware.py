@@ -131,3 +131,12 @@ def test_a_cluster_that_cannot_be_is_refused(text: str, message: str) -> None:
 def test_a_dtype_without_rates_is_refused() -> None:
     with pytest.raises(BadValue, match="has no rates for float64, only for bfloat16"):
         read_hardware(MEASURED, where="bench").rates_of("float64")
+
+
+def test_a_link_may_carry_less_in_small_messages() -> None:
+    link = {"kind": "NVLink", "bandwidth": {1: "50 GB/s", 64: "300 GB/s"}, "latency": "10 us"}
+    found = read_hardware({**MEASURED, "link": link}, where="bench").link
+    assert found.bandwidth == 300e9
+    assert found.seconds(64 * 2.0**20) == pytest.approx(64 * 2.0**20 / 300e9 + 10e-6)
+    assert found.seconds(64 * 2.0**20, 64) == pytest.approx(64 * 2.0**20 / 50e9 + 64 * 10e-6)
+    assert found.seconds(0.0, 3) == pytest.approx(30e-6)

@@ -8,8 +8,8 @@ import pytest
 from planner.works import cluster, flux
 
 from imax_dist.planner.memory import network_bytes
+from imax_dist.planner.poster import network_time, poster_time
 from imax_dist.planner.split import Split
-from imax_dist.planner.time import network_time, poster_time
 from imax_dist.super_resolution.realesrgan import shape_of
 
 WEIGHTS = 16_697_987

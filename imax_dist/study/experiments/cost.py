@@ -10,8 +10,8 @@ import functools
 from imax_dist.models.blueprint import Blueprint, find_blueprint
 from imax_dist.pipeline.request import Request
 from imax_dist.planner.cluster import parse_cluster
+from imax_dist.planner.poster import poster_time
 from imax_dist.planner.split import Split
-from imax_dist.planner.time import poster_time
 from imax_dist.planner.workload import workload_of
 from imax_dist.study.experiments.settings import Variant
 
