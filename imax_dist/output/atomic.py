@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,18 @@ from imax_dist.errors import CannotWrite, ImaxError, NoPermission
 def write_file(path: Path, write: Callable[[Path], None]) -> None:
     """Call ``write`` with a temp path beside ``path``, then move it into place.
 
+    The temp file is locked while this process lives, so that ``own_files.remove_unfinished`` knows it.
     Raises NoPermission or CannotWrite (disk full, missing folder, read-only); the temp file is removed.
     """
     temporary: Path | None = None
+    handle = -1
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unused = path.with_name(f".{path.stem}-{secrets.token_hex(6)}{path.suffix}")
-        os.close(os.open(unused, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        handle = os.open(unused, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         temporary = unused
+        with suppress(OSError):  # a disk without locks: what is left there stays
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         write(temporary)
         _sync(temporary)
         os.replace(temporary, path)
@@ -33,6 +39,7 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+            os.close(handle)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -21,7 +21,9 @@ PICTURE = "poster.png"
 POSTER_FILES = r"poster(-print)?\.(png|tiff?|jpe?g|pdf)|poster\.recipe\.json"
 LOOKS = r"(native|proof)\.png"
 """Pictures of a poster's native pass."""
-UNFINISHED = r"\.(poster(-print|\.recipe)?|native|preview|proof|request|DONE)-[0-9a-f]{12}(\.[a-z]+)?"
+UNFINISHED = (
+    r"\.(poster(-print|\.recipe)?|native|preview|proof|request|DONE|DELIVERED)-[0-9a-f]{12}(\.[a-z]+)?"
+)
 """Temporary files that a killed process left (output/atomic.py)."""
 LARGEST = 1 << 20
 

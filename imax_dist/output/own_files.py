@@ -6,9 +6,12 @@ A folder of posters may come from a stranger, and so may every name in it. A nam
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import stat
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 from imax_dist.errors import BadValue, CannotWrite
@@ -23,6 +26,8 @@ BATCH_FILES = (
 )
 """What lies beside the posters' folders."""
 LARGEST_PAGE = 1 << 30
+BESIDE_POSTER = r"(-print|\.recipe|\.native|\.preview)?"
+"""What the names of files that go with a poster add to its own."""
 
 
 def check_name(name: str) -> None:
@@ -106,6 +111,26 @@ def remove_files(folder: Path, pattern: str) -> None:
             folder.rmdir()
     except OSError as error:
         raise write_error(folder, error) from error
+
+
+def remove_unfinished(out: Path) -> None:
+    """Remove what a killed process left while it wrote ``out`` or a file beside it that goes with it.
+
+    What a living process writes is locked (output/atomic.py) and stays, as does all on a disk without locks.
+    """
+    pattern = rf"\.{re.escape(out.stem)}{BESIDE_POSTER}-[0-9a-f]{{12}}\.[a-z]+"
+    for path in own_files(out.parent, pattern):
+        with suppress(OSError):
+            _remove_unlocked(path)
+
+
+def _remove_unlocked(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
 
 
 def write_page_file(path: Path, content: bytes, *, mark: bytes) -> None:

@@ -57,6 +57,13 @@ def test_a_poster_and_its_recipe_are_all_that_is_left(generate: Imax, tmp_path: 
     assert read_pixels(tmp_path / "new/folder/sea.png").shape == (96, 128, 3)
 
 
+def test_what_a_killed_run_left_beside_the_poster_goes(generate: Imax, tmp_path: Path) -> None:
+    for name in (".sea-0123456789ab.png", ".sea.recipe-0123456789ab.json", ".sun-0123456789ab.png"):
+        (tmp_path / name).write_bytes(b"half")
+    assert generate("--size", "128x96", "--out", tmp_path / "sea.png").code == 0
+    assert names(tmp_path) == [".sun-0123456789ab.png", "sea.png", "sea.recipe.json"]
+
+
 def test_the_command_makes_the_file_that_python_makes(generate: Imax, rendered: Path, tmp_path: Path) -> None:
     generate("--size", "128x96", "--seed", 5, "--preset", "one_jump", "--out", tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == rendered.read_bytes()
