@@ -66,7 +66,8 @@ class ObjectStore:
 class Door:
     """Hands requests on to a server, counts them, and answers 503 to the next ``failures`` that write."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, own: int = 0) -> None:
+        """At ``own``; 0: any free port."""
         self.failures = 0
         self.seen: Counter[str] = Counter()
         door = self
@@ -102,7 +103,7 @@ class Door:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", own), Handler)
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

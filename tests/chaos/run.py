@@ -1,8 +1,9 @@
 """``make chaos``: a batch of small posters on two gangs of two ranks while things are broken on purpose.
 
 A Ray cluster of three raylets on this machine, the real command as a driver, seeded faults of ranks, nodes
-and drivers and of what is around them (surroundings.py). At the end every poster must be there once with the
-latents of an undisturbed run, those cancelled only after a retry, and no process may be left. Prints a table.
+and drivers (strikes.py) and of what is around them (surroundings.py). At the end every poster must be there
+once with the latents of an undisturbed run, those cancelled only after a retry, and no process may be left.
+With ``--folder`` the same command goes on where it was interrupted, by ``--minutes`` or by anything else.
 """
 
 from __future__ import annotations
@@ -11,36 +12,29 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
-import subprocess
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.chaos.surroundings import SURROUNDINGS, imax, own_disk
+from tests.chaos.shop import Fault, Record, Shop, busy, wait_until
+from tests.chaos.strikes import back, deal, seen, strike
+from tests.chaos.surroundings import imax, own_disk
+from tests.tiny_flux import make_tiny_flux
 
-FAULTS = (
-    ["kill"] * 4
-    + ["stop"] * 3
-    + ["torn checkpoint"] * 2
-    + ["flipped bit"] * 2
-    + ["driver kill"] * 2
-    + ["driver SIGTERM"]
-    + ["drain"] * 2
-)
 REQUESTS = [
-    {"prompt": "a red sun over the sea", "size": "256x192"},
-    {"prompt": "a house on a green hill", "size": "192x256"},
-    {"prompt": "two white boats", "size": "224x224"},
-    {"prompt": "a tree under a blue sky", "size": "320x160"},
+    {"prompt": "a red sun over the sea", "size": "128x96"},
+    {"prompt": "a house on a green hill", "size": "96x128"},
+    {"prompt": "two white boats", "size": "112x112"},
+    {"prompt": "a tree under a blue sky", "size": "320x256"},
 ]
 POOL = {
     "gangs": 2,
@@ -48,299 +42,75 @@ POOL = {
     "device": "cpu",
     "threads": 1,
     "checkpoint_every": 3,
-    "deadlines": {
-        "place": 90,
-        "join": 90,
-        "first_step": 90,
-        "step_least": 6,
-        "stage": 90,
-        "heartbeat": 8,
-        "stop": 30,
-    },
     "retry": {"attempts": 6, "backoff": 0.5, "longest_backoff": 5},
 }
-PATIENCE_S = 90.0
-
-
-@dataclass
-class Fault:
-    """What was done to whom, and what came of it."""
-
-    kind: str
-    at: float
-    job: str
-    gang: str
-    step: int
-    seen_s: float | None = None
-    back_s: float | None = None
-    lost_steps: int | None = None
-    over: bool = False
-    """Nothing more is to come of it."""
-
-
-@dataclass
-class Shop:
-    """The cluster, the driver and the folder."""
-
-    cluster: Any
-    out: Path
-    manifest: Path
-    pool: Path
-    drivers: list[subprocess.Popen[str]] = field(default_factory=list)
-    pids: set[int] = field(default_factory=set)
-    nodes: list[Any] = field(default_factory=list)
-    switches: Path = Path("/nonexistent")
-    cancelled: set[str] = field(default_factory=set)
-    wrong: list[str] = field(default_factory=list)
-
-    @property
-    def driver(self) -> subprocess.Popen[str]:
-        return self.drivers[-1]
-
-    @property
-    def ended(self) -> bool:
-        return self.driver.poll() is not None
-
-    def command(self) -> list[str]:
-        command = [sys.executable, "-m", "imax_dist", "batch", str(self.manifest), "--out", str(self.out)]
-        return [*command, "--ray", self.cluster.address, "--pool", str(self.pool), "-q"]
-
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "IMAX_CHAOS_DRIVER": "1"}
-
-    def start(self) -> None:
-        """One more driver, in a process group of its own."""
-        log = (self.pool.parent / f"driver-{self.out.name}-{len(self.drivers)}.log").open("w")
-        given = {"stdout": log, "stderr": log, "text": True, "start_new_session": True}
-        self.drivers.append(subprocess.Popen(self.command(), env=self.environment(), **given))  # type: ignore
-
-    def end(self) -> None:
-        """Leave no driver behind, whatever happened."""
-        for driver in self.drivers:
-            driver.kill()
-            driver.wait()
-
-    def events(self) -> list[dict[str, Any]]:
-        return read_events(self.out / "events.jsonl")
-
-    def gangs(self) -> dict[str, dict[str, Any]]:
-        """Gangs that are joined now, as their ``gang.ready`` described them."""
-        joined: dict[str, dict[str, Any]] = {}
-        for event in self.events():
-            if event["event"] == "batch.started":
-                joined.clear()
-            elif event["event"] == "gang.ready":
-                joined[event["gang"]] = event
-                self.pids.update(event["pids"])
-            elif event["event"] in ("gang.lost", "gang.released"):
-                joined.pop(event["gang"], None)
-        return joined
-
-    def working(self) -> list[tuple[str, str, int]]:
-        """(gang, job, step) of every poster that is in its target-size pass now."""
-        found: list[tuple[str, str, int]] = []
-        current: dict[str, str] = {}
-        begun = sum(event["event"] == "batch.started" for event in self.events())
-        if begun < len(self.drivers):
-            return found  # the new driver has not begun: what the log says is of the one before
-        for event in self.events():
-            if event["event"] == "batch.started":
-                current.clear()
-            elif event["event"] == "job.started":
-                current[event["gang"]] = event["job"]
-            elif event["event"].startswith(("job.", "gang.lost")):
-                current.pop(event["gang"], None)
-        for gang, job in current.items():
-            step = last_step(read_events(self.out / job / "events.jsonl"))
-            if gang in self.gangs() and step >= 4:
-                found.append((gang, job, step))
-        return found
-
-
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of an event log."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def last_step(events: list[dict[str, Any]]) -> int:
-    """The step the attempt that runs now has reached; 0 before its first."""
-    step = 0
-    for event in events:
-        if event["event"] == "job.started":
-            step = 0
-        elif event["event"] == "step" and event["stage"] == "extrapolated":
-            step = int(event["index"])
-    return step
-
-
-def seconds_of(event: dict[str, Any]) -> float:
-    return datetime.fromisoformat(event["ts"]).timestamp()
-
-
-def wait_until(what: str, condition: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
-    """The first true value of ``condition``; longer on a machine that is busy with other work."""
-    patience = seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / 2)
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise TimeoutError(f"waited {patience:.0f} s for {what}")
-
-
-def strike(shop: Shop, kind: str, rng: random.Random) -> Fault | None:
-    """Break something while a poster is being made; None once the batch has ended."""
-    found = wait_until("a poster at work", lambda: shop.working() or shop.ended)
-    if found is True:
-        return None
-    gang, job, step = rng.choice(found)
-    fault = Fault(kind, time.time(), job, gang, step)
-    pid = rng.choice(shop.gangs()[gang]["pids"])
-    STRIKES[kind](shop, fault, pid)
-    return fault
-
-
-def send(number: signal.Signals) -> Callable[[Shop, Fault, int], None]:
-    def strike_rank(shop: Shop, fault: Fault, pid: int) -> None:
-        os.kill(pid, number)
-
-    return strike_rank
-
-
-def spoil(harm: Callable[[Path], None]) -> Callable[[Shop, Fault, int], None]:
-    """Harm the newest checkpoint, then kill the rank."""
-
-    def strike_rank(shop: Shop, fault: Fault, pid: int) -> None:
-        for file in sorted((shop.out / fault.job / "checkpoints").glob("step-*.safetensors"))[-1:]:
-            with suppress(FileNotFoundError):  # a newer one has taken its place
-                harm(file)
-        os.kill(pid, signal.SIGKILL)
-
-    return strike_rank
-
-
-def tear(file: Path) -> None:
-    os.truncate(file, file.stat().st_size // 2)
-
-
-def flip_bit(file: Path) -> None:
-    """The lowest bit of one number, which stays finite."""
-    with file.open("r+b") as content:
-        content.seek(-4, os.SEEK_END)
-        low = content.read(1)[0]
-        content.seek(-4, os.SEEK_END)
-        content.write(bytes([low ^ 1]))
-
-
-def end_driver(number: signal.Signals) -> Callable[[Shop, Fault, int], None]:
-    def end(shop: Shop, fault: Fault, pid: int) -> None:
-        shop.driver.send_signal(number)
-        shop.driver.wait(PATIENCE_S)
-        fault.seen_s = time.time() - fault.at
-        shop.start()
-
-    return end
-
-
-def drain(shop: Shop, fault: Fault, pid: int) -> None:
-    """The node of the gang is to go away in 20 s; another one takes its place."""
-    node_id = shop.gangs()[fault.gang]["nodes"][0]
-    node = next(node for node in shop.nodes if node.node_id == node_id)
-    command = ["ray", "drain-node", "--address", shop.cluster.address, "--node-id", node_id]
-    reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "chaos"]
-    ray_command = [sys.executable, "-m", "ray.scripts.scripts", *command[1:], *reason]
-    subprocess.run([*ray_command, "--deadline-remaining-seconds", "20"], check=True, capture_output=True)
-    fault.at = time.time()
-    wait_until("the drain to be seen", lambda: seen(shop, fault), 30)
-    shop.nodes.remove(node)
-    shop.cluster.remove_node(node)
-    shop.nodes.append(shop.cluster.add_node(num_cpus=2))
-
-
-STRIKES: dict[str, Callable[[Shop, Fault, int], None]] = {
-    "kill": send(signal.SIGKILL),
-    "stop": send(signal.SIGSTOP),
-    "torn checkpoint": spoil(tear),
-    "flipped bit": spoil(flip_bit),
-    "driver kill": end_driver(signal.SIGKILL),
-    "driver SIGTERM": end_driver(signal.SIGTERM),
-    "drain": drain,
-    **SURROUNDINGS,
+DEADLINES = {
+    "place": 90.0,
+    "join": 90.0,
+    "first_step": 90.0,
+    "step_least": 6.0,
+    "stage": 90.0,
+    "heartbeat": 8.0,
+    "exchange": 8.0,
+    "stop": 30.0,
 }
+"""On a machine that is free; longer on a busy one."""
+UNFINISHED = 75
+FREED_S = 3.0
 
 
-def seen(shop: Shop, fault: Fault) -> bool:
-    """The pool has noticed."""
-    if fault.seen_s is None:
-        names = ("gang.lost", "gang.draining")
-        for event in shop.events():
-            late = seconds_of(event) >= fault.at - 0.01
-            if event["event"] in names and late and event["gang"] == fault.gang:
-                fault.seen_s = seconds_of(event) - fault.at
-                break
-    return fault.seen_s is not None
-
-
-def back(shop: Shop, fault: Fault) -> bool:
-    """The poster makes steps again, or is done (it was in its last steps)."""
-    events = read_events(shop.out / fault.job / "events.jsonl")
-    later = [event for event in events if seconds_of(event) > fault.at + (fault.seen_s or 0.0)]
-    before = [event for event in events if seconds_of(event) <= fault.at + (fault.seen_s or 0.0)]
-    steps = [event for event in later if event["event"] == "step" and event["stage"] == "extrapolated"]
-    if steps:
-        fault.back_s = seconds_of(steps[0]) - fault.at
-        fault.lost_steps = max(0, last_step(before) - (int(steps[0]["index"]) - 1))
-        return True
-    return any(event["event"] == "job.done" for event in later) or (shop.out / fault.job / "DONE").exists()
-
-
-def storm(shop: Shop, seed: int, count: int, without: set[str]) -> list[Fault]:
-    """One fault after another: each of the surroundings once, the others by their share."""
-    rng = random.Random(seed)
-    around = [kind for kind in SURROUNDINGS if kind not in without]
-    kinds = around + rng.sample(FAULTS, max(0, min(len(FAULTS), count - len(around))))
-    rng.shuffle(kinds)
-    faults = []
-    for kind in kinds:
-        fault = strike(shop, kind, rng)
-        if fault is None:
-            break
-        faults.append(fault)
-        print(f"{kind}: {fault.job} at step {fault.step} on {fault.gang}", flush=True)
-        if not fault.over:
-            wait_until(f"the loss of {fault.gang}", lambda fault=fault: seen(shop, fault) or shop.ended)
-            wait_until(f"{fault.job} to go on", lambda fault=fault: back(shop, fault) or shop.ended)
-        time.sleep(rng.uniform(0.0, 4.0))
-    return faults
+class OutOfTime(Exception):
+    """``--minutes`` are over: the same command goes on later."""
 
 
 def prepare(folder: Path, posters: int, steps: int) -> tuple[Path, Path, Path]:
     """Manifests of the whole batch and of one poster of each kind, and the pool's settings."""
-    lines = [
-        {
-            **REQUESTS[i % len(REQUESTS)],
-            "id": f"poster-{i:02}",
-            "preset": "one_jump",
-            "steps": steps,
-            "native_steps": 3,
-        }
-        for i in range(posters)
-    ]
+    model = folder / "model"
+    if not model.is_dir():
+        make_tiny_flux(model)
+    common = {"model": str(model), "preset": "one_jump", "steps": steps, "native_steps": 3}
+    lines = [{**REQUESTS[i % len(REQUESTS)], "id": f"poster-{i:04}", **common} for i in range(posters)]
     whole, one_each, pool = folder / "whole.jsonl", folder / "calm.jsonl", folder / "pool.yaml"
     whole.write_text("\n".join(map(json.dumps, lines)))
     one_each.write_text("\n".join(map(json.dumps, lines[: len(REQUESTS)])))
-    pool.write_text(yaml.safe_dump(POOL))
+    limits = {name: round(seconds * busy(), 1) for name, seconds in DEADLINES.items()}
+    pool.write_text(yaml.safe_dump({**POOL, "deadlines": limits}))
     return whole, one_each, pool
 
 
-def refused_checkpoints(out: Path) -> int:
-    """How many files a resuming poster passed over."""
-    logs = [read_events(path) for path in out.glob("*/events.jsonl")]
-    return sum("not resumed: " in event.get("text", "") for events in logs for event in events)
+def storm(shop: Shop, kinds: Sequence[str], seed: int) -> None:
+    """One fault after another, from where an earlier sitting ended."""
+    rng = random.Random(seed + len(shop.record.dealt))
+    for kind in kinds[len(shop.record.dealt) :]:
+        fault = strike(shop, kind, rng)
+        if fault is None:
+            break
+        print(f"{kind}: {fault.job} at step {fault.step} on {fault.gang}", flush=True)
+        if not fault.over:
+            wait_until(f"the loss of {fault.gang}", lambda fault=fault: seen(shop, fault) or shop.ended)
+            wait_until(f"{fault.job} to go on", lambda fault=fault: back(shop, fault) or shop.ended)
+        shop.record.dealt.append(fault)
+        shop.record.write()
+        time.sleep(rng.uniform(0.0, FREED_S))
+
+
+def finish(shop: Shop, limit_s: float) -> None:
+    """Let the batch end; what was cancelled must be missing then, and is made after a retry."""
+    code = shop.driver.wait(limit_s)
+    if code:
+        shop.wrong.append(f"the last driver exited {code}")
+    made = shop.cancelled & hashes(shop.out).keys()
+    shop.wrong.extend(f"{job} was cancelled and is there" for job in sorted(made))
+    if shop.cancelled:
+        said = imax(shop, "retry", str(shop.out))
+        if said.returncode:
+            shop.wrong.append(f"retry ended with {said.returncode}: {said.stderr}")
+        shop.start()
+        if code := shop.driver.wait(limit_s):
+            shop.wrong.append(f"after the retry the driver exited {code}")
+    said = imax(shop, "verify", str(shop.out))
+    if said.returncode:
+        shop.wrong.append(f"verify ended with {said.returncode}: {said.stdout[-500:]}{said.stderr[-500:]}")
 
 
 def hashes(out: Path) -> dict[str, str]:
@@ -364,7 +134,7 @@ def verdict(shop: Shop, calm: dict[str, str], posters: int) -> list[str]:
     wrong += [
         f"{job} differs from the undisturbed run"
         for job, value in made.items()
-        if value != reference[int(job[-2:]) % len(REQUESTS)]
+        if value != reference[int(job.rpartition("-")[2]) % len(REQUESTS)]
     ]
     finished = [event["job"] for event in shop.events() if event["event"] == "job.done"]
     wrong += [f"{job} was made twice" for job in set(finished) if finished.count(job) > 1]
@@ -375,13 +145,29 @@ def verdict(shop: Shop, calm: dict[str, str], posters: int) -> list[str]:
     return wrong + [f"process {pid} is left" for pid in left]
 
 
-def table(faults: list[Fault]) -> str:
-    rows = ["| fault | seen after s | back to work after s | steps lost |", "|---|---|---|---|"]
-    for fault in faults:
-        numbers = ["-" if value is None else f"{value:.1f}" for value in (fault.seen_s, fault.back_s)]
-        lost = "-" if fault.lost_steps is None else fault.lost_steps
-        rows.append(f"| {fault.kind} | {numbers[0]} | {numbers[1]} | {lost} |")
+def refused_checkpoints(out: Path) -> int:
+    """How many files a resuming poster passed over."""
+    logs = [path.read_text(encoding="utf-8") for path in out.glob("*/events.jsonl")]
+    return sum(log.count("not resumed: ") for log in logs)
+
+
+def table(faults: Sequence[Fault]) -> str:
+    rows = ["| fault | times | seen after s | back to work after s | steps lost |", "|---|---|---|---|---|"]
+    for kind in sorted({fault.kind for fault in faults}):
+        own = [fault for fault in faults if fault.kind == kind]
+        spans = [spread([f.seen_s for f in own], ".1f"), spread([f.back_s for f in own], ".1f")]
+        rows.append(f"| {kind} | {len(own)} | {' | '.join(spans)} | {spread([f.lost_steps for f in own])} |")
     return "\n".join(rows)
+
+
+def spread(values: Sequence[float | None], form: str = ".0f") -> str:
+    """Median and largest of those that are known."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    return (
+        f"{statistics.median(known):{form}} ({max(known):{form}})" if len(known) > 1 else f"{known[0]:{form}}"
+    )
 
 
 def last_words(folder: Path) -> str:
@@ -391,86 +177,115 @@ def last_words(folder: Path) -> str:
     return "\n\n".join("\n".join(tail) for tail in tails)
 
 
-def out_of_time(number: int, frame: object) -> None:
-    raise TimeoutError("the time limit is over")
+@contextmanager
+def kept_disk(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """The batch's folder on a small disk of its own, if there can be one; what is on it outlives the disk."""
+    kept = folder / "kept"
+    with own_disk(folder / "disk") as may_be_full:
+        out = folder / "disk" / "out"
+        if kept.is_dir() and not out.exists():
+            shutil.copytree(kept, out)
+        try:
+            yield out, may_be_full
+        finally:
+            moved = out.with_name("moved")
+            if moved.is_dir() and not out.exists():
+                moved.rename(out)
+            if may_be_full and out.is_dir():
+                shutil.rmtree(kept, ignore_errors=True)
+                shutil.copytree(out, kept)
 
 
-def trial(folder: Path, options: argparse.Namespace) -> tuple[list[Fault], list[str], int]:
-    """The calm run, the storm and what came of it: the faults, what is wrong, checkpoints passed over."""
+@contextmanager
+def cluster_of_three(folder: Path) -> Iterator[tuple[Any, list[Any], Path]]:
+    """A head and two nodes of two CPUs each, and the folder of the switches that their processes look at."""
     from ray.cluster_utils import Cluster
 
-    whole, one_each, pool = prepare(folder, options.posters, options.steps)
-    switches, shops = folder / "switches", []
+    switches = folder / "switches"
+    shutil.rmtree(switches, ignore_errors=True)
     switches.mkdir()
     site = str(Path(__file__).parent / "site")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [site, os.environ.get("PYTHONPATH", "")]))
-    os.environ["IMAX_CHAOS"] = str(switches)
-    with own_disk(folder / "disk") as may_be_full:
-        small = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 << 20}
-        cluster = Cluster(initialize_head=True, head_node_args=small)
+    os.environ.update(IMAX_CHAOS=str(switches), RAY_raylet_start_wait_time_s="300")
+    small = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args=small)
+    try:
+        yield cluster, [cluster.add_node(num_cpus=2) for _ in range(2)], switches
+    finally:
+        cluster.shutdown()
+
+
+def trial(folder: Path, options: argparse.Namespace, record: Record) -> tuple[list[str], int]:
+    """The calm run, the storm and what came of it: what is wrong, checkpoints passed over."""
+    whole, one_each, pool = prepare(folder, options.posters, options.steps)
+    record.sittings += 1
+    with kept_disk(folder) as (out, may_be_full), cluster_of_three(folder) as (cluster, nodes, switches):
+        calm = Shop(cluster, folder / "calm", one_each, pool, Record(folder / "calm.json"), nodes=nodes)
+        shop = Shop(cluster, out, whole, pool, record, nodes=nodes, switches=switches)
         try:
-            nodes = [cluster.add_node(num_cpus=2) for _ in range(2)]
-            calm = Shop(cluster, folder / "calm", one_each, pool, nodes=nodes)
-            shop = Shop(cluster, folder / "disk" / "out", whole, pool, nodes=nodes, switches=switches)
-            shops += [calm, shop]
-            calm.start()
-            if calm.driver.wait(300):
-                raise RuntimeError("the undisturbed run failed")
+            if len(hashes(calm.out)) < len(REQUESTS):
+                calm.start()
+                if calm.driver.wait(300 * busy()):
+                    raise RuntimeError("the undisturbed run failed")
             shop.start()
-            faults = storm(shop, options.seed, options.faults, set() if may_be_full else {"disk full"})
-            finish(shop, options.limit_s)
-            wrong = verdict(shop, hashes(calm.out), options.posters)
-            return faults, wrong, refused_checkpoints(shop.out)
+            kinds = deal(options.seed, options.faults, set() if may_be_full else {"disk full"})
+            storm(shop, kinds, options.seed)
+            finish(shop, 60.0 * options.minutes)
+            return verdict(shop, hashes(calm.out), options.posters), refused_checkpoints(shop.out)
         finally:
-            for each in shops:
-                each.end()
-            cluster.shutdown()
+            calm.end()
+            shop.end()
 
 
-def finish(shop: Shop, limit_s: float) -> None:
-    """Let the batch end; what was cancelled must be missing then, and is made after a retry."""
-    code = shop.driver.wait(limit_s)
-    if code:
-        shop.wrong.append(f"the last driver exited {code}")
-    made = shop.cancelled & hashes(shop.out).keys()
-    shop.wrong.extend(f"{job} was cancelled and is there" for job in sorted(made))
-    if shop.cancelled:
-        said = imax(shop, "retry", str(shop.out))
-        if said.returncode:
-            shop.wrong.append(f"retry ended with {said.returncode}: {said.stderr}")
-        shop.start()
-        shop.wrong += (
-            [f"after the retry the driver exited {code}"] if (code := shop.driver.wait(limit_s)) else []
-        )
+def out_of_time(number: int, frame: object) -> None:
+    raise OutOfTime
+
+
+def run(folder: Path, options: argparse.Namespace) -> int:
+    """The exit status; 75 if there was not time for everything."""
+    record, started = Record.read(folder / "record.json"), time.monotonic()
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.alarm(round(60 * options.minutes))
+    try:
+        wrong, refused = trial(folder, options, record)
+    except OutOfTime:
+        print(f"out of time after {len(record.dealt)} faults; the same command with --folder goes on")
+        return UNFINISHED
+    except BaseException:
+        print(last_words(folder), file=sys.stderr, flush=True)
+        raise
+    finally:
+        signal.alarm(0)
+        record.seconds += time.monotonic() - started
+        record.write()
+    faults = record.dealt
+    print(table(faults))
+    print(
+        f"seed {options.seed}: {options.posters} posters, {len(faults)} faults, {record.seconds:.0f} s in "
+        f"{record.sittings} sittings, {len(record.cancelled)} cancelled and made after a retry"
+    )
+    print(f"{refused} spoilt checkpoints were passed over")
+    if len(faults) < options.faults:
+        wrong.append(f"only {len(faults)} faults were dealt before the batch ended")
+    print("\n".join(wrong) or "every poster once, all latents those of the undisturbed run, no process left")
+    return 1 if wrong else 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--posters", type=int, default=48)
-    parser.add_argument("--steps", type=int, default=45)
-    parser.add_argument("--faults", type=int, default=23, help="how many, at most 23")
-    parser.add_argument("--limit-s", type=int, default=900, help="give up after this long")
+    parser.add_argument("--posters", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--faults", type=int, default=20, help="each kind once, as far as they go")
+    parser.add_argument("--minutes", type=float, default=20, help="pause or give up after this long")
+    parser.add_argument("--folder", type=Path, help="kept, so that the same command goes on; else temporary")
     options = parser.parse_args()
     os.environ.update(RAY_AUTH_MODE="disabled", OMP_NUM_THREADS="1")
-    signal.signal(signal.SIGALRM, out_of_time)
-    signal.alarm(options.limit_s)
-    started = time.monotonic()
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        return run(options.folder.absolute(), options)
     with tempfile.TemporaryDirectory(prefix="imax-chaos-") as name:
-        folder = Path(name)
-        try:
-            faults, wrong, refused = trial(folder, options)
-        except BaseException:
-            print(last_words(folder), file=sys.stderr, flush=True)
-            raise
-    print(table(faults))
-    took = time.monotonic() - started
-    print(f"seed {options.seed}: {options.posters} posters, {len(faults)} faults, {took:.0f} s")
-    print(f"{refused} spoilt checkpoints were passed over")
-    least = options.faults // 2
-    wrong += [] if len(faults) >= least else [f"only {len(faults)} faults were dealt before the batch ended"]
-    print("\n".join(wrong) or "every poster once, all latents those of the undisturbed run, no process left")
-    return 1 if wrong else 0
+        return run(Path(name), options)
 
 
 if __name__ == "__main__":

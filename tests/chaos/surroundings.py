@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+
+from tests.chaos.shop import Fault, Shop
 
 DISK = "size=160m"
+FILLER = "filler"
 WINDOW_S = 8.0
 STEP_BACK_S = 4.0
 SLOW_FSYNC_S = 7.0
@@ -24,35 +26,14 @@ SOON_S = 30.0
 PREEMPTED, CANNOT_WRITE = 75, 73
 
 
-class Shop(Protocol):
-    """What a fault needs of the run: folder, driver, events, and where to note what was wrong."""
-
-    out: Path
-    switches: Path
-    cancelled: set[str]
-    wrong: list[str]
-
-    @property
-    def driver(self) -> subprocess.Popen[str]: ...
-
-    @property
-    def ended(self) -> bool: ...
-
-    def start(self) -> None: ...
-
-    def command(self) -> list[str]: ...
-
-    def environment(self) -> dict[str, str]: ...
-
-    def events(self) -> list[dict[str, Any]]: ...
-
-
 @contextmanager
 def own_disk(folder: Path) -> Iterator[bool]:
     """A small file system mounted on ``folder``, if this user may mount one."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", DISK, "chaos", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    left = folder.is_mount()  # by an earlier run that was killed
+    mounted = left or subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    (folder / FILLER).unlink(missing_ok=True)
     try:
         yield mounted
     finally:
@@ -71,14 +52,14 @@ def imax(shop: Shop, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def cancel(shop: Shop, fault: Any, pid: int) -> None:
+def cancel(shop: Shop, fault: Fault, pid: int) -> None:
     """Confirmed, and carried out after the step."""
     said = imax(shop, "cancel", str(shop.out), fault.job)
     if f"cancelled: {fault.job}" not in said.stdout:
         shop.wrong.append(f"{fault.job} could not be cancelled: {said.stdout}{said.stderr}")
         return
     shop.cancelled.add(fault.job)
-    names: set[tuple[Any, Any]] = set()
+    names: set[tuple[str, str | None]] = set()
     deadline = time.monotonic() + SOON_S
     while time.monotonic() < deadline and not shop.ended:
         names = {(event["event"], event.get("job")) for event in shop.events()}
@@ -90,7 +71,7 @@ def cancel(shop: Shop, fault: Any, pid: int) -> None:
     fault.seen_s, fault.over = time.time() - fault.at, True
 
 
-def group_sigterm(shop: Shop, fault: Any, pid: int) -> None:
+def group_sigterm(shop: Shop, fault: Fault, pid: int) -> None:
     """As supervisors stop: every process of the driver's group; 75 within seconds."""
     os.killpg(shop.driver.pid, signal.SIGTERM)
     code = shop.driver.wait(SOON_S * 3)
@@ -100,7 +81,7 @@ def group_sigterm(shop: Shop, fault: Any, pid: int) -> None:
     shop.start()
 
 
-def two_drivers(shop: Shop, fault: Any, pid: int) -> None:
+def two_drivers(shop: Shop, fault: Fault, pid: int) -> None:
     """The second is refused, the first goes on."""
     second = subprocess.run(
         shop.command(), capture_output=True, text=True, check=False, timeout=120, env=shop.environment()
@@ -112,7 +93,7 @@ def two_drivers(shop: Shop, fault: Any, pid: int) -> None:
         shop.wrong.append(f"the first of two drivers ended with {shop.driver.returncode}")
 
 
-def folder_moved(shop: Shop, fault: Any, pid: int) -> None:
+def folder_moved(shop: Shop, fault: Fault, pid: int) -> None:
     """The batch ends with a sentence; moved back, it goes on."""
     away = shop.out.with_name("moved")
     os.rename(shop.out, away)
@@ -127,9 +108,9 @@ def folder_moved(shop: Shop, fault: Any, pid: int) -> None:
     shop.start()
 
 
-def disk_full(shop: Shop, fault: Any, pid: int) -> None:
+def disk_full(shop: Shop, fault: Fault, pid: int) -> None:
     """For some seconds nothing can be written; a driver that gave up is started again."""
-    filler = shop.out.parent / "filler"
+    filler = shop.out.parent / FILLER
     with suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(1 << 16))
@@ -142,7 +123,7 @@ def disk_full(shop: Shop, fault: Any, pid: int) -> None:
         shop.start()
 
 
-def clock_jump(shop: Shop, fault: Any, pid: int) -> None:
+def clock_jump(shop: Shop, fault: Fault, pid: int) -> None:
     """An hour on and, seconds later, back: no gang is taken for hung."""
     with _no_gang_lost(shop, fault):
         switch = shop.switches / "clock"
@@ -152,7 +133,7 @@ def clock_jump(shop: Shop, fault: Any, pid: int) -> None:
         time.sleep(STEP_BACK_S)
 
 
-def slow_fsync(shop: Shop, fault: Any, pid: int) -> None:
+def slow_fsync(shop: Shop, fault: Fault, pid: int) -> None:
     """Checkpoints take longer than a step may: a slow disk is no hang."""
     with _no_gang_lost(shop, fault):
         switch = shop.switches / "fsync"
@@ -162,7 +143,7 @@ def slow_fsync(shop: Shop, fault: Any, pid: int) -> None:
 
 
 @contextmanager
-def _no_gang_lost(shop: Shop, fault: Any) -> Iterator[None]:
+def _no_gang_lost(shop: Shop, fault: Fault) -> Iterator[None]:
     def lost() -> int:
         return sum(event["event"] == "gang.lost" for event in shop.events())
 
@@ -173,7 +154,7 @@ def _no_gang_lost(shop: Shop, fault: Any) -> Iterator[None]:
         shop.wrong.append(f"{fault.kind} cost {lost() - before} gangs")
 
 
-SURROUNDINGS: dict[str, Callable[[Any, Any, int], None]] = {
+SURROUNDINGS: dict[str, Callable[[Shop, Fault, int], None]] = {
     "cancel": cancel,
     "group SIGTERM": group_sigterm,
     "two drivers": two_drivers,
