@@ -41,6 +41,10 @@ class ClusterUnavailable(ImaxError):
     retryable = True
 
 
+class SlowLink(ClusterUnavailable):
+    """The link between a gang's hosts carries less than its plan needs; on other hosts the request may do."""
+
+
 class GangLost(ImaxError):
     """A rank died or hung; the poster can resume from its last checkpoint."""
 

@@ -39,7 +39,7 @@ SIBLINGS: dict[str, set[str]] = {
     "models": {"method", "parallel", "vae"},
     "pipeline": {"liveness", "method", "parallel", "vae", "models", "super_resolution", "output"},
     "study": {"method", "parallel", "vae", "models", "super_resolution", "output", "pipeline", "planner"},
-    "launcher": {"liveness"},
+    "launcher": {"liveness", "parallel"},
     "planner": {"method", "parallel", "vae", "models", "super_resolution", "pipeline"},
     "calibrate": {"parallel", "models", "pipeline", "planner"},
     "jobs": {"liveness", "pipeline", "output", "planner"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
@@ -30,7 +29,6 @@ from imax_dist.pipeline.memory import peak_memory
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from imax_dist.events import Listener
     from imax_dist.parallel.topology import Topology
     from imax_dist.pipeline.plan import PosterPlan
     from imax_dist.pipeline.render import Rendering
@@ -125,8 +123,8 @@ def run(options: argparse.Namespace) -> int:
 
         return generate_grid(options)
     from imax_dist.cli.out_of_memory import reported_out_of_memory
+    from imax_dist.launcher.among import watched
     from imax_dist.launcher.rank_failure import lost_ranks_reported
-    from imax_dist.liveness.heartbeat import beating
     from imax_dist.models.quiet import quiet_libraries
     from imax_dist.parallel.topology import detect, process_group
     from imax_dist.pipeline.renderer import Renderer
@@ -144,9 +142,8 @@ def run(options: argparse.Namespace) -> int:
         reported_out_of_memory(posters[0].request, topology),
         ExitStack() as group,
     ):
-        if options.beacons is not None:
-            beacon = watch.enter_context(beating(topology.rank, options.beacons, device=topology.device))
-            topology = dataclasses.replace(topology, marks=beacon)
+        evidence = posters[0].out.with_suffix(".hang")
+        topology = watch.enter_context(watched(topology, options.beacons, evidence=evidence))
         _check_outputs(options, posters, topology)
         quiet = options.quiet or not topology.is_first
         if options.of_user and not quiet:
@@ -171,11 +168,13 @@ def _render(
     stop: StopSignal,
     recipe: dict[str, Any] | None,
 ) -> None:
+    from imax_dist.output.image.poster import write_poster
     from imax_dist.pipeline.checkpoint import CheckpointFolder
     from imax_dist.pipeline.preview import PreviewFile
 
     folder, every = checkpoint_folder(poster.out), options.preview
     checkpoints = CheckpointFolder(folder, every=options.checkpoint_every, resume=options.resume)
+    stop.at_once(checkpoints.save_last)
     rendering = renderer.render(
         poster.request,
         checkpoints=checkpoints,
@@ -186,7 +185,12 @@ def _render(
     )
     if rendering.picture is not None:
         listen = both(bars, renderer.topology.marks.hear)
-        _finish(options, poster.out, rendering, recipe, bars=bars, listen=listen)
+        with stage(listen, "write"):
+            complete = write_poster(poster.out, rendering.picture.bands(), rendering.recipe)
+            checkpoints.remove()
+            if every is not None:
+                preview_path(poster.out).unlink(missing_ok=True)
+        _tell(options, poster.out, rendering, complete, recipe=recipe, bars=bars)
 
 
 def native_writer(out: Path) -> Callable[[Tensor], None]:
@@ -206,24 +210,16 @@ def checkpoint_folder(out: Path) -> Path:
     return out.with_suffix(".checkpoints")
 
 
-def _finish(
+def _tell(
     options: argparse.Namespace,
     out: Path,
     rendering: Rendering,
-    recipe: dict[str, Any] | None,
+    complete: dict[str, Any],
     *,
+    recipe: dict[str, Any] | None,
     bars: ProgressBars,
-    listen: Listener,
 ) -> None:
-    from imax_dist.output.image.poster import write_poster
-    from imax_dist.pipeline.checkpoint import CheckpointFolder
-
-    assert rendering.picture is not None
-    with stage(listen, "write"):
-        complete = write_poster(out, rendering.picture.bands(), rendering.recipe)
-        CheckpointFolder(checkpoint_folder(out)).remove()
-        if options.preview is not None:
-            preview_path(out).unlink(missing_ok=True)
+    """``complete`` is the recipe that was written, ``recipe`` the one that was asked for."""
     result = {
         "out": str(out),
         "size": str(rendering.plan.size),
@@ -289,11 +285,13 @@ def _print_sigmas(plan: PosterPlan) -> None:
 
 def _check_outputs(options: argparse.Namespace, posters: list[Poster], topology: Topology) -> None:
     """Refuse before any work, on every rank, what could not be written at the end."""
+    from imax_dist.output.own_files import remove_unfinished
     from imax_dist.parallel.broadcast import from_first_rank
 
     def check() -> dict[str, Tensor]:
         for poster in posters:
             check_output(poster.out, poster.request, overwrite=options.overwrite)
+            remove_unfinished(poster.out)
         return {}
 
     from_first_rank(check, topology)

@@ -46,6 +46,8 @@ def add_parser(verbs: Any) -> None:
         "--drain", type=int, default=150, metavar="S", help="seconds from SIGTERM to SIGKILL (150)"
     )
     parser.add_argument("--alive", type=Path, metavar="FILE", help="touch it while ranks move: for probes")
+    about = "stop with a checkpoint (75) when it appears: a spot machine's notice"
+    parser.add_argument("--notice", type=Path, metavar="FILE", help=about)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="generate ...", help="the command of each rank"
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
     out = _check(options)
     nodes = _nodes(options)
-    watch = Watched(out.with_suffix(".hang"), alive=options.alive)
+    watch = Watched(out.with_suffix(".hang"), alive=options.alive, notice=options.notice)
     code = run_ranks([*this_package(), *options.command], nodes, drain_s=options.drain, watch=watch)
     if not worth_another_try(code) or options.restarts < 1:
         return code
@@ -82,6 +84,7 @@ def _start_over(options: argparse.Namespace, *, restarts: int) -> None:
         "restarts": restarts,
         "drain": options.drain,
         "alive": options.alive,
+        "notice": options.notice,
     }
     words = [f"--{name}={value}" for name, value in given.items() if value is not None]
     words += ["--debug"] if options.debug else []

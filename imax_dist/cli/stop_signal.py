@@ -1,12 +1,22 @@
-"""SIGTERM and Ctrl-C: the first finishes the step or band and checkpoints, the second leaves at once."""
+"""SIGTERM and Ctrl-C: the first finishes the step or band and checkpoints, the second leaves at once.
+
+The checkpoint of the last finished step is written when the first comes: machines are taken away in less time
+than a step may need.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
+
+from imax_dist.errors import ImaxError
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignal:
@@ -19,13 +29,32 @@ class StopSignal:
         self.asked = False
         self.quiet = quiet
         self._say = say or _to_stderr
+        self._act: Callable[[], None] | None = None
         self.arm()
 
     def arm(self) -> StopSignal:
         """Set the handlers, again where another library has set its own; returns itself."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             signal.signal(number, self._handle)
         return self
+
+    def at_once(self, act: Callable[[], None]) -> None:
+        """Call ``act`` from now on, in place of an earlier one, when a signal comes.
+
+        In a thread of its own: the main one, which calls this, may wait in a library, where no handler runs.
+        """
+        if self._act is None:
+            heard, told = os.pipe()
+            os.set_blocking(told, False)
+            signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+            threading.Thread(target=self._listen, args=(heard,), daemon=True, name="stop signal").start()
+        self._act = act
+
+    def _listen(self, heard: int) -> None:
+        while numbers := os.read(heard, 64):
+            if self._act is not None and any(number in SIGNALS for number in numbers):
+                with suppress(ImaxError):  # the end of the step says what is wrong with the folder
+                    self._act()
 
     def __call__(self) -> bool:
         return self.asked

@@ -6,16 +6,17 @@ Ray restarts nothing here: one rank lost is the gang lost, destroyed whole and b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from imax_dist.events import InJob, ignore
+from imax_dist.events import InJob
 from imax_dist.jobs.cluster import draining_nodes
 from imax_dist.jobs.outcomes import loss_of, most_telling, outcome_of
+from imax_dist.jobs.places import Nodes
 from imax_dist.jobs.settings import Deadlines
 from imax_dist.jobs.task import Finished, Lost, Outcome, Report, Task
 from imax_dist.jobs.watch import GangWatch
@@ -36,7 +37,7 @@ class RayGang:
         facts: list[dict[str, Any]],
         deadlines: Deadlines,
         watch: GangWatch,
-        blame: Callable[[str], None] = ignore,
+        nodes: Nodes | None = None,
     ) -> None:
         self.name = name
         self.ranks = len(actors)
@@ -50,7 +51,7 @@ class RayGang:
         self._losses: list[Lost] = []
         self._seen = [0] * self.ranks
         self._watch = watch
-        self._blame = blame
+        self._nodes = Nodes() if nodes is None else nodes
         self._moved: set[str] = set()
         self._polled_at = time.monotonic()
         self._polls = {self._ask(rank): rank for rank in range(self.ranks)}
@@ -107,7 +108,9 @@ class RayGang:
                 self._actors[rank].stop.remote(job_id)
 
     def draining(self) -> bool:
-        leaving = draining_nodes()
+        told = {self._facts[rank]["node"] for rank in self._watch.leaving}
+        self._nodes.leaves(told)
+        leaving = draining_nodes() | told
         return any(fact["node"] in leaving for fact in self._facts)
 
     def destroy(self) -> None:
@@ -133,7 +136,7 @@ class RayGang:
             except RayError as error:
                 lost = loss_of(error, rank)
                 if lost.kind == "died":
-                    self._blame(self._facts[rank]["node"])
+                    self._nodes.lost_on(self._facts[rank]["node"])
                 return events, lost
             self._moved |= {job for job in [self._watch.see(sight)] if job}
             self._seen[rank] += len(news)
@@ -141,7 +144,7 @@ class RayGang:
             self._polls[self._ask(rank)] = rank
         hung = self._watch.lost({rank for rank, _ in self._tasks.values()})
         if hung is not None and self._watch.culprit is not None:
-            self._blame(self._facts[self._watch.culprit]["node"])
+            self._nodes.lost_on(self._facts[self._watch.culprit]["node"])
         return events, hung
 
     def _last_words(self) -> list[InJob]:

@@ -1,9 +1,9 @@
-"""Where a gang's ranks are: numbered by the node they really run on, away from nodes that lose gangs."""
+"""Where a gang's ranks are: numbered by the node they really run on, away from bad and leaving ones."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 NODE_ID = "ray.io/node-id"
@@ -22,19 +22,26 @@ def in_node_order(nodes: Sequence[str]) -> list[int]:
     return sorted(range(len(nodes)), key=lambda k: (-counts[nodes[k]], first[nodes[k]], k))
 
 
-class LostOn:
-    """How many gangs were lost by a rank on each node."""
+class Nodes:
+    """Which nodes a new gang stays away from: those that lose gangs, and those that are about to go away."""
 
     def __init__(self) -> None:
         self._losses: Counter[str] = Counter()
+        self._leaving: set[str] = set()
 
-    def add(self, node: str) -> None:
+    def lost_on(self, node: str) -> None:
+        """A gang was lost by a rank there."""
         self._losses[node] += 1
 
+    def leaves(self, nodes: Iterable[str]) -> None:
+        """They have been told so, by the notice that a provider gives before it takes a machine back."""
+        self._leaving |= set(nodes)
+
     def avoided(self, nodes: Collection[str]) -> list[str]:
-        """Those of the living ``nodes`` that a new gang stays away from; none if there are no others."""
-        bad = sorted(node for node in nodes if self._losses[node] >= TOO_MANY)
-        return [] if len(bad) == len(nodes) else bad
+        """Of the living ``nodes``: all that leave, and those that lost gangs unless there are no others."""
+        leaving = sorted(node for node in nodes if node in self._leaving)
+        bad = sorted(node for node in nodes if self._losses[node] >= TOO_MANY and node not in self._leaving)
+        return leaving if len(leaving) + len(bad) == len(nodes) else sorted(leaving + bad)
 
 
 def placement_options(avoided: Sequence[str], bundles: int) -> dict[str, Any]:

@@ -193,7 +193,7 @@ class Pool:
     def _obey(self) -> None:
         """Listen to signals and, once a second, to what the store and the cluster say."""
         now = self._deps.now()
-        if self._stop_at is None and self._deps.stop():
+        if self._stop_at is None and (self._deps.stop() or self._told()):
             self._stop_at = now
             self._deps.listen(BatchStopping())
             for job_id in self.board.running():
@@ -205,6 +205,10 @@ class Pool:
             self._watch_clock()
         if self._just_looked or self._deps.news():
             self._look()
+
+    def _told(self) -> bool:
+        """That the driver's own host goes away."""
+        return bool(self.settings.notice) and Path(self.settings.notice).exists()
 
     def _look(self) -> None:
         for job_id in self.board.look():

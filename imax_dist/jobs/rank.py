@@ -46,16 +46,20 @@ STORE_TIMEOUT_S = 60.0
 class Rank:
     """One of ``world_size``; ``rank`` is provisional until ``take_rank``."""
 
-    def __init__(self, rank: int, world_size: int, *, device: str, threads: int | None) -> None:
+    def __init__(
+        self, rank: int, world_size: int, *, device: str, threads: int | None, notice: str = ""
+    ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self.rank = rank
         self.world_size = world_size
         self.device = device
         self.threads = threads
+        self.notice = notice
         self._store: Any = None
         self._renderer: Renderer | None = None
         self._stop_asked: set[str] = set()
+        self._checkpoints: dict[str, CheckpointFolder] = {}
         self._events: list[InJob] = []
         self._dropped = 0
         self._news = threading.Condition()
@@ -69,7 +73,12 @@ class Rank:
     def take_rank(self, rank: int) -> None:
         """Be this rank of the gang, now that it is known which node each process runs on; begin to beat."""
         self.rank = rank
-        Heartbeat(rank, self._beacon, self._look, on_gpu=self.device == "cuda").start()
+        on_gpu = self.device == "cuda"
+        Heartbeat(rank, self._beacon, self._look, on_gpu=on_gpu, leaving=self.leaving).start()
+
+    def leaving(self) -> bool:
+        """Whether this rank's host has been told that it goes away."""
+        return bool(self.notice) and Path(self.notice).exists()
 
     def open_store(self, host: str) -> int:
         """Rank 0 opens the gang's meeting point on its own ``host`` and a free port, which it returns.
@@ -122,6 +131,7 @@ class Rank:
             return {"lost": {"kind": loss_kind(error), "message": f"{type(error).__name__}: {error}"}}
         finally:
             self._stop_asked.discard(task.job_id)
+            self._checkpoints.pop(task.job_id, None)
             self._emit(task, MemoryPeak(self.rank, peak_bytes()))
 
     def events(self, after: int, wait_s: float) -> tuple[list[InJob], Sight | None]:
@@ -144,18 +154,22 @@ class Rank:
         write_evidence(Path(folder), self.rank)
 
     def stop(self, job_id: str) -> None:
-        """Finish the step, checkpoint and leave this job."""
+        """Write down the last finished step, then finish the one that runs, checkpoint and leave this job."""
         self._stop_asked.add(job_id)
+        if (checkpoints := self._checkpoints.get(job_id)) is not None:
+            with suppress(ImaxError):  # the end of the step says what is wrong with the folder
+                checkpoints.save_last()
 
     def render_poster(self, task: Task) -> dict[str, Any]:
         """All ranks together; rank 0 writes the poster, then DONE. Returns what DONE says."""
         assert self._renderer is not None
         folder = JobFolder(Path(task.folder))
+        checkpoints = self._checkpoints[task.job_id] = checkpoints_of(task)
         listen = self._listener(task) if self.rank == 0 else ignore
         started = time.perf_counter()
         rendering = self._renderer.render(
             task.request,
-            checkpoints=checkpoints_of(task),
+            checkpoints=checkpoints,
             listen=listen,
             stop=lambda: task.job_id in self._stop_asked,
             show_native=lambda pixels: write_native(folder.path / "native.png", pixels),
@@ -177,7 +191,7 @@ class Rank:
             listen(Note(f"{folder.path / name} is not of this poster and was kept; move it away"))
         if task.deliver:
             done = self._deliver(task, done, listen)
-        checkpoints_of(task).remove()
+        checkpoints.remove()
         folder.preview.unlink(missing_ok=True)
         return done
 

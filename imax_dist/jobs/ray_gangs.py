@@ -11,11 +11,11 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from imax_dist.errors import ClusterUnavailable
+from imax_dist.errors import ClusterUnavailable, ImaxError
 from imax_dist.jobs.cluster import has_gpus, living_nodes
 from imax_dist.jobs.gang import RayGang, destroy_ranks
 from imax_dist.jobs.outcomes import cause_of
-from imax_dist.jobs.places import LostOn, in_node_order, placement_options
+from imax_dist.jobs.places import Nodes, in_node_order, placement_options
 from imax_dist.jobs.rank import Rank
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.watch import GangWatch, sights_of
@@ -32,14 +32,16 @@ class RayGangs:
 
     settings: PoolSettings
     rank_class: type[Rank] = Rank
-    lost_on: LostOn = field(default_factory=LostOn, compare=False)
+    nodes: Nodes = field(default_factory=Nodes, compare=False)
 
     def __call__(self, name: str, ranks: int) -> RayGang:
-        """A gang of ``ranks`` that have joined. Raises ClusterUnavailable; then nothing is left of it."""
+        """A gang of ``ranks`` that have joined. Raises ClusterUnavailable, or what ranks say that can never
+        work together; then nothing is left of it.
+        """
         _require_ray(name)
         bundle = self._bundle()
         limits = self.settings.deadlines
-        avoided = self.lost_on.avoided(living_nodes())
+        avoided = self.nodes.avoided(living_nodes())
         options = placement_options(avoided, ranks)
         group = placement_group([bundle] * ranks, strategy=self.settings.placement, **options)
         actors: list[Any] = []
@@ -52,17 +54,15 @@ class RayGangs:
             facts = _join(actors, parallel, time.monotonic() + limits.join)
         except (RayError, GetTimeoutError) as error:
             destroy_ranks(actors, group)
-            raise ClusterUnavailable(f"{name}: its ranks did not start: {cause_of(error)}") from error
+            raise _refusal(name, error) from error
         except BaseException:
             destroy_ranks(actors, group)
             raise
         watch = GangWatch(actors, sights_of(facts), limits, compiled=parallel.compile != "none")
-        return RayGang(
-            name, actors, group, facts=facts, deadlines=limits, watch=watch, blame=self.lost_on.add
-        )
+        return RayGang(name, actors, group, facts=facts, deadlines=limits, watch=watch, nodes=self.nodes)
 
     def _no_room(self, name: str, ranks: int, avoided: list[str]) -> str:
-        without = f" without {plural(len(avoided), 'node')} that lost gangs" if avoided else ""
+        without = f" without {plural(len(avoided), 'node')} that lost gangs or leave" if avoided else ""
         return (
             f"{name}: no room for {ranks} ranks of {self._bundle()} ({self.settings.placement}{without}) "
             f"after {self.settings.deadlines.place:g} s; the cluster has {_resources()}"
@@ -84,7 +84,8 @@ class RayGangs:
         }
         device = "cuda" if "GPU" in bundle else "cpu"
         actor = ray.remote(self.rank_class).options(**options)
-        return actor.remote(rank, ranks, device=device, threads=self.settings.threads)
+        given = {"threads": self.settings.threads, "notice": self.settings.notice}
+        return actor.remote(rank, ranks, device=device, **given)
 
 
 def pool_parallel(settings: PoolSettings) -> ParallelSettings:
@@ -113,6 +114,14 @@ def _join(actors: list[Any], parallel: ParallelSettings, deadline: float) -> lis
     port = ray.get(actors[0].open_store.remote(host), timeout=_left(deadline))
     joined = ray.get([a.join.remote(host, port, parallel) for a in actors], timeout=_left(deadline))
     return [{**place, **facts} for place, facts in zip(places, joined, strict=True)]
+
+
+def _refusal(name: str, error: Exception) -> ImaxError:
+    """What ranks say that will never work together, as they say it; anything else may do on another try."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, ImaxError) and not cause.retryable:
+        return type(cause)(f"{name}: {cause}")
+    return ClusterUnavailable(f"{name}: its ranks did not start: {cause_of(error)}")
 
 
 def _require_ray(name: str) -> None:

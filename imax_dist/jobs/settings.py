@@ -151,6 +151,10 @@ class PoolSettings:
     """An object store that takes each finished poster before it counts as done: ``s3://bucket/prefix``."""
     checkpoints: str = ""
     """A folder, local or shared by the ranks' hosts, for the checkpoints; empty: in each poster's own."""
+    notice: str = ""
+    """A file that appears on a rank's host when it is about to be taken away (a spot machine's notice): the
+    last finished step is checkpointed at once, and the gang is built anew on other hosts. On the driver's own
+    host it ends the batch with 75."""
     keep: Keep = Keep()
     deadlines: Deadlines = Deadlines()
     retry: Retry = Retry()

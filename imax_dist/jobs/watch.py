@@ -86,6 +86,11 @@ class GangWatch:
         """The rank that a verdict names."""
         return None if self._found is None else self._found[0].rank
 
+    @property
+    def leaving(self) -> list[int]:
+        """Ranks whose hosts have been told that they go away."""
+        return sorted(rank for rank, sight in self._sights.items() if sight.leaving)
+
     def excuse(self, seconds: float) -> None:
         """Nobody listened for so long."""
         for judge in self._judges:

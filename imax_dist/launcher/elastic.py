@@ -57,10 +57,12 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Watched:
-    """Ranks that are looked after: where the evidence of a hang goes, and what is touched while they move."""
+    """Ranks that are looked after: where the evidence of a hang goes, what is touched while they move, what
+    appears before this machine is taken away."""
 
     evidence: Path
     alive: Path | None = None
+    notice: Path | None = None
 
 
 def run_ranks(command: list[str], nodes: Nodes, *, drain_s: int, watch: Watched | None = None) -> int:
@@ -83,7 +85,9 @@ def run_ranks(command: list[str], nodes: Nodes, *, drain_s: int, watch: Watched 
                 beacons = Path(logs) / "beacons"
                 beacons.mkdir()
                 command = [*command, "--beacons", str(beacons)]
-                watching.enter_context(RankWatch(beacons, evidence=watch.evidence, alive=watch.alive))
+                watching.enter_context(
+                    RankWatch(beacons, evidence=watch.evidence, alive=watch.alive, notice=watch.notice)
+                )
             elastic_launch(_launch_config(nodes, drain_s=drain_s, logs=logs), sys.executable)(*command)
     except ChildFailedError as error:
         return telling_code(failure.exitcode for failure in error.failures.values())

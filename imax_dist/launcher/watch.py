@@ -1,4 +1,7 @@
-"""The judge over the ranks of one node: fed by files in a folder, it kills ranks that hang, with evidence."""
+"""The judge over the ranks of one node: fed by files in a folder, it kills ranks that hang, with evidence.
+
+It sits in ``imax launch``, or, where torchrun or srun started them, in each of the ranks (among.py).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from imax_dist.errors import GangLost
 from imax_dist.liveness.heartbeat import ASKED, Sight, read_sights
 from imax_dist.liveness.judge import Judge, Limits, Verdict
 
@@ -20,19 +24,31 @@ FIRST_BLOCK_S = 300.0
 """Whether blocks are compiled in their first steps is not known here."""
 EVIDENCE_S = 2.0
 """For ranks to leave their stacks."""
+JUDGED = "judged"
+"""The file of the one that came to a verdict first, of several that look at the same ranks."""
 
 
 class RankWatch:
     """Looks at ``folder`` in a thread of its own, for the length of the block.
 
     ``evidence``: where stacks are kept. ``alive``: a file that is touched while the ranks are well, for a
-    probe from outside to look at.
+    probe from outside to look at. ``notice``: a file whose appearance is as good as a SIGTERM. ``speaker``
+    begins the sentence of a verdict.
     """
 
     def __init__(
-        self, folder: Path, *, evidence: Path, alive: Path | None = None, limits: Limits | None = None
+        self,
+        folder: Path,
+        *,
+        evidence: Path,
+        alive: Path | None = None,
+        notice: Path | None = None,
+        limits: Limits | None = None,
+        speaker: str = "imax launch",
     ) -> None:
         self._folder = folder
+        self._speaker = speaker
+        self._notice = notice
         self._evidence = evidence
         self._alive = alive
         self._judge = Judge(limits or Limits(first_block=FIRST_BLOCK_S), time.monotonic)
@@ -59,7 +75,8 @@ class RankWatch:
                     return
 
     def _look(self) -> bool:
-        """Whether the ranks hang and were killed."""
+        """Whether the ranks hang, and were killed or will be by the first that saw it."""
+        self._heed()
         sights = read_sights(self._folder)
         self._judge.keep([sight.rank for sight in sights])
         for sight in sights:
@@ -69,12 +86,23 @@ class RankWatch:
             if self._alive is not None:
                 self._alive.touch()
             return False
-        print(f"imax launch: {verdict.sentence}; evidence in {self._evidence}", file=sys.stderr, flush=True)
+        try:
+            (self._folder / JUDGED).touch(exist_ok=False)
+        except FileExistsError:
+            return True
+        text = f"{self._speaker}: {verdict.sentence}; evidence in {self._evidence}"
+        print(text, file=sys.stderr, flush=True)
         self._keep(verdict, sights)
-        for sight in sights:
-            with suppress(ProcessLookupError):
-                os.kill(sight.pid, signal.SIGKILL)
+        _kill([sight.pid for sight in sights])
         return True
+
+    def _heed(self) -> None:
+        """Stop as at a SIGTERM when the machine is about to be taken away."""
+        if self._notice is not None and self._notice.exists():
+            said = f"{self._notice} says that this machine goes away; stopping with a checkpoint"
+            print(f"{self._speaker}: {said}", file=sys.stderr, flush=True)
+            self._notice = None
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _keep(self, verdict: Verdict, sights: list[Sight]) -> None:
         """Stacks of the ranks that still beat, the state of each process, and what was concluded."""
@@ -87,6 +115,16 @@ class RankWatch:
             ranks = [{**sight.to_json(), "process": _state(sight.pid)} for sight in sights]
             said = {"kind": verdict.kind, "says": verdict.sentence, "ranks": ranks}
             (self._evidence / "verdict.json").write_text(json.dumps(said, indent=1) + "\n")
+
+
+def _kill(pids: list[int]) -> None:
+    """This process last, if it is one of them."""
+    for pid in pids:
+        if pid != os.getpid():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    if os.getpid() in pids:
+        os._exit(GangLost.exit_code)
 
 
 def _state(pid: int) -> str:

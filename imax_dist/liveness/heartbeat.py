@@ -38,6 +38,8 @@ class Sight:
     usual: float = 0.0
     host: str = ""
     pid: int = 0
+    leaving: bool = False
+    """Its host has been told that it goes away."""
 
     @property
     def name(self) -> str:
@@ -51,13 +53,27 @@ class Sight:
         return cls(**{**record, "place": Place(**record["place"])})
 
 
+def staying() -> bool:
+    """No host goes away."""
+    return False
+
+
 class Heartbeat:
     """Beats until it is stopped; ``tell`` gets each sight, in this thread."""
 
-    def __init__(self, rank: int, beacon: Beacon, tell: Callable[[Sight], None], *, on_gpu: bool) -> None:
+    def __init__(
+        self,
+        rank: int,
+        beacon: Beacon,
+        tell: Callable[[Sight], None],
+        *,
+        on_gpu: bool,
+        leaving: Callable[[], bool] = staying,
+    ) -> None:
         self._beacon = beacon
         self._tell = tell
         self._on_gpu = on_gpu
+        self._leaving = leaving
         self._sight = Sight(rank, host=socket.gethostname(), pid=os.getpid())
         self._active = 0
         self._seen = _activity()
@@ -95,6 +111,7 @@ class Heartbeat:
             usual=self._beacon.usual,
             host=self._sight.host,
             pid=self._sight.pid,
+            leaving=self._leaving(),
         )
         self._tell(self._sight)
 

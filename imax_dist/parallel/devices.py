@@ -14,7 +14,7 @@ from imax_dist.parallel.collectives import all_gather_single
 from imax_dist.parallel.topology import Topology
 
 LONGEST = 1024
-"""Bytes of one rank's description in the collective."""
+"""Bytes of what one rank says in the collective."""
 
 
 class Device(NamedTuple):
@@ -48,12 +48,18 @@ def own_device(device: torch.device) -> Device:
 
 def gather_devices(own: Device, topology: Topology) -> list[Device]:
     """Every rank's device, by rank."""
-    text = json.dumps([part[:80] for part in own], ensure_ascii=False).encode()
+    said = gather_texts(json.dumps([part[:80] for part in own], ensure_ascii=False), topology)
+    return [Device(*json.loads(text)) for text in said]
+
+
+def gather_texts(own: str, topology: Topology) -> list[str]:
+    """What every rank says, by rank; up to ``LONGEST`` bytes, none of them 0."""
+    text = own.encode()
     piece = torch.zeros(1, LONGEST, dtype=torch.uint8)
     piece[0, : len(text)] = torch.tensor(list(text), dtype=torch.uint8)
     gathered = torch.empty(topology.world_size, LONGEST, dtype=torch.uint8, device=topology.device)
     all_gather_single(gathered, piece.to(topology.device), None)
-    return [Device(*json.loads(bytes(row).rstrip(b"\0"))) for row in gathered.cpu().tolist()]
+    return [bytes(row).rstrip(b"\0").decode() for row in gathered.cpu().tolist()]
 
 
 def refuse_unequal(devices: Sequence[Device]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from imax_dist.errors import BadConfig
+from imax_dist.errors import BadConfig, SlowLink
 from imax_dist.parallel.broadcast import highest
 from imax_dist.parallel.point_to_point import post
 from imax_dist.parallel.topology import Topology
@@ -72,9 +72,9 @@ def slowest_link(topology: Topology, hosts: Sequence[str], *, size: int = PROBE_
 
 
 def check_link(found: float, least: float) -> None:
-    """Raise BadConfig if the link between hosts carries less than ``least`` bytes a second."""
+    """Raise SlowLink if the link between hosts carries less than ``least`` bytes a second."""
     if found < least:
-        raise BadConfig(
+        raise SlowLink(
             f"parallel: the link between hosts carries {found / 1e9:.2f} GB/s a rank, and at least "
             f"{least / 1e9:.2f} are needed (half of what the hardware file says); keep a gang on one host "
             "with fewer ranks, or see cluster/README.md on RDMA"

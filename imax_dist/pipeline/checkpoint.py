@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,10 +23,13 @@ from torch import Tensor
 from imax_dist.errors import BadManifest, MissingInput
 from imax_dist.output.atomic import write_bytes
 from imax_dist.output.own_files import own_files, remove_files, require_real_folder
+from imax_dist.pipeline.last_step import LastStep
 from imax_dist.pipeline.state import PassState
 
 FORMAT = "imax-checkpoint/3"
 FILES = r"step-\d+\.safetensors"
+UNFINISHED = r"\.step-\d+-[0-9a-f]{12}\.safetensors"
+"""What a killed process left (output/atomic.py)."""
 STORED = {"latents", "reference", "pictures", "endpoints", "cached", "carried"}
 """Names of the tensors in a file."""
 KEPT = 2
@@ -44,6 +47,14 @@ class Checkpoint:
     fingerprint: str
     seed: int
 
+    @property
+    def device(self) -> torch.device:
+        return self.state.latents.device
+
+    def to(self, device: torch.device) -> Checkpoint:
+        """The same with its tensors on ``device``."""
+        return replace(self, state=self.state.to(device))
+
 
 def phase_of(state: PassState) -> Phase:
     """What files and events call the pass; those beyond native size are told apart by a number from 0."""
@@ -57,6 +68,8 @@ class CheckpointFolder:
     folder: Path
     every: int = 5
     resume: Resume = "auto"
+    last: LastStep[Checkpoint] = field(default_factory=LastStep, compare=False, repr=False)
+    """What is not on disk yet."""
 
     def due(self, step: int, steps: int) -> bool:
         return self.every > 0 and step % self.every == 0 and step < steps
@@ -80,6 +93,13 @@ class CheckpointFolder:
         for old in own_files(self.folder, FILES)[:-KEPT]:
             old.unlink(missing_ok=True)
         return path
+
+    def save_last(self) -> None:
+        """Write the last finished step now, from another thread than the one that computes the next."""
+        with self.last.lock:
+            checkpoint = self.last.take()
+            if checkpoint is not None:
+                self.save(checkpoint)
 
     def files(self) -> list[Path]:
         """Checkpoint files, newest step first."""
@@ -108,7 +128,9 @@ class CheckpointFolder:
 
     def remove(self) -> None:
         """The poster is done: its checkpoints and their folder go."""
-        remove_files(require_real_folder(self.folder), FILES)
+        with self.last.lock:
+            self.last.forget()
+            remove_files(require_real_folder(self.folder), f"{FILES}|{UNFINISHED}")
 
 
 def content_hash(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:

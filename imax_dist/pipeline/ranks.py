@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -134,7 +134,8 @@ def join_ranks(
 ) -> Ranks:
     """Build mesh and engine; every rank must call this.
 
-    Raises BadConfig if degrees, ranks and heads do not fit, or an engine or kernel is not available here.
+    Raises BadConfig if degrees, ranks and heads do not fit, or an engine or kernel is not available here;
+    SlowLink.
     """
     build = choice("parallel: cfg", settings.cfg, CFG)
     hosts = check_devices(topology)
@@ -149,15 +150,21 @@ def join_ranks(
         together=ranks_together(hosts),
     )
     check_ulysses_within_hosts(hosts, ulysses)
-    link = slowest_link(topology, hosts)
-    if link is not None and settings.least_link_gb_s is not None:
-        check_link(link, 1e9 * settings.least_link_gb_s)
+    link = checked_link(settings, topology, hosts)
     mesh, passes = build(topology, ulysses=ulysses, ring=ring)
     work = Workload(heads=heads, head_dim=head_dim, dtype=dtype)
     kernel = choose_kernel(settings.kernel, settings.quality, topology, work)
     engine = ENGINES[chosen](mesh, kernel=kernel.kernel)
     resolved = dataclasses.replace(settings, engine=chosen, kernel=kernel.name)
     return Ranks(topology, mesh, engine, resolved, passes, notes=_notes(kernel, link))
+
+
+def checked_link(settings: ParallelSettings, topology: Topology, hosts: Sequence[str]) -> float | None:
+    """Bytes a second between hosts; None on one. Raises SlowLink; every rank must call this."""
+    link = slowest_link(topology, hosts)
+    if link is not None and settings.least_link_gb_s is not None:
+        check_link(link, 1e9 * settings.least_link_gb_s)
+    return link
 
 
 def join_for(model: FlowModel, settings: ParallelSettings, topology: Topology) -> Ranks:

@@ -14,13 +14,14 @@ from imax_dist.events import Listener, Note, both, ignore, stage
 from imax_dist.liveness.beacon import SILENT, Marks
 from imax_dist.models.base import FlowModel
 from imax_dist.parallel.broadcast import on_every_rank
+from imax_dist.parallel.devices import check_devices
 from imax_dist.parallel.topology import Topology, detect, pick_device, process_group
 from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.loading import change_requested_loras, differs_in_loras, load_requested
 from imax_dist.pipeline.preview import PreviewFile
 from imax_dist.pipeline.proof import Proof, render_proof, render_small
-from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
+from imax_dist.pipeline.ranks import ParallelSettings, Ranks, checked_link, join_for
 from imax_dist.pipeline.render import Rendering, render_with
 from imax_dist.pipeline.request import Request, key_of
 from imax_dist.pipeline.run import never
@@ -62,11 +63,13 @@ class Renderer:
     ) -> Renderer:
         """Meet the other ranks at ``store`` (a torch.distributed store; None for a world of one).
 
-        ``timeout_s`` limits every wait between ranks. ``close`` ends the membership.
+        ``timeout_s`` limits every wait between ranks. ``close`` ends the membership. Raises BadConfig or
+        SlowLink, before any poster is begun, if these ranks cannot work together.
         """
         topology = Topology(rank, world_size, 0, "store", pick_device(device, local_rank=0), marks)
         opened = ExitStack()
         opened.enter_context(process_group(topology, store=store, timeout_s=timeout_s))
+        checked_link(parallel, topology, check_devices(topology))
         return cls(topology, parallel, open_group=opened)
 
     def __enter__(self) -> Renderer:

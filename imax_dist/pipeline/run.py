@@ -78,7 +78,8 @@ class Run:
             return
         self.listen(CheckpointStarted(phase_of(state), state.step))
         started = time.perf_counter()
-        path = self.checkpoints.save(Checkpoint(state, self.plan.fingerprint, self.plan.request.seed))
+        path = self.checkpoints.save(self._checkpoint(state))
+        self.checkpoints.last.forget()
         seconds = time.perf_counter() - started
         self.listen(CheckpointWritten(str(path), phase_of(state), state.step, seconds))
 
@@ -95,6 +96,7 @@ class Run:
     def end_alone(self, state: PassState) -> None:
         """After a step of rank 0 alone: checkpoint if due, and stop if asked to."""
         plan = self.pass_of(state)
+        self._offer(state)
         stopping = self.stop() and state.step < plan.steps
         if stopping or self._due(state, plan):
             self.save(state)
@@ -105,6 +107,7 @@ class Run:
         """After a step of all ranks: the same, agreed, so that no rank waits for one that left."""
         plan, topology = self.pass_of(state), self.ranks.topology
         failure: ImaxError | None = None
+        self._offer(state)
         stopping = highest(STOP if self.stop() else GO_ON, topology) == STOP and state.step < plan.steps
         if not (stopping or self._due(state, plan)):
             return
@@ -119,6 +122,14 @@ class Run:
             stopped = Preempted(_stopped(state, plan))
             stopped.already_reported = not topology.is_first
             raise stopped
+
+    def _offer(self, state: PassState) -> None:
+        """To whoever cannot wait for the end of the next step."""
+        if self.checkpoints is not None and self.ranks.topology.is_first:
+            self.checkpoints.last.offer(self._checkpoint(state))
+
+    def _checkpoint(self, state: PassState) -> Checkpoint:
+        return Checkpoint(state, self.plan.fingerprint, self.plan.request.seed)
 
     def _due(self, state: PassState, plan: PassPlan) -> bool:
         return self.checkpoints is not None and self.checkpoints.due(state.step, plan.steps)

@@ -118,3 +118,26 @@ def test_the_first_signal_asks_and_the_second_leaves_at_once(number: signal.Sign
     code, out, err = finish(start("-c", SIGNALLED, int(number)))
     assert (code, out) == (128 + number, "False True\n")
     assert err == "stopping after this step; once more to leave at once\n"
+
+
+STUCK = """
+import ctypes, os, signal, sys, threading, time
+from imax_dist.cli.stop_signal import StopSignal
+
+def act():
+    print("kept", flush=True)
+    os._exit(0)
+
+stop = StopSignal()
+stop.at_once(lambda: print("of an earlier poster"))
+stop.at_once(act)
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+libc.pthread_mutex_lock(mutex)
+libc.pthread_mutex_lock(mutex)
+"""
+
+
+def test_what_is_to_happen_at_once_happens_though_the_main_thread_is_in_a_library() -> None:
+    code, out, err = finish(start("-c", STUCK))
+    assert (code, out, err) == (0, "kept\n", "")

@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 
-from imax_dist.errors import MissingInput
+from imax_dist.errors import BadConfig, MissingInput
 from imax_dist.jobs.rank import Rank
 from imax_dist.jobs.task import Task
+from imax_dist.parallel import devices
+from imax_dist.parallel.devices import Device
 from imax_dist.pipeline import render, renderer
+from imax_dist.pipeline.ranks import ParallelSettings
 
 
 class FaultyRank(Rank):
@@ -51,3 +54,19 @@ def defect(*arguments: Any) -> Any:
 
 def nothing_there(*arguments: Any, **options: Any) -> Any:
     raise MissingInput("model embedded: its text encoder is not there")
+
+
+class RankElsewhere(Rank):
+    """Says that it is on a host of its own."""
+
+    def join(self, host: str, port: int, parallel: ParallelSettings) -> dict[str, Any]:
+        own = Device("cpu", f"host-{self.rank}", "")
+        devices.own_device = lambda _: own
+        return super().join(host, port, parallel)
+
+
+class MisfitRank(Rank):
+    """Says that it will never work with the others."""
+
+    def join(self, host: str, port: int, parallel: ParallelSettings) -> dict[str, Any]:
+        raise BadConfig("parallel: rank 0 computes on an H100, rank 1 on an L4")

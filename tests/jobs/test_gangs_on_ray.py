@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import ray
 from disks import DyingDisk
-from faulty_rank import FaultyRank
+from faulty_rank import FaultyRank, MisfitRank, RankElsewhere
 from tiny_flux import make_tiny_flux
 
-from imax_dist.errors import CannotWrite
+from imax_dist.errors import BadConfig, CannotWrite, ClusterUnavailable
 from imax_dist.events import (
     CheckpointWritten,
     GangLost,
@@ -35,7 +35,7 @@ from imax_dist.events.log import as_json
 from imax_dist.jobs import batch as jobs_batch
 from imax_dist.jobs.batch import Batch, run_batch
 from imax_dist.jobs.board import Board
-from imax_dist.jobs.cluster import draining_nodes
+from imax_dist.jobs.cluster import draining_nodes, living_nodes
 from imax_dist.jobs.control import approve
 from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.metrics import PoolMetrics
@@ -416,3 +416,40 @@ def test_a_gang_of_two_makes_the_pictures_of_one_process(
         assert not (tmp_path / name / "checkpoints").exists()
         native = run.heard("step", job=name, stage="native")
         assert len(native) == 3, "the poster went on from the proof"
+
+
+def test_a_gang_whose_host_is_told_that_it_goes_away_drains_and_none_is_built_there(
+    small_ray: None, tmp_path: Path
+) -> None:
+    notice = tmp_path / "notice"
+    gangs = RayGangs(settings(notice=str(notice), deadlines=replace(LIMITS, place=2.0)))
+    gang = gangs("gang-0", 1)
+    try:
+        gang.poll()
+        assert not gang.draining()
+        notice.touch()
+        deadline = time.monotonic() + SEEN_S
+        while not gang.draining() and time.monotonic() < deadline:
+            gang.poll()
+            time.sleep(0.05)
+        assert gang.draining()
+        assert gangs.nodes.avoided(living_nodes()) == living_nodes()
+    finally:
+        gang.destroy()
+    with pytest.raises(ClusterUnavailable, match="without 1 node that lost gangs or leave"):
+        gangs("gang-0", 1)
+
+
+def test_a_gang_on_a_slow_link_is_refused_before_any_poster_is_begun(small_ray: None) -> None:
+    gangs = RayGangs(settings(least_link_gb_s=1e6), RankElsewhere)
+    sentence = r"gang-0: its ranks did not start: SlowLink: .* at least 1000000\.00 are needed"
+    with pytest.raises(ClusterUnavailable, match=sentence):
+        gangs("gang-0", 2)
+    gangs = RayGangs(settings(least_link_gb_s=1e-6), RankElsewhere)
+    gangs("gang-0", 2).destroy()
+
+
+def test_ranks_that_can_never_work_together_are_refused_in_their_own_words(small_ray: None) -> None:
+    gangs = RayGangs(settings(), MisfitRank)
+    with pytest.raises(BadConfig, match="gang-0: parallel: rank 0 computes on an H100, rank 1 on an L4"):
+        gangs("gang-0", 1)

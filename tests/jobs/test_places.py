@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from ranks import run_ranks
 
-from imax_dist.errors import BadConfig
-from imax_dist.jobs.places import LostOn, in_node_order, placement_options
+from imax_dist.errors import BadConfig, SlowLink
+from imax_dist.jobs.places import Nodes, in_node_order, placement_options
 from imax_dist.parallel import hosts as parallel_hosts
 from imax_dist.parallel.hosts import check_link, check_ulysses_within_hosts, ranks_together, slowest_link
 from imax_dist.parallel.mesh import choose_degrees
@@ -23,14 +23,24 @@ def test_ranks_of_one_node_follow_each_other() -> None:
 
 
 def test_a_node_that_lost_two_gangs_is_avoided_where_there_is_another() -> None:
-    lost = LostOn()
+    nodes = Nodes()
     for node in ("a", "b", "a"):
-        lost.add(node)
-    assert lost.avoided(["a", "b", "c"]) == ["a"]
-    assert lost.avoided(["a"]) == []
-    assert lost.avoided(["b", "c"]) == []
+        nodes.lost_on(node)
+    assert nodes.avoided(["a", "b", "c"]) == ["a"]
+    assert nodes.avoided(["a"]) == []
+    assert nodes.avoided(["b", "c"]) == []
     assert placement_options([], 4) == {}
     assert placement_options(["a", "d"], 2) == {"bundle_label_selector": [{"ray.io/node-id": "!in(a,d)"}] * 2}
+
+
+def test_a_node_that_is_about_to_go_away_is_avoided_even_if_there_is_no_other() -> None:
+    nodes = Nodes()
+    nodes.lost_on("a")
+    nodes.lost_on("a")
+    nodes.leaves({"b"})
+    assert nodes.avoided(["a", "b", "c"]) == ["a", "b"]
+    assert nodes.avoided(["a", "b"]) == ["b"], "a bad node is better than none"
+    assert nodes.avoided(["b"]) == ["b"]
 
 
 @pytest.mark.slow
@@ -83,5 +93,5 @@ def test_a_link_between_hosts_is_measured_by_all_ranks_and_none_within_one() -> 
 
 def test_a_link_below_what_is_needed_is_refused_with_both_numbers() -> None:
     check_link(25e9, 20e9)
-    with pytest.raises(BadConfig, match=r"carries 1\.10 GB/s a rank, and at least 20\.00 are needed"):
+    with pytest.raises(SlowLink, match=r"carries 1\.10 GB/s a rank, and at least 20\.00 are needed"):
         check_link(1.1e9, 20e9)

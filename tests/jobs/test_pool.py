@@ -289,6 +289,23 @@ def test_a_draining_host_gives_its_job_back_without_a_count(tmp_path: Path, worl
     assert world.heard("gang.lost")[0]["reason"] == "drained"
 
 
+def test_a_notice_that_the_drivers_host_goes_away_ends_the_batch_as_a_signal_does(
+    tmp_path: Path, world: World
+) -> None:
+    notice = tmp_path / "notice"
+    shop = Shop(tmp_path / "out", world, 2, notice=str(notice))
+
+    def told_later() -> bool:
+        if world.heard("job.started"):
+            notice.touch()
+        return False
+
+    with pytest.raises(Preempted):
+        shop.run(stop=told_later)
+    assert world.heard("batch.stopping")
+    assert [type(state) for state in shop.states().values()] == [Queued, Queued]
+
+
 def test_a_gang_that_cannot_be_built_is_tried_again_then_given_up(tmp_path: Path, world: World) -> None:
     world.failing_builds = 2
     assert isinstance(Shop(tmp_path, world, 1).run()["a"], Done)

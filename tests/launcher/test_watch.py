@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from imax_dist.events import StageStarted
-from imax_dist.launcher.watch import RankWatch
+from imax_dist.launcher.watch import LOOK_S, RankWatch
 from imax_dist.liveness.beacon import Beacon, Place
 from imax_dist.liveness.heartbeat import ASKED, Heartbeat, Sight, SightFile, beating, read_sights
 from imax_dist.liveness.judge import Limits
@@ -49,6 +50,28 @@ def test_ranks_that_beat_and_ranks_that_have_ended_are_left_alone(tmp_path: Path
         assert read_sights(tmp_path) == []
         time.sleep(1.5)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_notice_that_the_machine_goes_away_is_as_good_as_a_sigterm(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    notice, beacons = tmp_path / "notice", tmp_path / "beacons"
+    beacons.mkdir()
+    try:
+        with RankWatch(beacons, evidence=tmp_path / "none", notice=notice):
+            time.sleep(3 * LOOK_S)
+            assert not told.is_set()
+            notice.touch()
+            assert told.wait(60)
+            told.clear()
+            time.sleep(3 * LOOK_S)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not told.is_set(), "a second signal would end the ranks at once"
+    said = f"imax launch: {notice} says that this machine goes away; stopping with a checkpoint\n"
+    assert capfd.readouterr().err == said
 
 
 def test_a_rank_leaves_its_stacks_when_it_is_asked(tmp_path: Path) -> None:
