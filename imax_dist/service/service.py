@@ -79,19 +79,25 @@ class Service:
 
     async def row(self, job_id: str, client: Client) -> Row:
         """A job that the client may see. Raises Refused (404) for any other."""
-        row = await self.read(lambda: self.queue.find(job_id))
+        return await self.read(lambda: self._find(job_id, client))
+
+    async def seen(self, job_id: str, client: Client) -> dict[str, Any]:
+        """The job as the client sees it, with its place in the queue. Raises Refused (404)."""
+        return await self.read(lambda: self._view(self._find(job_id, client)))
+
+    async def view(self, row: Row) -> dict[str, Any]:
+        """The same of a row that is there already."""
+        return await self.read(lambda: self._view(row))
+
+    def _find(self, job_id: str, client: Client) -> Row:
+        row = self.queue.find(job_id)
         if row is None or not client.may_see(row.owner):
             raise not_found("this job")
         return row
 
-    async def view(self, row: Row) -> dict[str, Any]:
-        """The job with its place in the queue."""
-
-        def look() -> dict[str, Any]:
-            ahead = self.queue.ahead(row) if row.state_name == "queued" else None
-            return self.views.view(row, ahead=ahead)
-
-        return await self.read(look)
+    def _view(self, row: Row) -> dict[str, Any]:
+        ahead = self.queue.ahead(row) if row.state_name == "queued" else None
+        return self.views.view(row, ahead=ahead)
 
     async def changed(
         self, job_id: str, client: Client, change: Callable[[Sequence[str]], list[str]], what: str
@@ -101,7 +107,7 @@ class Service:
         if not await self.write(lambda: change([job_id])):
             raise Refused(409, f"a job that is {row.state_name} cannot be {what}", code="wrong_state")
         self.feed.wake(job_id)
-        return await self.view(await self.row(job_id, client))
+        return await self.seen(job_id, client)
 
 
 async def service_of(request: HttpRequest) -> Service:

@@ -6,11 +6,10 @@ import asyncio
 import math
 import re
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from imax_dist.errors import BadValue
@@ -33,6 +32,19 @@ OWN_FIELDS = ("webhook", "approval")
 """Of a job, besides those of a manifest's line."""
 
 
+Rows: TypeAlias = list[tuple[Row, bool]]
+"""Of jobs, in order, and whether each is new."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What one request asks for, until it is written."""
+
+    wishes: Sequence[Submission]
+    client: Client
+    answer: asyncio.Future[Rows]
+
+
 @dataclass
 class Submissions:
     """Checks wishes and writes them into the store; all that arrive at one time in one transaction."""
@@ -45,10 +57,7 @@ class Submissions:
     gangs: Callable[[], int]
     writer: ThreadPoolExecutor
     _methods: dict[str, Any] = field(default_factory=dict)
-    _arrived: list[tuple[list[Submission], asyncio.Future[list[tuple[Row, bool]]]]] = field(
-        default_factory=list
-    )
-    _coming: Counter[str] = field(default_factory=Counter)
+    _arrived: list[Arrival] = field(default_factory=list)
     _writing: bool = False
 
     def read(
@@ -77,66 +86,70 @@ class Submissions:
             self.estimates.seconds(request)
         return made
 
-    async def submit(self, wishes: Sequence[Submission], client: Client) -> list[tuple[Row, bool]]:
+    async def submit(self, wishes: Sequence[Submission], client: Client) -> Rows:
         """Rows in order, and whether each is new. Raises Refused (429) over the client's quota."""
-        self._coming[client.name] += len(wishes)
-        try:
-            await self._require_room(client, wishes)
-            return await self._enlist(wishes)
-        finally:
-            self._coming[client.name] -= len(wishes)
-
-    async def _enlist(self, wishes: Sequence[Submission]) -> list[tuple[Row, bool]]:
-        answer: asyncio.Future[list[tuple[Row, bool]]] = asyncio.get_running_loop().create_future()
-        self._arrived.append((list(wishes), answer))
+        arrival = Arrival(wishes, client, asyncio.get_running_loop().create_future())
+        self._arrived.append(arrival)
         if not self._writing:
             self._writing = True
             try:
                 while self._arrived:
-                    await self._write_arrived()
+                    await self._answer_arrived()
             finally:
                 self._writing = False
-        return await answer
+        return await arrival.answer
 
-    async def _write_arrived(self) -> None:
-        """One transaction for all that wait; where that fails, one each, so that each hears its own fault."""
+    async def _answer_arrived(self) -> None:
         arrived, self._arrived = self._arrived, []
-        everything = [each for wishes, _ in arrived for each in wishes]
+        loop = asyncio.get_running_loop()
         try:
-            rows = iter(await self._write(everything))
-            answers: list[Any] = [[next(rows) for _ in wishes] for wishes, _ in arrived]
+            answers = await loop.run_in_executor(self.writer, self._write, arrived)
         except Exception as error:
-            answers = [error] if len(arrived) == 1 else [await self._alone(wishes) for wishes, _ in arrived]
-        for (_, future), found in zip(arrived, answers, strict=True):
-            if future.cancelled():
+            answers = [error] * len(arrived)
+        for arrival, found in zip(arrived, answers, strict=True):
+            if arrival.answer.cancelled():
                 continue
             if isinstance(found, Exception):
-                future.set_exception(found)
+                arrival.answer.set_exception(found)
             else:
-                future.set_result(found)
+                arrival.answer.set_result(found)
 
-    async def _alone(self, wishes: Sequence[Submission]) -> Any:
+    def _write(self, arrived: Sequence[Arrival]) -> list[Rows | Exception]:
+        """One transaction for all; where that fails, one each, so that each hears its own fault."""
+        refused = self._over_quota(arrived)
+        taken = [each for each in arrived if id(each) not in refused]
         try:
-            return await self._write(wishes)
+            made = iter(self.queue.submit_all([wish for each in taken for wish in each.wishes]))
+            answers = {id(each): [next(made) for _ in each.wishes] for each in taken}
+        except Exception as error:
+            alone = {id(each): error if len(taken) == 1 else self._write_one(each) for each in taken}
+            return [refused.get(id(each)) or alone[id(each)] for each in arrived]
+        return [refused.get(id(each)) or answers[id(each)] for each in arrived]
+
+    def _write_one(self, arrival: Arrival) -> Rows | Exception:
+        try:
+            return self.queue.submit_all(arrival.wishes)
         except Exception as error:
             return error
 
-    async def _write(self, wishes: Sequence[Submission]) -> list[tuple[Row, bool]]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.writer, self.queue.submit_all, wishes)
+    def _over_quota(self, arrived: Sequence[Arrival]) -> dict[int, Refused]:
+        """Who asks for more than may wait, those before in this writing counted as well."""
+        waiting = self.queue.counts_of(sorted({each.client.name for each in arrived}), WAITING)
+        refused = {}
+        for each in arrived:
+            name, most = each.client.name, each.client.limit("waiting", self.settings)
+            more = len(each.wishes)
+            if waiting[name] + more <= most or self._all_known(each.wishes):
+                waiting[name] += more
+            else:
+                refused[id(each)] = self._queue_full(waiting[name], more, most)
+        return refused
 
-    async def _require_room(self, client: Client, wishes: Sequence[Submission]) -> None:
-        """Also for what other requests of the client are about to write."""
-        loop = asyncio.get_running_loop()
-        counts = await loop.run_in_executor(None, lambda: self.queue.counts(owner=client.name))
-        waiting, most = sum(counts.get(name, 0) for name in WAITING), client.limit("waiting", self.settings)
-        more = self._coming[client.name]
-        if waiting + more <= most or await loop.run_in_executor(None, self._all_known, wishes):
-            return
+    def _queue_full(self, waiting: int, more: int, most: int) -> Refused:
         typical = self.estimates.typical() or 60.0
         wait = max(1, math.ceil(typical * (waiting + more - most) / max(1, self.gangs())))
         text = f"{waiting} of your jobs wait or run, and {most} may; ask again in about {wait} s"
-        raise Refused(429, text, code="queue_full", headers={"Retry-After": str(wait)})
+        return Refused(429, text, code="queue_full", headers={"Retry-After": str(wait)})
 
     def _all_known(self, wishes: Sequence[Submission]) -> bool:
         """Whether nothing new is asked for: a client asks again after an answer that was lost."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, exc, insert, select, tuple_, update
+from sqlalchemy import Connection, bindparam, exc, insert, select, tuple_, update
 
 from imax_dist.config import to_mapping
 from imax_dist.errors import BadValue
@@ -32,6 +32,9 @@ from imax_dist.jobs.store.database import Database
 from imax_dist.jobs.store.reader import Reader
 from imax_dist.jobs.store.row import Row, row_of
 from imax_dist.jobs.store.tables import jobs
+
+INSERT = insert(jobs)
+BY_KEY = select(jobs).where(tuple_(jobs.c.owner, jobs.c.key).in_(bindparam("names", expanding=True)))
 
 
 class KeyConflict(BadValue):
@@ -72,12 +75,12 @@ class Queue(Reader):
 
         Raises KeyConflict for a key of another request, BadValue for an id that is taken.
         """
-        for last in (False, True):
+        for again in (False, True):
             try:
                 with self.transaction() as connection:
-                    return self._submit(connection, submissions)
-            except exc.IntegrityError:  # another has used the key, or the id, this very moment
-                if last:
+                    return self._submit(connection, submissions, ids_may_be_taken=again)
+            except exc.IntegrityError:  # the id is another's, or the key was used this very moment
+                if again:
                     raise
         raise AssertionError
 
@@ -132,27 +135,31 @@ class Queue(Reader):
         with self.database.reading() as connection:
             return read(connection)
 
-    def _submit(self, connection: Connection, submissions: Sequence[Submission]) -> list[tuple[Row, bool]]:
-        known = {key: row.fingerprint for key, row in _by_key(connection, submissions).items()}
+    def _submit(
+        self, connection: Connection, submissions: Sequence[Submission], *, ids_may_be_taken: bool
+    ) -> list[tuple[Row, bool]]:
+        known = _by_key(connection, submissions)
+        prints = {name: row.fingerprint for name, row in known.items()}
         fresh: list[Submission] = []
         for each in submissions:
             name = (each.owner, each.key)
-            before = known.get(name)
+            before = prints.get(name)
             if before not in (None, each.job.fingerprint):
                 raise KeyConflict(f"key {each.key!r} was used for another request; choose another key")
             if before is None:
                 fresh.append(each)
                 if each.key is not None:
-                    known[name] = each.job.fingerprint
-        self._insert(connection, fresh)
-        return _submitted(connection, submissions, {each.job.id for each in fresh})
+                    prints[name] = each.job.fingerprint
+        if ids_may_be_taken:
+            _require_free(connection, [each.job.id for each in fresh])
+        new = {row.id: row for row in self._insert(connection, fresh)}
+        known |= {(row.owner, row.key): row for row in new.values() if row.key is not None}
+        rows = [known.get((each.owner, each.key)) or new[each.job.id] for each in submissions]
+        return [(row, row.id in new) for row in rows]
 
-    def _insert(self, connection: Connection, fresh: Sequence[Submission]) -> None:
-        taken = [f.id for f in changes.lock_ids(connection, [each.job.id for each in fresh])]
-        if taken:
-            raise BadValue(f"id {taken[0]!r} is taken; choose another")
+    def _insert(self, connection: Connection, fresh: Sequence[Submission]) -> list[Row]:
         if not fresh:
-            return
+            return []
         revision, now = self.database.revision(connection), self.database.now(connection)
         first = self.database.number(connection, len(fresh))
         values = [
@@ -167,7 +174,8 @@ class Queue(Reader):
             }
             for index, each in enumerate(fresh)
         ]
-        connection.execute(insert(jobs), values)
+        connection.execute(INSERT, values)
+        return [row_of(each) for each in values]
 
 
 def job_values(job: Job, state: State, now: float) -> dict[str, Any]:
@@ -182,6 +190,11 @@ def job_values(job: Job, state: State, now: float) -> dict[str, Any]:
         "detail": json.dumps(to_record(state)),
         "changed": now,
         "created": now,
+        "stage": "",
+        "step": 0,
+        "steps": 0,
+        "cancel": 0,
+        "driver": None,
     }
 
 
@@ -206,22 +219,12 @@ def _by_key(connection: Connection, submissions: Sequence[Submission]) -> dict[t
     keys = [(each.owner, each.key) for each in submissions if each.key is not None]
     found: dict[tuple[str, str | None], Row] = {}
     for some in chunks(keys):
-        query = select(jobs).where(tuple_(jobs.c.owner, jobs.c.key).in_(some))
-        for row in map(row_of, connection.execute(query).mappings()):
+        for row in map(row_of, connection.execute(BY_KEY, {"names": some}).mappings()):
             found[row.owner, row.key] = row
     return found
 
 
-def _submitted(
-    connection: Connection, submissions: Sequence[Submission], new: set[str]
-) -> list[tuple[Row, bool]]:
-    rows: dict[str, Row] = {}
-    for some in chunks(sorted(new)):
-        found = connection.execute(select(jobs).where(jobs.c.id.in_(some))).mappings()
-        rows |= {row.id: row for row in map(row_of, found)}
-    known = _by_key(connection, submissions)
-    return [
-        (row, row.id in new)
-        for each in submissions
-        for row in [rows[each.job.id] if each.key is None else known[each.owner, each.key]]
-    ]
+def _require_free(connection: Connection, ids: Sequence[str]) -> None:
+    """Raises BadValue for an id that is a job's already."""
+    for taken in changes.lock_ids(connection, ids):
+        raise BadValue(f"id {taken.id!r} is taken; choose another")

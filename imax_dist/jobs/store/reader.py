@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Select, bindparam, func, or_, select, text
+from sqlalchemy import Connection, Select, bindparam, func, select, text, tuple_
 
 from imax_dist.jobs.state import State
 from imax_dist.jobs.store.files import read_store
@@ -19,6 +19,23 @@ IN_ORDER = "ORDER BY priority DESC, position, id"
 """The order jobs are taken in."""
 SILENT_S = 20.0
 """A driver without a heartbeat for so long has lost its jobs."""
+
+
+QUEUED = select(func.count()).select_from(jobs).where(jobs.c.state == "queued")
+MORE_URGENT = QUEUED.where(jobs.c.priority > bindparam("priority"))
+EARLIER = QUEUED.where(
+    jobs.c.priority == bindparam("priority"),
+    tuple_(jobs.c.position, jobs.c.id) < tuple_(bindparam("position"), bindparam("job")),
+)
+AHEAD = select(MORE_URGENT.scalar_subquery() + EARLIER.scalar_subquery())
+COUNTS_OF = (
+    select(jobs.c.owner, func.count())
+    .where(jobs.c.owner.in_(bindparam("owners", expanding=True)))
+    .where(jobs.c.state.in_(bindparam("states", expanding=True)))
+    .group_by(jobs.c.owner)
+)
+FIND = select(jobs).where(jobs.c.id == bindparam("job"))
+"""What a service asks all the time is built once: building a statement costs more than asking it."""
 
 
 class Page(NamedTuple):
@@ -76,7 +93,7 @@ class Reader:
 
     def find(self, job_id: str) -> Row | None:
         """One job."""
-        found = self._ask(lambda c: c.execute(select(jobs).where(jobs.c.id == job_id)).mappings().first())
+        found = self._ask(lambda c: c.execute(FIND, {"job": job_id}).mappings().first())
         return None if found is None else row_of(found)
 
     def known(self, ids: Sequence[str]) -> set[str]:
@@ -128,15 +145,16 @@ class Reader:
         query = _of(select(jobs.c.state, func.count()).group_by(jobs.c.state), (), owner)
         return {str(state): int(count) for state, count in self._ask(lambda c: c.execute(query).all())}
 
+    def counts_of(self, owners: Sequence[str], states: Sequence[str]) -> dict[str, int]:
+        """Jobs in one of ``states`` of each of ``owners``."""
+        those = {"owners": list(owners), "states": list(states)}
+        found = self._ask(lambda c: c.execute(COUNTS_OF, those).all())
+        return {**dict.fromkeys(owners, 0), **{str(owner): int(count) for owner, count in found}}
+
     def ahead(self, row: Row) -> int:
         """Queued jobs that are taken before this one."""
-        same = jobs.c.priority == row.priority
-        earlier = (jobs.c.position < row.position) | (
-            (jobs.c.position == row.position) & (jobs.c.id < row.id)
-        )
-        before = or_(jobs.c.priority > row.priority, same & earlier)
-        query = select(func.count()).select_from(jobs).where(jobs.c.state == "queued", before)
-        return int(self._ask(lambda c: c.execute(query).scalar_one()))
+        place = {"priority": row.priority, "position": row.position, "job": row.id}
+        return int(self._ask(lambda c: c.execute(AHEAD, place).scalar_one()))
 
     def events(self, job_id: str, *, since: int = 0, limit: int = 1000) -> list[JobEventRow]:
         """What became of a job, later than event ``since``, the oldest first.

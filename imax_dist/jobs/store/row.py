@@ -20,6 +20,7 @@ from imax_dist.jobs.state import (
     name_of,
     to_record,
 )
+from imax_dist.pipeline.request import Request
 from imax_dist.wording import duration, file_size
 
 
@@ -56,8 +57,9 @@ class Row:
     @cached_property
     def job(self) -> Job:
         """The request and its name. Raises BadConfig for one of a later program."""
-        request = request_of(self.request, where=f"job {self.id}")
-        return Job(self.id, request, self.priority, self.position, self.fingerprint)
+        return Job(
+            self.id, _request(self.request_text, self.id), self.priority, self.position, self.fingerprint
+        )
 
     @property
     def request(self) -> dict[str, Any]:
@@ -125,6 +127,12 @@ def row_of(found: Mapping[Any, Any]) -> Row:
         driver=found.get("driver"),
         revision=int(found.get("revision", 0)),
     )
+
+
+@lru_cache(maxsize=1024)
+def _request(text: str, job_id: str) -> Request:
+    """Clients ask for the same job again and again."""
+    return request_of(json.loads(text), where=f"job {job_id}")
 
 
 @lru_cache(maxsize=1024)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, select, text, update
+from sqlalchemy import Connection, Engine, bindparam, create_engine, event, exc, select, text, update
 from sqlalchemy.pool import QueuePool
 
 from imax_dist.errors import BadManifest, BadValue, CannotWrite
@@ -20,6 +21,8 @@ from imax_dist.jobs.store.tables import VERSION, meta
 BUSY_S = 30.0
 CONNECTIONS = 8
 MAGIC = b"SQLite format 3\0"
+NEXT_REVISION = update(meta).values(revision=meta.c.revision + 1).returning(meta.c.revision)
+NEXT_NUMBERS = update(meta).values(number=meta.c.number + bindparam("count")).returning(meta.c.number)
 
 
 class Sqlite(Database):
@@ -30,6 +33,7 @@ class Sqlite(Database):
     def __init__(self, path: Path, *, vfs: str | None = None) -> None:
         self.path = path
         self.name = str(path)
+        self._writer = threading.Lock()
         if path.is_symlink():
             raise BadValue(f"{path} is a link, and a batch writes through no link; remove it")
         with self.errors():
@@ -69,20 +73,24 @@ class Sqlite(Database):
         with clear_errors(self.path):
             yield
 
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One thread after the other: SQLite lets a second one sleep and ask again, up to 0.1 s at a time."""
+        with self._writer, super().writing() as connection:
+            yield connection
+
     def now(self, connection: Connection) -> float:
         del connection
         return time.time()
 
     def revision(self, connection: Connection) -> int:
-        connection.execute(update(meta).values(revision=meta.c.revision + 1))
-        return int(connection.execute(select(meta.c.revision)).scalar_one())
+        return int(connection.execute(NEXT_REVISION).scalar_one())
 
     def horizon(self, connection: Connection) -> int:
         return int(connection.execute(select(meta.c.revision)).scalar_one()) + 1
 
     def number(self, connection: Connection, count: int) -> int:
-        connection.execute(update(meta).values(number=meta.c.number + count))
-        return int(connection.execute(select(meta.c.number)).scalar_one()) - count + 1
+        return int(connection.execute(NEXT_NUMBERS, {"count": count}).scalar_one()) - count + 1
 
 
 def engine(connect: Callable[[], sqlite3.Connection]) -> Engine:

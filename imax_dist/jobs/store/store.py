@@ -117,9 +117,8 @@ class Store(Queue):
             return
         revision, now = self.database.revision(connection), self.database.now(connection)
         first = self.database.number(connection, len(new))
-        fresh = {"stage": "", "step": 0, "steps": 0, "cancel": 0, "driver": None, "revision": revision}
         values = [
-            {**job_values(job, state, now), **fresh, "number": first + index}
+            {**job_values(job, state, now), "revision": revision, "number": first + index}
             for index, (job, state) in enumerate(new)
         ]
         connection.execute(how, values)

@@ -38,7 +38,7 @@ async def _follow(here: Service, job_id: str, client: Client) -> AsyncIterator[s
     with here.feed.following(job_id) as news:
         while True:
             news.clear()
-            view = await here.view(await here.row(job_id, client))
+            view = await here.seen(job_id, client)
             parts = _parts(view)
             order = ("progress", "preview", "state") if told else ("state", "progress", "preview")
             fresh = [(name, parts[name]) for name in order if parts[name] and told.get(name) != parts[name]]

@@ -114,7 +114,7 @@ async def queue(here: Here, client: Asking) -> dict[str, Any]:
 @router.get(BASE + "/{job_id}")
 async def look_at(job_id: str, here: Here, client: Asking) -> JSONResponse:
     """One job: state, progress, files."""
-    return JSONResponse(await here.view(await here.row(job_id, client)))
+    return JSONResponse(await here.seen(job_id, client))
 
 
 @router.delete(BASE + "/{job_id}")
