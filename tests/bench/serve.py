@@ -3,8 +3,8 @@
 ``python -m tests.bench.serve`` starts ``imax serve`` on loopback with a tiny network, so that HTTP, queue and
 pool are measured and not the model; ``--plain 0.1`` has gangs that render nothing and say after so many
 seconds that they are done. Latencies are the clients' own, in another process. Each client also asks a
-server that only answers ``{}``, as often as it polls: what that takes, the machine and the clients take. At the
-end every poster must be there once. Prints a table with one row.
+server that only answers ``{}``, as often as it polls: what that takes, the machine and the clients take. At
+the end every poster must be there once. Prints a table with one row.
 """
 
 from __future__ import annotations
