@@ -55,7 +55,7 @@ def test_it_has_two_stages_on_a_base_that_can_be_chosen() -> None:
     text = DOCKERFILE.read_text()
     assert instructions(text, "FROM") == ["${BASE_IMAGE} AS build", "${BASE_IMAGE}"]
     (default,) = [rest for rest in instructions(text, "ARG") if rest.startswith("BASE_IMAGE=")]
-    assert re.fullmatch(r"BASE_IMAGE=\S+:\d\S+", default)
+    assert re.fullmatch(r"BASE_IMAGE=\S+:\d\S+@sha256:[0-9a-f]{64}", default)
 
 
 def test_it_runs_as_the_user_of_the_pods_and_passes_signals_on() -> None:
@@ -79,6 +79,7 @@ def test_all_it_copies_is_in_the_repository_and_not_ignored() -> None:
         rest.split()[:-1] for rest in instructions(DOCKERFILE.read_text(), "COPY") if "--from" not in rest
     ]
     sources = {source for line in copied for source in line}
-    assert sources == {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "configs", "imax_dist"}
+    project = {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "configs", "imax_dist"}
+    assert sources == {"cluster/gpu.lock", *project}
     assert {f"!{source}" for source in sources} <= set(Path(f"{DOCKERFILE}.dockerignore").read_text().split())
     assert [source for source in sorted(sources) if not (ROOT / source).exists()] == []
