@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -126,10 +127,30 @@ class FlowModel(ABC):
             raise BadConfig("this rank was started without text encoders; rank 0 encodes the prompt")
         return Conditioning(self._embedded(prompt), self._embedded("") if negative else None)
 
-    def place_encoders(self, device: torch.device) -> None:
-        """Move the text encoders, if this rank has any: after the prompt their memory is a poster's."""
-        for network in _networks(self.encoders):
+    @property
+    def encoders_away(self) -> bool:
+        """Whether the text encoders are in other memory than the transformer's."""
+        networks = _networks(self.encoders)
+        return any(each.device != self.device for network in networks for each in network.parameters())
+
+    @contextmanager
+    def encoders_on(self, device: torch.device) -> Iterator[None]:
+        """The text encoders on ``device`` within the block, in the host's memory after it.
+
+        Their weights do not change: what has been in the host's memory once is kept there, not copied back.
+        """
+        networks = list(_networks(self.encoders))
+        parameters = [each for network in networks for each in network.parameters()]
+        at_home = [(each, each.data) for each in parameters if each.device.type == "cpu"]
+        for network in networks:
             network.to(device)
+        try:
+            yield
+        finally:
+            for parameter, data in at_home:
+                parameter.data = data
+            for network in networks:
+                network.to(torch.device("cpu"))
 
     def _embedded(self, text: str) -> Prompt:
         return {name: tensor.to(self.device) for name, tensor in self.embed(text).items()}

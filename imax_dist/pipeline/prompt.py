@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
@@ -16,27 +18,34 @@ from imax_dist.wording import first_line
 
 
 def embed_prompt(
-    plan: PosterPlan, model: FlowModel, topology: Topology, *, leave: bool = False
+    plan: PosterPlan, model: FlowModel, topology: Topology, *, visit: bool = False
 ) -> Conditioning:
     """Embed the prompt, and the empty one where a pass uses classifier-free guidance.
 
-    ``leave``: the encoders are moved to the device for it and leave it afterwards: rank 0 alone has them, and
-    would be the first to run out of memory.
+    ``visit``: the encoders are on the device for it and leave it afterwards: rank 0 alone has them, and would
+    be the first to run out of memory.
     Raises BadManifest for a chat template that does not render.
     """
     guided = any(one.guidance_scale != 1.0 for one in (plan.native, *plan.passes))
     negative = guided and plan.spec.guidance == "classifier_free"
 
     def embed() -> dict[str, Tensor]:
-        if leave:
-            model.place_encoders(model.device)
         try:
-            made = model.encode_prompt(plan.request.prompt, negative=negative).to_tensors()
+            with model.encoders_on(model.device) if visit else nullcontext():
+                return model.encode_prompt(plan.request.prompt, negative=negative).to_tensors()
         except (TemplateError, OverflowError) as error:  # of the model's own template, in a sandbox
             text = f"model {plan.spec.name}: the chat template of its tokenizer fails: {first_line(error)}"
             raise BadManifest(text) from error
-        if leave:
-            model.place_encoders(torch.device("cpu"))
-        return made
 
     return Conditioning.from_tensors(from_first_rank(embed, topology))
+
+
+def crowded(device: torch.device) -> bool:
+    """Whether a GPU's weights leave less than the half of it that the VAE's maps may take.
+
+    Where there is room the encoders stay: on their way back for every poster the other ranks would wait.
+    """
+    if device.type != "cuda":
+        return False
+    total = torch.cuda.get_device_properties(device).total_memory
+    return 2 * torch.cuda.memory_allocated(device) > total
