@@ -17,12 +17,18 @@ if TYPE_CHECKING:
     from imax_dist.jobs.settings import PoolSettings
 
 
+EXAMPLES = """examples:
+  imax batch posters.jsonl --out posters
+  imax batch posters.csv --out posters --ray auto --gangs 4 --ranks 2"""
+
+
 def add_parser(verbs: Any) -> None:
     """Declare the verb and its options."""
     parser = verbs.add_parser(
         "batch",
         help="render many posters from a manifest",
         description="Render what a manifest lists and the folder lacks. Run it again to resume.",
+        epilog=EXAMPLES,
     )
     add = parser.add_argument
     add("manifest", nargs="?", type=Path, help="JSONL, CSV, YAML or .txt (default: what is queued in DIR)")
@@ -35,18 +41,20 @@ def add_parser(verbs: Any) -> None:
     )
     add("--store", metavar="PLACE", help="the queue: postgresql://USER@HOST/DB, or a file (default: in DIR)")
     add(
-        "--deliver", metavar="URL", help="send finished posters there first: s3://BUCKET/PREFIX, gs://, az://"
+        "--deliver",
+        metavar="URL",
+        help="where finished posters are uploaded: s3://BUCKET/PREFIX, gs://, az://",
     )
     add("--ray", default="local", metavar="WHERE", help="local (default), auto, or a cluster's address")
-    add("--pool", metavar="NAME", help="of imax list jobs, or a file (default: local, or default)")
-    add("--gangs", type=int, help="how many posters at once (default: planned)")
-    add("--ranks", type=int, help="how many ranks render one poster together (default: planned)")
+    add("--pool", metavar="NAME", help="a name (imax list jobs) or a file (default: local, or default)")
+    add("--gangs", type=int, help="posters rendered at once (default: planned)")
+    add("--ranks", type=int, help="ranks that render one poster together (default: planned)")
     add("--device", choices=("auto", "cpu", "cuda"), help="device of every rank (default: the pool's)")
-    add("--shard", metavar="I/N", help="render every N-th poster, from I on; each shard has its own queue")
+    add("--shard", metavar="I/N", help="render every N-th poster, from the I-th on; a queue for each shard")
     add(
         "--proofs-only",
         action="store_true",
-        help="native pictures only; see imax approve",
+        help="render native pictures only, for imax approve",
     )
     add("--grid", nargs="+", metavar="NAME=VALUES", help="each poster for every value: seed=1..8 dpi=150,200")
     add("--check", action="store_true", help="report every mistake in the manifest and stop")

@@ -21,6 +21,11 @@ CHOICES = (
 """Options that are fields of FinishSettings."""
 
 
+EXAMPLES = """examples:
+  imax finish sea.png --paper A2 --dpi 300 --bleed 3mm --crop-marks
+  imax finish sea.tif --to tif --icc press.icc --paper 50x70cm --out print.tif"""
+
+
 def add_parser(verbs: Any) -> None:
     """Declare the verb and its options."""
     parser = verbs.add_parser(
@@ -28,27 +33,28 @@ def add_parser(verbs: Any) -> None:
         help="make a print file",
         description="Make a print file (TIFF, PNG, JPEG, PDF) from a rendered poster. Without --paper the "
         "sheet is the one the poster was rendered for; without --dpi its pixels are kept.",
+        epilog=EXAMPLES,
     )
     parser.add_argument("poster", type=Path, help="tif or png made by `imax generate` or `imax batch`")
     parser.add_argument("--to", metavar="KIND", help="pdf (default), tif, png, jpg")
     parser.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="file to write (default: POSTER-print.KIND)"
     )
-    add_paper_options(parser)
-    _add_colour_options(parser)
-    _add_page_options(parser)
-    parser.add_argument("--sign", type=Path, metavar="CERT", help="add C2PA, signed by this chain (PEM)")
-    parser.add_argument("--key", type=Path, help="private key for --sign (PEM)")
     parser.add_argument("--json", action="store_true", help="result as JSON on stdout")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    sheet = parser.add_argument_group("sheet")
+    add_paper_options(sheet)
+    _add_page_options(sheet)
+    _add_colour_options(parser.add_argument_group("colour and coding"))
+    signature = parser.add_argument_group("signature")
+    signature.add_argument("--sign", type=Path, metavar="CERT", help="add C2PA, signed by this chain (PEM)")
+    signature.add_argument("--key", type=Path, help="private key for --sign (PEM)")
     parser.set_defaults(run=run)
 
 
-def _add_colour_options(parser: argparse.ArgumentParser) -> None:
+def _add_colour_options(parser: Any) -> None:
     parser.add_argument("--bits", type=int, help="8 or 16 per channel (default: as the picture)")
-    parser.add_argument(
-        "--icc", metavar="NAME", help="profile to convert to: a file, or of imax list profiles"
-    )
+    parser.add_argument("--icc", metavar="NAME", help="profile to convert to (imax list profiles), or a file")
     parser.add_argument(
         "--intent", metavar="HOW", help="relative (default), perceptual, saturation, absolute"
     )
@@ -57,17 +63,17 @@ def _add_colour_options(parser: argparse.ArgumentParser) -> None:
         dest="black_point_compensation",
         action="store_false",
         default=None,
-        help="without black-point compensation",
+        help="convert without black-point compensation",
     )
-    parser.add_argument("--background", metavar="#RRGGBB", help="colour under transparent parts (white)")
-    parser.add_argument("--quality", type=int, help="of JPEG, alone or in a PDF (default 95)")
+    parser.add_argument("--background", metavar="#RRGGBB", help="under transparent parts (default white)")
+    parser.add_argument("--quality", type=int, help="JPEG quality, alone or in a PDF (default 95)")
+    parser.add_argument("--lossless", action="store_true", default=None, help="PDF: lossless, no JPEG")
 
 
-def _add_page_options(parser: argparse.ArgumentParser) -> None:
+def _add_page_options(parser: Any) -> None:
     parser.add_argument("--scale", metavar="HOW", help="lanczos, realesrgan-x4plus, or a .safetensors")
-    parser.add_argument("--cut", action="store_true", default=None, help="allow cutting to another shape")
+    parser.add_argument("--cut", action="store_true", default=None, help="crop to a sheet of another shape")
     parser.add_argument("--crop-marks", action="store_true", default=None, help="PDF: marks around the trim")
-    parser.add_argument("--lossless", action="store_true", default=None, help="PDF: no JPEG")
     parser.add_argument("--output-intent", metavar="NAME", help="PDF: the printing condition's ICC profile")
     parser.add_argument(
         "--mirror-bleed",
@@ -75,8 +81,8 @@ def _add_page_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="fill --bleed with the picture's edges, mirrored",
     )
-    parser.add_argument("--panels", metavar="CxR", help="write C x R files that overlap, as 3x2")
-    parser.add_argument("--overlap", metavar="LENGTH", help="of neighbouring panels (default 10mm)")
+    parser.add_argument("--panels", metavar="CxR", help="write overlapping panels: 3x2 is 6 files")
+    parser.add_argument("--overlap", metavar="LENGTH", help="overlap of neighbouring panels (default 10mm)")
     parser.add_argument("--order", metavar="TEXT", help="order number, written into the file and {order}")
 
 

@@ -35,6 +35,13 @@ if TYPE_CHECKING:
     from imax_dist.pipeline.renderer import Renderer
 
 
+EXAMPLES = """examples:
+  imax generate "a red sun" --size 4096x4096 --out sea.png
+  imax generate "a red sun" --paper A2 --dpi 150 --bleed 3mm --out sea.tif
+  imax generate "a red sun" --guide photo.jpg --strength 0.5 --out sea.png
+  imax generate --recipe sea.recipe.json --out again.png"""
+
+
 def add_parser(verbs: Any) -> None:
     """Declare the verb and its options."""
     parser = verbs.add_parser(
@@ -42,6 +49,7 @@ def add_parser(verbs: Any) -> None:
         help="render one poster, or several of one prompt",
         usage="imax generate PROMPT [options]",
         description="Render a poster from a prompt; with --count or --seeds several.",
+        epilog=EXAMPLES,
     )
     add_arguments(parser)
     parser.set_defaults(run=run)
@@ -55,12 +63,11 @@ def add_arguments(parser: VerbParser) -> None:
     add_out_option(poster, Path("poster.png"))
     add_poster_options(poster)
     add_seeds_options(poster)
-    poster.add_argument("--guide", metavar="FILE", help="picture in the native pass's place")
-    add_picture_options(poster)
-    running = add_render_options(parser)
-    running.add_argument(
-        "--recipe", type=Path, metavar="FILE", help="render again: a recipe, or a file made here"
-    )
+    add_recipe_options(poster)
+    own = parser.add_argument_group("a picture of your own")
+    own.add_argument("--guide", metavar="FILE", help="start from this picture, not from a native one")
+    add_picture_options(own)
+    add_render_options(parser)
 
 
 def prepare(options: argparse.Namespace) -> None:
@@ -77,26 +84,30 @@ def add_out_option(group: Any, default: Path | None = None) -> None:
 
 def add_seeds_options(group: Any) -> None:
     """Several posters that differ in their seed, or proofs of a grid."""
-    group.add_argument("--count", type=int, metavar="N", help="number of posters, with seeds from --seed on")
-    group.add_argument("--seeds", metavar="LIST", help="seeds to render: 3,7,10-12; see {seed} in --out")
+    group.add_argument("--count", type=int, metavar="N", help="render N posters, with seeds from --seed on")
+    group.add_argument("--seeds", metavar="LIST", help="seeds to render: 3,7,10-12; --out may hold {seed}")
     group.add_argument(
-        "--grid", nargs="+", metavar="NAME=VALUES", help="proofs to choose from: seed=1..8 strength=.3,.6"
+        "--grid", nargs="+", metavar="NAME=VALUES", help="a sheet of proofs: seed=1..8 strength=.3,.6"
     )
 
 
-def add_render_options(parser: argparse.ArgumentParser) -> Any:
-    """What every verb that renders has beside its poster; returns the group of how it runs."""
+def add_recipe_options(group: Any) -> None:
+    """A poster described by a file."""
+    add = group.add_argument
+    add("--recipe", type=Path, metavar="FILE", help="render again: a recipe, or a finished poster")
+    add("--trust-recipe", action="store_true", help="let a recipe name files and hub ids")
+
+
+def add_render_options(parser: argparse.ArgumentParser) -> None:
+    """What every verb that renders has beside its poster."""
     add_method_options(parser.add_argument_group("method"))
-    running = parser.add_argument_group("running")
-    _add_running_options(running)
+    _add_running_options(parser.add_argument_group("running"))
     add_parallel_options(parser.add_argument_group("parallel (several ranks)"))
     parser.set_defaults(of_user={})
-    return running
 
 
 def _add_running_options(group: Any) -> None:
     add = group.add_argument
-    add("--trust-recipe", action="store_true", help="let a recipe name files and hub ids")
     add("--overwrite", action="store_true", help="replace the poster of another request")
     add("--keep-native", action="store_true", help="also write the native image")
     add(

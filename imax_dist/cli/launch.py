@@ -26,7 +26,7 @@ def add_parser(verbs: Any) -> None:
     """Declare the verb and its options."""
     parser = verbs.add_parser(
         "launch",
-        help="one poster on many ranks, like torchrun with exit codes",
+        help="render one poster on many GPUs or machines",
         usage="imax launch [options] generate PROMPT [options of generate]",
         description="Start `imax generate` once per GPU, on one machine or several, and keep its exit code.",
         epilog=EXAMPLE,
@@ -39,13 +39,19 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--address", help="this machine, as the others see it (default: its name)")
     parser.add_argument(
-        "--join-timeout", type=int, default=600, metavar="S", help="seconds to wait for the others (600)"
+        "--join-timeout",
+        type=int,
+        default=600,
+        metavar="S",
+        help="wait for the others (default 600)",
     )
-    parser.add_argument("--restarts", type=int, default=3, help="how often a lost rank restarts all (3)")
+    parser.add_argument("--restarts", type=int, default=3, help="restarts after a lost rank (default 3)")
     parser.add_argument(
-        "--drain", type=int, default=150, metavar="S", help="seconds from SIGTERM to SIGKILL (150)"
+        "--drain", type=int, default=150, metavar="S", help="seconds from SIGTERM to SIGKILL (default 150)"
     )
-    parser.add_argument("--alive", type=Path, metavar="FILE", help="touch it while ranks move: for probes")
+    parser.add_argument(
+        "--alive", type=Path, metavar="FILE", help="touched while ranks make progress, for probes"
+    )
     about = "stop with a checkpoint (75) when it appears: a spot machine's notice"
     parser.add_argument("--notice", type=Path, metavar="FILE", help=about)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -25,15 +25,21 @@ def add_parser(verbs: Any) -> None:
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="named models, and files in the folders of IMAX_MODELS")
-    check = actions.add_parser("check", help="whether a model is complete and loads; its numbers")
+    check = actions.add_parser("check", help="check that a model is complete and loads")
     check.add_argument(
         "name", metavar="MODEL", help="name, folder, .safetensors, .gguf or .yaml file, hub id"
     )
-    check.add_argument("--lora", action="append", default=[], metavar="PATH[:WEIGHT]", help="check these too")
+    check.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="PATH[:WEIGHT]",
+        help="with it; repeatable",
+    )
     check.add_argument("--lora-partial", action="store_true", help="merge what fits of a LoRA")
     check.add_argument("--load", action=argparse.BooleanOptionalAction, help="load it (default: if it fits)")
     tiny = actions.add_parser("make-tiny", help="write a pipeline of under 1 MB with random weights")
-    tiny.add_argument("name", metavar="NAME", help="of imax model list")
+    tiny.add_argument("name", metavar="NAME", help="a model of imax model list")
     tiny.add_argument("folder", metavar="DIR", type=Path, help="folder to write")
     for each, run in ((listing, run_list), (check, run_check), (tiny, run_make_tiny)):
         each.add_argument("--json", action="store_true", help="the answer as JSON on stdout")

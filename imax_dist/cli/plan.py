@@ -24,12 +24,18 @@ if TYPE_CHECKING:
 MOST_POSTERS = 100_000
 
 
+EXAMPLES = """examples:
+  imax plan --gpus 8xH100 --model flux-dev --size 8192x8192
+  imax plan --gpus 2x8xA100 posters.jsonl"""
+
+
 def add_parser(verbs: Any) -> None:
     """Declare the verb and its options."""
     parser = verbs.add_parser(
         "plan",
         help="what posters cost on a cluster, before any GPU is touched",
         description="Choose gangs and ranks for a manifest, or --count posters of one size.",
+        epilog=EXAMPLES,
     )
     add = parser.add_argument
     add("manifest", nargs="?", type=Path, help="JSONL, CSV, YAML or .txt; without it, posters of one size")
@@ -47,10 +53,10 @@ def add_parser(verbs: Any) -> None:
     )
     poster = parser.add_argument_group("poster")
     add_poster_options(poster)
-    poster.add_argument("--guide", metavar="FILE", help="picture in the native pass's place")
+    poster.add_argument("--guide", metavar="FILE", help="start from this picture, not from a native one")
     add_picture_options(poster)
     add_method_options(parser.add_argument_group("method"))
-    add("--all", action="store_true", help="every rejected plan, not the best of each gang size")
+    add("--all", action="store_true", help="list every rejected plan, not one per gang size")
     add("--json", action="store_true", help="result as JSON on stdout")
     add("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)

@@ -1,4 +1,4 @@
-"""``imax redo``: a region of a finished poster anew; outside of it the poster stays as it is, bit for bit."""
+"""``imax redo``: a region of a finished poster again; outside of it the poster stays bit for bit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from imax_dist.cli.request_options import add_model_options, add_sliders
 
 TAKEN_OVER = ("model", "lora", "lora_partial", "paper", "dpi", "bleed", "landscape")
 """Fields of the poster's own request that hold unless the command line says more."""
+EXAMPLES = """example: a boat in the lower left corner
+  imax redo sea.png --region 0,3000,1024,1024 --prompt "a boat" --strength 0.8"""
 BIT_FOR_BIT = (".png", ".tif", ".tiff")
 
 
@@ -18,10 +20,11 @@ def add_parser(verbs: Any) -> None:
     """Declare the verb and its options."""
     parser = verbs.add_parser(
         "redo",
-        help="make a region of a finished poster anew",
+        help="render a region of a finished poster again",
         usage="imax redo POSTER --region X,Y,W,H [options]",
-        description="Make a region of a finished poster anew; the network sees all of the poster.\n"
-        "Outside the region every pixel stays as it is.",
+        description="Render a region of a finished poster again. The network sees the whole poster; "
+        "outside the region every pixel stays as it is.",
+        epilog=EXAMPLES,
     )
     add_arguments(parser)
     parser.set_defaults(run=run)
@@ -32,13 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     poster = parser.add_argument_group("poster")
     poster.add_argument("guide", metavar="POSTER", help="png or tif, at its full size")
     poster.add_argument("--region", required=True, metavar="X,Y,W,H", help="left, top, width, height in px")
-    poster.add_argument("--prompt", metavar="TEXT", help="what it shows (default: as the poster says)")
+    poster.add_argument("--prompt", metavar="TEXT", help="what it shows (default: the prompt it carries)")
     poster.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="png or tif (default: POSTER-redo, as the poster)"
     )
     add_sliders(poster)
     add_model_options(poster)
     generate.add_seeds_options(poster)
+    poster.add_argument("--trust-recipe", action="store_true", help="let its recipe name files and hub ids")
     generate.add_render_options(parser)
     parser.set_defaults(recipe=None)
 

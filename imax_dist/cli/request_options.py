@@ -31,24 +31,24 @@ def add_model_options(group: Options) -> None:
     """Who paints it, and from which noise."""
     add = group.add_argument
     add("--seed", type=int, metavar="N", help="another seed, another picture (default 0)")
-    add("--model", metavar="MODEL", help="name, folder or hub id; see imax list models")
-    add("--preset", metavar="NAME", help="imax (default), or of imax list presets, or a file")
+    add("--model", metavar="MODEL", help="name, folder or hub id (imax list models)")
+    add("--preset", metavar="NAME", help="imax (default), one of imax list presets, or a file")
 
 
 def add_picture_options(group: Options) -> None:
     """How a picture of the user's becomes a poster."""
     add_sliders(group)
     add = group.add_argument
-    add("--scale", type=float, metavar="N", help="size as so many times the picture's sides")
-    add("--fit", metavar="HOW", help="for another shape: crop (default), pad, exact")
-    add("--background", metavar="#RRGGBB", help="behind transparent and padded parts (white)")
+    add("--scale", type=float, metavar="N", help="poster's sides: this many times the picture's")
+    add("--fit", metavar="HOW", help="to another shape: crop (default), pad or exact")
+    add("--background", metavar="#RRGGBB", help="of padding and transparent parts (default white)")
 
 
 def add_sliders(group: Options) -> None:
     """How much of a picture is kept."""
     add = group.add_argument
-    add("--strength", type=float, metavar="S", help="how far to leave the picture: 0 not at all, 1 most")
-    add("--resemblance", type=float, metavar="R", help="how firmly its layout is held, 0 to 1")
+    add("--strength", type=float, metavar="S", help="how much of the picture may change: 0 to 1")
+    add("--resemblance", type=float, metavar="R", help="how firmly its layout is kept: 0 to 1")
 
 
 def add_method_options(group: Options) -> None:
@@ -110,7 +110,7 @@ def add_parallel_options(group: Options) -> None:
         type=float,
         default=3600.0,
         metavar="S",
-        help="a rank's longest wait for another, loading included (3600); hangs are seen sooner",
+        help="longest wait for another rank (default 3600)",
     )
 
 

@@ -17,13 +17,20 @@ if TYPE_CHECKING:
 PORT = 8000
 
 
+EXAMPLES = """examples:
+  imax serve --out posters
+  imax serve --out posters --add-token alice
+  imax serve --out posters --host 0.0.0.0 --ray auto"""
+
+
 def add_parser(verbs: Any) -> None:
     """Declare the verb and its options."""
     parser = verbs.add_parser(
         "serve",
         help="posters as a service: API, page, queue",
-        description="Take jobs over HTTP and render them until SIGTERM; run it again to go on. Its address "
-        "shows a page, and /docs the API. Without any token it answers this machine only.",
+        description="Take jobs over HTTP and render them until SIGTERM; run it again to resume. Its address "
+        "shows a page, /docs the API. Without a token it answers this machine only.",
+        epilog=EXAMPLES,
     )
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the queue and the posters")
@@ -33,15 +40,15 @@ def add_parser(verbs: Any) -> None:
     add("--store", metavar="URL", help="queue in a database, postgresql://..., instead of a file in DIR")
     add("--config", default="default", metavar="NAME", help="a file of configs/service, or a path")
     add("--pool", metavar="NAME", help="a file of configs/jobs, or a path (default: local, or default)")
-    add("--gangs", type=int, help="most posters at once (default: as many as there are devices)")
-    add("--ranks", type=int, help="how many ranks render one poster together (default 1)")
+    add("--gangs", type=int, help="most posters rendered at once (default: one per device)")
+    add("--ranks", type=int, help="ranks that render one poster together (default 1)")
     add("--device", choices=("auto", "cpu", "cuda"), help="device of every rank (default: the pool's)")
     add("--add-token", metavar="NAME", help="make a token, print it once, and stop")
     add("--role", choices=("submit", "operate"), default="submit", help="of --add-token: own jobs, or all")
     add("--revoke-token", metavar="NAME", help="end a token, and stop")
-    add("--check", action="store_true", help="look whether it could start, say what it would do, and stop")
+    add("--check", action="store_true", help="check that it can start, report what it would do, and stop")
     add("--json", action="store_true", help="result of --check or --add-token as JSON on stdout")
-    add("-q", "--quiet", action="store_true", help="log no line a request")
+    add("-q", "--quiet", action="store_true", help="do not log requests")
     add("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 

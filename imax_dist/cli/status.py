@@ -26,7 +26,7 @@ TELLING = ("running", "failed")
 def add_parser(verbs: Any) -> None:
     """Declare the verb and its options."""
     parser = verbs.add_parser(
-        "status", help="the state of a batch", description="Every poster of a batch and its state."
+        "status", help="the state of a batch", description="Show the posters of a batch and their states."
     )
     add_place(parser, nargs="?")
     add = parser.add_argument
@@ -39,7 +39,7 @@ def add_parser(verbs: Any) -> None:
         help=f"only {', '.join(STATES)}; repeatable",
     )
     add("--failed", action="append_const", dest="state", const="failed", help="the same as --state failed")
-    add("--totals", action="store_true", help="no posters, only how many of each state")
+    add("--totals", action="store_true", help="only the number of posters in each state")
     add("--limit", type=int, metavar="N", help=f"posters in the table (default {MOST_SHOWN}; 0: all)")
     add("--verify", action="store_true", help="compare every finished poster with its hash")
     add("--json", action="store_true", help="one JSON object on stdout")
@@ -52,7 +52,9 @@ def add_place(parser: argparse.ArgumentParser, *, nargs: Any) -> None:
     parser.add_argument(
         "out", type=Path, nargs=nargs, metavar="DIR", help="the folder given to imax batch --out"
     )
-    parser.add_argument("--store", metavar="PLACE", help="the database given to imax batch --store instead")
+    parser.add_argument(
+        "--store", metavar="PLACE", help="the database of imax batch --store, in place of DIR"
+    )
 
 
 def place_of(options: argparse.Namespace) -> Path | str:

@@ -19,20 +19,22 @@ def add_parser(verbs: Any) -> None:
         help="back up, restore or prune a queue",
         description="Copy a batch's queue to a file or back, or remove what is old.",
     )
-    acts = parser.add_subparsers(dest="act", metavar="ACT", required=True)
-    backup = acts.add_parser("backup", help="write all of a queue to a file, while drivers work")
-    restore = acts.add_parser("restore", help="put a backup into an empty queue, of either kind")
+    acts = parser.add_subparsers(dest="act", metavar="ACTION", required=True)
+    backup = acts.add_parser("backup", help="copy a queue to a file; batches may run meanwhile")
+    restore = acts.add_parser("restore", help="copy a backup into an empty queue")
     for act in (backup, restore):
         act.add_argument("file", type=Path, metavar="FILE", help="the backup: an SQLite database")
         add_place(act, nargs="?")
-    prune = acts.add_parser("prune", help="remove what is older than it is to be kept")
+    prune = acts.add_parser("prune", help="remove what is older than given")
     add_place(prune, nargs="?")
     for name, what in (
-        ("posters", "folders and entries of posters that are over"),
+        ("posters", "folders of ended posters"),
         ("checkpoints", "checkpoints of failed and cancelled posters"),
         ("events", "changes of state in the store"),
     ):
-        prune.add_argument(f"--{name}", default="", metavar="TIME", help=f"keep {what} so long: 12h, 30d, 8w")
+        prune.add_argument(
+            f"--{name}", default="", metavar="TIME", help=f"keep {what} this long: 12h, 30d, 8w"
+        )
     for act in (backup, restore, prune):
         act.add_argument("--json", action="store_true", help="result as JSON on stdout")
         act.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -27,11 +27,11 @@ def add_parser(subparsers: argparse._SubParsersAction[Parser]) -> None:
     parser: Parser = subparsers.add_parser(
         "study",
         help="the testbed: studies, scenes, training, measurements",
-        description="Conduct a study of the paper (imax study --list), or work on the embedded model.",
+        description="Run a study of the paper (imax study --list), or train and measure the embedded model.",
     )
     parser.add_argument("--list", action="store_true", help="the studies that ship, one a line")
     parser.set_defaults(run=run)
-    verbs = parser.add_subparsers(dest="study_verb", metavar="NAME|WHAT")
+    verbs = parser.add_subparsers(dest="study_verb", metavar="NAME|TASK")
     for name, (text, add, _) in VERBS.items():
         add(verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}."))
     for name in named_configs("studies"):
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         return list_studies()
     if args.study_verb is None:
-        raise BadValue("say which study; imax study --list shows them, imax study --help all else")
+        raise BadValue("which study? imax study --list shows them, imax study --help all else")
     if args.study_verb not in VERBS:
         return run_named(args.study_verb, args)
     verb: Verb = VERBS[args.study_verb][2]

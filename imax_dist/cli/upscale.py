@@ -12,6 +12,9 @@ from imax_dist.cli.request_options import add_picture_options, add_poster_option
 from imax_dist.cli.user_defaults import of_user
 
 STRENGTH = 0.3
+EXAMPLES = """examples:
+  imax upscale photo.jpg --scale 4
+  imax upscale photo.jpg --paper A2 --dpi 200 --strength 0.2 --out wall.tif"""
 
 
 def add_parser(verbs: Any) -> None:
@@ -20,7 +23,8 @@ def add_parser(verbs: Any) -> None:
         "upscale",
         help="make a large print of your own picture",
         usage="imax upscale PICTURE [options]",
-        description="Enlarge a picture; the model paints the detail that it has room for then.",
+        description="Enlarge a picture; the model paints the detail that a larger one has room for.",
+        epilog=EXAMPLES,
     )
     add_arguments(parser)
     parser.set_defaults(run=run)
@@ -31,7 +35,7 @@ def add_arguments(parser: VerbParser) -> None:
     parser.of_user = of_user
     poster = parser.add_argument_group("poster")
     poster.add_argument("guide", metavar="PICTURE", help="png, jpg, tif, webp, avif or gif")
-    poster.add_argument("--prompt", metavar="TEXT", help="what it shows (default: as the picture says)")
+    poster.add_argument("--prompt", metavar="TEXT", help="what it shows (default: the prompt it carries)")
     generate.add_out_option(poster)
     add_picture_options(poster)
     add_poster_options(poster)

@@ -23,8 +23,8 @@ def add_parser(verbs: Any) -> None:
         "view",
         help="look at posters in a browser",
         description="Write DIR/index.html: a contact sheet of the posters in DIR, each opening in a "
-        "deep-zoom viewer. Open it from disk; no server is needed. The same prompt, seed and size "
-        "rendered by another preset, direct for one, becomes another side of the slider.",
+        "deep-zoom viewer. Open it from disk; no server is needed. Posters of the same prompt, seed and "
+        "size by different presets are compared with a slider.",
     )
     parser.add_argument(
         "out", type=Path, metavar="DIR", help="folder of `imax batch`, or of posters of `imax generate`"

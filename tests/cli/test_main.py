@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -122,7 +123,15 @@ def test_the_help_of_generate_begins_with_what_a_newcomer_needs() -> None:
     )
     assert not any(name in screen for name in ("--ulysses", "--kernel", "--checkpoint-every"))
     groups = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert groups == ["options:", "poster:", "method:", "running:", "parallel (several ranks):"]
+    assert groups == [
+        "options:",
+        "poster:",
+        "a picture of your own:",
+        "method:",
+        "running:",
+        "parallel (several ranks):",
+        "examples:",
+    ]
 
 
 def test_help_of_a_verb_is_found_both_ways(imax: Imax) -> None:
@@ -150,6 +159,19 @@ def test_every_page_of_help_fits_eighty_columns(monkeypatch: pytest.MonkeyPatch)
         if len(line) > 80
     ]
     assert wide == []
+
+
+def test_the_examples_of_every_page_of_help_are_commands() -> None:
+    parser = build_parser()
+    lines = [
+        line
+        for page in all_parsers(parser)
+        for line in (page.epilog or "").replace("\\\n", " ").splitlines()
+        if line.startswith("  imax ")
+    ]
+    for line in lines:
+        parser.parse_args(shlex.split(line)[1:])
+    assert len(lines) > 10
 
 
 def test_usage_is_what_must_be_given_in_one_line(imax: Imax) -> None:
