@@ -5,11 +5,17 @@ from __future__ import annotations
 import torch
 from diffusers import AutoencoderKL
 
+from imax_dist.vae.layers import Autoencoder, ResBlock
+from imax_dist.vae.networks import network_of
+
 CHANNELS = 16
 
 
 def build_autoencoder(widths: tuple[int, ...] = (32, 64, 96, 96), *, layers: int = 1) -> AutoencoderKL:
-    """A fresh AutoencoderKL: residual branches start at zero, the posterior starts narrow."""
+    """A fresh AutoencoderKL: residual branches start at zero, the posterior starts narrow.
+
+    Its layers are those of the description that a render walks and the planner counts (``vae/kl.py``).
+    """
     model = AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -24,14 +30,23 @@ def build_autoencoder(widths: tuple[int, ...] = (32, 64, 96, 96), *, layers: int
         use_post_quant_conv=False,
         mid_block_add_attention=False,
     )
-    for module in model.modules():
-        if type(module).__name__ == "ResnetBlock2D":
-            torch.nn.init.zeros_(module.conv2.weight)
-            torch.nn.init.zeros_(module.conv2.bias)
+    network = described(model)
     with torch.no_grad():
-        model.encoder.conv_out.weight[CHANNELS:].mul_(0.1)
-        model.encoder.conv_out.bias[CHANNELS:].fill_(-5.0)
+        for layer in (*network.encoder, *network.decoder):
+            if isinstance(layer, ResBlock):
+                for parameter in model.get_submodule(layer.conv2.name).parameters():
+                    parameter.zero_()
+        posterior = model.get_submodule(network.placed("encoder")[-1].conv.name)
+        posterior.weight[CHANNELS:].mul_(0.1)
+        posterior.bias[CHANNELS:].fill_(-5.0)
     return model.to(memory_format=torch.channels_last)
+
+
+def described(model: AutoencoderKL) -> Autoencoder:
+    """The layers of a ``build_autoencoder``, which has no option that the description leaves out."""
+    network = network_of(model)
+    assert network is not None
+    return network
 
 
 def encode_mean(model: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:

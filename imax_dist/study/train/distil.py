@@ -13,23 +13,20 @@ from pathlib import Path
 import torch
 from torch.nn.functional import mse_loss
 
-from imax_dist.study.train.budget import Budget, set_rate, warm_then_cosine
+from imax_dist.study.train.budget import Budget
 from imax_dist.study.train.flow import (
     Batch,
     Buckets,
     FlowRun,
     FlowSettings,
     attention_for,
-    draw_batch,
     drop_captions,
     noise_levels,
-    resume,
-    save,
     shift_levels,
     start,
+    train,
     update,
 )
-from imax_dist.study.train.journal import Journal
 from imax_dist.study.train.network import FlowNetwork, Text
 from imax_dist.study.train.precision import mixed_precision
 from imax_dist.study.train.text import Tokenizers
@@ -58,22 +55,12 @@ def distil_guidance(
     teacher = teacher.to(device)
     for network in (run.network, run.average):  # all but the guidance embedder comes from the teacher
         network.load_state_dict(teacher.state_dict(), strict=False)
-    path = folder / "distil.safetensors"
-    resume(path, run, budget, settings)
     empty = Text(*tokenizers.ids([""])).to(device)
-    journal = Journal(folder / "distil.jsonl", every=settings.log_every)
-    saved = budget.elapsed()
-    while (progress := budget.progress(run.step)) < 1:
-        set_rate(run.optimizer, warm_then_cosine(run.step, progress, hold=settings.hold))
-        batch = draw_batch(buckets, settings, run.step, progress=1.0)
-        journal.note(loss=_step(run, batch, (teacher, empty, scales), settings))
-        if journal.due(budget.elapsed()):
-            journal.write(step=run.step, seconds=round(budget.elapsed(), 1))
-        if budget.elapsed() - saved > settings.save_every:
-            saved = budget.elapsed()
-            save(path, run, budget, settings)
-    save(path, run, budget, settings)
-    return run.average
+
+    def step(batch: Batch) -> dict[str, float]:
+        return {"loss": _step(run, batch, (teacher, empty, scales), settings)}
+
+    return train(folder / "distil.safetensors", run, buckets, step=step, settings=settings, budget=budget)
 
 
 def _step(

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import mse_loss
 
 from imax_dist.method.time_shift import shifted_sigmas
-from imax_dist.study.train.budget import Budget, set_rate, warm_then_cosine
+from imax_dist.study.train.budget import Budget
 from imax_dist.study.train.distil import velocity_at
 from imax_dist.study.train.flow import (
     Batch,
@@ -22,13 +22,10 @@ from imax_dist.study.train.flow import (
     FlowRun,
     FlowSettings,
     attention_for,
-    draw_batch,
-    resume,
-    save,
     start,
+    train,
     update,
 )
-from imax_dist.study.train.journal import Journal
 from imax_dist.study.train.network import FlowNetwork, Text
 from imax_dist.study.train.precision import mixed_precision
 from imax_dist.study.train.text import Tokenizers
@@ -64,21 +61,11 @@ def distil_steps(
     for network in (run.network, run.average):
         network.load_state_dict(without_guidance(teacher, windows.scale))
     teacher = teacher.to(device)
-    path = folder / "few-steps.safetensors"
-    resume(path, run, budget, settings)
-    journal = Journal(folder / "few-steps.jsonl", every=settings.log_every)
-    saved = budget.elapsed()
-    while (progress := budget.progress(run.step)) < 1:
-        set_rate(run.optimizer, warm_then_cosine(run.step, progress, hold=settings.hold))
-        batch = draw_batch(buckets, settings, run.step, progress=1.0)
-        journal.note(loss=_step(run, batch, (teacher, windows), settings))
-        if journal.due(budget.elapsed()):
-            journal.write(step=run.step, seconds=round(budget.elapsed(), 1))
-        if budget.elapsed() - saved > settings.save_every:
-            saved = budget.elapsed()
-            save(path, run, budget, settings)
-    save(path, run, budget, settings)
-    return run.average
+
+    def step(batch: Batch) -> dict[str, float]:
+        return {"loss": _step(run, batch, (teacher, windows), settings)}
+
+    return train(folder / "few-steps.safetensors", run, buckets, step=step, settings=settings, budget=budget)
 
 
 def without_guidance(teacher: FlowNetwork, scale: float) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -101,19 +102,36 @@ def train_flow(
     if teacher is not None:
         for network in (run.network, run.average):
             network.load_state_dict(teacher.state_dict())
-    path = folder / "flow.safetensors"
-    resume(path, run, budget, settings)
     empty = Text(*tokenizers.ids([""])).to(device)
-    journal = Journal(folder / "flow.jsonl", every=settings.log_every)
+
+    def step(batch: Batch) -> dict[str, float]:
+        loss = _step(run, batch, empty, settings)
+        return {"loss": loss, f"loss_{16 * batch.grid[1]}x{16 * batch.grid[0]}": loss}
+
+    native = folder / "flow-native.safetensors"
+    return train(
+        folder / "flow.safetensors", run, buckets, step=step, settings=settings, budget=budget, native=native
+    )
+
+
+def train(
+    path: Path, run: FlowRun, buckets: Buckets, *, step: Callable[[Batch], Mapping[str, float]],
+    settings: FlowSettings, budget: Budget, native: Path | None = None,
+) -> FlowNetwork:  # fmt: skip
+    """Update ``run`` by ``step`` until the budget is spent, resuming from ``path``; returns the average.
+
+    ``step`` returns losses for the journal, which lies beside. With ``native``, a file for the weights before
+    that, other sizes join as the settings say, else from the beginning.
+    """
+    resume(path, run, budget, settings)
+    journal = Journal(path.with_suffix(".jsonl"), every=settings.log_every)
     saved = budget.elapsed()
-    single = folder / "flow-native.safetensors"
     while (progress := budget.progress(run.step)) < 1:
         set_rate(run.optimizer, warm_then_cosine(run.step, progress, hold=settings.hold))
-        if progress >= settings.mixed_from and not single.exists():
-            save(single, run, budget, settings)
-        batch = draw_batch(buckets, settings, run.step, progress=progress)
-        loss = _step(run, batch, empty, settings)
-        journal.note(**{"loss": loss, f"loss_{16 * batch.grid[1]}x{16 * batch.grid[0]}": loss})
+        if native is not None and progress >= settings.mixed_from and not native.exists():
+            save(native, run, budget, settings)
+        batch = draw_batch(buckets, settings, run.step, progress=1.0 if native is None else progress)
+        journal.note(**step(batch))
         run.samples += len(batch.tokens)
         if journal.due(budget.elapsed()):
             journal.write(step=run.step, samples=run.samples, seconds=round(budget.elapsed(), 1))

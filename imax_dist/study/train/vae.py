@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn.functional import avg_pool2d, mse_loss
 
-from imax_dist.study.train.autoencoder import build_autoencoder, round_trip_psnr, scale_error
+from imax_dist.study.train.autoencoder import build_autoencoder, described, round_trip_psnr, scale_error
 from imax_dist.study.train.budget import Budget, set_rate, warm_then_cosine
 from imax_dist.study.train.checkpoint import (
     load_checkpoint,
@@ -53,9 +53,10 @@ def train_vae(
     """Train in ``folder`` (vae.safetensors, vae.jsonl), going on from a checkpoint that is there."""
     torch.manual_seed(settings.seed)
     model = build_autoencoder(settings.widths).to(device)
-    groups = split_parameters(
-        model.named_parameters(), rate=settings.rate, decay=settings.decay, skip=("conv_in", "conv_out")
-    )
+    network = described(model)
+    halves = network.placed("encoder"), network.placed("decoder")
+    edges = tuple(half[end].conv.name for half in halves for end in (0, -1))
+    groups = split_parameters(model.named_parameters(), rate=settings.rate, decay=settings.decay, skip=edges)
     optimizer = Muon(groups)
     step = _resume(folder / "vae.safetensors", model, optimizer, budget)
     held = to_unit(held_out(16, 128)).to(device)
