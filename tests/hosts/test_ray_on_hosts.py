@@ -83,8 +83,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 f"--object-store-memory={80 << 20}", "--disable-usage-stats",
             )  # fmt: skip
             log = folder / f"ray-{host.index}.log"
-            started.append(host.start(*words, log=log, **TOKEN))
-            wait_for(log, "Ray runtime started", process=started[-1])
+            started.append((log, host.start(*words, log=log, **TOKEN)))
+            if host.index == 0:
+                wait_for(log, "Ray runtime started", process=started[0][1])
+        for log, process in started:
+            wait_for(log, "Ray runtime started", process=process)
         yield Cluster(machines, folder)
     subprocess.run(["rm", "-rf", str(temp)], check=True)
 
