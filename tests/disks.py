@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+NOBODY = 65_534
 
 
 class DyingDisk:
@@ -38,3 +43,16 @@ class DyingDisk:
 
 def run(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout
+
+
+@contextmanager
+def without_root_rights() -> Iterator[None]:
+    """Act as nobody for a moment if root, who ignores permission bits."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

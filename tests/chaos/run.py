@@ -28,6 +28,7 @@ import yaml
 from tests.chaos.shop import Fault, Record, Shop, busy, wait_until
 from tests.chaos.strikes import back, deal, seen, strike
 from tests.chaos.surroundings import imax, own_disk
+from tests.processes import lives
 from tests.tiny_flux import make_tiny_flux
 
 REQUESTS = [
@@ -115,13 +116,6 @@ def finish(shop: Shop, limit_s: float) -> None:
 
 def hashes(out: Path) -> dict[str, str]:
     return {p.parent.name: json.loads(p.read_text())["latents_sha256"] for p in sorted(out.glob("*/DONE"))}
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def verdict(shop: Shop, calm: dict[str, str], posters: int) -> list[str]:

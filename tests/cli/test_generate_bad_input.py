@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from disks import without_root_rights
 from tiny_flux import edit_json, make_tiny_flux
 
 from imax_dist.cli import generate as module
 from imax_dist.errors import BadConfig
 
 Imax = Callable[..., Any]
-NOBODY = 65_534
 
 
 def check(outcome: Any, code: int, message: str) -> None:
@@ -179,19 +179,6 @@ def test_a_path_below_a_file_is_refused_before_any_work(imax: Imax, tmp_path: Pa
     (tmp_path / "file").write_text("in the way")
     outcome = imax("generate", "a red sun", "--out", tmp_path / "file/sea.png")
     check(outcome, 73, "cannot be written")
-
-
-@contextmanager
-def without_root_rights() -> Iterator[None]:
-    """Act as nobody for a moment if root, who ignores permission bits."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_a_folder_without_permission_is_refused_before_any_work(imax: Imax) -> None:

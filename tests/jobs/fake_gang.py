@@ -84,6 +84,18 @@ class World:
             tick_s=0.25,
         )
 
+    def at(self, second: float, act: Callable[[], None]) -> Callable[[], bool]:
+        """A stop signal that never comes, and does something once."""
+        done: list[bool] = []
+
+        def stop() -> bool:
+            if not done and self.clock.now() >= 1000 + second:
+                done.append(True)
+                act()
+            return False
+
+        return stop
+
     def heard(self, name: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["event"] == name]
 

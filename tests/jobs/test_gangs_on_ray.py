@@ -18,6 +18,7 @@ import pytest
 import ray
 from disks import DyingDisk
 from faulty_rank import FaultyRank, MisfitRank, RankElsewhere
+from processes import lives
 from tiny_flux import make_tiny_flux
 
 from imax_dist.errors import BadConfig, CannotWrite, ClusterUnavailable
@@ -131,14 +132,6 @@ class Run:
         while (alive := [pid for pid in self.pids if lives(pid)]) and time.monotonic() < deadline:
             time.sleep(0.1)
         return alive
-
-
-def lives(pid: int) -> bool:
-    """Whether the process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 class Storm:

@@ -27,19 +27,6 @@ MOMENTS = [0.0, 0.3, 0.9, 1.2, 2.4, 2.9]
 """Of three steps of one second."""
 
 
-def at(world: World, second: float, act: Callable[[], None]) -> Callable[[], bool]:
-    """A stop signal that never comes, and does something once."""
-    done: list[bool] = []
-
-    def stop() -> bool:
-        if not done and world.clock.now() >= 1000 + second:
-            done.append(True)
-            act()
-        return False
-
-    return stop
-
-
 def as_a_crash_leaves_it(shop: Shop, to: Path) -> Shop:
     """Another folder with the store as it is at this moment."""
     to.mkdir()
@@ -63,7 +50,7 @@ def test_a_cancelled_poster_is_not_made_after_a_crash(tmp_path: Path, second: fl
             assert cancel(shop.out, ["a"]) == ["a"]
         crashed.append(as_a_crash_leaves_it(shop, tmp_path / "crashed"))
 
-    shop.run(stop=at(world, second, cancel_and_crash))
+    shop.run(stop=world.at(second, cancel_and_crash))
     (later,) = crashed
     assert [row.state_name for row in all_rows(later.out)] == ["cancelled"]
     add_jobs(later.store, [make_job(Request("a", size="64x64"), name="a")], later.out)
@@ -77,7 +64,7 @@ def test_a_cancelled_poster_is_not_made_after_a_stop(tmp_path: Path, second: flo
     """SIGTERM comes before the pool has looked for cancellations again."""
     world = World()
     shop = Shop(tmp_path, world, 2)
-    cancelling = at(world, second, lambda: shop.store.cancel(["a"]))
+    cancelling = world.at(second, lambda: shop.store.cancel(["a"]))
 
     def stop() -> bool:
         return cancelling() or world.clock.now() >= 1000 + second + later
@@ -99,7 +86,7 @@ def test_a_cancelled_poster_whose_attempt_ends_badly_is_cancelled(tmp_path: Path
     world = World()
     shop = Shop(tmp_path, world, 1)
     world.scripts["a"] = [Script(2, outcome), Script()]
-    states = shop.run(stop=at(world, 1.6, lambda: shop.store.cancel(["a"])))
+    states = shop.run(stop=world.at(1.6, lambda: shop.store.cancel(["a"])))
     assert isinstance(states["a"], Cancelled)
     assert len(world.started) == 1
 
@@ -107,7 +94,7 @@ def test_a_cancelled_poster_whose_attempt_ends_badly_is_cancelled(tmp_path: Path
 def test_a_proof_that_was_cancelled_does_not_wait_for_approval(tmp_path: Path) -> None:
     world = World()
     shop = Shop(tmp_path, world, 1)
-    stop = at(world, 2.9, lambda: shop.store.cancel(["a"]))
+    stop = world.at(2.9, lambda: shop.store.cancel(["a"]))
     assert isinstance(shop.run(stop=stop, proofs_only=True)["a"], Cancelled)
     assert approve(tmp_path, []) == []
 
@@ -130,7 +117,7 @@ def test_a_cancellation_loses_no_race_with_a_batch_that_begins(tmp_path: Path) -
     """Cancelled as if nobody ran, while a batch had already read the job as queued."""
     world = World()
     shop = Shop(tmp_path, world, 2)
-    begun = at(world, 0.0, lambda: shop.store.cancel(["b"]))
+    begun = world.at(0.0, lambda: shop.store.cancel(["b"]))
     assert isinstance(shop.run(stop=begun)["b"], Cancelled | Done)
     assert (world.heard("job.done")[-1]["job"] == "b") == isinstance(shop.states()["b"], Done)
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,18 +26,6 @@ from imax_dist.jobs.store.files import store_path
 from imax_dist.pipeline.request import Request
 
 
-def once(world: World, second: float, act: Callable[[], None]) -> Callable[[], bool]:
-    done: list[bool] = []
-
-    def stop() -> bool:
-        if not done and world.clock.now() >= 1000 + second:
-            done.append(True)
-            act()
-        return False
-
-    return stop
-
-
 def notes(world: World) -> list[str]:
     return [event["text"] for event in world.heard("batch.note")]
 
@@ -54,7 +41,7 @@ def test_a_clock_that_is_set_kills_no_gang(tmp_path: Path, hours: int) -> None:
     def jump() -> None:
         world.clock.wall_ahead += hours * 3600
 
-    states = Shop(tmp_path, world, 2).run(stop=once(world, 1.5, jump))
+    states = Shop(tmp_path, world, 2).run(stop=world.at(1.5, jump))
     assert all(isinstance(state, Done) for state in states.values())
     assert lost(world) == []
     assert notes(world) == [
@@ -79,7 +66,7 @@ def test_a_driver_that_was_stopped_kills_no_gang(tmp_path: Path) -> None:
         world.clock.time += 100
 
     world.scripts["a"] = [Script(steps=200, stage_s=0.0)]
-    states = Shop(tmp_path, world, 1).run(stop=once(world, 2.2, pause))
+    states = Shop(tmp_path, world, 1).run(stop=world.at(2.2, pause))
     assert isinstance(states["a"], Done)
     assert lost(world) == []
 
@@ -91,7 +78,7 @@ def test_a_gang_that_is_silent_after_the_pause_is_still_found(tmp_path: Path) ->
         world.clock.time += 100
 
     world.scripts["a"] = [Script(2, None), Script()]
-    assert isinstance(Shop(tmp_path, world, 1).run(stop=once(world, 1.2, pause))["a"], Done)
+    assert isinstance(Shop(tmp_path, world, 1).run(stop=world.at(1.2, pause))["a"], Done)
     assert [event["reason"] for event in lost(world)] == ["hung"]
 
 

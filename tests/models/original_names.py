@@ -38,6 +38,37 @@ def swapped(tensors: Tensors, pattern: str) -> None:
         tensors[name] = torch.cat([second, first])
 
 
+FLUX = [
+    (r"^norm_out\.linear", "final_layer.adaLN_modulation.1"),
+    (r"^proj_out", "final_layer.linear"),
+    (r"^context_embedder", "txt_in"),
+    (r"^x_embedder", "img_in"),
+    (r"^single_transformer_(.*)attn\.norm_q\.weight", r"single_\1norm.query_norm.scale"),
+    (
+        r"^single_transformer_blocks\.(\d+)\.attn\.norm_k\.weight",
+        r"single_blocks.\1.norm.key_norm.scale",
+    ),
+    (r"^single_transformer_blocks", "single_blocks"),
+    (r"^transformer_blocks", "double_blocks"),
+    (r"\.attn\.norm_q\.weight", ".img_attn.norm.query_norm.scale"),
+    (r"\.attn\.norm_k\.weight", ".img_attn.norm.key_norm.scale"),
+    (r"\.attn\.norm_added_q\.weight", ".txt_attn.norm.query_norm.scale"),
+    (r"\.attn\.norm_added_k\.weight", ".txt_attn.norm.key_norm.scale"),
+    (r"\.attn\.to_out\.0", ".img_attn.proj"),
+    (r"\.attn\.to_add_out", ".txt_attn.proj"),
+]
+"""Names that FLUX.1 and FLUX.2 share."""
+
+
+def _flux(tensors: Mapping[str, Tensor], names: list[tuple[str, str]]) -> Tensors:
+    """``names`` before those that all FLUX networks share; projections in one, scale before shift."""
+    made = dict(tensors)
+    fused(made, (r"attn\.to_q\.", r"attn\.to_k\.", r"attn\.to_v\."), "img_attn.qkv.")
+    fused(made, (r"attn\.add_q_proj\.", r"attn\.add_k_proj\.", r"attn\.add_v_proj\."), "txt_attn.qkv.")
+    swapped(made, r"^norm_out")
+    return renamed(made, [*names, *FLUX])
+
+
 def flux1(tensors: Mapping[str, Tensor]) -> Tensors:
     """black-forest-labs' FLUX.1."""
     made = dict(tensors)
@@ -46,39 +77,19 @@ def flux1(tensors: Mapping[str, Tensor]) -> Tensors:
         parts = [name.replace("to_q", each) for each in ("to_q", "to_k", "to_v")]
         parts.append(name.replace("attn.to_q", "proj_mlp"))
         made[name.replace("attn.to_q", "linear1")] = torch.cat([made.pop(each) for each in parts])
-    fused(made, (r"attn\.to_q\.", r"attn\.to_k\.", r"attn\.to_v\."), "img_attn.qkv.")
-    fused(made, (r"attn\.add_q_proj\.", r"attn\.add_k_proj\.", r"attn\.add_v_proj\."), "txt_attn.qkv.")
-    swapped(made, r"^norm_out")
-    return renamed(
+    return _flux(
         made,
         [
-            (r"^norm_out\.linear", "final_layer.adaLN_modulation.1"),
-            (r"^proj_out", "final_layer.linear"),
             (r"^time_text_embed\.timestep_embedder\.linear_1", "time_in.in_layer"),
             (r"^time_text_embed\.timestep_embedder\.linear_2", "time_in.out_layer"),
             (r"^time_text_embed\.text_embedder\.linear_1", "vector_in.in_layer"),
             (r"^time_text_embed\.text_embedder\.linear_2", "vector_in.out_layer"),
             (r"^time_text_embed\.guidance_embedder\.linear_1", "guidance_in.in_layer"),
             (r"^time_text_embed\.guidance_embedder\.linear_2", "guidance_in.out_layer"),
-            (r"^context_embedder", "txt_in"),
-            (r"^x_embedder", "img_in"),
             (r"^single_transformer_blocks\.(\d+)\.norm\.linear", r"single_blocks.\1.modulation.lin"),
             (r"^single_transformer_blocks\.(\d+)\.proj_out", r"single_blocks.\1.linear2"),
-            (r"^single_transformer_(.*)attn\.norm_q\.weight", r"single_\1norm.query_norm.scale"),
-            (
-                r"^single_transformer_blocks\.(\d+)\.attn\.norm_k\.weight",
-                r"single_blocks.\1.norm.key_norm.scale",
-            ),
-            (r"^single_transformer_blocks", "single_blocks"),
-            (r"^transformer_blocks", "double_blocks"),
             (r"\.norm1\.linear", ".img_mod.lin"),
             (r"\.norm1_context\.linear", ".txt_mod.lin"),
-            (r"\.attn\.norm_q\.weight", ".img_attn.norm.query_norm.scale"),
-            (r"\.attn\.norm_k\.weight", ".img_attn.norm.key_norm.scale"),
-            (r"\.attn\.norm_added_q\.weight", ".txt_attn.norm.query_norm.scale"),
-            (r"\.attn\.norm_added_k\.weight", ".txt_attn.norm.key_norm.scale"),
-            (r"\.attn\.to_out\.0", ".img_attn.proj"),
-            (r"\.attn\.to_add_out", ".txt_attn.proj"),
             (r"\.ff\.net\.0\.proj", ".img_mlp.0"),
             (r"\.ff\.net\.2", ".img_mlp.2"),
             (r"\.ff_context\.net\.0\.proj", ".txt_mlp.0"),
@@ -130,36 +141,16 @@ def krea2(tensors: Mapping[str, Tensor]) -> Tensors:
 
 def flux2(tensors: Mapping[str, Tensor]) -> Tensors:
     """black-forest-labs' FLUX.2."""
-    made = dict(tensors)
-    fused(made, (r"attn\.to_q\.", r"attn\.to_k\.", r"attn\.to_v\."), "img_attn.qkv.")
-    fused(made, (r"attn\.add_q_proj\.", r"attn\.add_k_proj\.", r"attn\.add_v_proj\."), "txt_attn.qkv.")
-    swapped(made, r"^norm_out")
-    return renamed(
-        made,
+    return _flux(
+        tensors,
         [
-            (r"^norm_out\.linear", "final_layer.adaLN_modulation.1"),
-            (r"^proj_out", "final_layer.linear"),
             (r"^time_guidance_embed\.timestep_embedder\.linear_1", "time_in.in_layer"),
             (r"^time_guidance_embed\.timestep_embedder\.linear_2", "time_in.out_layer"),
             (r"^time_guidance_embed\.guidance_embedder\.linear_1", "guidance_in.in_layer"),
             (r"^time_guidance_embed\.guidance_embedder\.linear_2", "guidance_in.out_layer"),
-            (r"^context_embedder", "txt_in"),
-            (r"^x_embedder", "img_in"),
             (r"_modulation(_img|_txt)?\.linear", r"_modulation\1.lin"),
             (r"^single_transformer_blocks\.(\d+)\.attn\.to_qkv_mlp_proj", r"single_blocks.\1.linear1"),
             (r"^single_transformer_blocks\.(\d+)\.attn\.to_out", r"single_blocks.\1.linear2"),
-            (r"^single_transformer_(.*)attn\.norm_q\.weight", r"single_\1norm.query_norm.scale"),
-            (
-                r"^single_transformer_blocks\.(\d+)\.attn\.norm_k\.weight",
-                r"single_blocks.\1.norm.key_norm.scale",
-            ),
-            (r"^transformer_blocks", "double_blocks"),
-            (r"\.attn\.norm_q\.weight", ".img_attn.norm.query_norm.scale"),
-            (r"\.attn\.norm_k\.weight", ".img_attn.norm.key_norm.scale"),
-            (r"\.attn\.norm_added_q\.weight", ".txt_attn.norm.query_norm.scale"),
-            (r"\.attn\.norm_added_k\.weight", ".txt_attn.norm.key_norm.scale"),
-            (r"\.attn\.to_out\.0", ".img_attn.proj"),
-            (r"\.attn\.to_add_out", ".txt_attn.proj"),
             (r"\.ff\.linear_in", ".img_mlp.0"),
             (r"\.ff\.linear_out", ".img_mlp.2"),
             (r"\.ff_context\.linear_in", ".txt_mlp.0"),

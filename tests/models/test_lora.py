@@ -28,13 +28,6 @@ def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny("flux-schnell", tmp_path_factory.mktemp("lora") / "flux-schnell")
 
 
-@pytest.fixture(scope="module")
-def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("lora-file") / "style.safetensors"
-    save_file(matrices(), file)
-    return file
-
-
 def loaded(folder: Path, *loras: str, text: bool = False) -> Any:
     return load(str(folder), Loading(CPU, CPU if text else None, "float32", loras))
 

@@ -30,13 +30,6 @@ def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny("flux-schnell", tmp_path_factory.mktemp("sets") / "flux-schnell")
 
 
-@pytest.fixture(scope="module")
-def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("lora-file") / "style.safetensors"
-    save_file(matrices(), file)
-    return file
-
-
 def test_sets_change_on_a_loaded_model_and_leave_the_base_as_it_was(
     flux: Path, lora: Path, tmp_path: Path
 ) -> None:

@@ -6,33 +6,18 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from disks import without_root_rights
 
 from imax_dist.errors import CannotWrite, ImaxError, NoPermission
 from imax_dist.output import atomic
 
-NOBODY = 65_534
-
 
 def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
-
-
-@contextmanager
-def without_root_rights() -> Iterator[None]:
-    """Act as nobody for a moment if root, who ignores permission bits."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture

@@ -11,12 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from PIL import Image
-from tiny_flux import make_tiny_flux
 
 from imax_dist.errors import BadManifest, BadValue, ImaxError, MissingInput, Preempted
 from imax_dist.events import StepDone
 from imax_dist.geometry import ImageSize
-from imax_dist.models.load import load_model
 from imax_dist.output.image.guide import guide_hash, open_guide, placed, read_guide
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
@@ -29,12 +27,6 @@ from imax_dist.pipeline.request import Request
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
 ALONE = Topology.alone()
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")
-    return load_model(str(folder), device=torch.device("cpu"), dtype="float32")
 
 
 def picture(path: Path, width: int, height: int, *, seed: int = 0, mode: str = "RGB") -> Path:

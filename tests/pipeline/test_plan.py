@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_flux import make_tiny_flux
 
 from imax_dist.config import from_mapping, load_named
 from imax_dist.errors import BadConfig, BadValue, ImaxError
 from imax_dist.geometry import ImageSize
 from imax_dist.method.guidance import Step
-from imax_dist.models.load import describe_model, load_model
+from imax_dist.models.load import describe_model
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.decode import decode
@@ -26,12 +25,6 @@ from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.vae_runner import VaeRunner
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")
-    return load_model(str(folder), device=torch.device("cpu"), dtype="float32")
 
 
 @pytest.fixture(scope="module")

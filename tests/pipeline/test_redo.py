@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_flux import make_tiny_flux
 
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize, Region
-from imax_dist.models.load import describe_model, load_model
+from imax_dist.models.load import describe_model
 from imax_dist.output.image.bands import bands_of_array
 from imax_dist.output.image.poster import write_poster
 from imax_dist.output.image.reader import open_picture
@@ -30,12 +29,6 @@ PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
 REGION = "40,24,48,40"
 INSIDE = (slice(24, 64), slice(40, 88))
 RECIPE = {"request": {"prompt": PROMPT}}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")
-    return load_model(str(folder), device=torch.device("cpu"), dtype="float32")
 
 
 def poster(path: Path, *, seed: int = 0, width: int = 150, height: int = 100) -> Path:

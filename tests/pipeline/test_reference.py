@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from tiny_flux import make_tiny_flux
 
 from imax_dist.method.guidance import reference_at
-from imax_dist.models.load import load_model
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
@@ -18,12 +16,6 @@ from imax_dist.pipeline.reference import encoded_reference, enlarged_latents, fi
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.state import PassState
 from imax_dist.pipeline.vae_runner import VaeRunner
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")
-    return load_model(str(folder), device=torch.device("cpu"), dtype="float32", text=False)
 
 
 def plan(tiny: Any, *, seed: int = 0, **reference: Any) -> PosterPlan:

@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_flux import make_tiny_flux
 
 from imax_dist.config import to_mapping
 from imax_dist.method.presets import Method
-from imax_dist.models.load import load_model
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_ranks
 from imax_dist.pipeline.render import render_with
@@ -18,12 +16,6 @@ from imax_dist.pipeline.request import Request
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
 ALONE = Topology.alone()
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")
-    return load_model(str(folder), device=torch.device("cpu"), dtype="float32")
 
 
 SWITCHES: list[tuple[str, dict[str, Any]]] = [

@@ -12,12 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from PIL import Image
-from tiny_flux import make_tiny_flux
 
 from imax_dist.errors import BadConfig, BadManifest, BadValue
 from imax_dist.events import Note, RenderEvent, ignore
 from imax_dist.geometry import ImageSize
-from imax_dist.models.load import describe_model, load_model
+from imax_dist.models.load import describe_model
 from imax_dist.models.spec import ModelSpec
 from imax_dist.output.image.poster import write_poster
 from imax_dist.parallel.topology import Topology
@@ -42,12 +41,6 @@ def spec() -> ModelSpec:
     own = describe_model("embedded")
     settings = dataclasses.replace(own.settings, native_side=1024, shift_factor=1.5, native_shift=3.0)
     return dataclasses.replace(own, settings=settings, vae_factor=8, patch=2)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")
-    return load_model(str(folder), device=torch.device("cpu"), dtype="float32")
 
 
 def picture(path: Path, width: int, height: int, *, seed: int = 0) -> Path:
