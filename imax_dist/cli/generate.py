@@ -16,9 +16,12 @@ from imax_dist.cli.poster_request import Poster, check_output, recipe_of, wanted
 from imax_dist.cli.progress import ProgressBars
 from imax_dist.cli.request_options import (
     add_method_options,
+    add_out_option,
     add_parallel_options,
     add_picture_options,
     add_poster_options,
+    add_recipe_options,
+    add_seeds_options,
     parallel_settings,
 )
 from imax_dist.cli.stop_signal import StopSignal
@@ -73,29 +76,6 @@ def add_arguments(parser: VerbParser) -> None:
 def prepare(options: argparse.Namespace) -> None:
     """Nothing to look up: prompt and options say all."""
     del options
-
-
-def add_out_option(group: Any, default: Path | None = None) -> None:
-    """Where the poster goes; without a ``default`` its name is made from that of the picture."""
-    name = "PICTURE-large.png" if default is None else str(default)
-    about = f"png, tif, jpg or pdf (default: {name})"
-    group.add_argument("-o", "--out", type=Path, default=default, metavar="FILE", help=about)
-
-
-def add_seeds_options(group: Any) -> None:
-    """Several posters that differ in their seed, or proofs of a grid."""
-    group.add_argument("--count", type=int, metavar="N", help="render N posters, with seeds from --seed on")
-    group.add_argument("--seeds", metavar="LIST", help="seeds to render: 3,7,10-12; --out may hold {seed}")
-    group.add_argument(
-        "--grid", nargs="+", metavar="NAME=VALUES", help="a sheet of proofs: seed=1..8 strength=.3,.6"
-    )
-
-
-def add_recipe_options(group: Any) -> None:
-    """A poster described by a file."""
-    add = group.add_argument
-    add("--recipe", type=Path, metavar="FILE", help="render again: a recipe, or a finished poster")
-    add("--trust-recipe", action="store_true", help="let a recipe name files and hub ids")
 
 
 def add_render_options(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imax_dist.cli import generate
-from imax_dist.cli.request_options import add_model_options, add_sliders
+from imax_dist.cli.request_options import add_model_options, add_seeds_options, add_sliders
 
 TAKEN_OVER = ("model", "lora", "lora_partial", "paper", "dpi", "bleed", "landscape")
 """Fields of the poster's own request that hold unless the command line says more."""
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_sliders(poster)
     add_model_options(poster)
-    generate.add_seeds_options(poster)
+    add_seeds_options(poster)
     poster.add_argument("--trust-recipe", action="store_true", help="let its recipe name files and hub ids")
     generate.add_render_options(parser)
     parser.set_defaults(recipe=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imax_dist.config import set_key
@@ -66,6 +67,29 @@ def add_method_options(group: Options) -> None:
         metavar="KEY=VALUE",
         help="switch of the preset: rope.rule=none; repeatable",
     )
+
+
+def add_out_option(group: Options, default: Path | None = None) -> None:
+    """Where the poster goes; without a ``default`` its name is made from that of the picture."""
+    name = "PICTURE-large.png" if default is None else str(default)
+    about = f"png, tif, jpg or pdf (default: {name})"
+    group.add_argument("-o", "--out", type=Path, default=default, metavar="FILE", help=about)
+
+
+def add_seeds_options(group: Options) -> None:
+    """Several posters that differ in their seed, or proofs of a grid."""
+    group.add_argument("--count", type=int, metavar="N", help="render N posters, with seeds from --seed on")
+    group.add_argument("--seeds", metavar="LIST", help="seeds to render: 3,7,10-12; --out may hold {seed}")
+    group.add_argument(
+        "--grid", nargs="+", metavar="NAME=VALUES", help="a sheet of proofs: seed=1..8 strength=.3,.6"
+    )
+
+
+def add_recipe_options(group: Options) -> None:
+    """A poster described by a file."""
+    add = group.add_argument
+    add("--recipe", type=Path, metavar="FILE", help="render again: a recipe, or a finished poster")
+    add("--trust-recipe", action="store_true", help="let a recipe name files and hub ids")
 
 
 def add_paper_options(group: Options) -> None:

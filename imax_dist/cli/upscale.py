@@ -8,7 +8,12 @@ from typing import Any
 
 from imax_dist.cli import generate
 from imax_dist.cli.parser import VerbParser
-from imax_dist.cli.request_options import add_picture_options, add_poster_options
+from imax_dist.cli.request_options import (
+    add_out_option,
+    add_picture_options,
+    add_poster_options,
+    add_seeds_options,
+)
 from imax_dist.cli.user_defaults import of_user
 
 STRENGTH = 0.3
@@ -36,10 +41,10 @@ def add_arguments(parser: VerbParser) -> None:
     poster = parser.add_argument_group("poster")
     poster.add_argument("guide", metavar="PICTURE", help="png, jpg, tif, webp, avif or gif")
     poster.add_argument("--prompt", metavar="TEXT", help="what it shows (default: the prompt it carries)")
-    generate.add_out_option(poster)
+    add_out_option(poster)
     add_picture_options(poster)
     add_poster_options(poster)
-    generate.add_seeds_options(poster)
+    add_seeds_options(poster)
     generate.add_render_options(parser)
     parser.set_defaults(recipe=None, strength=STRENGTH)
 
