@@ -78,6 +78,16 @@ def test_every_event_is_one_line_with_its_time(tmp_path: Path) -> None:
     assert [logged.event for logged in read_log(tmp_path / "events.jsonl")] == [Note("été\nline two"), STEP]
 
 
+def test_what_was_torn_by_a_kill_or_a_full_disk_costs_no_later_event(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    append_to(path)(STEP)
+    path.write_bytes(path.read_bytes()[:-9])
+    append_to(path)(Note("goes on"))
+    append_to(path)(STEP)
+    assert [logged.event for logged in read_log(path)] == [Note("goes on"), STEP]
+    assert len(path.read_text().splitlines()) == 3
+
+
 def test_every_event_has_a_name_and_comes_back_from_json() -> None:
     kinds = {*get_args(RenderEvent), *get_args(PoolEvent)}
     assert kinds == {*TYPES.values(), InJob}

@@ -108,15 +108,18 @@ def from_json(record: Mapping[str, Any]) -> Event | None:
 def append_to(path: Path, *, largest: int | None = None, **also: Any) -> Callable[[Event], None]:
     """A listener that appends a line an event: time (RFC 3339, UTC), version, name, ``also``, fields.
 
-    A log of over ``largest`` bytes becomes ``events.jsonl.1``, in place of an earlier one.
+    What a killed writer or a full disk left of a line stays one of its own. A log of over ``largest`` bytes
+    becomes ``events.jsonl.1``, in place of an earlier one.
     """
 
     def listen(event: Event) -> None:
         moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         fields = as_json(event)
         line = {"ts": moment, "v": VERSION, "event": fields.pop("event"), **also, **fields}
-        with open(path, "a", encoding="utf-8", opener=_without_links) as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with open(path, "ab+", opener=_without_links) as file:
+            end = file.seek(0, os.SEEK_END)
+            torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+            file.write(b"\n" * torn + json.dumps(line, ensure_ascii=False).encode() + b"\n")
             full = largest is not None and file.tell() > largest
         if full:
             path.replace(earlier(path))

@@ -200,7 +200,7 @@ def cluster_of_three(folder: Path) -> Iterator[tuple[Any, list[Any], Path]]:
     switches.mkdir()
     site = str(Path(__file__).parent / "site")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [site, os.environ.get("PYTHONPATH", "")]))
-    os.environ.update(IMAX_CHAOS=str(switches), RAY_raylet_start_wait_time_s="300")
+    os.environ.update(IMAX_CHAOS=str(switches), RAY_raylet_start_wait_time_s="300", RAY_worker_niceness="0")
     small = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 << 20}
     cluster = Cluster(initialize_head=True, head_node_args=small)
     try:

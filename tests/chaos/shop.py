@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -44,7 +45,7 @@ class Log:
         self._events: list[Event] = []
 
     def events(self) -> list[Event]:
-        """All whole lines so far."""
+        """All whole lines so far; what a killed writer or a full disk left of one is none."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._read)
@@ -53,7 +54,9 @@ class Log:
             return self._events
         whole = content[: content.rfind(b"\n") + 1]
         self._read += len(whole)
-        self._events += [json.loads(line) for line in whole.splitlines()]
+        for line in whole.splitlines():
+            with suppress(ValueError):
+                self._events.append(json.loads(line))
         return self._events
 
 
