@@ -28,6 +28,9 @@ from imax_dist.wording import first_line
 
 OBJECT_STORE_BYTES = 100 << 20
 """Only requests and events travel through Ray; pictures go to disk."""
+EQUAL = {"worker_niceness": 0}
+"""Ray starts its workers at 15 above its own niceness: on a machine with other work ranks starve so long that
+they are taken for hung."""
 CONNECT_S = 5.0
 END_S = 10.0
 
@@ -75,7 +78,7 @@ def _connect(address: str, settings: PoolSettings, folder: Path | None) -> None:
         if folder is not None:
             with _sheltered():
                 place = str(folder / "r")  # Ray opens this one to everybody, but not the folder around it
-                own = {**_own_size(settings), "_temp_dir": place}
+                own = {**_own_size(settings), "_temp_dir": place, "_system_config": EQUAL}
                 ray.init(address="local", include_dashboard=False, job_config=OwnPath(), **own, **quiet)
             _require_tokens()
         else:

@@ -56,6 +56,13 @@ DEADLINES = {
     "stop": 30.0,
 }
 """On a machine that is free; longer on a busy one."""
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_niceness": "0",
+    "OMP_NUM_THREADS": "1",
+}
+"""Set before Ray is imported: a busy machine starts a raylet slowly, and starves what is nicer than it."""
 UNFINISHED = 75
 FREED_S = 3.0
 
@@ -200,7 +207,7 @@ def cluster_of_three(folder: Path) -> Iterator[tuple[Any, list[Any], Path]]:
     switches.mkdir()
     site = str(Path(__file__).parent / "site")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [site, os.environ.get("PYTHONPATH", "")]))
-    os.environ.update(IMAX_CHAOS=str(switches), RAY_raylet_start_wait_time_s="300", RAY_worker_niceness="0")
+    os.environ["IMAX_CHAOS"] = str(switches)
     small = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 << 20}
     cluster = Cluster(initialize_head=True, head_node_args=small)
     try:
@@ -274,7 +281,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20, help="pause or give up after this long")
     parser.add_argument("--folder", type=Path, help="kept, so that the same command goes on; else temporary")
     options = parser.parse_args()
-    os.environ.update(RAY_AUTH_MODE="disabled", OMP_NUM_THREADS="1")
+    os.environ.update(ENVIRONMENT)
     if options.folder is not None:
         options.folder.mkdir(parents=True, exist_ok=True)
         return run(options.folder.absolute(), options)

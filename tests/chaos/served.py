@@ -28,7 +28,7 @@ from typing import Any
 
 import yaml
 
-from tests.chaos.run import cluster_of_three
+from tests.chaos.run import ENVIRONMENT, cluster_of_three
 from tests.chaos.shop import Log, busy, wait_until
 from tests.object_store import Door, ObjectStore
 from tests.postgres import PostgresServer
@@ -316,7 +316,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=12)
     parser.add_argument("--minutes", type=float, default=20, help="the last posters may take this long")
     options = parser.parse_args()
-    os.environ.update(RAY_AUTH_MODE="disabled", OMP_NUM_THREADS="1")
+    os.environ.update(ENVIRONMENT)
     folder = Path(tempfile.mkdtemp(prefix="imax-chaos-"))
     try:
         return run(folder, options)

@@ -135,6 +135,8 @@ def test_a_sigterm_to_the_whole_group_ends_in_seconds_and_ray_was_private(comman
         if connection.status == psutil.CONN_LISTEN
     }
     assert set(listening) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
+    ranks = [pid for event in command.events("gang.ready") for pid in event["pids"]]
+    assert {psutil.Process(pid).nice() for pid in ranks} == {psutil.Process(process.pid).nice()}
     os.killpg(process.pid, signal.SIGTERM)
     began = time.monotonic()
     _, message = process.communicate(timeout=HARD_LIMIT_S)
