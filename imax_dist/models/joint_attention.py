@@ -9,13 +9,14 @@ that parallel equals serial (DECISIONS 7).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from imax_dist.models.token_shards import TokenShards
-from imax_dist.parallel.engines import AttentionEngine
+from imax_dist.parallel.engines import AttentionEngine, begun
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Heads, RopeTable
 
@@ -98,10 +99,15 @@ class JointProcessor:
 
 def attend(heads: tuple[Heads, Heads, Heads], call: AttentionCall) -> Tensor:
     """Queries and keys rotated by the table, global attention by the engine: (B, own tokens, H D)."""
+    return begin_attention(heads, call)()
+
+
+def begin_attention(heads: tuple[Heads, Heads, Heads], call: AttentionCall) -> Callable[[], Tensor]:
+    """The same, its result asked for later: the exchange of heads travels meanwhile."""
     query, key, value = heads
     query, key = rotate_pairs(query, call.table), rotate_pairs(key, call.table)
-    output = call.engine(query, key, value, layout=call.layout, text_weight=call.text_weight)
-    return output.flatten(2, 3)
+    finish = begun(call.engine, query, key, value, layout=call.layout, text_weight=call.text_weight)
+    return lambda: finish().flatten(2, 3)
 
 
 def image_heads(attn: Any, states: Tensor) -> tuple[Heads, Heads, Heads]:

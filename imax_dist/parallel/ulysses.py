@@ -7,42 +7,73 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from imax_dist.liveness.beacon import Marks
 from imax_dist.parallel.collectives import all_gather_single
 from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.shapes import Heads, KeyHeads
 
 
-def scatter_qkv(
+class Arriving(NamedTuple):
+    """Queries, keys and values on their way to the ranks that have their heads."""
+
+    qkv: Tensor
+    """(the group's tokens, B, heads of all three, D), once they are there."""
+    shares: tuple[int, ...]
+    work: dist.Work
+    sent: Tensor
+    """Kept until then."""
+    marks: Marks
+
+    def wait(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, the group's tokens, H / ulysses, D) each, tokens in rank order."""
+        with self.marks.waiting("the exchange of heads"):
+            self.work.wait()
+        q, k, v = self.qkv.transpose(0, 1).split(self.shares, dim=2)
+        return q, k, v
+
+
+class Here(NamedTuple):
+    """The same where nothing has to travel."""
+
+    qkv: tuple[Tensor, Tensor, Tensor]
+
+    def wait(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.qkv
+
+
+def send_qkv(
     qkv: tuple[Tensor, Tensor, Tensor], lengths: Sequence[int], mesh: SequenceMesh
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, own tokens, H, D) each -> (B, the group's tokens, H / ulysses, D) each, tokens in rank order.
+) -> Arriving | Here:
+    """Send (B, own tokens, H, D) each on their way to (B, the group's tokens, H / ulysses, D) each.
 
     ``lengths`` are the token counts of the ranks of this Ulysses group; the degree divides the heads of each.
-    All three go in one exchange, each written once, where it leaves from.
+    All three go in one exchange, each written once, where it leaves from. What is computed before ``wait``
+    is computed while they travel.
     """
     if mesh.ulysses == 1:
-        return qkv
+        return Here(qkv)
     batch, own, _, head_dim = qkv[0].shape
-    shares = [x.shape[2] // mesh.ulysses for x in qkv]
+    shares = tuple(x.shape[2] // mesh.ulysses for x in qkv)
     outgoing = qkv[0].new_empty((mesh.ulysses, own, batch, sum(shares), head_dim))
     for place, x in zip(outgoing.split(shares, dim=3), qkv, strict=True):
         place.copy_(x.unflatten(2, (mesh.ulysses, -1)).permute(2, 1, 0, 3, 4))
     incoming = outgoing.new_empty((sum(lengths), *outgoing.shape[2:]))
-    with mesh.marks.waiting("the exchange of heads"):
-        dist.all_to_all_single(
-            incoming,
-            outgoing.flatten(0, 1),
-            output_split_sizes=list(lengths),
-            input_split_sizes=[own] * mesh.ulysses,
-            group=mesh.ulysses_group,
-        )
-    q, k, v = incoming.transpose(0, 1).split(shares, dim=2)
-    return q, k, v
+    work = dist.all_to_all_single(
+        incoming,
+        outgoing.flatten(0, 1),
+        output_split_sizes=list(lengths),
+        input_split_sizes=[own] * mesh.ulysses,
+        group=mesh.ulysses_group,
+        async_op=True,
+    )
+    assert work is not None
+    return Arriving(incoming, shares, work, outgoing, mesh.marks)
 
 
 def divisible_heads(x: KeyHeads, mesh: SequenceMesh) -> Tensor:

@@ -46,11 +46,19 @@ def sent(net: Transformer, tokens: Pass, split: Split, *, element: int) -> Traff
 
 
 def seconds(
-    net: Transformer, tokens: Pass, split: Split, cluster: Cluster, *, element: int, attention: float
+    net: Transformer,
+    tokens: Pass,
+    split: Split,
+    cluster: Cluster,
+    *,
+    element: int,
+    attention: float,
+    mlp: float = 0.0,
 ) -> float:
     """What communication adds to one run of the network.
 
-    ``attention`` is the rank's time in attention, behind which a GPU hides the ring's hops; on a CPU
+    ``attention`` is the rank's time in attention, behind which a GPU hides the ring's hops; ``mlp`` that of
+    one block's MLP, behind which it hides the way of queries, keys and values in blocks ``beside``. On a CPU
     the cores that would compute copy the bytes.
     """
     if split.ranks == 1:
@@ -60,6 +68,9 @@ def seconds(
     total = far.seconds(moved.gather, 1 + AGREEMENTS)
     if split.ulysses > 1:
         total += near.seconds(moved.ulysses, ULYSSES_CALLS * net.blocks)
+        keys = math.lcm(net.kv_heads, split.ulysses) * net.head_dim
+        out = (net.width + 2 * keys) / (2 * net.width + 2 * keys) * moved.ulysses / net.blocks
+        total -= net.beside * min(mlp, near.seconds(out, 1))
     if split.ring > 1:
         hops = net.blocks * (split.ring - 1)
         hop = far.seconds(moved.ring / hops, 1)

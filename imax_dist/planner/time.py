@@ -20,6 +20,8 @@ FUSED_SHARE = 0.7
 FLUX.1's shape on an H100, 1024 and 2048 px, eager and compiled (BENCHMARKS.md, "One GPU")."""
 FUSED_OPERATIONS = 0.4
 """Of the kernels of a block, what is left: 30 of 76 and 14 of 35, counted by hand."""
+MLP_FLOPS = 8.0
+"""Of the first half of an MLP, a token and square of the width."""
 CALL_S = 1e-4
 """Host seconds of one call of torch.distributed on a GPU: assumed, tests/bench/two_gpus.py measures it."""
 PACKING_PASSES = {"ulysses": 10, "ring": 4}
@@ -72,7 +74,12 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
     operations = started * (net.operations + net.blocks * kernels)
     operations += net.blocks * calls * CALL_S / device.dispatch
     begun = starting(device, operations, linear + attention + elementwise)
-    talking = communication.seconds(net, tokens, split, cluster, element=work.element, attention=attention)
+    mlp = 0.0
+    if device.kind == "gpu" and not work.compiled:  # an engine is not begun from compiled blocks
+        mlp = MLP_FLOPS * own * net.width**2 / rates.linear.at(net.width)
+    talking = communication.seconds(
+        net, tokens, split, cluster, element=work.element, attention=attention, mlp=mlp
+    )
     grid = work.grid if tokens in work.extrapolated else work.native_grid
     whole = 4.0 * grid.height * grid.width * work.latent_channels
     guided = GUIDANCE_PASSES * whole / device.memory_bandwidth.at(whole / MIB)

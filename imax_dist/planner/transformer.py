@@ -35,6 +35,8 @@ class Transformer:
     """Bytes alive at the fullest moment of a block, by dtype: a token and channel of the width."""
     operations: int
     """Kernels started in a pass."""
+    beside: int = 0
+    """Blocks whose queries, keys and values travel while their MLP is computed."""
 
     @property
     def width(self) -> int:
@@ -88,6 +90,7 @@ def flux(config: Mapping[str, Any]) -> Transformer:
         traffic=TRAFFIC,
         held=HELD,
         operations=double * DOUBLE_OPERATIONS + single * SINGLE_OPERATIONS + OTHER_OPERATIONS,
+        beside=single,
     )
 
 

@@ -124,6 +124,19 @@ def overlap(setting: Setting) -> Iterator[str]:
             )
 
 
+def beside_mlp(setting: Setting) -> Iterator[str]:
+    """Whether queries, keys and values travel while a block's MLP is computed (DECISIONS 98)."""
+    heads, head_dim, tokens = (4, 16, [64]) if setting.tiny else (24, 128, [576, 2112, 8256, 33024])
+    yield "| tokens a rank | exchange ms | MLP ms | both ms | of the exchange hidden |"
+    yield "|---|---|---|---|---|"
+    for own in tokens:
+        own -= own % setting.ranks
+        exchange, mlp, both = run(setting, on_ranks.beside_mlp, own, heads, head_dim)[0]
+        hidden = max(0.0, min(1.0, (exchange + mlp - both) / exchange))
+        times = " | ".join(f"{1e3 * each:.2f}" for each in (exchange, mlp, both))
+        yield f"| {own} | {times} | {100 * hidden:.0f} % |"
+
+
 def communicators(setting: Setting) -> Iterator[str]:
     """Memory of the GPU that each group takes once it is used."""
     yield "| mesh | groups | MiB of the GPU | seconds to first use |"
@@ -172,6 +185,7 @@ SECTIONS: dict[str, Callable[[Setting], Iterator[str]]] = {
     "Parity": parity,
     "Bandwidth by size": bandwidths,
     "Overlap of a hop with attention": overlap,
+    "Overlap of the exchange with an MLP": beside_mlp,
     "Communicators": communicators,
     "Hangs": hangs,
     "Endings": endings,
@@ -181,9 +195,10 @@ SECTIONS: dict[str, Callable[[Setting], Iterator[str]]] = {
 
 def write_hardware(setting: Setting, path: Path) -> None:
     """The description of this kind of device with the links that were measured."""
-    sizes = [1 << 12, 1 << 20 if setting.tiny else 64 << 20]
-    small, large = run(setting, on_ranks.bandwidths, sizes)[0]["exchange of heads"]
-    path.write_text(on_ranks.hardware_file(large=(sizes[1], large), latency=small, tiny=setting.tiny))
+    sizes = [1 << 12, 1 << 20] if setting.tiny else [1 << 12, 1 << 20, 8 << 20, 64 << 20, 256 << 20]
+    latency, *seconds = run(setting, on_ranks.bandwidths, sizes)[0]["exchange of heads"]
+    by_size = dict(zip(sizes[1:], seconds, strict=True))
+    path.write_text(on_ranks.hardware_file(by_size, latency=latency, tiny=setting.tiny))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

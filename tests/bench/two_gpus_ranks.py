@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F  # noqa: N812
 import yaml
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from imax_dist.parallel.point_to_point import post
 from imax_dist.parallel.ring import rotate
 from imax_dist.parallel.sequence import JointLayout, gather, shard
 from imax_dist.parallel.topology import Topology
+from imax_dist.parallel.ulysses import send_qkv
 from tests.bench.flux_shape import FLUX_DEV, TINY, Step, make_model
 
 TEXT, IMAGE = 7, 61
@@ -116,6 +118,28 @@ def overlap(topology: Topology, own: int) -> dict[str, tuple[float, float, float
     return found
 
 
+@torch.no_grad()
+def beside_mlp(topology: Topology, own: int, heads: int, head_dim: int) -> tuple[float, float, float]:
+    """Seconds of the exchange of heads, of half a block's MLP, and of both as blocks run them."""
+    mesh = build_mesh(topology, ulysses=topology.world_size, ring=1)
+    kind = torch.bfloat16 if topology.device.type == "cuda" else torch.float32
+    width, lengths = heads * head_dim, [own] * mesh.size
+    q, k, v = (torch.randn(1, own, heads, head_dim, device=topology.device, dtype=kind) for _ in range(3))
+    x = torch.randn(1, own, width, device=topology.device, dtype=kind)
+    weight = torch.randn(4 * width, width, device=topology.device, dtype=kind)
+
+    def mlp() -> None:
+        F.gelu(F.linear(x, weight), approximate="tanh")
+
+    def both() -> None:
+        coming = send_qkv((q, k, v), lengths, mesh)
+        mlp()
+        coming.wait()
+
+    exchange = best(lambda: send_qkv((q, k, v), lengths, mesh).wait(), topology)
+    return exchange, best(mlp, topology), best(both, topology)
+
+
 def communicators(topology: Topology, degrees: tuple[int, int]) -> tuple[int, int, float]:
     """Groups of a mesh, the GPU's memory they take, and the seconds until each was used."""
     on_gpu = topology.device.type == "cuda"
@@ -152,15 +176,16 @@ def engines(tiny: bool) -> list[str]:
     return [name for name in ENGINES if name != "xfuser" or (installed and not tiny)]
 
 
-def hardware_file(*, large: tuple[int, float], latency: float, tiny: bool) -> str:
-    """A data sheet of this GPU (or the CPU's) with the link as measured."""
+def hardware_file(seconds: dict[int, float], *, latency: float, tiny: bool) -> str:
+    """A data sheet of this GPU (or the CPU's) with the link as measured, by MiB of a message."""
     device = "cpu" if tiny else torch.cuda.get_device_name(0)
     words = device.upper().replace("-", " ").split()
     name = next((name for name in named_configs("hardware") if name.upper() in words), "cpu")
-    size, seconds = large
     link = {
         "kind": "measured by tests.bench.two_gpus",
-        "bandwidth": f"{size / max(seconds - latency, 1e-9) / 1e9:.4g} GB/s",
+        "bandwidth": {
+            size >> 20: f"{size / max(each - latency, 1e-9) / 1e9:.4g} GB/s" for size, each in seconds.items()
+        },
         "latency": f"{1e6 * latency:.4g} us",
     }
     content = {**load_named("hardware", name), "link": link}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -15,11 +16,18 @@ from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import FlowModel, PassInputs
 from imax_dist.models.components import Configs, packed_spec
 from imax_dist.models.conditioning import Prompt
-from imax_dist.models.joint_attention import JointProcessor, TableAsIds, ids_of
+from imax_dist.models.joint_attention import (
+    AttentionCall,
+    JointProcessor,
+    TableAsIds,
+    begin_attention,
+    ids_of,
+    image_heads,
+)
 from imax_dist.models.patches import joint_position_ids, pack, unpack
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder, padded_ids
-from imax_dist.shapes import Latents
+from imax_dist.shapes import Latents, RopeTable
 
 
 class TextEncoders(NamedTuple):
@@ -47,12 +55,41 @@ def encode_text(encoders: TextEncoders, prompt: str, *, tokens: int) -> tuple[Te
     return states, clip.network(clip_ids).pooler_output
 
 
+def attention_beside_mlp(
+    block: Any,
+    hidden_states: Tensor,
+    encoder_hidden_states: Tensor,
+    temb: Tensor,
+    image_rotary_emb: tuple[Tensor, Tensor],
+    joint_attention_kwargs: Mapping[str, Any],
+) -> tuple[Tensor, Tensor]:
+    """A single-stream block's forward, its MLP computed while the exchange of heads travels; the same bits.
+
+    diffusers computes the MLP first, so that every rank would wait for the exchange (DECISIONS 98).
+    """
+    text = encoder_hidden_states.shape[1]
+    states = torch.cat([encoder_hidden_states, hidden_states], dim=1)
+    normed, gate = block.norm(states, emb=temb)
+    call = AttentionCall(RopeTable(*image_rotary_emb), **joint_attention_kwargs)
+    finish = begin_attention(image_heads(block.attn, normed), call)
+    mlp = block.act_mlp(block.proj_mlp(normed))
+    states = states + gate.unsqueeze(1) * block.proj_out(torch.cat([finish(), mlp], dim=2))
+    if states.dtype == torch.float16:
+        states = states.clip(-65504, 65504)
+    return states[:, :text], states[:, text:]
+
+
 class FluxModel(FlowModel):
     """``encoders`` are a TextEncoders."""
 
     def prepare(self, transformer: Any) -> None:
+        from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock
+
         transformer.pos_embed = TableAsIds()
         transformer.set_attn_processor(JointProcessor())
+        for block in transformer.single_transformer_blocks:
+            if type(block) is FluxSingleTransformerBlock:
+                block.forward = MethodType(attention_beside_mlp, block)
 
     def embed(self, text: str) -> Prompt:
         states, pooled = encode_text(self.encoders, text, tokens=self.spec.settings.text_tokens)

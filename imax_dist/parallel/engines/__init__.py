@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from imax_dist.liveness.beacon import SILENT, Marks
@@ -26,6 +28,23 @@ class AttentionEngine(Protocol):
         ...
 
 
+def begun(
+    engine: AttentionEngine,
+    query: Heads,
+    key: KeyHeads,
+    value: KeyHeads,
+    *,
+    layout: JointLayout,
+    text_weight: int = 1,
+) -> Callable[[], Heads]:
+    """Begin an attention whose result is asked for later: what is computed until then hides its exchange.
+
+    An engine that has no ``begin`` computes all of it when asked. The bits are those of the engine's call.
+    """
+    begin: Callable[..., Callable[[], Heads]] = getattr(engine, "begin", partial(partial, engine))
+    return begin(query, key, value, layout=layout, text_weight=text_weight)
+
+
 class Marking:
     """An engine whose every call is marked as a block of the network."""
 
@@ -38,6 +57,13 @@ class Marking:
     ) -> Heads:
         self.marks.block()
         return self.engine(query, key, value, layout=layout, text_weight=text_weight)
+
+    def begin(
+        self, query: Heads, key: KeyHeads, value: KeyHeads, *, layout: JointLayout, text_weight: int = 1
+    ) -> Callable[[], Heads]:
+        """See ``begun``."""
+        self.marks.block()
+        return begun(self.engine, query, key, value, layout=layout, text_weight=text_weight)
 
 
 def marking(engine: AttentionEngine, marks: Marks) -> AttentionEngine:
