@@ -20,6 +20,8 @@ from imax_dist.shapes import Latents
 
 Projection: TypeAlias = Callable[[Latents], Latents]
 FrequencyResponse: TypeAlias = Callable[[Tensor], Tensor]
+LEAST_MATCHED = 1.5
+"""The least scale whose matched block is two pixels."""
 
 
 def block_mean(rows: int, columns: int) -> Projection:
@@ -94,6 +96,19 @@ def _fft_filter(rows: float, columns: float, response: FrequencyResponse) -> Pro
         return filtered.to(x.dtype)
 
     return project
+
+
+def with_detail_left(scale: AxisScale) -> AxisScale:
+    """``scale`` with every axis that is enlarged at all enlarged by LEAST_MATCHED at least.
+
+    A block of one pixel keeps every frequency: where low and full weights add up to 1, as those of
+    ``cosine_shift``, each step then lands on the reference, and the network paints nothing.
+    """
+
+    def axis(own: float) -> float:
+        return max(own, LEAST_MATCHED) if own > 1.0 else own
+
+    return AxisScale(axis(scale.height), axis(scale.width))
 
 
 def matched_block(scale: AxisScale) -> tuple[int, int]:

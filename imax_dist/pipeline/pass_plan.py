@@ -9,7 +9,7 @@ from imax_dist.geometry import AxisScale, ImageSize, LatentGrid, Region
 from imax_dist.method.guidance import SCHEDULES, GuidanceWeights, Step
 from imax_dist.method.patch_shift import is_shifted
 from imax_dist.method.presets import Method
-from imax_dist.method.projection import PROJECTIONS, Projection
+from imax_dist.method.projection import PROJECTIONS, Projection, with_detail_left
 from imax_dist.method.step_cache import STEP_CACHES
 from imax_dist.method.strength import LEAST_ENLARGEMENT, kept_share
 from imax_dist.method.text_duplication import TextCopies
@@ -80,11 +80,17 @@ class PassPlan:
 
     @cached_property
     def project(self) -> Projection:
-        """P for this pass: the reference holds nothing above its own Nyquist frequency."""
+        """P for this pass: the reference holds nothing above its own Nyquist frequency.
+
+        Scales in a list of one's own are taken at their word, also where P keeps everything (DECISIONS 99).
+        """
         guidance, scale = self.method.guidance, self.enlargement
         if self.method.start.strength is not None:
             scale = AxisScale(max(scale.height, LEAST_ENLARGEMENT), max(scale.width, LEAST_ENLARGEMENT))
-        return PROJECTIONS[guidance.projection](scale.divided(guidance.cutoff))
+        cut = scale.divided(guidance.cutoff)
+        if guidance.projection == "matched_blocks" and isinstance(self.method.cascade, str):
+            cut = with_detail_left(cut)
+        return PROJECTIONS[guidance.projection](cut)
 
     def weights(self, step: Step) -> GuidanceWeights:
         """How hard ``step`` is pulled to the reference."""

@@ -211,6 +211,20 @@ def test_matched_block_is_one_native_latent_pixel_per_axis(scale: AxisScale, blo
     assert projection.matched_block(scale) == block
 
 
+@pytest.mark.parametrize(
+    ("scale", "block"),
+    [
+        (AxisScale(1.25, 1.25), (2, 2)),
+        (AxisScale(1.01, 1.0), (2, 1)),
+        (AxisScale(1.46, 2.6), (2, 3)),
+        (AxisScale(1.0, 1.0), (1, 1)),
+        (AxisScale(0.8, 4.0), (1, 4)),
+    ],
+)
+def test_an_axis_that_is_enlarged_at_all_has_detail_left(scale: AxisScale, block: tuple[int, int]) -> None:
+    assert projection.matched_block(projection.with_detail_left(scale)) == block
+
+
 def test_matched_blocks_at_four_times_is_haar_level_two(rng: torch.Generator) -> None:
     x = latents(rng, 32, 32)
     ours = PROJECTIONS["matched_blocks"](AxisScale(4.0, 4.0))(x)

@@ -353,6 +353,30 @@ def test_what_cannot_be_rendered_is_refused_by_name(
         plan(flux_dev, **fields)
 
 
+def changed_by(plan: PosterPlan) -> float:
+    """How far the last pass's low-pass moves noise, against the noise."""
+    grid = plan.last.grid
+    noise = torch.randn(1, 1, grid.height, grid.width, generator=torch.Generator().manual_seed(0))
+    return float((plan.last.project(noise) - noise).norm() / noise.norm())
+
+
+@pytest.mark.parametrize("preset", ["imax", "one_jump"])
+@pytest.mark.parametrize("scale", [1.125, 1.25, 1.4375, 2.9375])
+def test_no_pass_is_held_to_all_of_its_reference(flux_dev: ModelSpec, preset: str, scale: float) -> None:
+    """At 2.94 times the last pass of imax enlarges by 1.47."""
+    side = round(1024 * scale)
+    made = plan(flux_dev, size=f"{side}x{side}", preset=preset)
+    assert changed_by(made) > 0.8
+    step = Step(sigma=0.5, index=1, steps=8)
+    assert made.last.weights(step).low + made.last.weights(step).full == pytest.approx(1.0)
+
+
+def test_a_list_of_scales_of_ones_own_is_taken_at_its_word(flux_dev: ModelSpec) -> None:
+    made = plan(flux_dev, size="2048x2048", method={"cascade": [1.625]})
+    assert made.last.enlargement.height < 1.5
+    assert changed_by(made) == 0.0
+
+
 def decoded(made: Any, model: Any, latents: torch.Tensor) -> torch.Tensor:
     """What one rank decodes."""
     ranks = join_ranks(ParallelSettings(), Topology.alone(), heads=model.spec.heads)
