@@ -69,6 +69,8 @@ def add_arguments(parser: VerbParser) -> None:
     add_recipe_options(poster)
     own = parser.add_argument_group("a picture of your own")
     own.add_argument("--guide", metavar="FILE", help="start from this picture, not from a native one")
+    about = "the prompt says what to change in it; for an editor (flux-kontext)"
+    own.add_argument("--edit", action="store_true", default=None, help=about)
     add_picture_options(own)
     add_render_options(parser)
 

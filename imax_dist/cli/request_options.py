@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 REQUEST_FIELDS = (
     "size", "paper", "dpi", "bleed", "landscape",
     "seed", "model", "lora", "lora_partial", "preset", "guide", "scale", "fit", "background",
-    "strength", "resemblance", "region",
+    "strength", "resemblance", "region", "edit",
     "steps", "native_steps", "dtype",
 )  # fmt: skip
 PARALLEL_FIELDS = ("ulysses", "ring", "engine", "kernel", "quality", "compile", "cfg", "text_encoders")

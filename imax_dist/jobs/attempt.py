@@ -157,7 +157,7 @@ class Attempts:
             attempt=attempt,
             checkpoint_every=self.settings.checkpoint_every,
             preview_every=self.settings.preview_every,
-            small_proof=self.settings.proof == "small" or job.request.guide is not None,
+            small_proof=self.settings.proof == "small" or job.request.starts_from_guide,
             deliver=self.settings.deliver,
             checkpoints=str(self._checkpoints(job_id, folder)),
             hangs=state.hangs,

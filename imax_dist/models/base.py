@@ -20,7 +20,7 @@ from torch import Tensor
 from imax_dist.errors import BadConfig
 from imax_dist.geometry import LatentGrid, TokenGrid
 from imax_dist.method.rope import base_frequencies, rope_table
-from imax_dist.method.text_duplication import TextCopies
+from imax_dist.method.text_duplication import ORIGIN, TextCopies
 from imax_dist.models.conditioning import Conditioning, Prompt
 from imax_dist.models.guidance import Combine, classifier_free
 from imax_dist.models.joint_attention import AttentionCall
@@ -50,6 +50,8 @@ class PassInputs(NamedTuple):
     sequence: TokenSequence
     scale: float | None
     """The guidance that a distilled model takes as an input, else None."""
+    context: Latents | None = None
+    """What an editor is shown, on the grid of the image."""
 
 
 class JointPass(NamedTuple):
@@ -106,6 +108,12 @@ class FlowModel(ABC):
     @abstractmethod
     def position_ids(self, grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
         """Ids of the whole joint sequence: every text copy, then the image row by row."""
+
+    def context_ids(self, grid: TokenGrid) -> PositionIds:
+        """Of the picture an editor is shown: those of the image, one further along the first axis."""
+        ids = self.position_ids(grid, ORIGIN, text_tokens=0).clone()
+        ids[:, 0] += 1.0
+        return ids
 
     @abstractmethod
     def predict(self, x: Latents, sigma: float, prompt: Prompt, inputs: PassInputs) -> Latents:
@@ -165,12 +173,13 @@ class FlowModel(ABC):
         tables: TablesByText,
         sequence: TokenSequence,
         guidance_scale: float,
+        context: Latents | None = None,
     ) -> Latents:
         """Noise minus image at ``sigma`` for the whole latent ``x``, guided; the same bits on every rank."""
         engine = self.wrap_engine(marking(sequence.engine, sequence.mesh.marks))
         sequence = dataclasses.replace(sequence, engine=engine)
         distilled = self.spec.guidance == "distilled"
-        inputs = PassInputs(tables, sequence, guidance_scale if distilled else None)
+        inputs = PassInputs(tables, sequence, guidance_scale if distilled else None, context)
 
         def predict(x: Latents, prompt: Prompt) -> Latents:
             return self.predict(x, sigma, prompt, inputs)
@@ -233,7 +242,8 @@ class FlowModel(ABC):
     def joint_pass(self, x: Latents, states: Tensor, inputs: PassInputs) -> JointPass:
         """Positions and shares of ``x`` with a prompt's ``states``, (B, tokens, D), in front."""
         grid, table = self.token_grid(x), inputs.tables(states.shape[1])
-        shares = TokenShards.joint(inputs.sequence, states, image_tokens=grid.count)
+        shown = inputs.context is not None and self.spec.context == "tokens"
+        shares = TokenShards.joint(inputs.sequence, states, image_tokens=grid.count, pictures=1 + shown)
         return JointPass(grid, table, shares.copies(states), shares)
 
     def per_image(self, value: float, x: Latents) -> Tensor:

@@ -11,6 +11,7 @@ from imax_dist.models.networks import (
     flux,
     flux2,
     flux3,
+    flux_editors,
     krea2,
     lumina,
     lumina2,
@@ -22,6 +23,8 @@ from imax_dist.models.weights import pipeline_class
 
 ARCHITECTURES: dict[str, Architecture] = {
     "FluxPipeline": flux.ARCHITECTURE,
+    "FluxKontextPipeline": flux_editors.KONTEXT,
+    "FluxFillPipeline": flux_editors.FILL,
     "LuminaPipeline": lumina.ARCHITECTURE,
     "Lumina2Pipeline": lumina2.ARCHITECTURE,
     "Flux2Pipeline": flux2.ARCHITECTURE,

@@ -98,6 +98,9 @@ class Lora:
     sha256: str
 
 
+Context: TypeAlias = Literal["none", "tokens", "channels"]
+"""How an editor is shown a picture: as tokens beside the image's own (FLUX.1 Kontext, Qwen-Image-Edit), or as
+more channels of these, masked (FLUX.1 Fill)."""
 Axis: TypeAlias = Literal["fixed", "row", "column"]
 """What a position axis counts: rows or columns of the image, or something that does not grow with it."""
 
@@ -135,6 +138,9 @@ class ModelSpec:
     """Tokens along a side that absolute positions reach; None: any number."""
     text_attention: Literal["joint", "cross"] = "joint"
     """joint: text tokens are part of the sequence and may be copied; cross: the image attends to them."""
+    context: Context = "none"
+    needs_picture: bool = False
+    """Whether it makes nothing from a prompt alone."""
 
     @property
     def token_pixels(self) -> int:

@@ -61,23 +61,35 @@ class TokenShards:
 
     sequence: TokenSequence
     layout: JointLayout
+    pictures: int = 1
+    """2 where an editor is shown a picture: its tokens, on the image's grid, follow the image's own."""
 
     @classmethod
-    def of(cls, sequence: TokenSequence, *, text_tokens: int, image_tokens: int) -> TokenShards:
+    def of(
+        cls, sequence: TokenSequence, *, text_tokens: int, image_tokens: int, pictures: int = 1
+    ) -> TokenShards:
         """``text_tokens`` counts every literal copy; 0 where the text is not in the sequence."""
         layout = JointLayout.of(
             text_tokens=text_tokens,
             image_tokens=image_tokens,
             ranks=sequence.mesh.size,
             text_replicated=sequence.text_replicated,
+            pictures=pictures,
         )
-        return cls(sequence, layout)
+        return cls(sequence, layout, pictures)
 
     @classmethod
-    def joint(cls, sequence: TokenSequence, prompt: Tensor, *, image_tokens: int) -> TokenShards:
+    def joint(
+        cls, sequence: TokenSequence, prompt: Tensor, *, image_tokens: int, pictures: int = 1
+    ) -> TokenShards:
         """Of a joint sequence with every literal copy of a prompt (B, T, C)."""
         text_tokens = prompt.shape[1] * sequence.copies.literal
-        return cls.of(sequence, text_tokens=text_tokens, image_tokens=image_tokens)
+        return cls.of(sequence, text_tokens=text_tokens, image_tokens=image_tokens, pictures=pictures)
+
+    @property
+    def pieces(self) -> tuple[int, ...]:
+        """Every rank's tokens of the image."""
+        return tuple(piece // self.pictures for piece in self.layout.image)
 
     @property
     def text_tokens(self) -> int:
@@ -86,7 +98,16 @@ class TokenShards:
 
     def image(self, x: Tensor, *, dim: int) -> Tensor:
         """This rank's piece of an image-token tensor."""
-        return shard(x, self.layout.image, self.sequence.mesh, dim=dim)
+        return shard(x, self.pieces, self.sequence.mesh, dim=dim)
+
+    def beside(self, image: Tensor, context: Tensor | None, pack: Callable[[Tensor], Tensor]) -> Tensor:
+        """This rank's image tokens (B, N, C), then those of ``context``, which ``pack`` makes of its latents;
+        made once a pass."""
+        if context is None:
+            return image
+        place = "context", *context.shape
+        shown = self.sequence.cache(place, (context,), lambda: self.image(pack(context), dim=1))
+        return torch.cat([image, shown.expand(image.shape[0], -1, -1)], dim=1)
 
     def text(self, x: Tensor, *, dim: int) -> Tensor:
         """This rank's piece of a text-token tensor: all of it where text is replicated."""
@@ -104,10 +125,10 @@ class TokenShards:
         return self.cached_by_table("tables", table, lambda: self._tables(table))
 
     def _tables(self, table: RopeTable) -> tuple[RopeTable, RopeTable]:
-        lengths = [self.text_tokens, sum(self.layout.image)]
+        lengths = [self.text_tokens, *[sum(self.pieces)] * self.pictures]
         parts = [part.split(lengths) for part in table]
-        text = RopeTable(*(self.text(own, dim=0) for own, _ in parts))
-        image = RopeTable(*(self.image(own, dim=0) for _, own in parts))
+        text = RopeTable(*(self.text(own, dim=0) for own, *_ in parts))
+        image = RopeTable(*(torch.cat([self.image(one, dim=0) for one in own]) for _, *own in parts))
         return text, image
 
     def cached_by_table(self, name: str, table: RopeTable, make: Callable[[], T]) -> T:
@@ -131,4 +152,5 @@ class TokenShards:
 
     def gather(self, image: Tensor, *, dim: int) -> Tensor:
         """All ranks' image tokens; the same bits on every rank."""
-        return gather(image, self.layout.image, self.sequence.mesh, dim=dim)
+        own = image.narrow(dim, 0, self.pieces[self.sequence.mesh.rank])
+        return gather(own, self.pieces, self.sequence.mesh, dim=dim)

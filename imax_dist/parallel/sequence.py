@@ -33,16 +33,26 @@ class JointLayout:
 
     @classmethod
     def of(
-        cls, *, text_tokens: int, image_tokens: int, ranks: int, text_replicated: bool = False
+        cls,
+        *,
+        text_tokens: int,
+        image_tokens: int,
+        ranks: int,
+        text_replicated: bool = False,
+        pictures: int = 1,
     ) -> JointLayout:
-        """Balanced pieces. Raises BadConfig when there are fewer image tokens than ranks."""
+        """Balanced pieces; of several ``pictures`` of so many tokens a rank holds the same piece of each.
+
+        Raises BadConfig when there are fewer image tokens than ranks.
+        """
         if image_tokens < ranks:
             raise BadConfig(
                 f"parallel: {image_tokens} image tokens cannot be split over {ranks} ranks; start at most "
                 f"{image_tokens}, or ask for a larger size"
             )
         text = (text_tokens,) * ranks if text_replicated else split_lengths(text_tokens, ranks)
-        return cls(text=text, image=split_lengths(image_tokens, ranks), text_replicated=text_replicated)
+        image = tuple(pictures * piece for piece in split_lengths(image_tokens, ranks))
+        return cls(text=text, image=image, text_replicated=text_replicated)
 
     def without_text(self) -> JointLayout:
         """The image tokens alone, each where it is: for attention of the image to itself."""

@@ -10,15 +10,19 @@ from imax_dist.errors import BadConfig, BadValue
 from imax_dist.geometry import ImageSize
 from imax_dist.method.presets import Method
 from imax_dist.models.spec import ModelSpec
+from imax_dist.pipeline.request import Request
 
 
-def fit_method(method: Method, asked: Mapping[str, Any], spec: ModelSpec) -> Method:
-    """``method`` without the parts ``spec`` cannot have; ``asked`` are the request's own switches.
+def fit_method(method: Method, request: Request, spec: ModelSpec) -> Method:
+    """``method`` without the parts ``spec`` cannot have, unless the request asks for them itself.
 
     A preset's RoPE rule falls away for absolute positions, its text copies where text has no positions or is
-    not in the sequence.
+    not in the sequence. A region is painted from noise by a network that is shown what surrounds it.
     Raises BadConfig if one of these was asked for itself.
     """
+    asked = request.method
+    if spec.context == "channels" and request.strength is None:
+        method = dataclasses.replace(method, start=dataclasses.replace(method.start, strength=1.0))
     if spec.positions == "absolute" and method.rope.rule != "none":
         if _asks(asked, "rope", "rule"):
             raise BadConfig(
@@ -41,6 +45,19 @@ def fit_method(method: Method, asked: Mapping[str, Any], spec: ModelSpec) -> Met
             )
         method = dataclasses.replace(method, text=dataclasses.replace(method.text, copies="none"))
     return method
+
+
+def check_editor(request: Request, spec: ModelSpec) -> None:
+    """Raise BadValue for a picture or a region that the network has no use for, or lacks."""
+    if request.edit and spec.context != "tokens":
+        raise BadValue(
+            f"edit: model {spec.name} is shown no whole picture; take an editor (flux-kontext), or omit "
+            "edit: the picture then takes the native one's place"
+        )
+    if spec.context == "channels" and request.region is None:
+        raise BadValue(f"model {spec.name} paints regions of a picture only; imax redo --region gives one")
+    if spec.needs_picture and request.guide is None:
+        raise BadValue(f"model {spec.name} edits pictures; name one as guide, and say edit")
 
 
 def check_reach(size: ImageSize, spec: ModelSpec, *, shifted: bool) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from imax_dist.events import stage
 from imax_dist.models.base import FlowModel
 from imax_dist.models.conditioning import Conditioning
+from imax_dist.pipeline.context import shown_alone
 from imax_dist.pipeline.noise import pass_noise
 from imax_dist.pipeline.run import Run
 from imax_dist.pipeline.sampler import Sampler, sequence_alone
@@ -32,7 +33,8 @@ def native_pass(
     else:
         sequence = sequence_alone(plan, ranks.passes_alone, marks=ranks.topology.marks)
         after_step = run.end_alone
-    sampler = Sampler.of(plan, model, conditioning, sequence)
+    context = shown_alone(plan, model, run.guide)
+    sampler = Sampler.of(plan, model, conditioning, sequence, context=context)
     with stage(run.listen, plan.name, steps=plan.steps):
         look = partial(run.look, plan)
         return sampler.run(state, listen=run.listen, look=look, after_step=after_step)

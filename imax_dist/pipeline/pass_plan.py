@@ -13,7 +13,7 @@ from imax_dist.method.projection import PROJECTIONS, Projection, with_detail_lef
 from imax_dist.method.step_cache import STEP_CACHES
 from imax_dist.method.strength import LEAST_ENLARGEMENT, kept_share
 from imax_dist.method.text_duplication import TextCopies
-from imax_dist.models.spec import ModelSpec
+from imax_dist.models.spec import Context, ModelSpec
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.scales import latent_grid
 
@@ -52,6 +52,11 @@ class PassPlan:
     @property
     def steps(self) -> int:
         return len(self.sigmas) - 1
+
+    @property
+    def context(self) -> Context:
+        """How the network is shown the picture given, if it is one that edits."""
+        return "none" if self.request.guide is None else self.spec.context
 
     @property
     def constant_reference(self) -> bool:

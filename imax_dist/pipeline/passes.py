@@ -17,6 +17,7 @@ from imax_dist.models.base import FlowModel
 from imax_dist.models.conditioning import Conditioning
 from imax_dist.parallel.broadcast import from_first_rank
 from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.context import shown_by_all
 from imax_dist.pipeline.decode import decode, decode_whole
 from imax_dist.pipeline.native import guide_as_native, native_pass
 from imax_dist.pipeline.noise import pass_noise
@@ -47,7 +48,9 @@ def run_passes(run: Run, vae: VaeRunner, conditioning: Conditioning) -> Latents:
             with stage(run.listen, "endpoint"), run.saved_if_stopped(state):
                 encoded = encoded_reference(plan, vae, state.pictures)
             state = with_reference(plan, state, encoded.to(state.latents.dtype))
-        sampler = Sampler.of(plan, model, conditioning, run.ranks.sequence(plan.copies))
+        with run.saved_if_stopped(state):
+            context = shown_by_all(plan, vae, run.guide)
+        sampler = Sampler.of(plan, model, conditioning, run.ranks.sequence(plan.copies), context=context)
         with stage(run.listen, plan.name, steps=plan.steps):
             look = partial(run.look, plan)
             state = sampler.run(state, listen=run.listen, look=look, after_step=run.end_together)
@@ -56,7 +59,7 @@ def run_passes(run: Run, vae: VaeRunner, conditioning: Conditioning) -> Latents:
 
 def _first(run: Run, model: FlowModel, conditioning: Conditioning) -> PassState:
     """Where all ranks start: within a pass, at the first beyond native size, or at the end."""
-    topology, needs_native = run.ranks.topology, run.guide is None and run.plan.uses_native
+    topology, needs_native = run.ranks.topology, not run.starts_from_guide and run.plan.uses_native
     if not (run.ranks.share_native and (needs_native or not run.plan.extrapolates)):
         return _shared(lambda: first_state(run, model, conditioning, run.find_checkpoint()), topology)
     number, step, tensors = from_first_rank(lambda: _taken_apart(run.find_checkpoint()), topology)
@@ -76,7 +79,7 @@ def first_state(run: Run, model: FlowModel, conditioning: Conditioning, found: P
         return start
     if not run.plan.extrapolates:
         return native_pass(run, model, conditioning, start)
-    if run.guide is not None:
+    if run.guide is not None and run.starts_from_guide:
         run.show(as_picture(run.guide).cpu)
         return begin_pass(run.plan.passes[0], model, guide_as_native(run, model, run.guide))
     if not run.plan.uses_native:

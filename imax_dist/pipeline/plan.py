@@ -20,7 +20,7 @@ from imax_dist.method.text_duplication import ORIGIN
 from imax_dist.method.time_shift import shifted_sigmas
 from imax_dist.models.spec import ModelSpec
 from imax_dist.output.image.guide import Placement, placed
-from imax_dist.pipeline.fit import check_reach, fit_method
+from imax_dist.pipeline.fit import check_editor, check_reach, fit_method
 from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.scales import guidance_scales, pass_sigmas, text_copies, time_shifts
@@ -99,6 +99,7 @@ class PosterPlan:
             ],
             "region": self.region and str(self.region),
             "guide_sha256": self.guide,
+            "edit": self.request.edit,
             "network_sha256": self.network,
             "guidance_scale": {"native": native_scale, "extrapolated": scale},
             "text_copies": {"offsets": list(map(list, copies.offsets)), "weight": copies.weight},
@@ -118,12 +119,13 @@ def make_plan(request: Request, spec: ModelSpec, picture: ImageSize | None = Non
 
     Raises BadValue or BadConfig for what does not fit.
     """
-    method = fit_method(load_method(request), request.method, spec)
+    check_editor(request, spec)
+    method = fit_method(load_method(request), request, spec)
     settings = spec.settings
     size = poster_size(request, spec, picture)
     render_size = size.padded(spec.token_pixels)
     native_side = native_size(size, settings.native_side, spec.token_pixels)
-    extrapolates = render_size != native_side or request.guide is not None
+    extrapolates = render_size != native_side or request.starts_from_guide
     check_reach(render_size, spec, shifted=method.patch_shift is not False and extrapolates)
     native_steps = request.native_steps or (None if extrapolates else request.steps) or settings.steps.native
     native = PassPlan(
@@ -159,7 +161,8 @@ def _passes(plan: PosterPlan) -> tuple[PassPlan, ...]:
     """
     method, spec, native, poster = plan.method, plan.spec, plan.native, plan.size
     steps = native.request.steps or spec.settings.steps.extrapolated
-    reference = plan.placement.size if plan.placement else native.render_size
+    given = native.request.starts_from_guide and plan.placement
+    reference = given.size if given else native.render_size
     sizes = pass_sizes(method, spec, before=reference, target=poster.padded(spec.token_pixels))
     passes = [native]
     for number, size in enumerate(sizes, start=1):
@@ -190,7 +193,7 @@ def _passes(plan: PosterPlan) -> tuple[PassPlan, ...]:
 
 def _reference_sigmas(before: PassPlan, *, start: float) -> tuple[float, ...]:
     """Of the steps of the pass ``before``: the last not below ``start`` and those after; a guide has none."""
-    given = before.is_native and before.request.guide is not None
+    given = before.is_native and before.request.starts_from_guide
     if given or before.method.reference.kind == "constant":
         return (0.0,)
     made_by = before.sigmas[:-1]
@@ -229,10 +232,10 @@ def _check_cache(plan: PosterPlan) -> None:
 
 def _check_guide(plan: PosterPlan) -> None:
     """Raise BadValue if a guide was given that nothing could use."""
-    if plan.request.guide is None:
+    if not plan.request.starts_from_guide:
         return
     reason = None
-    if not plan.uses_native and plan.region is None:
+    if not plan.uses_native and plan.region is None and plan.spec.context == "none":
         reason = f"the recipe of preset {plan.request.preset} {why_unused(plan.method)}"
     elif plan.method.reference.kind == "per_step" and len(plan.passes) == 1:
         reason = "reference.kind per_step wants every step of a native pass; set it to constant"

@@ -106,6 +106,8 @@ class PositionTables:
     def _ids(self, grid: TokenGrid, text_tokens: int) -> PositionIds:
         """On the model's device, where the table is made too: a long one is never copied there."""
         ids = self.model.position_ids(grid, self.plan.copies, text_tokens=text_tokens)
+        if self.plan.context == "tokens":
+            ids = torch.cat([ids, self.model.context_ids(grid)])
         return ids.to(self.model.device)
 
 
@@ -152,7 +154,7 @@ def joint_scale(plan: PassPlan, grid: TokenGrid, text_tokens: int) -> float:
     """The authors' effective scale, which takes text copies for image: sqrt((L - one text) / L_native)."""
     lengths = sequence_lengths(plan, grid, text_tokens)
     image = lengths.image + lengths.text - lengths.text_once
-    return math.sqrt(image / plan.spec.native_tokens**2)
+    return math.sqrt(image / _pictures(plan) / plan.spec.native_tokens**2)
 
 
 def logit_factor(plan: PassPlan, grid: TokenGrid, text_tokens: int) -> float:
@@ -169,12 +171,17 @@ def sequence_lengths(plan: PassPlan, grid: TokenGrid, text_tokens: int) -> Seque
     """
     text = text_tokens if plan.spec.text_attention == "joint" else 0
     return SequenceLengths(
-        image=grid.count,
+        image=_pictures(plan) * grid.count,
         text=text * plan.copies.literal * plan.copies.weight,
         text_once=text,
-        trained=plan.spec.native_tokens**2 + text,
+        trained=_pictures(plan) * plan.spec.native_tokens**2 + text,
         scale=plan.scale.linear,
     )
+
+
+def _pictures(plan: PassPlan) -> int:
+    """Images in the sequence: with that which an editor is shown, two."""
+    return 1 + (plan.context == "tokens")
 
 
 def on_device(table: RopeTable, model: FlowModel) -> RopeTable:

@@ -60,9 +60,9 @@ def render_proof(
     ranks = _alone(model, marks)
     request, picture = completed(request, None, listen)
     plan, guide = with_guide(make_plan(request, model.spec, picture), ranks.topology, listen, stop)
-    if guide is not None:
+    if guide is not None and request.starts_from_guide:
         return Proof(as_picture(guide), plan)
-    run = Run(plan, ranks, checkpoints, listen, stop)
+    run = Run(plan, ranks, checkpoints, listen, stop, guide=guide)
     found = run.find_checkpoint()
     start = None if found is None else found.to(model.device)
     if start is not None and start.number > 0:

@@ -142,7 +142,9 @@ def _like_the_guide(plan: PosterPlan, picture: DecodedPicture, guide: Pixels) ->
     """The poster around a region made anew, or the colours of a picture that was started from by strength."""
     if plan.region is not None:
         return redone(plan, picture, guide)
-    return picture if plan.method.start.strength is None else with_colours_of(plan, picture, guide)
+    if plan.request.edit or plan.method.start.strength is None:
+        return picture
+    return with_colours_of(plan, picture, guide)
 
 
 def render_latents(run: Run, vae: VaeRunner) -> Latents:

@@ -62,6 +62,8 @@ class Request:
     ``region`` (X,Y,WIDTH,HEIGHT) makes this part of the picture anew and keeps the rest.
     ``strength`` (0 to 1) is how far each pass may leave the picture before it, ``resemblance`` how firmly its
     layout is held; none: as the preset says.
+    ``edit``: the prompt says what an editor (FLUX.1 Kontext) is to change in the guide; its native picture
+    guides the later passes in the guide's place.
     ``output`` names print files by ending: ``{"pdf": {"icc": "shop.icc"}}``.
     Which fields name files is marked where each is declared; a text field without a mark counts as one.
     Raises BadConfig for a value of another type, BadValue for what can never be rendered.
@@ -85,6 +87,7 @@ class Request:
     region: str | None = field(default=None, metadata=NO_FILE)
     strength: float | None = None
     resemblance: float | None = None
+    edit: bool = False
     paper: str | None = field(default=None, metadata=NO_FILE)
     dpi: float | None = None
     bleed: str | None = field(default=None, metadata=NO_FILE)
@@ -128,6 +131,8 @@ class Request:
                 raise BadValue("a region is of a finished poster, and no guide was given; name the poster")
             if self.scale is not None or self.fit != "crop":
                 raise BadValue("a region is made anew at the poster's own size; omit scale and fit")
+        if self.edit:
+            self._fit_edit()
         if self.scale is None:
             return
         if self.guide is None:
@@ -137,6 +142,15 @@ class Request:
             raise BadValue(f"scale and {other} both say how large the poster is; give one of the two")
         if not 0.0 < self.scale <= LARGEST_SCALE:
             raise BadValue(f"scale {self.scale:g} is outside 0 to {LARGEST_SCALE:g}")
+
+    def _fit_edit(self) -> None:
+        """What an editor is told needs a picture and words."""
+        if self.guide is None:
+            raise BadValue("edit changes a picture, and no guide was given; name the picture")
+        if not self.prompt.strip():
+            raise BadValue("edit follows the prompt, which is empty; say what to change")
+        if self.region is not None:
+            raise BadValue("a region is made anew from the poster around it; omit edit")
 
     def _fit_paper(self) -> None:
         """The paper's pixels become the size; both may be given only if they agree."""
@@ -152,6 +166,11 @@ class Request:
                 "give one of the two"
             )
         object.__setattr__(self, "size", pixels)
+
+    @property
+    def starts_from_guide(self) -> bool:
+        """Whether a guide takes the native picture's place; an editor makes its own from it."""
+        return self.guide is not None and not self.edit
 
     @property
     def fingerprint(self) -> str:

@@ -48,7 +48,12 @@ class Run:
     look: Look = unseen
     """Rank 0 gives it the plan of a pass and the states before and after each of its steps."""
     guide: Pixels | None = None
-    """The picture in the native pass's place, (1, 3, H, W) in [-1, 1] at native size."""
+    """The picture given, (1, 3, H, W) in [-1, 1] at its own size."""
+
+    @property
+    def starts_from_guide(self) -> bool:
+        """Whether it takes the native picture's place."""
+        return self.guide is not None and self.plan.request.starts_from_guide
 
     def show(self, picture: Callable[[], Tensor]) -> None:
         """Give away the native picture, if anybody wants it."""

@@ -64,16 +64,24 @@ class Sampler:
     """What skip residual noises the reference with: that which the pass starts from."""
     outside: Outside | None = None
     """What surrounds a region made anew."""
+    context: Latents | None = None
+    """What an editor is shown, at the size of the pass."""
 
     @classmethod
     def of(
-        cls, plan: PassPlan, model: FlowModel, conditioning: Conditioning, sequence: TokenSequence
+        cls,
+        plan: PassPlan,
+        model: FlowModel,
+        conditioning: Conditioning,
+        sequence: TokenSequence,
+        *,
+        context: Latents | None = None,
     ) -> Sampler:
         """With the position tables of the pass, which it makes once."""
         blends = plan.method.skip_residual and not plan.is_native
         noise = pass_noise(plan, model) if blends else None
         tables = PositionTables(plan, model)
-        return cls(plan, model, conditioning, sequence, tables, noise, Outside.of(plan, model))
+        return cls(plan, model, conditioning, sequence, tables, noise, Outside.of(plan, model), context)
 
     @torch.no_grad()
     def run(
@@ -163,7 +171,15 @@ class Sampler:
             tables=self.tables.of_step(grid, sigma, x),
             sequence=self.sequence,
             guidance_scale=self.plan.guidance_scale,
+            context=self.context_on(x),
         ).to(x.dtype)
+
+    def context_on(self, x: Latents) -> Latents | None:
+        """What an editor is shown, on the grid of ``x``: the plain one, or that of a shifted step."""
+        context = self.context
+        if context is None or context.shape[2:] == x.shape[2:]:
+            return context
+        return self.sequence.cache(("context", "shifted"), (context,), lambda: shift_in(context))
 
     def guided(self, x: Latents, velocity: Latents, reference: Latents | None, step: Step) -> Latents:
         """Projected flow: the velocity's low frequencies pulled to the reference, Eq. 7."""

@@ -58,7 +58,7 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
     net, device = work.network.transformer, cluster.hardware
     rates = device.rates_of(work.dtype)
     own = tokens.tokens / split.ranks
-    products = net.linear_flops(tokens.image / split.ranks, tokens.text / split.ranks)
+    products = net.linear_flops(tokens.seen / split.ranks, tokens.text / split.ranks)
     linear = products / rates.linear.at(net.width)
     reading = work.element * float(net.parameters) / device.weight_bandwidth
     linear = linear + reading if device.kind == "cpu" else max(linear, reading)

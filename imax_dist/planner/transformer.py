@@ -83,7 +83,7 @@ def flux(config: Mapping[str, Any]) -> Transformer:
         heads=heads,
         kv_heads=heads,
         head_dim=head_dim,
-        token_channels=channels,
+        token_channels=out,
         image_flops=2.0 * (block * (double + single) + channels * d + d * out),
         text_flops=2.0 * (block * (double + single) + text * d),
         fixed_flops=2.0 * (embeddings + modulation),

@@ -47,10 +47,17 @@ class Pass:
     text: int
     runs: int
     """2 with classifier-free guidance, else 1."""
+    context: int = 0
+    """Tokens of the picture that an editor is shown."""
+
+    @property
+    def seen(self) -> int:
+        """Tokens of pictures."""
+        return self.image + self.context
 
     @property
     def tokens(self) -> int:
-        return self.image + self.text
+        return self.seen + self.text
 
 
 class Enlarged(NamedTuple):
@@ -134,7 +141,7 @@ class Workload:
         return sum(
             each.steps
             * each.runs
-            * (net.linear_flops(each.image, each.text) + net.attention_flops(each.tokens, each.tokens))
+            * (net.linear_flops(each.seen, each.text) + net.attention_flops(each.tokens, each.tokens))
             for each in self.passes
         )
 
@@ -146,7 +153,7 @@ def workload_of(request: Request, blueprint: Blueprint, *, device: Literal["gpu"
     dtype = request.dtype or (types.cuda if device == "gpu" else types.cpu)
     choice("dtype", dtype, ELEMENT)
     guided = plan.extrapolates and plan.uses_native
-    needed = guided and request.guide is None
+    needed = guided and not request.starts_from_guide
     native = _native(plan.native) if needed or not plan.extrapolates else ()
     by_pixels = plan.method.reference.upsample != "latents"
     return Workload(
@@ -231,7 +238,8 @@ def _by_network(plan: PosterPlan) -> tuple[ByNetwork, ...]:
 def _native(plan: PassPlan) -> tuple[Pass, ...]:
     image = plan.grid.tokens(plan.spec.patch).count
     text = plan.spec.settings.text_tokens
-    return (Pass(plan.steps, image, text, _runs(plan, plan.guidance_scale)),)
+    shown = image if plan.context == "tokens" else 0
+    return (Pass(plan.steps, image, text, _runs(plan, plan.guidance_scale), shown),)
 
 
 def _extrapolated(plan: PassPlan) -> tuple[Pass, ...]:
@@ -244,9 +252,9 @@ def _extrapolated(plan: PassPlan) -> tuple[Pass, ...]:
         (shifted, shifted_grid(plan.grid)),
         (len(asked) - shifted, plan.grid),
     ]
-    return tuple(
-        Pass(count, grid.tokens(plan.spec.patch).count, text, runs) for count, grid in counts if count
-    )
+    images = [(count, grid.tokens(plan.spec.patch).count) for count, grid in counts if count]
+    shown = plan.context == "tokens"
+    return tuple(Pass(count, image, text, runs, image * shown) for count, image in images)
 
 
 def _runs(plan: PassPlan, scale: float) -> int:

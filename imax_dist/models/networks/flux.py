@@ -27,6 +27,7 @@ from imax_dist.models.joint_attention import (
 from imax_dist.models.patches import joint_position_ids, pack, unpack
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder, padded_ids
+from imax_dist.models.token_shards import TokenShards
 from imax_dist.shapes import Latents, RopeTable
 
 
@@ -101,7 +102,7 @@ class FluxModel(FlowModel):
         grid, table, states, shares = self.joint_pass(x, prompt["states"], inputs)
         text_ids, image_ids = shares.cached_by_table("ids", table, lambda: ids_of(shares.tables(table)))
         tokens = self.transformer(
-            hidden_states=shares.image(pack(x), dim=1),
+            hidden_states=self.image_states(x, inputs.context, shares),
             timestep=self.per_image(sigma, x),
             encoder_hidden_states=states,
             txt_ids=text_ids,
@@ -116,6 +117,10 @@ class FluxModel(FlowModel):
         """What the transformer takes besides image, time, text and their positions."""
         guidance = None if inputs.scale is None else self.per_image(inputs.scale, x)
         return {"pooled_projections": prompt["pooled"], "guidance": guidance}
+
+    def image_states(self, x: Latents, context: Latents | None, shares: TokenShards) -> Tensor:
+        """This rank's image tokens, and those of the picture an editor is shown."""
+        return shares.beside(shares.image(pack(x), dim=1), context, pack)
 
 
 ROPE_THETA = 10_000.0

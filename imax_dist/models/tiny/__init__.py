@@ -12,7 +12,13 @@ import torch
 
 from imax_dist.errors import BadValue
 from imax_dist.models.tiny import flux2, flux3, krea2, lumina, lumina2, qwen_image, sd3, z_image
-from imax_dist.models.tiny.flux import make_tiny_chroma, make_tiny_dev, make_tiny_schnell
+from imax_dist.models.tiny.flux import (
+    make_tiny_chroma,
+    make_tiny_dev,
+    make_tiny_fill,
+    make_tiny_kontext,
+    make_tiny_schnell,
+)
 
 TINY: dict[str, Callable[[Path], Path]] = {
     "flux-dev": make_tiny_dev,
@@ -28,15 +34,21 @@ TINY: dict[str, Callable[[Path], Path]] = {
     "sd3.5-medium": sd3.make_tiny,
     "z-image-turbo": z_image.make_tiny,
 }
+EDITORS: dict[str, Callable[[Path], Path]] = {
+    "flux-kontext": make_tiny_kontext,
+    "flux-fill": make_tiny_fill,
+}
+"""Those that are shown a picture."""
 
 
 def make_tiny(name: str, folder: Path) -> Path:
     """Write the tiny pipeline of ``name``. Raises BadValue for an unknown name or a folder in use."""
-    if name not in TINY:
-        raise BadValue(f"there is no tiny pipeline of {name!r}; choose {', '.join(TINY)}")
+    made = {**TINY, **EDITORS}
+    if name not in made:
+        raise BadValue(f"there is no tiny pipeline of {name!r}; choose {', '.join(made)}")
     if folder.exists() and any(folder.iterdir()):
         raise BadValue(f"{folder} is not empty; give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # biases keep the libraries' own start values: the same ones every time
-        return TINY[name](folder)
+        return made[name](folder)

@@ -1,4 +1,4 @@
-"""FLUX.1 and Chroma in a few hundred kilobytes: real classes and tokenizers, random weights."""
+"""FLUX.1, its editors and Chroma in a few hundred kilobytes: real classes and tokenizers, random weights."""
 
 from __future__ import annotations
 
@@ -41,12 +41,25 @@ def make_tiny_schnell(folder: Path) -> Path:
     return _make(folder, guidance_embeds=False, settings=SCHNELL)
 
 
-def _make(folder: Path, *, guidance_embeds: bool, settings: str) -> Path:
+def make_tiny_kontext(folder: Path) -> Path:
+    """FLUX.1-Kontext-dev's kind."""
+    return _make(folder, guidance_embeds=True, settings=DEV, kind="FluxKontextPipeline")
+
+
+def make_tiny_fill(folder: Path) -> Path:
+    """FLUX.1-Fill-dev's kind: 64 channels of noise, 64 of the picture, 256 of its mask."""
+    return _make(folder, guidance_embeds=True, settings=DEV, kind="FluxFillPipeline", channels=384)
+
+
+def _make(
+    folder: Path, *, guidance_embeds: bool, settings: str, kind: str = "FluxPipeline", channels: int = 64
+) -> Path:
     from diffusers import FluxTransformer2DModel
 
     clip, t5 = clip_tokenizer(), t5_tokenizer()
     transformer = FluxTransformer2DModel(
-        in_channels=64,
+        in_channels=channels,
+        out_channels=64,
         num_layers=1,
         num_single_layers=1,
         attention_head_dim=8,
@@ -65,7 +78,7 @@ def _make(folder: Path, *, guidance_embeds: bool, settings: str) -> Path:
         "tokenizer_2": t5,
         "transformer": peaked(transformer, seed=1),
     }
-    return save_pipeline(folder, "FluxPipeline", parts, settings=settings)
+    return save_pipeline(folder, kind, parts, settings=settings)
 
 
 def make_tiny_chroma(folder: Path) -> Path:

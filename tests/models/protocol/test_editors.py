@@ -1,0 +1,192 @@
+"""Editors: the network is shown a picture, at every size, on any number of ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from editors import EDITORS, picture_file
+from ranks import run_ranks
+from their_pipelines import pipeline
+
+from imax_dist.errors import BadValue
+from imax_dist.geometry import Region
+from imax_dist.models.blueprint import find_blueprint
+from imax_dist.models.load import describe_model, load_model
+from imax_dist.models.tiny import make_tiny
+from imax_dist.output.image.guide import Placement
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.context import shown_alone
+from imax_dist.pipeline.guide import with_guide
+from imax_dist.pipeline.loading import load_requested
+from imax_dist.pipeline.noise import pass_noise
+from imax_dist.pipeline.plan import make_plan
+from imax_dist.pipeline.ranks import ParallelSettings, join_for
+from imax_dist.pipeline.render import render, render_with
+from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.sampler import Sampler, sequence_alone
+from imax_dist.pipeline.state import PassState
+from imax_dist.planner.workload import workload_of
+
+ROUNDING = 5e-5
+MESHES: dict[int, dict[str, dict[str, Any]]] = {
+    2: {
+        "u2": dict(ulysses=2),
+        "r2": dict(ring=2),
+        "r2, text replicated": dict(ring=2, text="replicated"),
+        "native shared": dict(ring=2, native="shared"),
+    },
+    4: {"u4": dict(ulysses=4), "u2r2": dict(ulysses=2, ring=2)},
+}
+CASES = [(name, world, mesh) for name in EDITORS for world, meshes in MESHES.items() for mesh in meshes]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("editors")
+    return {name: make_tiny(name, root / name) for name in EDITORS}
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return picture_file(tmp_path_factory.mktemp("pictures") / "own.png", 144, 112)
+
+
+def request_of(folder: Path | str, picture: Path | str, name: str, **fields: Any) -> Request:
+    """7 x 9 tokens, which no mesh divides; native is 3 x 4."""
+    given = {"size": "144x112", "steps": 2, "native_steps": 1, "dtype": "float64", **EDITORS[name].asks}
+    return Request("a red sun", model=str(folder), guide=str(picture), **{**given, **fields})
+
+
+@pytest.mark.parametrize("size", ["64x64", "80x48"])
+@pytest.mark.parametrize("name", EDITORS)
+def test_at_native_size_it_is_diffusers_own_call(
+    folders: dict[str, Path], name: str, size: str, tmp_path: Path
+) -> None:
+    model = load_model(str(folders[name]), device=torch.device("cpu"), dtype="float32")
+    file = picture_file(tmp_path / "own.png", *map(int, size.split("x")))
+    asks = {**EDITORS[name].asks, **({"region": "16,16,32,16"} if name == "flux-fill" else {})}
+    request = request_of(folders[name], file, name, size=size, native_steps=3, dtype=None, **asks)
+    plan, pixels = with_guide(make_plan(request, model.spec), Topology.alone())
+    assert pixels is not None
+    one = plan.native
+    if plan.spec.context == "channels":
+        one = dataclasses.replace(one, region=Region(16, 16, 32, 16))
+    context = shown_alone(one, model, pixels)
+    noise, words = pass_noise(one, model), model.encode_prompt("a red sun", negative=True)
+    sampler = Sampler.of(one, model, words, sequence_alone(one), context=context)
+    found = sampler.run(PassState(0, 0, noise)).latents
+    expected = EDITORS[name].call(pipeline(folders[name]), plan, noise, pixels, one)
+    assert (found - expected).abs().max() < ROUNDING * expected.abs().max()
+    assert context is not None
+    other = dataclasses.replace(sampler, context=0.5 * context).run(PassState(0, 0, noise)).latents
+    assert (found - other).abs().max() > 100 * ROUNDING * expected.abs().max(), "the picture is seen"
+
+
+def render_all(topology: Topology, folders: dict[str, str], picture: str) -> dict[tuple[str, str], Any]:
+    """Latents, or the traceback, of every editor on every mesh of this world size."""
+    results: dict[tuple[str, str], Any] = {}
+    for name, folder in folders.items():
+        request = request_of(folder, picture, name)
+        model = load_requested(request, ParallelSettings(), device=topology.device, text=topology.is_first)
+        for mesh, own in MESHES[topology.world_size].items():
+            try:
+                ranks = join_for(model, ParallelSettings(**own), topology)
+                results[name, mesh] = render_with(model, ranks, request).latents.numpy()
+            except Exception:
+                results[name, mesh] = traceback.format_exc()
+    return results
+
+
+@pytest.fixture(scope="module")
+def rendered(folders: dict[str, Path], picture: Path) -> Callable[[int], list[dict[tuple[str, str], Any]]]:
+    names = {name: str(folder) for name, folder in folders.items()}
+    return cache(lambda world: run_ranks(world, render_all, names, str(picture), timeout_s=100))
+
+
+@pytest.fixture(scope="module")
+def serial(folders: dict[str, Path], picture: Path) -> Callable[[str], Any]:
+    return cache(lambda name: render(request_of(folders[name], picture, name)).latents.numpy())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "world", "mesh"), CASES, ids=str)
+def test_the_picture_is_the_same_on_any_number_of_ranks(
+    rendered: Any, serial: Any, name: str, world: int, mesh: str
+) -> None:
+    expected = serial(name)
+    results = [own[name, mesh] for own in rendered(world)]
+    for result in results:
+        assert not isinstance(result, str), result
+        assert np.array_equal(result, results[0])
+        assert np.abs(result - expected).max() < 1e-10 * max(1.0, np.abs(expected).max())
+
+
+def test_an_edit_starts_from_a_native_picture_of_its_own(folders: dict[str, Path], picture: Path) -> None:
+    """Without ``edit`` the picture takes the native one's place, and the network is shown it all the same."""
+    spec = describe_model(str(folders["flux-kontext"]))
+    edit = make_plan(request_of("m", picture, "flux-kontext"), spec)
+    plain = make_plan(request_of("m", picture, "flux-kontext", edit=False), spec)
+    assert edit.passes[0].reference_size == edit.native_size
+    assert isinstance(plain.placement, Placement)
+    assert plain.passes[0].reference_size == plain.placement.size
+    assert {one.context for one in (*edit.passes, *plain.passes, edit.native)} == {"tokens"}
+    assert edit.fingerprint != plain.fingerprint
+    alone = make_plan(Request("a red sun", size="64x64"), spec)
+    assert alone.native.context == "none"
+    at_native = make_plan(request_of("m", picture, "flux-kontext", size="64x64"), spec)
+    assert not at_native.passes
+
+
+def test_a_prompt_alone_makes_what_flux_makes_of_it(folders: dict[str, Path], tmp_path: Path) -> None:
+    dev = make_tiny("flux-dev", tmp_path / "dev")
+    one, other = (
+        render(Request("a red sun", size="96x80", model=str(folder), steps=2, native_steps=1)).latents
+        for folder in (dev, folders["flux-kontext"])
+    )
+    assert torch.equal(one, other)
+
+
+def test_a_plan_counts_the_picture_that_is_shown(folders: dict[str, Path], picture: Path) -> None:
+    blueprint = find_blueprint(str(folders["flux-kontext"]))
+    edit = workload_of(request_of(folders["flux-kontext"], picture, "flux-kontext"), blueprint, device="cpu")
+    alone = workload_of(Request("a red sun", size="144x112", steps=2), blueprint, device="cpu")
+    for shown, plain in zip(edit.extrapolated, alone.extrapolated, strict=True):
+        assert shown.context == shown.image == plain.image
+        assert shown.tokens == plain.tokens + plain.image
+    assert edit.native
+    assert not workload_of(
+        request_of(folders["flux-kontext"], picture, "flux-kontext", edit=False), blueprint, device="cpu"
+    ).native
+
+
+def test_what_makes_no_edit_is_refused(folders: dict[str, Path], picture: Path) -> None:
+    with pytest.raises(BadValue, match=r"edit changes a picture, and no guide was given"):
+        Request("a red sun", edit=True)
+    with pytest.raises(BadValue, match=r"edit follows the prompt, which is empty; say what to change"):
+        Request("", guide=str(picture), edit=True)
+    with pytest.raises(BadValue, match=r"a region is made anew from the poster around it; omit edit"):
+        Request("a", guide=str(picture), edit=True, region="0,0,32,32")
+    with pytest.raises(BadValue, match=r"edit: model embedded is shown no whole picture; take an editor"):
+        make_plan(Request("a", guide=str(picture), edit=True), describe_model("embedded"))
+    fill = describe_model(str(folders["flux-fill"]))
+    with pytest.raises(BadValue, match=r"paints regions of a picture only; imax redo --region gives one"):
+        make_plan(Request("a", guide=str(picture)), fill)
+
+
+def test_fill_paints_its_region_from_noise_unless_asked(folders: dict[str, Path], picture: Path) -> None:
+    fill = describe_model(str(folders["flux-fill"]))
+    plain = make_plan(request_of("m", picture, "flux-fill"), fill)
+    assert plain.last.sigmas[0] == 1.0
+    asked = make_plan(request_of("m", picture, "flux-fill", strength=0.5), fill)
+    assert asked.last.sigmas[0] < 1.0
+    kontext = describe_model(str(folders["flux-kontext"]))
+    other = make_plan(request_of("m", picture, "flux-fill"), kontext)
+    assert other.last.sigmas[0] < 1.0
