@@ -109,6 +109,11 @@ class FlowModel(ABC):
     def position_ids(self, grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
         """Ids of the whole joint sequence: every text copy, then the image row by row."""
 
+    def embed_beside(self, text: str, picture: Pixels) -> Prompt:
+        """One prompt as read beside a picture, (1, 3, h, w) in [-1, 1]; most encoders see no pictures."""
+        del picture
+        return self.embed(text)
+
     def context_ids(self, grid: TokenGrid) -> PositionIds:
         """Of the picture an editor is shown: those of the image, one further along the first axis."""
         ids = self.position_ids(grid, ORIGIN, text_tokens=0).clone()
@@ -129,11 +134,15 @@ class FlowModel(ABC):
             )
         return {name: torch.cat([prompt[name] for prompt in prompts]) for name in prompts[0]}
 
-    def encode_prompt(self, prompt: str, *, negative: bool) -> Conditioning:
-        """Embed the prompt, and the empty one too if ``negative``. Raises BadConfig without encoders."""
+    def encode_prompt(self, prompt: str, *, negative: bool, picture: Pixels | None = None) -> Conditioning:
+        """Embed the prompt, and the empty one too if ``negative``; an editor's beside the ``picture`` given.
+
+        Raises BadConfig without encoders.
+        """
         if self.encoders is None:
             raise BadConfig("this rank was started without text encoders; rank 0 encodes the prompt")
-        return Conditioning(self._embedded(prompt), self._embedded("") if negative else None)
+        empty = self._embedded("", picture) if negative else None
+        return Conditioning(self._embedded(prompt, picture), empty)
 
     @property
     def encoders_away(self) -> bool:
@@ -160,8 +169,9 @@ class FlowModel(ABC):
             for network in networks:
                 network.to(torch.device("cpu"))
 
-    def _embedded(self, text: str) -> Prompt:
-        return {name: tensor.to(self.device) for name, tensor in self.embed(text).items()}
+    def _embedded(self, text: str, picture: Pixels | None) -> Prompt:
+        made = self.embed(text) if picture is None else self.embed_beside(text, picture)
+        return {name: tensor.to(self.device) for name, tensor in made.items()}
 
     @torch.no_grad()
     def velocity(

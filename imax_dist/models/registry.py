@@ -16,6 +16,7 @@ from imax_dist.models.networks import (
     lumina,
     lumina2,
     qwen_image,
+    qwen_image_edit,
     sd3,
     z_image,
 )
@@ -33,6 +34,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "Krea2Pipeline": krea2.ARCHITECTURE,
     "Flux3ModularPipeline": flux3.ARCHITECTURE,
     "QwenImagePipeline": qwen_image.ARCHITECTURE,
+    "QwenImageEditPipeline": qwen_image_edit.EDIT,
+    "QwenImageEditPlusPipeline": qwen_image_edit.EDIT_PLUS,
     "StableDiffusion3Pipeline": sd3.ARCHITECTURE,
     "ZImagePipeline": z_image.ARCHITECTURE,
 }

@@ -14,16 +14,22 @@ from imax_dist.models.conditioning import Conditioning
 from imax_dist.parallel.broadcast import from_first_rank
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.plan import PosterPlan
+from imax_dist.shapes import Pixels
 from imax_dist.wording import first_line
 
 
 def embed_prompt(
-    plan: PosterPlan, model: FlowModel, topology: Topology, *, visit: bool = False
+    plan: PosterPlan,
+    model: FlowModel,
+    topology: Topology,
+    *,
+    picture: Pixels | None = None,
+    visit: bool = False,
 ) -> Conditioning:
     """Embed the prompt, and the empty one where a pass uses classifier-free guidance.
 
-    ``visit``: the encoders are on the device for it and leave it afterwards: rank 0 alone has them, and would
-    be the first to run out of memory.
+    An editor may read it beside the ``picture`` given. ``visit``: the encoders are on the device for it and
+    leave it afterwards: rank 0 alone has them, and would be the first to run out of memory.
     Raises BadManifest for a chat template that does not render.
     """
     guided = any(one.guidance_scale != 1.0 for one in (plan.native, *plan.passes))
@@ -32,7 +38,8 @@ def embed_prompt(
     def embed() -> dict[str, Tensor]:
         try:
             with model.encoders_on(model.device) if visit else nullcontext():
-                return model.encode_prompt(plan.request.prompt, negative=negative).to_tensors()
+                prompt = plan.request.prompt
+                return model.encode_prompt(prompt, negative=negative, picture=picture).to_tensors()
         except (TemplateError, OverflowError) as error:  # of the model's own template, in a sandbox
             text = f"model {plan.spec.name}: the chat template of its tokenizer fails: {first_line(error)}"
             raise BadManifest(text) from error

@@ -68,7 +68,7 @@ def render_proof(
     if start is not None and start.number > 0:
         return Proof(None, plan)
     with stage(listen, "prompt"):
-        conditioning = embed_prompt(plan, model, ranks.topology)
+        conditioning = embed_prompt(plan, model, ranks.topology, picture=guide)
     native = native_pass(run, model, conditioning, start)
     run.save(native)
     with stage(listen, "decode"):

@@ -153,5 +153,5 @@ def render_latents(run: Run, vae: VaeRunner) -> Latents:
     with stage(run.listen, "prompt"):
         on_device = run.ranks.settings.text_encoders == "device"
         visit = on_device and (model.encoders_away or crowded(topology.device))
-        conditioning = embed_prompt(plan, model, topology, visit=visit)
+        conditioning = embed_prompt(plan, model, topology, picture=run.guide, visit=visit)
     return run_passes(run, vae, conditioning)

@@ -21,8 +21,18 @@ from imax_dist.models.joint_attention import JointProcessor
 from imax_dist.models.patches import pack, unpack
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
+from imax_dist.models.token_shards import TokenShards
 from imax_dist.models.video_vae import VideoVaeModel
-from imax_dist.shapes import Latents, PositionIds
+from imax_dist.shapes import Latents, PositionIds, RopeTable
+
+
+class Shapes(list[list[tuple[int, int, int]]]):
+    """``img_shapes``: one rank's tokens of each picture, as the network counts them, and where they stand."""
+
+    def __init__(self, shares: TokenShards, table: RopeTable) -> None:
+        own = shares.pieces[shares.sequence.mesh.rank]
+        super().__init__([[(1, 1, own)] * shares.pictures])
+        self.table = shares.joint_table(table)
 
 
 class TableAsShapes(nn.Module):
@@ -31,9 +41,9 @@ class TableAsShapes(nn.Module):
     Qwen-Image's own tables hold positions -4096 to 4095 and cut silently what lies beyond.
     """
 
-    def forward(self, img_shapes: tuple[Tensor, Tensor], **own_facts: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, img_shapes: Shapes, **own_facts: Any) -> RopeTable:
         del own_facts  # text length and device, which the table already has
-        return img_shapes
+        return img_shapes.table
 
 
 def image_position_ids(grid: TokenGrid) -> PositionIds:
@@ -136,10 +146,10 @@ class QwenImageModel(VideoVaeModel):
     def predict(self, x: Latents, sigma: float, prompt: Prompt, inputs: PassInputs) -> Latents:
         grid, table, states, shares = self.joint_pass(x, prompt["states"], inputs)
         tokens = self.transformer(
-            hidden_states=shares.image(pack(x), dim=1),
+            hidden_states=shares.beside(shares.image(pack(x), dim=1), inputs.context, pack),
             timestep=self.per_image(sigma, x),
             encoder_hidden_states=states,
-            img_shapes=shares.joint_table(table),
+            img_shapes=Shapes(shares, table),
             attention_kwargs=shares.attention,
             return_dict=False,
         )[0]

@@ -37,6 +37,8 @@ TINY: dict[str, Callable[[Path], Path]] = {
 EDITORS: dict[str, Callable[[Path], Path]] = {
     "flux-kontext": make_tiny_kontext,
     "flux-fill": make_tiny_fill,
+    "qwen-image-edit": qwen_image.make_tiny_edit,
+    "qwen-image-edit-2511": qwen_image.make_tiny_edit_plus,
 }
 """Those that are shown a picture."""
 

@@ -28,7 +28,11 @@ MISTRAL_CHAT = """\
 """The shape of Mistral Small's chat template: blocks of text between marks."""
 
 
-def qwen_tokenizer(texts: Iterable[str], chat_template: str) -> Any:
+QWEN_MARKS = ("<|im_start|>", "<|im_end|>")
+PICTURE_MARKS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+
+
+def qwen_tokenizer(texts: Iterable[str], chat_template: str, marks: Iterable[str] = QWEN_MARKS) -> Any:
     """A Qwen2Tokenizer whose merges were learnt from ``texts`` and CAPTIONS."""
     from transformers import Qwen2Tokenizer
 
@@ -36,7 +40,7 @@ def qwen_tokenizer(texts: Iterable[str], chat_template: str) -> Any:
     tokenizer = Qwen2Tokenizer(
         vocab=vocabulary,
         merges=merges,
-        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+        additional_special_tokens=list(marks),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         model_max_length=4096,

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from imax_dist.models.networks.qwen_image import TEMPLATE
-from imax_dist.models.tiny.language import QWEN3_CHAT, qwen_tokenizer
+from imax_dist.models.networks.qwen_image_edit import TEMPLATE as EDIT_TEMPLATE
+from imax_dist.models.tiny.language import PICTURE_MARKS, QWEN3_CHAT, QWEN_MARKS, qwen_tokenizer
 from imax_dist.models.tiny.parts import peaked, save_pipeline, scheduler
 
 SETTINGS = """\
@@ -18,26 +19,54 @@ rope_factor: 1.0
 native_shift: 1.6
 shift_factor: 1.5
 """
+MARKS_OF_PICTURES = ("vision_start", "vision_end", "image_pad", "video_pad")
 
 
 def make_tiny(folder: Path) -> Path:
     """Write the pipeline into ``folder``: 4 x 4 tokens native, 4 heads, 2 blocks, 0.9 MB."""
+    tokenizer = qwen_tokenizer([TEMPLATE.format("")], QWEN3_CHAT)
+    parts = {"text_encoder": _text_encoder(len(tokenizer)), "tokenizer": tokenizer, **_parts()}
+    return save_pipeline(folder, "QwenImagePipeline", parts, settings=SETTINGS)
+
+
+def make_tiny_edit(folder: Path) -> Path:
+    """Qwen-Image-Edit's kind, of August 2025."""
+    return _make_edit(folder, "QwenImageEditPipeline", zero_cond_t=False)
+
+
+def make_tiny_edit_plus(folder: Path) -> Path:
+    """Qwen-Image-Edit-2511's kind: the picture's tokens are modulated as noise-free ones."""
+    return _make_edit(folder, "QwenImageEditPlusPipeline", zero_cond_t=True)
+
+
+def _make_edit(folder: Path, kind: str, *, zero_cond_t: bool) -> Path:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    words = EDIT_TEMPLATE.format("Picture 1: ", "", "")
+    tokenizer = qwen_tokenizer([words], QWEN3_CHAT, (*QWEN_MARKS, *PICTURE_MARKS))
+    marks = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in MARKS_OF_PICTURES}
+    encoder = _text_encoder(
+        len(tokenizer), **{f"{name.removesuffix('_pad')}_token_id": mark for name, mark in marks.items()}
+    )
+    parts = {"text_encoder": encoder, "tokenizer": tokenizer, **_parts(zero_cond_t=zero_cond_t)}
+    save_pipeline(folder, kind, parts, settings=SETTINGS)
+    tokenizer.save_pretrained(folder / "processor")
+    Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=56 * 56).save_pretrained(folder / "processor")
+    return folder
+
+
+def _parts(**options: Any) -> dict[str, Any]:
     from diffusers import QwenImageTransformer2DModel
 
-    tokenizer = qwen_tokenizer([TEMPLATE.format("")], QWEN3_CHAT)
-    text_encoder = _text_encoder(len(tokenizer))
     transformer = QwenImageTransformer2DModel(
         in_channels=16, out_channels=4, num_layers=2, attention_head_dim=12, num_attention_heads=4,
-        joint_attention_dim=32, axes_dims_rope=(4, 4, 4),
+        joint_attention_dim=32, axes_dims_rope=(4, 4, 4), **options,
     )  # fmt: skip
-    parts = {
+    return {
         "transformer": peaked(transformer, seed=11),
         "vae": tiny_video_autoencoder(),
-        "text_encoder": text_encoder,
-        "tokenizer": tokenizer,
         "scheduler": scheduler(),
     }
-    return save_pipeline(folder, "QwenImagePipeline", parts, settings=SETTINGS)
 
 
 def tiny_video_autoencoder() -> Any:
@@ -50,7 +79,7 @@ def tiny_video_autoencoder() -> Any:
     )  # fmt: skip
 
 
-def _text_encoder(vocabulary: int) -> Any:
+def _text_encoder(vocabulary: int, **tokens: int) -> Any:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     text = dict(
@@ -60,4 +89,5 @@ def _text_encoder(vocabulary: int) -> Any:
         rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
     )  # fmt: skip
     vision = dict(depth=1, hidden_size=16, intermediate_size=16, num_heads=2, out_hidden_size=32)
-    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **tokens)
+    return Qwen2_5_VLForConditionalGeneration(config)

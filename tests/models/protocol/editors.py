@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from their_pipelines import common, from_flux_tokens
+from their_pipelines import common, from_flux_tokens, pipeline
 from torch import Tensor
 
+from imax_dist.models.networks.qwen_image_edit import Reader, load_reader
 from imax_dist.models.patches import pack
+from imax_dist.models.weights import pipeline_index
 from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.plan import PosterPlan
 from imax_dist.shapes import Pixels
@@ -76,6 +79,68 @@ def _mean_posterior(vae: Any) -> Any:
     vae.encode = own
 
 
+def qwen_image_edit(pipe: Any, plan: PosterPlan, noise: Tensor, picture: Pixels, one: PassPlan) -> Tensor:
+    """QwenImageEditPipeline or its Plus, told another area than 1024 x 1024: the picture as it is."""
+    del one
+    module = sys.modules[type(pipe).__module__]
+    image = Image.fromarray(((picture[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+    own, size = module.calculate_dimensions, (image.width, image.height)
+
+    def as_it_is(area: int, ratio: float) -> tuple[Any, ...]:
+        return (*size, *own(area, ratio)[2:])
+
+    module.calculate_dimensions = as_it_is
+    try:
+        tokens = pipe(
+            image=image,
+            **common(plan),
+            latents=pack(noise),
+            negative_prompt=" ",
+            true_cfg_scale=plan.native.guidance_scale,
+            output_type="latent",
+        ).images
+    finally:
+        module.calculate_dimensions = own
+    return from_flux_tokens(tokens, plan)
+
+
+def edit_pipeline(folder: Path) -> Any:
+    """The unmodified pipeline; with a processor that prepares pictures without torchvision's videos."""
+    import diffusers
+
+    name = pipeline_index(folder)["_class_name"]
+    if "Qwen" not in name:
+        return pipeline(folder)
+    reader = load_reader(folder, device=torch.device("cpu"), dtype=torch.float32)
+    parts = {
+        name: each.from_pretrained(folder / name, torch_dtype=torch.float32).eval()
+        for name, each in (
+            ("transformer", diffusers.QwenImageTransformer2DModel),
+            ("vae", diffusers.AutoencoderKLQwenImage),
+        )
+    }
+    pipe = getattr(diffusers, name)(
+        **parts,
+        text_encoder=reader.network,
+        tokenizer=reader.tokenizer,
+        processor=_processor(reader),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _processor(reader: Reader) -> Any:
+    """transformers' own, but for its check that it can read videos, which needs torchvision."""
+    from transformers import Qwen2VLProcessor
+
+    class WithoutVideos(Qwen2VLProcessor):
+        def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+            return type(argument)
+
+    return WithoutVideos(image_processor=reader.pictures, tokenizer=reader.tokenizer)
+
+
 class Editor(NamedTuple):
     """How diffusers calls it, and what of a request makes it edit."""
 
@@ -86,5 +151,7 @@ class Editor(NamedTuple):
 EDITORS: dict[str, Editor] = {
     "flux-kontext": Editor(kontext, {"edit": True}),
     "flux-fill": Editor(fill, {"region": "32,16,64,48"}),
+    "qwen-image-edit": Editor(qwen_image_edit, {"edit": True}),
+    "qwen-image-edit-2511": Editor(qwen_image_edit, {"edit": True}),
 }
 """By the name of the tiny pipeline."""
