@@ -329,7 +329,7 @@ def test_a_crumb_is_found_unless_it_gives_its_reason_or_has_two_users() -> None:
         ("jobs/pool.py", "from imax_dist.cli import main"),
         ("planner/choose.py", "from imax_dist.jobs import pool"),
         ("planner/choose.py", "from imax_dist.calibrate import measure"),
-        ("launcher/elastic.py", "from imax_dist.parallel import mesh"),
+        ("launcher/elastic.py", "from imax_dist.pipeline import ranks"),
         ("pipeline/render.py", "from imax_dist.planner import choose"),
         ("geometry.py", "from imax_dist.method import flow"),
         ("errors.py", "def f():\n    import imax_dist.jobs"),

@@ -123,7 +123,7 @@ def add_parallel_options(group: Options) -> None:
     add("--ulysses", type=int, metavar="N", help="Ulysses degree (default: as the heads allow)")
     add("--ring", type=int, metavar="N", help="ring degree (default: the other ranks)")
     add("--cfg", metavar="HOW", help="guidance: two_passes (default), batched or split")
-    add("--engine", metavar="NAME", help="auto (default), torch, xfuser or diffusers")
+    add("--engine", metavar="NAME", help="auto (default), torch, xfuser, diffusers; window for drafts")
     add("--kernel", metavar="NAME", help="attention kernel (default: the fastest exact one)")
     add("--quality", metavar="LEVEL", help="exact (default); draft allows fp8 and Sage kernels")
     add("--compile", metavar="HOW", help="none (default); regional: torch.compile, by block")

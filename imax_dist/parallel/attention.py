@@ -53,7 +53,7 @@ def _by_head(query: Queries, key: Keys, value: Keys) -> tuple[Tensor, Tensor, Te
     return q, k, v
 
 
-def weighted(part: PartialAttention, copies: int) -> PartialAttention:
+def weighted(part: PartialAttention, copies: int | float) -> PartialAttention:
     """The part as if each of its keys stood there ``copies`` times: log-sum-exp + log copies."""
     if copies == 1:
         return part

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ class JointLayout:
     text: tuple[int, ...]
     image: tuple[int, ...]
     text_replicated: bool = False
+    pictures: int = 1
+    """Pictures whose tokens a rank holds one after the other: an editor's, beside the image."""
 
     @classmethod
     def of(
@@ -52,11 +54,11 @@ class JointLayout:
             )
         text = (text_tokens,) * ranks if text_replicated else split_lengths(text_tokens, ranks)
         image = tuple(pictures * piece for piece in split_lengths(image_tokens, ranks))
-        return cls(text=text, image=image, text_replicated=text_replicated)
+        return cls(text=text, image=image, text_replicated=text_replicated, pictures=pictures)
 
     def without_text(self) -> JointLayout:
         """The image tokens alone, each where it is: for attention of the image to itself."""
-        return JointLayout(text=(0,) * len(self.image), image=self.image)
+        return replace(self, text=(0,) * len(self.image), text_replicated=False)
 
     @property
     def joint(self) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from imax_dist.parallel.cfg_parallel import build_cfg_parallel, ranks_per_half
 from imax_dist.parallel.choose_kernel import KernelChoice, Workload, choose_kernel
 from imax_dist.parallel.devices import check_devices
 from imax_dist.parallel.engines import AttentionEngine
-from imax_dist.parallel.engines.registry import ENGINES, choose_engine
+from imax_dist.parallel.engines.registry import DRAFTS, ENGINES, choose_engine
 from imax_dist.parallel.hosts import check_link, check_ulysses_within_hosts, ranks_together, slowest_link
 from imax_dist.parallel.kernels import Quality
 from imax_dist.parallel.mesh import SequenceMesh, build_mesh, choose_degrees
@@ -62,11 +62,12 @@ class ParallelSettings:
     cfg: str = "two_passes"
     """Classifier-free guidance: two_passes, batched, or split (each half of the ranks takes one prompt)."""
     engine: str = "auto"
-    """auto, torch, xfuser or diffusers; auto is torch."""
+    """auto, torch, xfuser or diffusers; auto is torch. window, for drafts, is sparse above 2048 px."""
     kernel: str = "auto"
     """Attention on one device: auto (the fastest exact one, measured) or a name of parallel/kernels."""
     quality: Quality = "exact"
-    """draft lets kernels in that round below the tensors' precision (fp8, Sage)."""
+    """draft lets in what is not exact: kernels that round below the tensors' precision (fp8, Sage), and
+    sparse attention (engine: window)."""
     compile: Literal["none", "regional"] = "none"
     """regional: the network's blocks compiled one by one with torch.compile; the last bits differ."""
     vae_memory_gib: float | None = None
@@ -140,7 +141,12 @@ def join_ranks(
     build = choice("parallel: cfg", settings.cfg, CFG)
     hosts = check_devices(topology)
     splits = settings.cfg == SPLIT
-    chosen = choose_engine(settings.engine, text_replicated=settings.text == "replicated", halves=splits)
+    chosen = choose_engine(
+        settings.engine,
+        text_replicated=settings.text == "replicated",
+        halves=splits,
+        quality=settings.quality,
+    )
     ulysses, ring = choose_degrees(
         ranks_per_half(topology.world_size) if splits else topology.world_size,
         heads=heads,
@@ -154,7 +160,7 @@ def join_ranks(
     mesh, passes = build(topology, ulysses=ulysses, ring=ring)
     work = Workload(heads=heads, head_dim=head_dim, dtype=dtype)
     kernel = choose_kernel(settings.kernel, settings.quality, topology, work)
-    engine = ENGINES[chosen](mesh, kernel=kernel.kernel)
+    engine = (ENGINES | DRAFTS)[chosen](mesh, kernel=kernel.kernel)
     resolved = dataclasses.replace(settings, engine=chosen, kernel=kernel.name)
     return Ranks(topology, mesh, engine, resolved, passes, notes=_notes(kernel, link))
 

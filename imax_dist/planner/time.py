@@ -62,7 +62,7 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
     linear = products / rates.linear.at(net.width)
     reading = work.element * float(net.parameters) / device.weight_bandwidth
     linear = linear + reading if device.kind == "cpu" else max(linear, reading)
-    attention = net.attention_flops(own, tokens.tokens) / rates.attention.at(net.head_dim)
+    attention = net.attention_flops(own, work.keys(tokens)) / rates.attention.at(net.head_dim)
     fused, started = (FUSED_SHARE, FUSED_OPERATIONS) if work.compiled else (1.0, 1.0)
     merging = 4.0 * MERGE_PASSES * (split.ring if split.ring > 1 else 0)
     packing = PACKING_PASSES["ulysses"] * (split.ulysses > 1) + PACKING_PASSES["ring"] * (split.ring > 1)

@@ -10,6 +10,7 @@ from imax_dist.config import choice
 from imax_dist.geometry import LatentGrid
 from imax_dist.method.patch_shift import shifted_grid
 from imax_dist.models.blueprint import Blueprint, find_blueprint
+from imax_dist.parallel.engines.window import attended
 from imax_dist.pipeline.guide import size_if_here
 from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.plan import PosterPlan, make_plan
@@ -115,6 +116,8 @@ class Workload:
     rank 0's part may be made ahead, for as many posters at once as there are ranks (``proofs_first``)."""
     compiled: bool = False
     """Blocks compiled on a GPU, as ``compile: regional`` asks; compiling itself is not counted."""
+    windowed: bool = False
+    """Sparse attention in large passes, as ``engine: window`` asks."""
 
     @property
     def element(self) -> int:
@@ -134,6 +137,11 @@ class Workload:
         """The step with the most tokens."""
         return max(self.passes, key=lambda each: each.tokens)
 
+    def keys(self, each: Pass) -> int:
+        """Keys that a query meets in a step of this pass."""
+        sparse = self.windowed and not each.context
+        return each.text + attended(each.image) if sparse else each.tokens
+
     @property
     def flops(self) -> float:
         """The transformer's, all steps together."""
@@ -141,7 +149,7 @@ class Workload:
         return sum(
             each.steps
             * each.runs
-            * (net.linear_flops(each.seen, each.text) + net.attention_flops(each.tokens, each.tokens))
+            * (net.linear_flops(each.seen, each.text) + net.attention_flops(each.tokens, self.keys(each)))
             for each in self.passes
         )
 
@@ -187,7 +195,7 @@ def under(work: Workload, parallel: ParallelSettings, *, device: Literal["gpu", 
     away = device == "gpu" and parallel.text_encoders == "cpu"
     compiled = device == "gpu" and parallel.compile == "regional"
     made = replace(work, vae_gib=parallel.vae_memory_gib, encoders_away=away, compiled=compiled)
-    return replace(made, native_by=parallel.native)
+    return replace(made, native_by=parallel.native, windowed=parallel.engine == "window")
 
 
 def network_of(blueprint: Blueprint) -> Network:

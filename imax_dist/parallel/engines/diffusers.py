@@ -23,9 +23,11 @@ FORWARDS = 1
 """Its ring goes on to the keys of the next place."""
 
 
-NO_REPLICATED_TEXT = (
-    "parallel: engine diffusers cannot hold the text on every rank; set text: sharded, or engine: torch"
-)
+def no_replicated_text(engine: str) -> str:
+    """The sentence for an engine that cannot do without the text's shards."""
+    return (
+        f"parallel: engine {engine} cannot hold the text on every rank; set text: sharded, or engine: torch"
+    )
 
 
 class DiffusersEngine:
@@ -43,7 +45,7 @@ class DiffusersEngine:
         if self._joined is None:
             return self._alone(query, key, value, layout=layout, text_weight=text_weight)
         if layout.text_replicated:
-            raise BadConfig(NO_REPLICATED_TEXT)
+            raise BadConfig(no_replicated_text("diffusers"))
         blocks = BlockAttention(self.mesh, layout, text_weight=text_weight, step=FORWARDS, kernel=self.kernel)
         wide = (query, repeated(key, query.shape[2]), repeated(value, query.shape[2]))
         q, k, v = (padded(x, blocks.rows) for x in wide)
