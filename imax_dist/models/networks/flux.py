@@ -58,6 +58,7 @@ def encode_text(encoders: TextEncoders, prompt: str, *, tokens: int) -> tuple[Te
 
 def attention_beside_mlp(
     block: Any,
+    *,
     hidden_states: Tensor,
     encoder_hidden_states: Tensor,
     temb: Tensor,
