@@ -126,7 +126,9 @@ def add_parallel_options(group: Options) -> None:
     add("--engine", metavar="NAME", help="auto (default), torch, xfuser, diffusers; window for drafts")
     add("--kernel", metavar="NAME", help="attention kernel (default: the fastest exact one)")
     add("--quality", metavar="LEVEL", help="exact (default); draft allows fp8 and Sage kernels")
-    add("--compile", metavar="HOW", help="none (default); regional: torch.compile, by block")
+    add(
+        "--compile", metavar="HOW", help="none (default); regional: torch.compile, by block; auto: if it pays"
+    )
     add("--text-encoders", metavar="WHERE", help="device (default), or cpu to save its memory")
     add("--device", metavar="KIND", default="auto", help="auto (default), cpu or cuda")
     add(

@@ -58,7 +58,7 @@ class RayGangs:
         except BaseException:
             destroy_ranks(actors, group)
             raise
-        watch = GangWatch(actors, sights_of(facts), limits, compiled=parallel.compile != "none")
+        watch = GangWatch(actors, sights_of(facts), limits, compiled=parallel.compiles)
         return RayGang(name, actors, group, facts=facts, deadlines=limits, watch=watch, nodes=self.nodes)
 
     def _no_room(self, name: str, ranks: int, avoided: list[str]) -> str:
@@ -96,6 +96,8 @@ def pool_parallel(settings: PoolSettings) -> ParallelSettings:
     found = load_parallel(settings.parallel)
     if settings.native is not None and found.native == "auto":
         found = replace(found, native=settings.native)
+    if settings.compile is not None and found.compile == "auto":
+        found = replace(found, compile=settings.compile)
     if settings.least_link_gb_s is not None and found.least_link_gb_s is None:
         found = replace(found, least_link_gb_s=settings.least_link_gb_s)
     if settings.ulysses is not None and found.ulysses is None and found.ring is None:

@@ -128,6 +128,8 @@ class PoolSettings:
     """A gang on several nodes whose link carries less, GB/s a rank, is refused; planned gangs have it set."""
     native: Literal["rank0", "shared"] | None = None
     """Who makes the native picture, where the parallel file leaves it to the planner (``native: auto``)."""
+    compile: Literal["none", "regional"] | None = None
+    """Whether blocks are compiled, where the parallel file leaves it to the planner (``compile: auto``)."""
     hardware: str | None = None
     """A name of configs/hardware or a file, for the planner; None: by what the cluster has."""
     most_ranks: int | None = None

@@ -77,6 +77,7 @@ def fill_defaults_from_plan(
         placement="PACK" if spans else settings.placement,
         least_link_gb_s=LEAST_SHARE * hardware.network.bandwidth / 1e9 if spans else None,
         native="shared" if choice.chosen.longest.native_by == "shared" else "rank0",
+        compile="regional" if choice.compiled else "none",
         proofs_first=settings.proofs_first or _ahead(choice, settings),
         open=(),
     )

@@ -25,7 +25,7 @@ def load_requested(
     encoders = torch.device("cpu") if settings.text_encoders == "cpu" else device
     to = encoders if text else None
     how = Loading(device, to, request.dtype, request.lora, request.lora_partial, keeps_base)
-    if settings.compile == "none":
+    if not settings.compiles:
         return load(request.model, how)
     from imax_dist.models.compiled import check_compilable, compile_blocks  # imports the compiler: a second
 

@@ -68,13 +68,19 @@ class ParallelSettings:
     quality: Quality = "exact"
     """draft lets in what is not exact: kernels that round below the tensors' precision (fp8, Sage), and
     sparse attention (engine: window)."""
-    compile: Literal["none", "regional"] = "none"
-    """regional: the network's blocks compiled one by one with torch.compile; the last bits differ."""
+    compile: Literal["none", "regional", "auto"] = "none"
+    """regional: the network's blocks compiled one by one with torch.compile; the last bits differ. auto is
+    regional where a batch's posters gain more than compiling takes, and none where nobody planned it."""
     vae_memory_gib: float | None = None
     """Memory of a rank for the VAE's feature maps; the rest goes to temp files. None: 2, or half a GPU."""
 
     least_link_gb_s: float | None = None
     """Ranks on several hosts whose link carries less, GB/s a rank, are refused; a pool sets it for gangs."""
+
+    @property
+    def compiles(self) -> bool:
+        """Whether blocks are compiled."""
+        return self.compile == "regional"
 
     def __post_init__(self) -> None:
         if self.vae_memory_gib is not None and not self.vae_memory_gib > 0.0:

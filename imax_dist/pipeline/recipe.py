@@ -67,7 +67,7 @@ def surroundings(device: torch.device, ranks: Ranks) -> dict[str, Any]:
         "cfg": ranks.settings.cfg,
         "kernel": ranks.settings.kernel,
         "quality": ranks.settings.quality,
-        "compile": ranks.settings.compile,
+        "compile": "regional" if ranks.settings.compiles else "none",
     }
 
 

@@ -151,7 +151,7 @@ class Renderer:
 
     def _with_loras(self, request: Request, *, text: bool) -> FlowModel | None:
         """The kept model with the request's LoRA files for its own; None if it is another model."""
-        if self._kept is None or self.parallel.compile != "none":
+        if self._kept is None or self.parallel.compiles:
             return None
         kept, has_text, model = self._kept
         if not differs_in_loras(kept, key_of(request)) or (text and not has_text):

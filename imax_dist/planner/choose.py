@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imax_dist.errors import BadValue
 from imax_dist.planner.cluster import Cluster
@@ -13,6 +13,7 @@ from imax_dist.planner.estimate import (
     Estimate,
     Rejected,
     estimate,
+    kinds_of,
     not_legal,
     too_large,
     usable_bytes,
@@ -35,18 +36,39 @@ class Choice:
     chosen: Estimate
     rejected: tuple[Rejected, ...]
     warnings: tuple[str, ...]
+    compiled: bool = False
+    """Whether blocks are compiled, as asked or because that is done first."""
 
 
 def choose(works: Sequence[Workload], cluster: Cluster, **decided: int | None) -> Choice:
     """The layout that is done first. Raises BadValue, with what would work, if none is legal and fits.
 
-    ``works`` are the posters in the order they are begun; ``decided`` are fields of Fixed.
+    ``works`` are the posters in the order they are begun; ``decided`` are fields of Fixed. Where it is left
+    open, blocks are compiled if that is done first, compiling included.
     """
     fixed = Fixed(**decided)
+    ways = [_with(works, compiled=compiled) for compiled in _open_ways(works)]
+    return min((_choose(way, cluster, fixed) for way in ways), key=lambda each: each.chosen.seconds)
+
+
+def _open_ways(works: Sequence[Workload]) -> tuple[bool, ...]:
+    return (False, True) if any(work.compiled is None for work in works) else (False,)
+
+
+def _with(works: Sequence[Workload], *, compiled: bool) -> list[Workload]:
+    """What is left open decided; posters that are one object stay one."""
+    made = {
+        id(work): replace(work, compiled=compiled) if work.compiled is None else work
+        for work in {id(work): work for work in works}.values()
+    }
+    return [made[id(work)] for work in works]
+
+
+def _choose(works: Sequence[Workload], cluster: Cluster, fixed: Fixed) -> Choice:
     tried = layouts(cluster, fixed)
     if not tried:
         raise BadValue(_no_room(cluster, fixed))
-    kinds = list(dict.fromkeys(works))
+    kinds = kinds_of(works)
     for work in kinds:
         cluster.hardware.rates_of(work.dtype)
     rejected, found = [], []
@@ -66,7 +88,8 @@ def choose(works: Sequence[Workload], cluster: Cluster, **decided: int | None) -
     )
     others = sorted((each for each in found if each is not best), key=lambda each: each.span.seconds)
     slower = [Rejected(each.layout, _slower(each, best), estimate=each) for each in others]
-    return Choice(cluster, best, (*slower, *rejected), tuple(_warnings(best, cluster)))
+    compiled = any(work.compiled for work in kinds)
+    return Choice(cluster, best, (*slower, *rejected), tuple(_warnings(best, cluster)), compiled)
 
 
 def _slower(other: Estimate, best: Estimate) -> str:

@@ -33,7 +33,7 @@ def lines(
         f"{largest.network.name} ({largest.dtype}) on {choice.cluster}{_recipes(presets)}{_small(works)}",
         f"predicted from {_origin(device)}",
         "",
-        f"  who runs what   {best.layout}",
+        f"  who runs what   {best.layout}{', blocks compiled' if choice.compiled else ''}",
         f"  a step          {duration(best.longest.step.total)}  ({_shares(best)})",
         f"  a poster        {duration(best.longest.total)}  ({_stages(best)})",
         f"  memory a rank   {_memory(best)}, {usable / GIB:.1f} GiB usable",
@@ -89,6 +89,7 @@ def as_json(choice: Choice, works: list[Workload]) -> dict[str, Any]:
             "measured": device.measured,
         },
         "posters": len(works),
+        "compile": "regional" if choice.compiled else "none",
         "transformer_flops": sum(work.flops for work in works),
         "chosen": _estimate(choice.chosen),
         "rejected": [
@@ -159,7 +160,7 @@ def _efficiency(best: Estimate) -> str:
 
 def _start(best: Estimate) -> str:
     """What a gang does before its first poster, where that is much."""
-    return f", {duration(best.start)} of it to load" if best.start >= 1.0 else ""
+    return f", {duration(best.start)} of it before the first poster" if best.start >= 1.0 else ""
 
 
 def _hours(choice: Choice) -> str:

@@ -81,12 +81,18 @@ def makespan(posters: Sequence[float], gangs: int) -> Makespan:
     return Makespan(last, sum(last - each for each in free_at))
 
 
+def kinds_of(works: Sequence[Workload]) -> list[Workload]:
+    """The different ones in order; of many posters that are one object its many numbers are hashed once."""
+    return list(dict.fromkeys({id(work): work for work in works}.values()))
+
+
 def estimate(works: Sequence[Workload], layout: Layout, cluster: Cluster) -> Estimate:
     """Times and memory of a batch on ``layout``; no gang more than there are posters."""
-    kinds = dict.fromkeys(works)
+    kinds = kinds_of(works)
     used = Layout(min(layout.gangs, len(works)), layout.split)
     of_each = -(-len(works) // used.gangs)
     times = {work: poster_time(work, layout.split, cluster, posters=of_each) for work in kinds}
+    seconds = {key: times[work].total for key, work in {id(work): work for work in works}.items()}
     slowest = max(times, key=lambda work: times[work].total)
     alone = poster_time(slowest, Split(), cluster) if layout.split.ranks > 1 else None
     memories = [rank_memory(work, layout.split, cluster) for work in kinds]
@@ -94,7 +100,7 @@ def estimate(works: Sequence[Workload], layout: Layout, cluster: Cluster) -> Est
         layout=used,
         memory=max(memories, key=lambda each: each.total),
         longest=times[slowest],
-        span=makespan([times[work].total for work in works], used.gangs),
+        span=makespan([seconds[id(work)] for work in works], used.gangs),
         posters=len(works),
         start=max(start_time(work, cluster) for work in kinds),
         alone=alone,

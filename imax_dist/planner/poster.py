@@ -18,6 +18,8 @@ PUT_AWAY_S = 7e-9
 """Of rank 0's host, a pixel that it takes from a GPU; the GPU goes on meanwhile."""
 WRITE_S = 70e-9
 """Of rank 0's host, a pixel of the poster's file: rounded, hashed, compressed as PNG (BENCHMARKS.md)."""
+COMPILING_S = 46.0
+"""To compile FLUX.1's blocks for two sizes on an H100: 59 s, of which 13 ran (BENCHMARKS.md)."""
 NativeBy = Literal["rank0", "shared", "ahead"]
 """Rank 0 alone while the others wait, all ranks together, or each rank for another poster of the batch."""
 
@@ -101,12 +103,13 @@ def network_time(work: Workload, split: Split, cluster: Cluster) -> float:
 
 
 def start_time(work: Workload, cluster: Cluster) -> float:
-    """Of a gang before its first poster: weights read once a node, kernels loaded and chosen."""
+    """Of a gang before its first poster: weights read once a node, kernels loaded, blocks compiled."""
     device, network = cluster.hardware, work.network
     numbers = (
         network.transformer.parameters + network.autoencoder.parameter_count + network.encoder_parameters
     )
-    return device.warm_up + (work.element * numbers / device.disk if device.disk else 0.0)
+    reading = work.element * numbers / device.disk if device.disk else 0.0
+    return device.warm_up + reading + (COMPILING_S if work.compiled else 0.0)
 
 
 def _native(

@@ -114,8 +114,8 @@ class Workload:
     native_by: Literal["rank0", "shared", "auto"] = "rank0"
     """As ``native`` of the parallel settings; auto is the faster of both. Where a gang makes several posters,
     rank 0's part may be made ahead, for as many posters at once as there are ranks (``proofs_first``)."""
-    compiled: bool = False
-    """Blocks compiled on a GPU, as ``compile: regional`` asks; compiling itself is not counted."""
+    compiled: bool | None = False
+    """Blocks compiled on a GPU, as ``compile`` of the parallel settings asks; None is left to the planner."""
     windowed: bool = False
     """Sparse attention in large passes, as ``engine: window`` asks."""
 
@@ -193,7 +193,9 @@ def workloads(requests: Sequence[Request], *, device: Literal["gpu", "cpu"]) -> 
 def under(work: Workload, parallel: ParallelSettings, *, device: Literal["gpu", "cpu"]) -> Workload:
     """The same poster as these parallel settings render it: memory of VAE and text encoders, compilation."""
     away = device == "gpu" and parallel.text_encoders == "cpu"
-    compiled = device == "gpu" and parallel.compile == "regional"
+    compiled = None if device == "gpu" and parallel.compile == "auto" else False
+    if device == "gpu" and parallel.compiles:
+        compiled = True
     made = replace(work, vae_gib=parallel.vae_memory_gib, encoders_away=away, compiled=compiled)
     return replace(made, native_by=parallel.native, windowed=parallel.engine == "window")
 

@@ -137,6 +137,17 @@ def beside_mlp(setting: Setting) -> Iterator[str]:
         yield f"| {own} | {times} | {100 * hidden:.0f} % |"
 
 
+def odd_lengths(setting: Setting) -> Iterator[str]:
+    """Whether the shifted grid costs less with its queries, which may have more rows, lengthened."""
+    heads, head_dim, tokens = (4, 16, [129]) if setting.tiny else (24, 128, [17153, 66561])
+    yield "| tokens | kernel | as they are, ms | queries lengthened | keys | both |"
+    yield "|---|---|---|---|---|---|"
+    for count in tokens:
+        (found,) = run(Setting(1, setting.tiny), on_ranks.odd_lengths, count, heads, head_dim)
+        for name, seconds in found.items():
+            yield f"| {count} | {name} | {' | '.join(f'{1e3 * each:.2f}' for each in seconds.values())} |"
+
+
 def communicators(setting: Setting) -> Iterator[str]:
     """Memory of the GPU that each group takes once it is used."""
     yield "| mesh | groups | MiB of the GPU | seconds to first use |"
@@ -186,6 +197,7 @@ SECTIONS: dict[str, Callable[[Setting], Iterator[str]]] = {
     "Bandwidth by size": bandwidths,
     "Overlap of a hop with attention": overlap,
     "Overlap of the exchange with an MLP": beside_mlp,
+    "Odd lengths": odd_lengths,
     "Communicators": communicators,
     "Hangs": hangs,
     "Endings": endings,

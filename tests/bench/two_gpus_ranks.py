@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ from tests.bench.flux_shape import FLUX_DEV, TINY, Step, make_model
 
 TEXT, IMAGE = 7, 61
 RUNS = 5
+BLOCK = 128
+"""Of tokens: other lengths cost cuDNN 19 % (BENCHMARKS.md, "One GPU")."""
 
 
 Degrees = tuple[int, int]
@@ -97,8 +100,7 @@ def overlap(topology: Topology, own: int) -> dict[str, tuple[float, float, float
     received = torch.empty_like(sent)
     following, preceding = ((topology.rank + step) % topology.world_size for step in (1, -1))
     found = {}
-    usable = [each for each in KERNELS.values() if each.device == topology.device.type and each.installed]
-    for kernel in [each for each in usable if kind in each.dtypes and each.exact]:
+    for kernel in usable_kernels(topology, kind):
 
         def computing(kernel: Any = kernel) -> None:
             attend(q, k, v, kernel=kernel)
@@ -116,6 +118,32 @@ def overlap(topology: Topology, own: int) -> dict[str, tuple[float, float, float
         together = (best(both, topology) - alone) / hops
         found[kernel.name] = (alone, hop, together)
     return found
+
+
+@torch.no_grad()
+def odd_lengths(topology: Topology, tokens: int, heads: int, head_dim: int) -> dict[str, dict[str, float]]:
+    """Seconds of attention, by kernel, as queries, keys or both are lengthened to a multiple of BLOCK."""
+    full = -(-tokens // BLOCK) * BLOCK
+    kind = torch.bfloat16 if topology.device.type == "cuda" else torch.float32
+    lengths = {
+        "neither": (tokens, tokens), "queries": (full, tokens), "keys": (tokens, full), "both": (full, full),
+    }  # fmt: skip
+    found: dict[str, dict[str, float]] = {}
+    for kernel in usable_kernels(topology, kind):
+        found[kernel.name] = {}
+        for name, (queries, keys) in lengths.items():
+            q, k, v = (
+                torch.randn(1, rows, heads, head_dim, device=topology.device, dtype=kind)
+                for rows in (queries, keys, keys)
+            )
+            found[kernel.name][name] = best(partial(attend, q, k, v, kernel=kernel), topology)
+    return found
+
+
+def usable_kernels(topology: Topology, kind: torch.dtype) -> list[Any]:
+    """Exact ones that are installed here."""
+    here = [each for each in KERNELS.values() if each.device == topology.device.type and each.installed]
+    return [each for each in here if kind in each.dtypes and each.exact]
 
 
 @torch.no_grad()

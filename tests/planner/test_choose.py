@@ -220,6 +220,21 @@ def test_compiled_blocks_move_less_on_a_gpu_and_are_asked_for_by_name(size: str,
     assert less / eager == pytest.approx(measured, abs=0.02)
 
 
+@pytest.mark.parametrize(("posters", "compiled"), [(1, False), (8, False), (400, True)])
+def test_blocks_are_compiled_where_a_batch_gains_more_than_that_takes(posters: int, compiled: bool) -> None:
+    settings, here = ParallelSettings(compile="auto"), cluster("8xH100")
+    work = under(flux("2048x2048"), settings, device="gpu")
+    assert under(flux("2048x2048"), settings, device="cpu").compiled is False
+    choice = choose([work] * posters, here)
+    assert choice.compiled == compiled
+    for asked in (True, False):
+        fixed = choose([replace(work, compiled=asked)] * posters, here)
+        assert fixed.compiled == asked
+        assert fixed.chosen.seconds >= choice.chosen.seconds
+    assert as_json(choice, [work])["compile"] == ("regional" if compiled else "none")
+    assert ("blocks compiled" in "\n".join(lines(choice, [work]))) == compiled
+
+
 def test_text_encoders_on_the_host_do_not_count_against_a_gpu() -> None:
     with_them, without = flux(), replace(flux(), encoders_away=True)
     here = cluster("1xH100")

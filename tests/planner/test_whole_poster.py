@@ -90,7 +90,7 @@ def test_a_gang_loads_once_and_the_first_poster_waits_for_it(work: Workload) -> 
     weights = 2 * (11.9e9 + 4.76e9 + 0.12e9 + 0.08e9)
     assert two.start == pytest.approx(here.hardware.warm_up + weights / 2e9, rel=0.01)
     assert two.seconds == pytest.approx(two.start + 2 * two.longest.total)
-    assert "of it to load" in "\n".join(lines(choose([work] * 2, here), [work] * 2))
+    assert "of it before the first poster" in "\n".join(lines(choose([work] * 2, here), [work] * 2))
 
 
 HOST_S = 24e-9
