@@ -27,6 +27,7 @@ from imax_dist.named_file import plain_size
 Settings = TypeVar("Settings")
 
 PLAIN = frozenset((str, int, float, bool, type(None)))
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 LARGEST_FILE = 4 << 20
 LONGEST_SHOWN = 200
 
@@ -143,44 +144,51 @@ def from_mapping(cls: type[Settings], mapping: Mapping[str, Any], *, where: str)
 
     Raises BadConfig for an unknown key, a missing one, or a value of the wrong type.
     """
-    hints = _hints(cast(Any, cls))
-    fields = {entry.name: entry for entry in dataclasses.fields(cast(Any, cls)) if entry.init}
-    values = {}
+    entries, values = _entries(cast(Any, cls)), {}
     for key, value in mapping.items():
-        if key not in fields:
-            raise BadConfig(
-                f"{where}: unknown key {str(key)[:LONGEST_SHOWN]!r}; {suggestion(str(key), list(fields))}"
-            )
-        values[key] = _convert(hints[key], value, where=f"{where}: {key}")
-    for name, entry in fields.items():
-        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-        if required and name not in values:
+        entry = entries.get(key)
+        if entry is None or not entry.given:
+            shown, known = str(key)[:LONGEST_SHOWN], [name for name, each in entries.items() if each.given]
+            raise BadConfig(f"{where}: unknown key {shown!r}; {suggestion(str(key), known)}")
+        plain = type(value) in entry.plain
+        values[key] = value if plain else _convert(entry.hint, value, where=f"{where}: {key}")
+    for name, entry in entries.items():
+        if entry.required and entry.given and name not in values:
             raise BadConfig(f"{where}: key {name!r} is missing")
     return cls(**values)
 
 
 def require_types(settings: Any) -> None:
     """For ``__post_init__``: values as in a settings file, lists as tuples. Raises BadConfig."""
-    for name, (hint, plain) in _plain_types(cast(Any, type(settings))).items():
+    for name, entry in _entries(cast(Any, type(settings))).items():
         value = getattr(settings, name)
-        if type(value) not in plain or isinstance(value, float):
-            object.__setattr__(settings, name, _convert(hint, value, where=name))
+        if type(value) not in entry.plain and value is not entry.default:
+            object.__setattr__(settings, name, _convert(entry.hint, value, where=name))
+
+
+class _Entry(typing.NamedTuple):
+    """What is known of a dataclass's field before any value is."""
+
+    hint: Any
+    plain: frozenset[type]  # classes whose values need no conversion
+    default: Any  # where it needs none either
+    required: bool
+    given: bool  # is an argument of the class
 
 
 @functools.cache
-def _plain_types(cls: type[Any]) -> dict[str, tuple[Any, frozenset[type]]]:
-    """Each field's type, and of it the classes whose values need no conversion."""
-    kept = (str, int, bool, type(None))
+def _entries(cls: type[Any]) -> dict[str, _Entry]:
+    """Fields by name; a manifest asks for each of its lines, and evaluating types takes long."""
+    kept, hints = {str, int, bool, type(None)}, typing.get_type_hints(cls)
 
-    def plain(hint: Any) -> frozenset[type]:
-        union = typing.get_origin(hint) in (Union, types.UnionType)
-        return frozenset(kind for kind in (typing.get_args(hint) if union else (hint,)) if kind in kept)
+    def entry(field: dataclasses.Field[Any]) -> _Entry:
+        hint, usual = hints[field.name], field.default
+        options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+        required = usual is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        sound = usual if isinstance(usual, str) or usual == () else dataclasses.MISSING
+        return _Entry(hint, frozenset(kept.intersection(options)), sound, required, field.init)
 
-    return {
-        name: (hint, plain(hint))
-        for name, hint in _hints(cast(Any, cls)).items()
-        if name in {entry.name for entry in dataclasses.fields(cls)}
-    }
+    return {field.name: entry(field) for field in dataclasses.fields(cls)}
 
 
 def choice(kind: str, name: str, known: Mapping[str, Any]) -> Any:
@@ -200,10 +208,13 @@ def suggestion(wrong: str, known: list[str]) -> str:
 
 def to_mapping(settings: Any) -> Any:
     """A dataclass as plain JSON values."""
-    if type(settings) in PLAIN:
+    kind = type(settings)
+    if kind in PLAIN:
         return settings
-    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
-        settings = {entry.name: getattr(settings, entry.name) for entry in dataclasses.fields(settings)}
+    if kind is dict:
+        return {key: item if type(item) in PLAIN else to_mapping(item) for key, item in settings.items()}
+    if (names := _field_names(cast(Any, kind))) is not None:
+        return {name: to_mapping(getattr(settings, name)) for name in names}
     if isinstance(settings, tuple | list):
         return [to_mapping(item) for item in settings]
     if isinstance(settings, Mapping):
@@ -211,16 +222,20 @@ def to_mapping(settings: Any) -> Any:
     return settings
 
 
-def fingerprint(value: Any) -> str:
-    """SHA-256 (hex) of a value's canonical JSON: the same settings give the same text everywhere."""
-    canonical = json.dumps(to_mapping(value), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
 @functools.cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    """A class's types; evaluating them anew for every line of a manifest takes longer than all else."""
-    return typing.get_type_hints(cls)
+def _field_names(kind: type[Any]) -> tuple[str, ...] | None:
+    """Of a dataclass; None for another class."""
+    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
+
+
+def canonical(value: Any) -> str:
+    """A value's canonical JSON: the same settings give the same text everywhere."""
+    return CANONICAL.encode(to_mapping(value))
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def _convert(hint: Any, value: Any, *, where: str) -> Any:

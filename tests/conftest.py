@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from disks import DyingDisk
+from postgres import PostgresServer, missing
 
 HOME = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 PLACES = (
@@ -83,3 +84,13 @@ def dying_disk(tmp_path: Path) -> Iterator[DyingDisk]:
         pytest.skip(f"a failing disk needs the right to mount an ext4 image: {error}")
     yield disk
     disk.unmount()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server; skipped, with the reason, where there can be none."""
+    if why := missing():
+        pytest.skip(why)
+    server = PostgresServer()
+    yield server
+    server.close()

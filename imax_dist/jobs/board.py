@@ -101,6 +101,10 @@ class Board:
         """How many are queued."""
         return len(self._line)
 
+    def ahead(self, row: Row) -> int:
+        """Queued jobs that are taken before this one, as of the last ``look``; any thread may ask."""
+        return bisect.bisect_left(self._line, _place(row))
+
     def ranks_wanted(self) -> set[int | None]:
         """Ranks that queued jobs ask for; None: the usual."""
         return set(self._wanted)
@@ -164,7 +168,7 @@ class Board:
         if (self._ids is not None and entry.id not in self._ids) or entry.id in self._mine:
             return False
         known, now = self.states.get(entry.id), _ready(entry.state)
-        place = (-entry.priority, entry.position, entry.id)
+        place = _place(entry)
         if self._places.get(entry.id) == place and known in (now, entry.state):
             return False
         self._furthest[entry.id] = max(self.furthest(entry.id), mark(entry.stage, entry.step))
@@ -210,6 +214,10 @@ class Board:
 
 def silent(text: str) -> None:
     """Nobody reads notes."""
+
+
+def _place(job: Row | Entry) -> Place:
+    return -job.priority, job.position, job.id
 
 
 def _ready(state: State) -> State:

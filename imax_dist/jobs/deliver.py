@@ -96,6 +96,7 @@ def link(place: str, name: str, *, seconds: float) -> str:
 
 
 def _open(place: str) -> Any:
+    from obstore.exceptions import BaseError
     from obstore.store import from_url
 
     settings: dict[str, Any] = {
@@ -107,7 +108,13 @@ def _open(place: str) -> Any:
     }
     if place.startswith("s3://"):
         settings["config"] = {"aws_checksum_algorithm": "SHA256"}  # the server compares, part by part
-    return from_url(place, **settings)
+    try:
+        return from_url(place, **settings)
+    except BaseError as error:  # nothing was asked yet
+        raise BadConfig(
+            f"{place} cannot be opened: {first_line(error)}; set what the provider's own programs read, for "
+            "example AZURE_STORAGE_ACCOUNT_NAME"
+        ) from error
 
 
 def _send(bucket: Any, path: Path, sha256: str, count: Callable[[int], None]) -> None:

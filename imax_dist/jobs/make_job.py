@@ -5,9 +5,9 @@ Apart from job.py: presets and LoRA files are read by code that needs torch, and
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
 
-from imax_dist.config import fingerprint, to_mapping
+from imax_dist.config import canonical
 from imax_dist.jobs.job import Job
 from imax_dist.output.own_files import check_name
 from imax_dist.pipeline.named_files import named_files
@@ -23,7 +23,7 @@ def make_job(
     name: str | None = None,
     priority: int = 0,
     position: int = 0,
-    method: Any = None,
+    method: str = "",
 ) -> Job:
     """A job called ``name``, or by the hash of its request. Raises BadValue or BadConfig.
 
@@ -31,18 +31,17 @@ def make_job(
     """
     if name is not None:
         check_name(name)
-    made_of = {"request": to_mapping(request), "method": method or method_of(request)} | {
-        "files": named_files(request)
-    }
+    files, method = canonical(named_files(request)), method or method_of(request)
+    made_of = f'{{"files":{files},"method":{method},"request":{canonical(request)}}}'  # canonical as well
     return Job(
         id=name or request.fingerprint[:HASH_LENGTH],
         request=request,
         priority=priority,
         position=position,
-        fingerprint=fingerprint(made_of),
+        fingerprint=hashlib.sha256(made_of.encode()).hexdigest(),
     )
 
 
-def method_of(request: Request) -> Any:
-    """All switches that the request's preset and its own changes stand for, as JSON values."""
-    return to_mapping(load_method(request))
+def method_of(request: Request) -> str:
+    """All switches that the request's preset and its own changes stand for, as canonical JSON."""
+    return canonical(load_method(request))

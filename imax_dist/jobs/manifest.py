@@ -79,7 +79,7 @@ def read_entries(
     limits: Limits,
     *,
     own_files: Collection[str] = (),
-    methods: dict[str, Any] | None = None,
+    methods: dict[str, str] | None = None,
 ) -> Manifest:
     """Posters as somebody wrote them, checked; ``methods`` keeps what presets stand for between calls.
 
@@ -107,7 +107,8 @@ class _Reading:
     """Enough is wrong, or asked for: the rest is not read."""
     lines: dict[str, int] = field(default_factory=dict)
     _folded: dict[str, int] = field(default_factory=dict)
-    _methods: dict[str, Any] = field(default_factory=dict)
+    _methods: dict[str, str] = field(default_factory=dict)
+    _models: set[str] = field(default_factory=set)
 
     def take(self, item: Entry | Mistake) -> None:
         """One more line."""
@@ -149,6 +150,7 @@ class _Reading:
             raise BadValue(f"id must be text, got {name!r}")
         name = None if name is None else composed(str(name))
         request = _request(fields, self.limits, self.own_files)
+        self._check_model(request.model)
         method = self._method(request)
         for index in range(count):
             seeded = dataclasses.replace(request, seed=_seed(request.seed + index)) if index else request
@@ -156,7 +158,13 @@ class _Reading:
             position = len(self.jobs) + index
             yield make_job(seeded, name=own_name, priority=priority, position=position, method=method)
 
-    def _method(self, request: Request) -> Any:
+    def _check_model(self, name: str) -> None:
+        """Once for all lines that name it: it is looked for on the disk."""
+        if name not in self._models:
+            _check_model(name)
+            self._models.add(name)
+
+    def _method(self, request: Request) -> str:
         """What the preset stands for; the same for most lines."""
         made_of = [getattr(request, name) for name in DECIDE_METHOD]
         key = json.dumps(made_of, sort_keys=True)
@@ -211,7 +219,6 @@ def _check_limits(request: Request, limits: Limits) -> None:
             raise BadValue(f"{name} {getattr(request, name)} is over this pool's {limits.steps}")
     if limits.models and request.model not in limits.models:
         raise BadValue(f"model {request.model[:80]!r} may not be used here; {', '.join(limits.models)} may")
-    _check_model(request.model)
     _check_print_files(request, limits)
 
 

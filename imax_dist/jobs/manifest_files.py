@@ -101,13 +101,17 @@ def json_object(line: str) -> dict[str, Any]:
     if len(line) > LONGEST_LINE:
         raise ValueError(f"the line is longer than {LONGEST_LINE} characters")
     try:
-        value = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+        value = STRICT.decode(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON: {error.msg} at column {error.colno}") from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    except ValueError as error:
+        if "digits" not in str(error):
+            raise
+        raise ValueError("a number has too many digits") from error
     if not isinstance(value, dict):
-        raise ValueError("a line must be one JSON object: {...}")
+        raise ValueError("not a JSON object: {...}")
     return _shallow(value)
 
 
@@ -122,6 +126,9 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"field {twice[:80]!r} is given twice")
     return fields
+
+
+STRICT = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_repeats)
 
 
 def _refuse_aliases(text: str) -> None:

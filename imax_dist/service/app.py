@@ -26,6 +26,10 @@ from imax_dist.version import __version__
 ABOUT = """Posters beyond a model's native size as jobs: submit, follow, approve, download.
 
 Send a token in the header Authorization: Bearer TOKEN. Errors are {"error": {"message", "type", "code"}}."""
+OF_STATUS = {
+    404: "there is nothing at this address; /docs lists what there is",
+    405: "this address is not asked in this way; /docs lists how",
+}
 Chore = Callable[[], Any]
 READERS = 32
 """Threads for looks into store and disk, webhooks and pictures."""
@@ -95,11 +99,7 @@ def _answer_errors(app: FastAPI, log: Log) -> None:
 
     async def plain(_: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        text = (
-            "there is nothing at this address; /docs lists what there is"
-            if error.status_code == 404
-            else error.detail
-        )
+        text = OF_STATUS.get(error.status_code, error.detail)
         return answer(Refused(error.status_code, text, headers=error.headers))
 
     for kind, handler in ((Refused, refused), (ImaxError, ours), (RequestValidationError, invalid)):

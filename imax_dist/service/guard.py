@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imax_dist.service.refusals import Refused, answer
@@ -64,6 +65,8 @@ class Guard:
                 await answer(refused)(scope, receive, told)
             else:
                 await self._app(scope, receive, told)
+        except ClientDisconnect:  # nobody waits for an answer
+            return
         except Exception as error:
             self._log(
                 {"event": "http.error", "request": request_id, "error": f"{type(error).__name__}: {error}"}

@@ -30,15 +30,19 @@ async def read_json(request: HttpRequest, *, empty: bool = False) -> dict[str, A
             415, "the body must be JSON, with Content-Type: application/json", code="bad_content_type"
         )
     try:
-        return json_object(body.decode("utf-8"))
-    except ValueError as error:  # UnicodeDecodeError is one
+        return json_object(_decoded(body, "utf-8"))
+    except ValueError as error:
         raise Refused(400, f"the body is not usable: {error}", code="bad_json") from error
 
 
 async def read_text(request: HttpRequest, most: int) -> str:
     """The body as text. Raises Refused."""
+    return _decoded(await read_body(request, most), "utf-8-sig")
+
+
+def _decoded(body: bytes, encoding: str) -> str:
     try:
-        return (await read_body(request, most)).decode("utf-8-sig")
+        return body.decode(encoding)
     except UnicodeDecodeError as error:
         raise Refused(400, f"the body is not UTF-8: byte {error.start}", code="bad_encoding") from error
 

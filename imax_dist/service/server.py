@@ -106,6 +106,7 @@ def run_service(
         fleet = Fleet(open_pool(serving.pool, [this_host()]), [this_host()])
         service = make_service(serving, store, fleet, wake=bell.ring)
         board = Board(store, open_ended=True, patience_s=NEVER_S)
+        service.ahead = board.ahead
         wait_patiently(board, service, asked)
         registry = CollectorRegistry()
         listen = both(both(log.listener(), service.feed), batch_log(serving.out / "events.jsonl"))
@@ -184,6 +185,7 @@ def make_service(serving: Serving, store: Store, fleet: Fleet, *, wake: Callable
         uploads=uploads,
         submissions=Submissions(queue, limits_of(settings), settings, uploads, estimates, gangs, writer),
         writer=writer,
+        ahead=queue.ahead,
         stalled_s=max(limits.first_step, limits.stage) + limits.join,
         wake_pool=wake,
     )

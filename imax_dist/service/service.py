@@ -14,6 +14,7 @@ from fastapi import Depends
 from starlette.requests import Request as HttpRequest
 
 from imax_dist.jobs.store import Queue, Row
+from imax_dist.output.own_files import is_name
 from imax_dist.service.access import Client, Door
 from imax_dist.service.feed import Feed
 from imax_dist.service.job_view import Views
@@ -53,6 +54,8 @@ class Service:
     uploads: Uploads
     submissions: Submissions
     writer: ThreadPoolExecutor
+    ahead: Callable[[Row], int]
+    """Queued jobs that are taken before this one, as the pool saw them last: without a scan of the queue."""
     stalled_s: float = 1800.0
     """Work without any sign for longer stands still: the pool's longest deadline."""
     health: Health = field(default_factory=Health)
@@ -83,21 +86,18 @@ class Service:
 
     async def seen(self, job_id: str, client: Client) -> dict[str, Any]:
         """The job as the client sees it, with its place in the queue. Raises Refused (404)."""
-        return await self.read(lambda: self._view(self._find(job_id, client)))
+        return await self.read(lambda: self.view(self._find(job_id, client)))
 
-    async def view(self, row: Row) -> dict[str, Any]:
-        """The same of a row that is there already."""
-        return await self.read(lambda: self._view(row))
+    def view(self, row: Row, *, new: bool = False) -> dict[str, Any]:
+        """The same of a row; the pool has not seen a ``new`` one, nor others that came with it."""
+        ahead = self.queue.ahead if new else self.ahead
+        return self.views.view(row, ahead=ahead(row) if row.state_name == "queued" else None)
 
     def _find(self, job_id: str, client: Client) -> Row:
-        row = self.queue.find(job_id)
+        row = self.queue.find(job_id) if is_name(job_id) else None
         if row is None or not client.may_see(row.owner):
             raise not_found("this job")
         return row
-
-    def _view(self, row: Row) -> dict[str, Any]:
-        ahead = self.queue.ahead(row) if row.state_name == "queued" else None
-        return self.views.view(row, ahead=ahead)
 
     async def changed(
         self, job_id: str, client: Client, change: Callable[[Sequence[str]], list[str]], what: str

@@ -56,7 +56,7 @@ class Submissions:
     estimates: Estimates
     gangs: Callable[[], int]
     writer: ThreadPoolExecutor
-    _methods: dict[str, Any] = field(default_factory=dict)
+    _methods: dict[str, str] = field(default_factory=dict)
     _arrived: list[Arrival] = field(default_factory=list)
     _writing: bool = False
 

@@ -104,7 +104,7 @@ class Caller:
         if urlsplit(delivery.url).netloc not in self.service.settings.webhook_hosts:
             return "its host is not allowed any more"
         row = await self.service.read(lambda: self.service.queue.find(delivery.job))
-        job = None if row is None else await self.service.view(row)
+        job = None if row is None else await self.service.read(lambda: self.service.view(row))
         body = json.dumps({"event": json.loads(delivery.body), "job": job}).encode()
         moment = int(time.time())
         headers = {

@@ -71,6 +71,7 @@ def look(place: Path | str, store: Store, out: Path) -> None:
     told("counts by state", store.counts)
     told("a page of 100, the newest", store.page)
     told("a page of 100 from the middle", lambda: store.page(after=row.number // 2))
+    told("a page of queued ones", lambda: store.page(states=["queued"]))
     told("a page of failed ones (none)", lambda: store.page(states=["failed"]))
     told("status: counts", lambda: counts(place))
     told("status: what runs or failed", lambda: all_rows(place, states=("running", "failed")))

@@ -1,4 +1,4 @@
-"""One small Ray, and one PostgreSQL, for the tests that need a real one."""
+"""One small Ray for the tests that need a real one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres import PostgresServer, missing
 
 
 @pytest.fixture(scope="session")
@@ -27,13 +26,3 @@ def small_ray() -> Iterator[None]:
     )
     yield
     ray.shutdown()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """A server; skipped, with the reason, where there can be none."""
-    if why := missing():
-        pytest.skip(why)
-    server = PostgresServer()
-    yield server
-    server.close()

@@ -216,6 +216,15 @@ def test_what_is_no_bucket_is_refused(url: str) -> None:
         check_target(url)
 
 
+def test_a_store_without_an_account_is_a_sentence_before_anything_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(BadConfig, match=r"az://shop cannot be opened: .*Account.* AZURE_STORAGE"):
+        require_target("az://shop")
+
+
 def test_a_finished_poster_is_delivered_without_a_render(tmp_path: Path) -> None:
     """The gang was lost between DONE and the end of the delivery."""
     world = World()

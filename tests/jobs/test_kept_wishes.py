@@ -190,7 +190,7 @@ def test_many_ids_take_one_transaction(tmp_path: Path) -> None:
     import time
 
     store = Store(store_path(tmp_path))
-    jobs = [make_job(Request("a"), name=f"job-{i}", position=i, method={}) for i in range(1000)]
+    jobs = [make_job(Request("a"), name=f"job-{i}", position=i) for i in range(1000)]
     store.add((job, Queued()) for job in jobs)
     began = time.process_time()
     assert len(cancel(tmp_path, [job.id for job in jobs])) == 1000

@@ -114,7 +114,7 @@ def test_a_fingerprint_sees_what_the_preset_stands_for(monkeypatch: pytest.Monke
     ("line", "message"),
     [
         ("nonsense", "not valid JSON"),
-        ("[1, 2]", "must be one JSON object"),
+        ("[1, 2]", "not a JSON object"),
         ('{"prompt": "x", "prompt": "y"}', "'prompt' is given twice"),
         ('{"size": "64x64"}', "the prompt is empty"),
         ('{"prompt": " "}', "prompt is empty"),

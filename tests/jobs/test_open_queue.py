@@ -30,7 +30,7 @@ Act = Callable[[], Any]
 
 def job(name: str, position: int, *, model: str = "embedded", priority: int = 0) -> Job:
     request = Request(name, size="64x64", model=model)
-    return make_job(request, name=name, position=position, priority=priority, method={})
+    return make_job(request, name=name, position=position, priority=priority)
 
 
 class Server:

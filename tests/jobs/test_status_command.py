@@ -113,7 +113,7 @@ def test_ids_are_found_however_their_accents_were_typed(
 def many(tmp_path: Path) -> Path:
     """250 posters, of which one has failed."""
     store = Store(store_path(tmp_path))
-    jobs = [make_job(Request("a"), name=f"p-{i:03}", position=i, method={}) for i in range(250)]
+    jobs = [make_job(Request("a"), name=f"p-{i:03}", position=i) for i in range(250)]
     store.add((job, Failed("x", "why", 1) if job.position == 99 else Queued()) for job in jobs)
     store.close()
     return tmp_path

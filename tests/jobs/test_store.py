@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from imax_dist.errors import BadManifest, BadValue, CannotWrite, MissingInput
 from imax_dist.jobs.control import all_rows, approve, cancel, damaged, retry
@@ -182,3 +184,18 @@ def test_a_pool_may_bring_parallel_settings_of_its_own(tmp_path: Path) -> None:
     own.write_text("compile: regional\n", encoding="utf-8")
     assert pool_parallel(PoolSettings(parallel=str(own), ulysses=2)).compile == "regional"
     assert pool_parallel(PoolSettings(parallel=str(own), ulysses=2)).ulysses == 2
+
+
+def test_a_store_of_version_3_gets_what_a_page_of_one_state_needs(tmp_path: Path) -> None:
+    path = store_path(tmp_path)
+    Store(path).close()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("DROP INDEX jobs_by_state_and_number")
+        database.execute("PRAGMA user_version=3")
+    store = Store(path)
+    with store.database.reading() as connection:
+        plan = connection.execute(
+            text("EXPLAIN QUERY PLAN SELECT * FROM jobs WHERE state = 'queued' ORDER BY number DESC LIMIT 9")
+        )
+        assert "jobs_by_state_and_number" in str(plan.all())
+    store.close()

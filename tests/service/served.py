@@ -17,13 +17,14 @@ from prometheus_client import CollectorRegistry
 from imax_dist.errors import Preempted
 from imax_dist.events import both
 from imax_dist.jobs.board import Board
+from imax_dist.jobs.driver import drive
 from imax_dist.jobs.metrics import PoolMetrics
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.rank import Rank
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.sizing import Host
-from imax_dist.jobs.store import Store, Tokens
+from imax_dist.jobs.store import Store, Tokens, open_store
 from imax_dist.jobs.task import Finished, Outcome, Refused, Report, Stopped, Task
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.service.access import add_token
@@ -62,12 +63,16 @@ def served(
     tokens: dict[str, str] | None = None,
     pool: PoolSettings | None = None,
     gangs: bool = False,
+    place: str = "",
 ) -> Iterator[Served]:
-    """A service over ``out``; ``tokens`` are names and roles, none for an open one; ``gangs`` render."""
+    """A service over ``out``; ``tokens`` are names and roles, none for an open one; ``gangs`` render.
+
+    ``place`` is a database's URL; empty: a file in ``out``.
+    """
     pool = pool or PoolSettings(device="cpu", threads=1, checkpoint_every=0)
-    serving = Serving(out, pool, settings or ServiceSettings(), out / "batch.sqlite", port=0)
+    serving = Serving(out, pool, settings or ServiceSettings(), place or out / "batch.sqlite", port=0)
     door, stream, registry, bell = listen_at(LOOPBACK, 0), io.StringIO(), CollectorRegistry(), Bell()
-    with closing(door), closing(Store(serving.place)) as store:
+    with closing(door), closing(open_store(serving.place)) as store:
         secrets = {
             name: add_token(Tokens(store.database), name, role) for name, role in (tokens or {}).items()
         }
@@ -77,19 +82,30 @@ def served(
             base = f"http://{LOOPBACK}:{door.getsockname()[1]}"
             made = Served(out, base, service, store, registry, stream, secrets)
             service.health.ready = True
-            with rendering(made, pool, bell, log) if gangs else nullcontext():
+            with rendering(made, serving, bell, log) if gangs else nullcontext():
                 yield made
 
 
 @contextmanager
-def rendering(made: Served, pool: PoolSettings, bell: Bell, log: Log) -> Iterator[None]:
-    """A pool in a thread, over gangs that are threads."""
-    board = Board(Store(made.store.path), open_ended=True)
+def rendering(made: Served, serving: Serving, bell: Bell, log: Log) -> Iterator[None]:
+    """A pool in a thread, over gangs that are threads, as the driver of its store."""
+    with drive(serving.place, out=made.out) as (store, check):
+        board = Board(store, open_ended=True, patience_s=60.0)
+        board.note = lambda text: log({"event": "note", "text": text})
+        made.service.ahead = board.ahead
+        with in_thread(made, board, serving.pool, bell, log, check=check):
+            yield
+
+
+@contextmanager
+def in_thread(
+    made: Served, board: Board, pool: PoolSettings, bell: Bell, log: Log, *, check: Callable[[], None]
+) -> Iterator[None]:
     ended = threading.Event()
     metrics = PoolMetrics(board, kinds=prometheus(made.registry))
     listen = both(both(log.listener(), made.service.feed), metrics)
 
-    deps = PoolDeps(listen=listen, stop=ended.is_set, sleep=bell.pause, news=bell.heard)
+    deps = PoolDeps(listen=listen, stop=ended.is_set, check=check, sleep=bell.pause, news=bell.heard)
 
     def run() -> None:
         try:
@@ -105,7 +121,6 @@ def rendering(made: Served, pool: PoolSettings, bell: Bell, log: Log) -> Iterato
     finally:
         ended.set()
         thread.join(60)
-        board.store.close()
 
 
 class ThreadGang:

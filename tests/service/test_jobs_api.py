@@ -124,11 +124,12 @@ def test_a_bad_job_is_refused_with_a_sentence_and_nothing_is_queued(
     ("raw", "kind", "status", "said"),
     [
         (b"{", "application/json", 400, "not valid JSON"),
-        (b"[1]", "application/json", 400, "one JSON object"),
+        (b"[1]", "application/json", 400, "not a JSON object"),
         (b'{"prompt": NaN}', "application/json", 400, "NaN"),
         (b'{"prompt": "a", "prompt": "b"}', "application/json", 400, "prompt"),
         (b"[" * 100_000, "application/json", 400, "nested"),
-        (b"\xff\xfe{}", "application/json", 400, "not usable"),
+        (b"\xff\xfe{}", "application/json", 400, "not UTF-8: byte 0"),
+        (b'{"seed": 1' + b"0" * 5000 + b"}", "application/json", 400, "too many digits"),
         (b"prompt=x", "application/x-www-form-urlencoded", 415, "Content-Type: application/json"),
         (b" " * (1 << 20) + b"{}", "application/json", 413, "larger than the 1 MiB"),
     ],
@@ -344,7 +345,11 @@ def test_the_description_of_the_api_has_every_field_of_a_request(ask: Client) ->
 
 def test_unknown_addresses_and_methods_are_sentences(ask: Client) -> None:
     assert ask("GET", "/v2").message == "there is nothing at this address; /docs lists what there is"
-    assert ask("PATCH", BASE).status == 405
+    refused = ask("PATCH", BASE)
+    assert (refused.status, "/docs lists how" in refused.message) == (405, True)
+    assert ask("GET", f"{BASE}/%00").status == 404
+    assert ask("GET", f"{BASE}?after={2**63}").status == 400
+    assert "did you mean 'state'" in ask("GET", f"{BASE}?stat=done").message
     assert ask("GET", "/page/..%2fapp.py").status == 404
 
 

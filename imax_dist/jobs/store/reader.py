@@ -134,10 +134,12 @@ class Reader:
     ) -> Page:
         """Jobs, the newest first, older than ``after`` (a page's ``next``)."""
         query = select(jobs).order_by(jobs.c.number.desc()).limit(limit + 1)
-        query = _of(query, states, owner)
         if after is not None:
             query = query.where(jobs.c.number < after)
-        rows = [row_of(found) for found in self._ask(lambda c: c.execute(query).mappings().all())]
+        of_each = [_of(query, (state,), owner) for state in sorted(set(states))]  # none is sorted whole
+        queries = of_each or [_of(query, (), owner)]
+        found = self._ask(lambda c: [each for one in queries for each in c.execute(one).mappings().all()])
+        rows = sorted(map(row_of, found), key=lambda row: -row.number)
         return Page(rows[:limit], rows[limit - 1].number if len(rows) > limit else None)
 
     def counts(self, *, owner: str | None = None) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import REAL, BigInteger, Column, Double, Identity, Index, Integer, MetaData, Table, Text, text
 from sqlalchemy.types import TypeEngine
 
-VERSION = 3
+VERSION = 4
 """Of the tables; see migrations.py for how older ones are brought to it."""
 
 metadata = MetaData()
@@ -41,6 +41,7 @@ has the job while it is running, ``key`` is the client's own name of a submissio
 Index("jobs_by_state", jobs.c.state, jobs.c.priority.desc(), jobs.c.position, jobs.c.id)
 Index("jobs_by_order", jobs.c.priority.desc(), jobs.c.position, jobs.c.id)
 Index("jobs_by_number", jobs.c.number)
+Index("jobs_by_state_and_number", jobs.c.state, jobs.c.number)
 Index("jobs_by_revision", jobs.c.revision)
 Index("jobs_by_key", jobs.c.owner, jobs.c.key, unique=True)
 Index("jobs_by_owner", jobs.c.owner, jobs.c.state, jobs.c.number)

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 
+from imax_dist.config import suggestion
 from imax_dist.jobs.manifest_files import Entry, read_jsonl
 from imax_dist.pipeline.request import Request
 from imax_dist.service.job_view import BASE
@@ -32,8 +33,7 @@ EXTRA = {
     "priority": {"type": "integer", "description": "Larger goes first; for tokens with the role operate."},
 }
 MOST_ROWS = 200
-MOST_PLACES = 50
-"""Waiting jobs of a list whose place in the queue is counted."""
+LISTED_BY = {"state", "after", "limit"}
 
 
 def request_schema() -> dict[str, Any]:
@@ -62,7 +62,7 @@ async def submit(request: HttpRequest, here: Here, client: Asking, key: Key = No
     wishes = await here.read(lambda: here.submissions.read([Entry(1, fields)], client, key=name))
     ((row, new),) = await here.submissions.submit(wishes, client)
     here.wake_pool()
-    view = await here.view(row)
+    view = await here.read(lambda: here.view(row, new=True))
     return JSONResponse(view, 202 if new else 200, {"Location": f"{BASE}/{row.id}"})
 
 
@@ -83,22 +83,24 @@ async def submit_lines(request: HttpRequest, here: Here, client: Asking, key: Ke
 
 @router.get(BASE)
 async def list_jobs(
+    request: HttpRequest,
     here: Here,
     client: Asking,
     *,
     state: Annotated[list[StateName] | None, Query(description="Only these states")] = None,
-    after: Annotated[int | None, Query(description="The cursor of the page before", ge=0)] = None,
+    after: Annotated[int | None, Query(description="The cursor of the page before", ge=0, lt=2**63)] = None,
     limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 50,
 ) -> JSONResponse:
     """Jobs, the newest first; ``next`` is the cursor of the next page."""
+    for name in request.query_params.keys() - LISTED_BY:
+        raise Refused(
+            400, f"unknown {name[:80]!r}; {suggestion(name, sorted(LISTED_BY))}", code="bad_request"
+        )
     owner = None if client.operates else client.name
 
     def look() -> dict[str, Any]:
         page = here.queue.page(states=tuple(state or ()), owner=owner, after=after, limit=limit)
-        waiting = [row for row in page.rows if row.state_name == "queued"][:MOST_PLACES]
-        ahead = {row.id: here.queue.ahead(row) for row in waiting}
-        data = [here.views.view(row, ahead=ahead.get(row.id)) for row in page.rows]
-        return {"object": "list", "data": data, "next": page.next}
+        return {"object": "list", "data": [here.view(row) for row in page.rows], "next": page.next}
 
     return JSONResponse(await here.read(look))
 
