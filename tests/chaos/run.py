@@ -116,7 +116,7 @@ def finish(shop: Shop, limit_s: float) -> None:
         shop.start()
         if code := shop.driver.wait(limit_s):
             shop.wrong.append(f"after the retry the driver exited {code}")
-    said = imax(shop, "verify", str(shop.out))
+    said = imax(shop, "verify", *map(str, sorted(shop.out.glob("*/poster.png"))))
     if said.returncode:
         shop.wrong.append(f"verify ended with {said.returncode}: {said.stdout[-500:]}{said.stderr[-500:]}")
 

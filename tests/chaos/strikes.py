@@ -83,7 +83,6 @@ def drain(shop: Shop, fault: Fault, pid: int) -> None:
     reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "chaos"]
     ray_command = [sys.executable, "-m", "ray.scripts.scripts", *command[1:], *reason]
     subprocess.run([*ray_command, "--deadline-remaining-seconds", "20"], check=True, capture_output=True)
-    fault.at = time.time()
     wait_until("the drain to be seen", lambda: seen(shop, fault) or shop.ended, 30)
     shop.nodes.remove(node)
     shop.cluster.remove_node(node)
