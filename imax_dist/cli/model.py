@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -57,19 +56,23 @@ def run_list(options: argparse.Namespace) -> int:
         return 0
     wide = max(len(row["name"]) for row in rows)
     print(
-        f"{'model':<{wide}} {'native':>6} {'transformer':>12} {'text':>7}  {'gated':<5} {'here':<4} licence"
+        f"{'model':<{wide}} {'native':>6} {'transformer':>12} {'text':>7} {'needs':>8} {'runs':<4} "
+        f"{'gated':<5} {'here':<4} licence"
     )
     for row in rows:
-        memory, text = (
-            f"{row[key]:.0f} GB" if row[key] >= 1 else "< 1 GB" for key in ("memory_gb", "text_gb")
+        memory, text, needs = (
+            "?" if row[key] is None else f"{row[key]:.0f} GB" if row[key] >= 1 else "< 1 GB"
+            for key in ("memory_gb", "text_gb", "needs_gb")
         )
-        gated, here = "yes" if row["gated"] else "no", row["here"]
+        gated, runs = ("yes" if row[key] else "no" for key in ("gated", "runs"))
         print(
-            f"{row['name']:<{wide}} {row['native_px']:>6} {memory:>12} {text:>7}  {gated:<5} {here:<4} "
-            f"{row['licence']}"
+            f"{row['name']:<{wide}} {row['native_px']:>6} {memory:>12} {text:>7} {needs:>8} {runs:<4} "
+            f"{gated:<5} {row['here']:<4} {row['licence']}"
         )
     print(
-        "Memory in bfloat16: transformer on every GPU, text encoders on the first (or --text-encoders cpu)."
+        "Memory in bfloat16: transformer on every GPU, text encoders on the first (or --text-encoders cpu).\n"
+        f"Needs: one process for twice native size, as imax plan has it; {_free_here() / GB:.0f} GB are free."
+        "\nWhere it is unknown without the weights (?), runs says whether those fit."
     )
     print("Another model of these architectures: give its folder, file or hub id as --model.")
     for each in files:
@@ -95,16 +98,35 @@ def _files() -> list[dict[str, str]]:
 
 
 def _runs(inventory: Any) -> str:
-    """Whether it can be rendered here: all there, and the memory for its weights in bfloat16."""
+    """Whether it can be rendered here: all there, and the memory that the planner has for it."""
     if inventory.missing:
         return f"lacks {', '.join(inventory.missing)}"
-    from imax_dist.models.stored import shapes
-
-    files = [source for source in inventory.sources.values() if source.path.is_file()]
-    count = sum(math.prod(shape) for each in files for shape in shapes(each.path, each.prefix).values())
-    needed, free = 2 * count / GB, _free_memory() / GB
-    enough = f"{needed:.1f} GB of weights in bfloat16, {free:.1f} GB free here"
+    needed, free = _needed(str(inventory.single.file)), _free_here() / GB
+    if needed is None:
+        return "its memory cannot be planned"
+    enough = f"{needed:.1f} GB for twice native size, {free:.1f} GB free here"
     return f"runs here ({enough})" if needed < free else f"too large for this machine ({enough})"
+
+
+def _needed(model: str) -> float | None:
+    """GB of one process for a poster of twice native size; None where the planner does not know it."""
+    import torch
+
+    from imax_dist.errors import ImaxError
+    from imax_dist.models.blueprint import find_blueprint
+    from imax_dist.pipeline.request import Request
+    from imax_dist.planner.cluster import parse_cluster
+    from imax_dist.planner.memory import rank_memory
+    from imax_dist.planner.split import Split
+    from imax_dist.planner.workload import workload_of
+
+    on_gpu = torch.cuda.is_available()
+    try:
+        request = Request("-", model=model)
+        work = workload_of(request, find_blueprint(model), device="gpu" if on_gpu else "cpu")
+        return rank_memory(work, Split(), parse_cluster("1xH100" if on_gpu else "1xcpu")).total / GB
+    except ImaxError:
+        return None
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -187,13 +209,16 @@ def _parts(name: str) -> dict[str, str]:
 
 
 def _row(entry: Any) -> dict[str, Any]:
-    about = entry.settings.about
+    about, needs = entry.settings.about, _needed(entry.name)
+    weights = entry.memory_gb + entry.text_memory_gb
     return {
         "name": entry.name,
         "source": entry.settings.source,
         "native_px": entry.settings.native_side,
         "memory_gb": round(entry.memory_gb, 1),
         "text_gb": round(entry.text_memory_gb, 1),
+        "needs_gb": None if needs is None else round(needs, 1),
+        "runs": (weights if needs is None else needs) < _free_here() / GB,
         "gated": bool(about and about.gated),
         "present": entry.present == "yes",
         "here": entry.present,
@@ -218,6 +243,13 @@ def _numbers(spec: Any) -> dict[str, Any]:
         "quantize": settings.quantize or "none",
         "weights_sha256": spec.weights,
     }
+
+
+def _free_here() -> float:
+    """Bytes that a render finds: the GPU's, or the host's where there is none."""
+    import torch
+
+    return float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else _free_memory()
 
 
 def _free_memory() -> float:

@@ -32,6 +32,9 @@ def add_model_options(group: Options) -> None:
     """Who paints it, and from which noise."""
     add = group.add_argument
     add("--seed", type=int, metavar="N", help="another seed, another picture (default 0)")
+    add("--vae", metavar="FILE", help="with a model in one file: its VAE, a file or folder")
+    about = "with a model in one file: a text encoder, or a folder of them and tokenizers; repeatable"
+    add("--encoder", action="append", default=[], metavar="FILE", help=about)
     add("--model", metavar="MODEL", help="name, folder or hub id (imax list models)")
     add("--preset", metavar="NAME", help="imax (default), one of imax list presets, or a file")
 
@@ -108,6 +111,11 @@ def given_fields(options: argparse.Namespace) -> dict[str, Any]:
         value = getattr(options, name, None)
         if value is not None:
             fields[name] = tuple(value) if isinstance(value, list) else value
+    if getattr(options, "vae", None) or getattr(options, "encoder", None):
+        from imax_dist.models.assembled import named_parts
+
+        model = fields.get("model", "embedded")
+        fields["model"] = named_parts(model, vae=options.vae, text_encoders=options.encoder)
     method: dict[str, Any] = {}
     for assignment in options.set:
         set_key(method, assignment)

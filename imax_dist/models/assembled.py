@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +22,15 @@ from imax_dist.models.conversion import fit
 from imax_dist.models.encoder_files import encoder_of
 from imax_dist.models.model_paths import find_file, find_pipeline
 from imax_dist.models.registry import ARCHITECTURES
-from imax_dist.models.single_file import SingleFile, recognise
+from imax_dist.models.single_file import SingleFile, is_single_file, recognise
 from imax_dist.models.stored import beside, shapes
 from imax_dist.models.weights import SINGLE_MARK, pipeline_index
 
 LAYOUT = 1
 """Counted up when what is written here changes."""
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+WORDS = ("tokenizer", "processor")
+"""How the names of components without weights begin."""
 
 
 class Asked(NamedTuple):
@@ -69,6 +71,33 @@ class Inventory(NamedTuple):
             else f"{part}: {part}/ of {source} on the hub"
             for part in self.missing
         ]
+
+
+def named_parts(model: str, *, vae: str | None, text_encoders: Sequence[str]) -> str:
+    """``model``, a single file, with parts that a person names: a YAML file in the cache that says so.
+
+    Raises BadValue for a model that is no single file.
+    """
+    if vae is None and not text_encoders:
+        return model
+    if not is_single_file(model):
+        raise BadValue(
+            f"vae and encoder go with a model in one file, but {model} is none; give a .safetensors or .gguf "
+            "file as model, or name them in its YAML file"
+        )
+    named = {"source": _absolute(model), "text_encoders": [_absolute(each) for each in text_encoders]}
+    text = yaml.safe_dump(named if vae is None else {**named, "vae": _absolute(vae)})
+    file = _cache() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.yaml"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as made:
+            made.write(text)
+        Path(made.name).replace(file)
+    return str(file)
+
+
+def _absolute(path: str) -> str:
+    return str(_named(path).absolute())
 
 
 def take_inventory(asked: Asked) -> Inventory:
@@ -190,7 +219,7 @@ def _is_part(entry: Any) -> bool:
 
 
 def _is_whole(folder: Path) -> bool:
-    if folder.name.startswith("tokenizer"):
+    if folder.name.startswith(WORDS):
         return (folder / "tokenizer_config.json").is_file()
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
@@ -200,7 +229,7 @@ def _write(folder: Path, inventory: Inventory, settings: Mapping[str, Any]) -> N
     index: dict[str, Any] = {**table.get("index", {}), **inventory.said, "_class_name": table["pipeline"]}
     for part, source in inventory.sources.items():
         (folder / part).mkdir()
-        index[part] = ["imax", "Tokenizer" if part.startswith("tokenizer") else "Network"]
+        index[part] = ["imax", "Tokenizer" if part.startswith(WORDS) else "Network"]
         if source.path.is_dir():
             for file in source.path.iterdir():
                 (folder / part / file.name).symlink_to(file.resolve())

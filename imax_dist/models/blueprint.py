@@ -18,6 +18,7 @@ from imax_dist.models.components import Configs
 from imax_dist.models.find import EMBEDDED, asked_for, find_model
 from imax_dist.models.load import describe_model
 from imax_dist.models.registry import ARCHITECTURES
+from imax_dist.models.single_file import tables
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.stored import shapes as tensor_shapes
 from imax_dist.models.weights import SINGLE_MARK, component_config
@@ -44,15 +45,10 @@ def find_blueprint(name: str) -> Blueprint:
     here = Path(source).is_dir() or not _is_hub_id(source) or asked_for(source) is not None
     if source == "embedded" or here or _cached(source, revision):
         return _from_disk(name)
-    for each in sorted(named_configs("architectures")):
-        table = load_named("architectures", each)
+    for table in tables():
         if table["source"] == source and table.get("counted"):
             return _from_table(name, table, settings or _settings(str(table["settings"])))
-    known = ", ".join(
-        str(table["source"])
-        for table in (load_named("architectures", each) for each in named_configs("architectures"))
-        if table.get("counted")
-    )
+    known = ", ".join(str(table["source"]) for table in tables() if table.get("counted"))
     raise MissingInput(
         f"model {source} is not on this disk and configs/architectures does not describe it; "
         f"download it first; described: {known}"

@@ -73,7 +73,7 @@ def recognise(file: Path) -> SingleFile:
             f"{', '.join(table['source'] for table in tables())}"
         )
     tried = [_tried(file, table, prefix=prefix) for table in candidates]
-    best, how = min(tried, key=lambda pair: pair[1].faults)
+    best, how = min(tried, key=lambda pair: (pair[1].faults, -_named(file, pair[0].table)))
     if how.faults:
         raise BadValue(
             f"model {file} looks like {best.table['source']}, but does not fit it: {how.sentence()}"
@@ -95,7 +95,23 @@ def _tried(file: Path, table: Mapping[str, Any], *, prefix: str) -> tuple[Single
 
 def tables() -> list[dict[str, Any]]:
     """Every architecture that a single file can be of."""
-    return [load_named("architectures", name) for name in named_configs("architectures")]
+    return [architecture_table(name) for name in named_configs("architectures")]
+
+
+def architecture_table(name: str) -> dict[str, Any]:
+    """One of them; laid over another that it is ``like``."""
+    own = load_named("architectures", name)
+    if "like" not in own:
+        return own
+    below, changed = architecture_table(str(own.pop("like"))), own.pop("components", {})
+    components = {part: {**config, **changed.get(part, {})} for part, config in below["components"].items()}
+    return {**below, **own, "components": components, "files": {**below["files"], **own["files"]}}
+
+
+def _named(file: Path, table: Mapping[str, Any]) -> int:
+    """How much of the file's name is the mark of an architecture that no tensor tells from another."""
+    marks = [mark for mark in table.get("named", ()) if mark in file.name.lower()]
+    return max(map(len, marks), default=-1 if "named" in table else 0)
 
 
 def _candidates(names: set[str]) -> list[dict[str, Any]]:

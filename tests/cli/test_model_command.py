@@ -16,7 +16,7 @@ import pytest
 
 from imax_dist.config import load_named, named_configs
 from imax_dist.models.registry import ARCHITECTURES
-from imax_dist.models.tiny import TINY, make_tiny
+from imax_dist.models.tiny import EDITORS, TINY, make_tiny
 from imax_dist.models.weights import pipeline_class
 
 
@@ -39,6 +39,10 @@ def test_the_list_holds_every_named_model_and_what_it_needs(imax: Any) -> None:
     assert all(row["licence"] and row["native_px"] > 0 for row in rows.values())
     assert (rows["embedded"]["present"], rows["flux-dev"]["gated"]) == (True, True)
     assert rows["flux-dev"]["memory_gb"] == 24.0
+    assert rows["flux-dev"]["needs_gb"] > 2 * 24.0, "float32 on a CPU, and a poster"
+    assert rows["flux-kontext"]["needs_gb"] == rows["flux-dev"]["needs_gb"]
+    assert rows["krea-2"]["needs_gb"] is None, "its cost is not known without its weights"
+    assert rows["embedded"]["runs"]
     heading, *lines = imax("model", "list").out.splitlines()
     licences = {line.index(rows[line.split()[0]]["licence"]) for line in lines[: len(rows)]}
     assert licences == {heading.index("licence")}, "one column"
@@ -46,13 +50,13 @@ def test_the_list_holds_every_named_model_and_what_it_needs(imax: Any) -> None:
 
 def test_every_architecture_has_a_tiny_pipeline_under_a_megabyte(tmp_path: Path) -> None:
     kinds = set()
-    for name in TINY:
+    for name in (*TINY, *EDITORS):
         folder = make_tiny(name, tmp_path / name)
         files = [file for file in folder.rglob("*") if file.is_file()]
         assert sum(file.stat().st_size for file in files) < 1_000_000, name
         kinds.add(pipeline_class(folder))
     assert kinds == set(ARCHITECTURES)
-    assert set(TINY) <= set(named_configs("models"))
+    assert {*TINY, *EDITORS} <= set(named_configs("models"))
 
 
 def test_check_shows_the_numbers_and_loads(imax: Any, tiny: Path) -> None:

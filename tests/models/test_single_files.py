@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from original_names import (
@@ -20,14 +21,18 @@ from original_names import (
     krea2,
     z_image,
 )
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from imax_dist.config import load_named, named_configs
+from imax_dist.cli.main import main
+from imax_dist.config import named_configs
 from imax_dist.errors import BadConfig, BadValue, MissingInput
+from imax_dist.models.assembled import named_parts
 from imax_dist.models.conversion import converted, fit, without_memory
 from imax_dist.models.find import find_model
 from imax_dist.models.load import load_model
+from imax_dist.models.single_file import architecture_table, recognise
 from imax_dist.models.stored import form, header, numbers
 from imax_dist.models.tiny import make_tiny
 
@@ -159,7 +164,7 @@ def test_flux1s_published_names_and_shapes_pass_the_converter_whole() -> None:
     """flux1-dev.safetensors: 780 tensors, by the names of black-forest-labs/flux and diffusers' converter."""
     from diffusers import FluxTransformer2DModel
 
-    config = load_named("architectures", "flux-dev")["components"]["transformer"]
+    config = architecture_table("flux-dev")["components"]["transformer"]
     network = without_memory(FluxTransformer2DModel, config)
     originals = {name: tuple(x.shape) for name, x in flux1(network.state_dict()).items()}
     published = json.loads((DATA / "flux1-dev.json").read_text())
@@ -185,7 +190,7 @@ def test_values_arrive_where_they_belong_at_the_published_widths(name: str, name
     """Which these converters hold; only two columns of each matrix are made."""
     import diffusers
 
-    table = load_named("architectures", name)["components"]["transformer"]
+    table = architecture_table(name)["components"]["transformer"]
     config = {**table, "num_layers": 2, "num_single_layers": 2}
     kind = getattr(diffusers, table["_class_name"])
     generator = torch.Generator().manual_seed(0)
@@ -201,7 +206,7 @@ def test_values_arrive_where_they_belong_at_the_published_widths(name: str, name
 @pytest.mark.parametrize(
     ("name", "names"),
     [
-        ("chroma", chroma), ("flux-schnell", flux1), ("flux2-dev", flux2),
+        ("chroma", chroma), ("flux-schnell", flux1), ("flux-fill", flux1), ("flux2-dev", flux2),
         ("flux2-klein", flux2), ("krea-2", krea2), ("qwen-image", as_it_is), ("z-image-turbo", z_image),
     ],
 )  # fmt: skip
@@ -209,10 +214,46 @@ def test_networks_of_the_published_sizes_pass_the_converters_whole(name: str, na
     """Nothing missing, nothing left over, every shape; the names are those written by hand for the tests."""
     import diffusers
 
-    table = load_named("architectures", name)["components"]["transformer"]
+    table = architecture_table(name)["components"]["transformer"]
     kind = getattr(diffusers, table["_class_name"])
     originals = names(without_memory(kind, table).state_dict())
     assert fit({key: tuple(x.shape) for key, x in originals.items()}, kind, table).faults == 0
+
+
+@pytest.mark.parametrize(
+    ("file_name", "source"),
+    [
+        ("net", "Qwen-Image"), ("qwen_image_edit_fp8_e4m3fn", "Qwen-Image-Edit"),
+        ("Qwen-Image-Edit-2509-Q8", "Qwen-Image-Edit-2509"),
+        ("qwen_image_edit_2511_bf16", "Qwen-Image-Edit-2511"),
+    ],
+)  # fmt: skip
+def test_an_editor_whose_tensors_are_anothers_is_told_by_the_files_name(
+    pipelines: dict[str, Path], tmp_path: Path, file_name: str, source: str
+) -> None:
+    file = single(pipelines["qwen-image"], "qwen-image", tmp_path / "one").with_name("net.safetensors")
+    named = file.rename(file.with_name(f"{file_name}.safetensors"))
+    found = recognise(named)
+    assert found.summary().startswith(f"the transformer of {source}, ")
+    assert architecture_table("qwen-image-edit-2511")["components"]["transformer"]["zero_cond_t"]
+
+
+def test_parts_named_on_the_command_line_are_those_of_a_yaml(
+    pipelines: dict[str, Path], tmp_path: Path
+) -> None:
+    pipeline = pipelines["z-image-turbo"]
+    file = single(pipeline, "z-image-turbo", tmp_path / "one")
+    net = str(file.with_name("net.safetensors"))
+    named = named_parts(net, vae=str(pipeline), text_encoders=[str(pipeline)])
+    assert named == named_parts(net, vae=str(pipeline), text_encoders=[str(pipeline)])
+    found, expected = (
+        load_model(str(each), device=CPU, dtype="float32", text=False).transformer.state_dict()
+        for each in (named, file)
+    )
+    assert all(torch.equal(found[key], x) for key, x in expected.items())
+    assert named_parts(net, vae=None, text_encoders=()) == net
+    with pytest.raises(BadValue, match=r"vae and encoder go with a model in one file, but z-image-turbo is"):
+        named_parts("z-image-turbo", vae=str(pipeline), text_encoders=())
 
 
 @pytest.mark.parametrize("name", ["nf4", "nf4_nested", "fp4"])
@@ -229,7 +270,7 @@ def test_every_described_architecture_can_be_built_and_has_a_mark_of_its_own() -
     import diffusers
 
     for name in named_configs("architectures"):
-        table = load_named("architectures", name)
+        table = architecture_table(name)
         for part in ("transformer", "vae"):
             config = table["components"][part]
             network = without_memory(getattr(diffusers, config["_class_name"]), config)
@@ -319,6 +360,20 @@ def test_the_whole_of_it_is_loaded_and_changes_with_the_file(
     first = model.spec.weights
     damaged(file, lambda tensors: next(iter(tensors.values())).add_(1.0))
     assert load_model(str(file), device=CPU, text=False).spec.weights != first
+
+
+def test_a_poster_from_files_that_lie_apart_is_that_of_the_folder(
+    pipelines: dict[str, Path], tmp_path: Path
+) -> None:
+    pipeline = pipelines["z-image-turbo"]
+    made = []
+    for number, model in enumerate((single(pipeline, "z-image-turbo", tmp_path / "one"), pipeline)):
+        out = tmp_path / f"{number}.png"
+        how = ["--size", "96x80", "--steps", "1", "--native-steps", "1", "--checkpoint-every", "0", "-q"]
+        assert main(["generate", "a red sun", "--model", str(model), *how, "--out", str(out)]) == 0
+        made.append(np.asarray(Image.open(out)))
+    assert made[0].std() > 1.0
+    assert np.array_equal(*made)
 
 
 @pytest.mark.parametrize(

@@ -48,18 +48,18 @@ def _make_edit(folder: Path, kind: str, *, zero_cond_t: bool) -> Path:
     encoder = _text_encoder(
         len(tokenizer), **{f"{name.removesuffix('_pad')}_token_id": mark for name, mark in marks.items()}
     )
-    parts = {"text_encoder": encoder, "tokenizer": tokenizer, **_parts(zero_cond_t=zero_cond_t)}
+    parts = {"text_encoder": encoder, "tokenizer": tokenizer, **_parts(1, zero_cond_t=zero_cond_t)}
     save_pipeline(folder, kind, parts, settings=SETTINGS)
     tokenizer.save_pretrained(folder / "processor")
     Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=56 * 56).save_pretrained(folder / "processor")
     return folder
 
 
-def _parts(**options: Any) -> dict[str, Any]:
+def _parts(layers: int = 2, **options: Any) -> dict[str, Any]:
     from diffusers import QwenImageTransformer2DModel
 
     transformer = QwenImageTransformer2DModel(
-        in_channels=16, out_channels=4, num_layers=2, attention_head_dim=12, num_attention_heads=4,
+        in_channels=16, out_channels=4, num_layers=layers, attention_head_dim=12, num_attention_heads=4,
         joint_attention_dim=32, axes_dims_rope=(4, 4, 4), **options,
     )  # fmt: skip
     return {
