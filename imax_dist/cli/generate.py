@@ -15,6 +15,7 @@ from imax_dist.cli.parser import VerbParser
 from imax_dist.cli.poster_request import Poster, check_output, recipe_of, wanted
 from imax_dist.cli.progress import ProgressBars
 from imax_dist.cli.request_options import (
+    add_guide_options,
     add_method_options,
     add_out_option,
     add_parallel_options,
@@ -68,9 +69,7 @@ def add_arguments(parser: VerbParser) -> None:
     add_seeds_options(poster)
     add_recipe_options(poster)
     own = parser.add_argument_group("a picture of your own")
-    own.add_argument("--guide", metavar="FILE", help="start from this picture, not from a native one")
-    about = "the prompt says what to change in it; for an editor (flux-kontext)"
-    own.add_argument("--edit", action="store_true", default=None, help=about)
+    add_guide_options(own)
     add_picture_options(own)
     add_render_options(parser)
 
@@ -258,7 +257,7 @@ def _made_of(plan: PosterPlan) -> str:
     """What the poster was made of, in a few words."""
     if plan.region is not None:
         return f"{plan.region} anew"
-    if plan.placement is not None:
+    if plan.placement is not None and plan.request.starts_from_guide:
         canvas = plan.placement.canvas
         return f"{(plan.size.area / canvas.area) ** 0.5:.3g}x {Path(str(plan.request.guide)).name} {canvas}"
     return f"{plan.last.scale.linear:.3g}x native {plan.native_size}" if plan.extrapolates else "native"
@@ -266,7 +265,7 @@ def _made_of(plan: PosterPlan) -> str:
 
 def _print_sigmas(plan: PosterPlan) -> None:
     """On stderr, as all that is not the result; of the passes that were made."""
-    if plan.guide is None and (plan.uses_native or not plan.extrapolates):
+    if not plan.request.starts_from_guide and (plan.uses_native or not plan.extrapolates):
         print("native sigmas  " + " ".join(f"{s:.4f}" for s in plan.native.sigmas), file=sys.stderr)
     for one in plan.passes:
         name = "target" if one is plan.last else str(one.render_size)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imax_dist.cli.request_options import (
+    add_guide_options,
     add_method_options,
     add_picture_options,
     add_poster_options,
@@ -53,7 +54,7 @@ def add_parser(verbs: Any) -> None:
     )
     poster = parser.add_argument_group("poster")
     add_poster_options(poster)
-    poster.add_argument("--guide", metavar="FILE", help="start from this picture, not from a native one")
+    add_guide_options(poster)
     add_picture_options(poster)
     add_method_options(parser.add_argument_group("method"))
     add("--all", action="store_true", help="list every rejected plan, not one per gang size")

@@ -39,6 +39,14 @@ def add_model_options(group: Options) -> None:
     add("--preset", metavar="NAME", help="imax (default), one of imax list presets, or a file")
 
 
+def add_guide_options(group: Options) -> None:
+    """A picture of the user's beside a prompt."""
+    add = group.add_argument
+    add("--guide", metavar="FILE", help="start from this picture, not from a native one")
+    about = "the prompt says what to change in it; for an editor (flux-kontext)"
+    add("--edit", action="store_true", default=None, help=about)
+
+
 def add_picture_options(group: Options) -> None:
     """How a picture of the user's becomes a poster."""
     add_sliders(group)

@@ -104,7 +104,7 @@ class Workload:
     latent_channels: int
     prompt_tokens: int
     enlarged: tuple[Enlarged, ...]
-    """Pictures that are decoded, enlarged and encoded again as a pass's reference."""
+    """Pictures that are decoded, enlarged and encoded again as a pass's reference, or shown to an editor."""
     by_network: tuple[ByNetwork, ...] = ()
     """Those of them that a super-resolution network enlarges."""
     vae_gib: float | None = None
@@ -174,7 +174,7 @@ def workload_of(request: Request, blueprint: Blueprint, *, device: Literal["gpu"
         native_grid=plan.native.grid,
         latent_channels=plan.spec.latent_channels,
         prompt_tokens=plan.spec.settings.text_tokens,
-        enlarged=_enlarged(plan, given=request.guide is not None) if guided and by_pixels else (),
+        enlarged=(*(_enlarged(plan) if guided and by_pixels else ()), *_shown(plan)),
         by_network=_by_network(plan) if uses_network(plan) else (),
     )
 
@@ -228,7 +228,13 @@ def _autoencoder_of(config: dict[str, Any]) -> Autoencoder:
     return network
 
 
-def _enlarged(plan: PosterPlan, *, given: bool) -> tuple[Enlarged, ...]:
+def _shown(plan: PosterPlan) -> tuple[Enlarged, ...]:
+    """The picture that an editor is shown, at every pass's size."""
+    return tuple(Enlarged(None, one.grid, by_all=True) for one in plan.passes if one.context != "none")
+
+
+def _enlarged(plan: PosterPlan) -> tuple[Enlarged, ...]:
+    given = plan.request.starts_from_guide
     grids = [None if given else plan.native.grid, *(one.grid for one in plan.passes)]
     return tuple(
         Enlarged(before, one.grid, by_all=one.number > 1)

@@ -163,6 +163,7 @@ def test_a_plan_counts_the_picture_that_is_shown(folders: dict[str, Path], pictu
         assert shown.context == shown.image == plain.image
         assert shown.tokens == plain.tokens + plain.image
     assert edit.native
+    assert len(edit.enlarged) == len(alone.enlarged) + 1, "it is encoded once a pass"
     assert not workload_of(
         request_of(folders["flux-kontext"], picture, "flux-kontext", edit=False), blueprint, device="cpu"
     ).native
