@@ -12,7 +12,7 @@ from imax_dist.cli.request_options import (
     add_method_options,
     add_picture_options,
     add_poster_options,
-    given_fields,
+    given_poster,
     parallel_settings,
 )
 from imax_dist.errors import BadValue
@@ -92,7 +92,7 @@ def _requests(options: argparse.Namespace) -> list[Request]:
     from imax_dist.config import from_mapping
     from imax_dist.pipeline.request import Request
 
-    given = given_fields(options)
+    given = given_poster(options)
     if options.manifest is None:
         if not 1 <= options.count <= MOST_POSTERS:
             raise BadValue(f"--count {options.count} is outside 1 to {MOST_POSTERS}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from imax_dist.cli.request_options import given_fields
+from imax_dist.cli.request_options import given_poster
 from imax_dist.cli.seeds import outputs, seeds_of
 from imax_dist.config import from_mapping, to_mapping
 from imax_dist.errors import BadValue, ImaxError
@@ -41,7 +41,7 @@ def requested(options: argparse.Namespace, recipe: dict[str, Any] | None = None)
     """What the command line asks for. Raises BadValue or BadConfig for what can never be rendered."""
     from imax_dist.pipeline.request import Request
 
-    given = given_fields(options)
+    given = given_poster(options)
     recipe = recipe or recipe_of(options.recipe)
     if recipe is not None:
         return _of_recipe(options, recipe, given)

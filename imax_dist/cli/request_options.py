@@ -119,17 +119,23 @@ def given_fields(options: argparse.Namespace) -> dict[str, Any]:
         value = getattr(options, name, None)
         if value is not None:
             fields[name] = tuple(value) if isinstance(value, list) else value
-    if getattr(options, "vae", None) or getattr(options, "encoder", None):
-        from imax_dist.models.assembled import named_parts
-
-        model = fields.get("model", "embedded")
-        fields["model"] = named_parts(model, vae=options.vae, text_encoders=options.encoder)
     method: dict[str, Any] = {}
     for assignment in options.set:
         set_key(method, assignment)
     if method:
         fields["method"] = method
     return fields
+
+
+def given_poster(options: argparse.Namespace) -> dict[str, Any]:
+    """The same, and a file for the model that ``--vae`` and ``--encoder`` put together."""
+    from imax_dist.models.assembled import named_parts
+
+    given = given_fields(options)
+    if not (options.vae or options.encoder):
+        return given
+    model = given.get("model", "embedded")
+    return {**given, "model": named_parts(model, vae=options.vae, text_encoders=options.encoder)}
 
 
 def add_parallel_options(group: Options) -> None:

@@ -116,7 +116,7 @@ def test_a_pipeline_of_another_class_is_refused_with_the_known_ones(imax: Any, c
     (copy / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
     outcome = imax("model", "check", copy)
     assert outcome.code == 64
-    assert "is a KandinskyPipeline; supported: FluxPipeline, LuminaPipeline" in outcome.err
+    assert "is a KandinskyPipeline; supported: FluxPipeline, FluxKontextPipeline" in outcome.err
 
 
 def test_settings_of_models_with_a_pinned_layout_say_it() -> None:
