@@ -115,9 +115,12 @@ def start_time(work: Workload, cluster: Cluster) -> float:
 def _native(
     work: Workload, split: Split, cluster: Cluster, posters: int
 ) -> tuple[NativeBy, float, list[StepTime]]:
-    """Who makes the native picture, its seconds in each poster, and its steps."""
+    """Who makes the native picture, its seconds in each poster, and its steps.
+
+    Ahead on GPUs alone: on CPUs every rank's text encoders would be in the one memory of the host.
+    """
     ways: dict[NativeBy, tuple[Split, float]] = {"rank0": (Split(), 1.0)}
-    if split.ranks > 1 and posters > 1:
+    if split.ranks > 1 and posters > 1 and cluster.hardware.kind == "gpu":
         ways["ahead"] = Split(), math.ceil(posters / split.ranks) / posters
     fits = split.ranks > 1 and all(each.image >= split.ranks for each in work.native)
     if fits and work.native_by != "rank0":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,30 @@ def test_gpus_of_every_node_are_used_and_no_gang_lies_on_two_unasked() -> None:
     assert pool_parallel(chosen).least_link_gb_s == chosen.least_link_gb_s == pytest.approx(0.5 * 40, rel=0.5)
     many, _ = fill_defaults_from_plan(OPEN, flux * 64, [H100, H100])
     assert (many.gangs, many.ranks, many.placement) == (16, 1, "STRICT_PACK")
+
+
+def test_a_batch_on_gangs_of_several_gpus_makes_native_pictures_ahead() -> None:
+    flux, asked = posters(5, "4096x4096", "flux-dev"), PoolSettings(ranks=8, open=("gangs",))
+    chosen, _ = fill_defaults_from_plan(asked, flux, [H100])
+    assert (chosen.proofs_first, chosen.native) == (True, "rank0")
+    small, _ = fill_defaults_from_plan(replace(asked, proof="small"), flux, [H100])
+    assert not small.proofs_first, "a small proof is no native picture"
+    assert not fill_defaults_from_plan(asked, flux[:1], [H100])[0].proofs_first
+    on_cores = PoolSettings(ranks=2, open=("gangs",))
+    assert not fill_defaults_from_plan(on_cores, posters(5), [CORES])[0].proofs_first
+
+
+def test_a_batch_compiles_blocks_where_it_gains_by_it(tmp_path: Path) -> None:
+    file = tmp_path / "auto.yaml"
+    file.write_text("compile: auto\n")
+    asked = replace(OPEN, parallel=str(file))
+    found = [
+        fill_defaults_from_plan(asked, posters(1, "2048x2048", "flux-dev") * count, [H100])[0]
+        for count in (1, 400)
+    ]
+    assert [each.compile for each in found] == ["none", "regional"]
+    assert [pool_parallel(each).compiles for each in found] == [False, True]
+    assert not pool_parallel(replace(found[1], parallel="auto")).compiles, "only where it is left open"
 
 
 def test_what_was_named_stays() -> None:
