@@ -130,7 +130,9 @@ def _with_checked_plans(manifest: Manifest) -> Manifest:
     from imax_dist.pipeline.check import CheckWithoutModel
 
     check = CheckWithoutModel()
-    found = {Mistake(manifest.lines[job.id], said) for job in manifest.jobs if (said := check(job.request))}
+    found = {
+        Mistake(manifest.lines[job.id], problem) for job in manifest.jobs if (problem := check(job.request))
+    }
     return manifest._replace(mistakes=sorted({*manifest.mistakes, *found}))
 
 

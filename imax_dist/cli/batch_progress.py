@@ -168,7 +168,7 @@ class BatchProgress:
             case _:
                 assert_never(news.event)
 
-    def say(self, line: str) -> None:
+    def write_line(self, line: str) -> None:
         """A line on stderr, above the bars if there are any."""
         self._bars.write(line)
 
@@ -237,6 +237,6 @@ def rendered(batch: Batch, *, quiet: bool) -> list[Row]:
 
     with BatchProgress(quiet=quiet) as progress:
         try:
-            return run_batch(batch, watch=progress.watch, arm=StopSignal(say=progress.say).arm)
+            return run_batch(batch, watch=progress.watch, arm=StopSignal(write_line=progress.write_line).arm)
         except Preempted as stopped:
             raise Preempted(f"{stopped} ({progress.counts()})") from None

@@ -115,9 +115,9 @@ def _check(options: argparse.Namespace) -> Path:
     verbs: dict[str, Any] = {"generate": generate, "upscale": upscale, "redo": redo}
     name = options.command[0] if options.command else ""
     if name not in verbs:
-        asked = f", not {name!r}" if name else ""
+        instead = f", not {name!r}" if name else ""
         raise BadValue(
-            f"ranks run `generate`, `upscale` or `redo`{asked}; a batch starts its own ranks: imax batch"
+            f"ranks run `generate`, `upscale` or `redo`{instead}; a batch starts its own ranks: imax batch"
         )
     if options.restarts < 0 or options.drain < 1 or options.join_timeout < 1:
         raise BadValue("--restarts must be at least 0, --drain and --join-timeout at least 1")

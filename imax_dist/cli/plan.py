@@ -99,7 +99,7 @@ def _requests(options: argparse.Namespace) -> list[Request]:
         request = from_mapping(Request, {"prompt": "a poster", **given}, where="command line")
         return [request] * options.count
     if given or options.count != 1:
-        raise BadValue("a manifest says sizes, models and counts itself; omit these options")
+        raise BadValue("a manifest gives sizes, models and counts itself; omit these options")
     from imax_dist.jobs.manifest import read_manifest
     from imax_dist.jobs.settings import Limits
 

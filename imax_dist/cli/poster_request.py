@@ -60,9 +60,9 @@ def _of_recipe(options: argparse.Namespace, recipe: dict[str, Any], given: dict[
             "--recipe renders a recipe as it is; omit the prompt and its options (only --model, --lora and "
             "--guide may say where its files are)"
         )
-    asked, where = recipe.get("request"), str(options.recipe)
-    if isinstance(asked, dict):
-        recipe = {**recipe, "request": {**asked, **given}}
+    request, where = recipe.get("request"), str(options.recipe)
+    if isinstance(request, dict):
+        recipe = {**recipe, "request": {**request, **given}}
         if not options.trust_recipe:
             require_harmless(recipe, beside=options.recipe.parent, named=frozenset(given), where=where)
     return request_of(recipe, where=where)

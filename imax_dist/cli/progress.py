@@ -45,7 +45,7 @@ class ProgressBars:
         self.step_seconds: dict[str, list[float]] = {}
         self._bars = Bars(quiet=quiet)
         self._clock = clock
-        self._began = self._said = clock()
+        self._began = self._printed_at = clock()
         self._started = self._began if began is None else began
         self._starting = began is not None
         self._stage = "load"
@@ -83,7 +83,7 @@ class ProgressBars:
 
     def _start(self, stage: str, steps: int) -> None:
         self._stage, self._began = stage, self._clock()
-        self._said = self._began
+        self._printed_at = self._began
         if self._starting:
             self._starting = False
             self._done("start", self._began - self._started)
@@ -98,20 +98,20 @@ class ProgressBars:
             counted = f"step {step.index:>3}/{step.steps}"
             self._bars.write(f"{counted}  sigma {step.sigma:.4f}  {step.seconds:.2f} s")
         elif step.index < step.steps:
-            self._say_how_far(f"{stage_name(step.stage):>17}  step {step.index}/{step.steps}")
+            self._print_place(f"{stage_name(step.stage):>17}  step {step.index}/{step.steps}")
 
     def _progress(self, done: int, total: int) -> None:
         """A bar of its own for a stage without steps, or now and then a line."""
         text = f"{stage_name(self._stage):>17}"
         self._bars.show(self._stage, text, done, total, count=False)
         if done < total:
-            self._say_how_far(f"{text}  {done / total:.0%}")
+            self._print_place(f"{text}  {done / total:.0%}")
 
-    def _say_how_far(self, place: str) -> None:
+    def _print_place(self, place: str) -> None:
         """Without a bar, a line after every SILENCE_S."""
         now = self._clock()
-        if not self._bars.drawn and now - self._said > SILENCE_S:
-            self._said = now
+        if not self._bars.drawn and now - self._printed_at > SILENCE_S:
+            self._printed_at = now
             self._bars.write(f"{place} after {now - self._began:.0f} s")
 
     def _done(self, stage: str, seconds: float) -> None:

@@ -68,11 +68,11 @@ def prepare(options: argparse.Namespace) -> None:
             f"{options.out.suffix or 'a file without ending'} cannot hold; write png or tif"
         )
     require_file(poster, "poster")
-    asked = (find_recipe(poster) or {}).get("request")
+    request = (find_recipe(poster) or {}).get("request")
     taken = {
-        name: asked[name]
+        name: request[name]
         for name in TAKEN_OVER
-        if getattr(options, name, None) is None and isinstance(asked, dict) and asked.get(name)
+        if getattr(options, name, None) is None and isinstance(request, dict) and request.get(name)
     }
     if not options.trust_recipe:
         recipe = {"request": {"prompt": "-", **taken}}

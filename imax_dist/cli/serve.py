@@ -67,8 +67,8 @@ def run(options: argparse.Namespace) -> int:
     from imax_dist.service.server import run_service
 
     log = Log(quiet=options.quiet)
-    stop = StopSignal(say=lambda text: log({"event": "note", "text": text}))
-    run_service(serving, arm=stop.arm, log=log, tell=lambda address: print(address, flush=True))
+    stop = StopSignal(write_line=lambda text: log({"event": "note", "text": text}))
+    run_service(serving, arm=stop.arm, log=log, announce=lambda address: print(address, flush=True))
     return 0
 
 

@@ -25,10 +25,10 @@ class StopSignal:
     ``quiet``: another rank says so to the user. ``say`` prints a line where something else draws on stderr.
     """
 
-    def __init__(self, *, quiet: bool = False, say: Callable[[str], None] | None = None) -> None:
-        self.asked = False
+    def __init__(self, *, quiet: bool = False, write_line: Callable[[str], None] | None = None) -> None:
+        self.requested = False
         self.quiet = quiet
-        self._say = say or _to_stderr
+        self._write_line = write_line or _to_stderr
         self._act: Callable[[], None] | None = None
         self.arm()
 
@@ -57,15 +57,15 @@ class StopSignal:
                     self._act()
 
     def __call__(self) -> bool:
-        return self.asked
+        return self.requested
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.asked:
+        if self.requested:
             os._exit(128 + number)
-        self.asked = True
+        self.requested = True
         if not self.quiet:
-            self._say("stopping after this step; once more to leave at once")
+            self._write_line("stopping after this step; a second signal stops at once")
 
 
 def _to_stderr(text: str) -> None:

@@ -52,7 +52,7 @@ def _backup(options: argparse.Namespace) -> int:
 
     with closing(open_store(_one_store(options, must_exist=True))) as store:
         count = back_up(store.database, options.file)
-    return _say(options, {"jobs": count}, f"{options.file}: {plural(count, 'poster')}")
+    return _print_result(options, {"jobs": count}, f"{options.file}: {plural(count, 'poster')}")
 
 
 def _restore(options: argparse.Namespace) -> int:
@@ -62,7 +62,7 @@ def _restore(options: argparse.Namespace) -> int:
     with closing(open_store(_one_store(options, must_exist=False))) as store:
         count = restore(options.file, store.database)
         name = store.name
-    return _say(options, {"jobs": count}, f"{name}: {plural(count, 'poster')}")
+    return _print_result(options, {"jobs": count}, f"{name}: {plural(count, 'poster')}")
 
 
 def _prune(options: argparse.Namespace) -> int:
@@ -73,14 +73,14 @@ def _prune(options: argparse.Namespace) -> int:
 
     keep = Keep(options.posters, options.checkpoints, options.events)
     if not any(vars(keep).values()):
-        raise BadValue("nothing is to go: give --posters, --checkpoints or --events a time to keep them")
+        raise BadValue("nothing to remove: give --posters, --checkpoints or --events a time to keep them")
     if options.out is None:
         raise BadValue("name the folder of the posters as well")
     with closing(open_store(_one_store(options, must_exist=True))) as store:
         gone = prune(store, options.out, keep)
     counts = (plural(gone.jobs, "poster"), f"checkpoints of {gone.checkpoints}", plural(gone.events, "event"))
     text = f"{', '.join(counts)} gone"
-    return _say(options, gone._asdict(), "\n".join([*gone.problems, text]))
+    return _print_result(options, gone._asdict(), "\n".join([*gone.problems, text]))
 
 
 def _one_store(options: argparse.Namespace, *, must_exist: bool) -> Path | str:
@@ -100,6 +100,6 @@ def _one_store(options: argparse.Namespace, *, must_exist: bool) -> Path | str:
     return found[0]
 
 
-def _say(options: argparse.Namespace, result: dict[str, Any], text: str) -> int:
+def _print_result(options: argparse.Namespace, result: dict[str, Any], text: str) -> int:
     print(json.dumps(result) if options.json else text)
     return 0

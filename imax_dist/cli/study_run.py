@@ -47,7 +47,7 @@ def run_named(name: str, args: argparse.Namespace) -> int:
     from imax_dist.study.experiments.report import write_report
 
     quiet_libraries()
-    study = _asked(name, args)
+    study = _study_of(name, args)
     title = Path(name).stem
     out, cache = args.out, _cache(args)
     found = _run(title, study, args)
@@ -94,7 +94,7 @@ def _cache(args: argparse.Namespace) -> Any:
     return ResultCache(args.cache or args.out.parent / "cache")
 
 
-def _asked(name: str, args: argparse.Namespace) -> Study:
+def _study_of(name: str, args: argparse.Namespace) -> Study:
     """The study with the command line's changes. Raises BadValue or BadConfig."""
     from dataclasses import replace
 
@@ -135,7 +135,7 @@ def progress_bar(title: str, *, quiet: bool) -> tuple[Callable[[int, int], None]
 
     bars = Bars(quiet=quiet)
 
-    def tell(done: int, total: int) -> None:
+    def advance(done: int, total: int) -> None:
         bars.show(title, title, done, total)
 
-    return tell, bars.close
+    return advance, bars.close

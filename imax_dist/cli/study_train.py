@@ -73,7 +73,7 @@ def _train_vae(args: argparse.Namespace) -> int:
     bank = fill_bank(args.seed, scale=args.pictures / 3000)
     budget = Budget(steps=args.steps, seconds=60 * args.minutes)
     train_vae(args.out, bank, settings, budget=budget, device=args.device)
-    return _told(args.out / "vae.jsonl")
+    return _print_last_line(args.out / "vae.jsonl")
 
 
 def _encode_arguments(parser: Parser) -> None:
@@ -153,7 +153,7 @@ def _train_flow(args: argparse.Namespace) -> int:
     train_flow(
         args.out, buckets, tokenizers, settings=settings, budget=budget, device=args.device, teacher=teacher
     )
-    return _told(args.out / "flow.jsonl")
+    return _print_last_line(args.out / "flow.jsonl")
 
 
 def _student_arguments(parser: Parser, *, steps: int) -> None:
@@ -207,7 +207,7 @@ def _taught(args: argparse.Namespace, teach: Callable[..., Any], *, journal: str
         teacher=flow_of(args.flow, tokenizers), settings=_student_settings(args),
         budget=Budget(steps=args.steps, seconds=60 * args.minutes), device=args.device,
     )  # fmt: skip
-    return _told(args.out / journal)
+    return _print_last_line(args.out / journal)
 
 
 def _save_arguments(parser: Parser) -> None:
@@ -264,7 +264,7 @@ def _measure(args: argparse.Namespace) -> int:
     return 0
 
 
-def _told(journal: Path) -> int:
+def _print_last_line(journal: Path) -> int:
     """Print the last line of a loss curve."""
     print(journal.read_text(encoding="utf-8").splitlines()[-1])
     return 0

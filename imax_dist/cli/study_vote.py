@@ -86,4 +86,4 @@ def _endpoint(found: dict[str, Any], args: argparse.Namespace) -> tuple[dict[str
         if stopped:
             break
     close()
-    return {"judge": name, "questions": ballot.asked, "complete": not stopped, "sizes": sizes}, stopped
+    return {"judge": name, "questions": ballot.questions, "complete": not stopped, "sizes": sizes}, stopped

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the page; with --serve stay until interrupted."""
     from imax_dist.output.web.page import write_page
 
-    made = write_page(options.out, tell=lambda name: print(f"tiles of {name}", file=sys.stderr))
+    made = write_page(options.out, on_poster=lambda name: print(f"tiles of {name}", file=sys.stderr))
     for problem in made.problems:
         print(f"not shown: {problem}", file=sys.stderr)
     if options.json:

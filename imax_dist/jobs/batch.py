@@ -68,7 +68,7 @@ LARGEST_LOG = 64 << 20
 MOST_PLANNED = 5000
 """Waiting posters that the planner looks at."""
 NO_SHARED_MEMORY = (
-    "the batch's database lies on a network or FUSE disk: it keeps a journal instead of a write-ahead log, "
+    "the batch's database is on a network or FUSE disk: it keeps a journal instead of a write-ahead log, "
     "and imax status may wait for the batch; --store puts it elsewhere"
 )
 

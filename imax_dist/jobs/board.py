@@ -55,7 +55,7 @@ class Board:
         self._clock = clock
         self.sleep = sleep
         self._ids = None if ids is None else set(ids)
-        self._mine: set[str] = set()
+        self._own_jobs: set[str] = set()
         self._to_cancel: set[str] = set()
         self._places: dict[str, Place] = {}
         self._line: list[Place] = []
@@ -77,7 +77,7 @@ class Board:
         """
         try:
             self.store.check()
-            self._to_cancel = self.store.cancel_asked() & self._mine
+            self._to_cancel = self.store.cancel_requested() & self._own_jobs
             news, self._news = [*self._news, *self._catch_up()], []
         except CannotWrite as error:
             self._endure(error)
@@ -111,11 +111,11 @@ class Board:
 
     def running(self) -> list[str]:
         """Jobs that this driver's gangs have."""
-        return sorted(self._mine)
+        return sorted(self._own_jobs)
 
     def cancelled(self) -> set[str]:
         """Running jobs of this driver that somebody has cancelled, as of the last ``look``."""
-        return self._to_cancel & self._mine
+        return self._to_cancel & self._own_jobs
 
     @property
     def over(self) -> bool:
@@ -126,7 +126,7 @@ class Board:
         """Up to ``most`` of the queued jobs ``ids`` are the gang's from now on; others may be faster."""
         taken = self._patiently(lambda: self.store.claim(ids, gang, most=most))
         for job_id, state in taken.items():
-            self._mine.add(job_id)
+            self._own_jobs.add(job_id)
             self._set(job_id, state)
         if len(taken) < min(most, len(ids)):
             self._news += self._catch_up()
@@ -139,7 +139,7 @@ class Board:
         """
         kept = self._patiently(lambda: self.store.move(job_id, state))
         if not isinstance(kept, Running):
-            self._mine.discard(job_id)
+            self._own_jobs.discard(job_id)
         self._set(job_id, kept)
         return kept
 
@@ -165,7 +165,7 @@ class Board:
         return [entry.id for entry in entries if self._take_in(entry)]
 
     def _take_in(self, entry: Entry) -> bool:
-        if (self._ids is not None and entry.id not in self._ids) or entry.id in self._mine:
+        if (self._ids is not None and entry.id not in self._ids) or entry.id in self._own_jobs:
             return False
         known, now = self.states.get(entry.id), _ready(entry.state)
         place = _place(entry)

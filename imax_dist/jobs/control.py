@@ -32,11 +32,11 @@ def all_rows(place: Place, *, states: Sequence[str] = (), limit: int | None = No
     Of a batch that was killed, what ran is queued and what was to be cancelled is: nobody works on it.
     Raises MissingInput if there is no batch.
     """
-    asked = (*states, "running") if states else ()
+    wanted = (*states, "running") if states else ()
     found = [
         _shown(reader, row, path)
         for reader, path in _readers(place)
-        for row in reader.rows(states=asked, limit=limit)
+        for row in reader.rows(states=wanted, limit=limit)
     ]
     return [row for row in found if not states or row.state_name in states]
 

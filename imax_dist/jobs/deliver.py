@@ -41,7 +41,7 @@ HASH = "sha256"
 def check_target(url: str) -> str:
     """``url`` without a slash at its end. Raises BadConfig for what is no bucket, or without the library."""
     if re.fullmatch(rf"({'|'.join(KINDS)})://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9._=-]+)*/?", url) is None:
-        raise BadConfig(f"deliver {url!r} is no bucket; write s3://BUCKET/PREFIX, gs:// or az://")
+        raise BadConfig(f"deliver {url!r} is not a bucket; write s3://BUCKET/PREFIX, gs:// or az://")
     try:
         import obstore  # noqa: F401
     except ImportError as error:
@@ -168,5 +168,5 @@ def _clear_errors(place: str) -> Iterator[None]:
         raise BadConfig(f"{place} cannot be written: there is no such bucket; make it first") from error
     except (BaseError, OSError) as error:
         raise NotDelivered(
-            f"{place} does not take the poster: {first_line(error)}; it lies in its folder and is sent again"
+            f"{place} does not take the poster: {first_line(error)}; it stays in its folder and is sent again"
         ) from error

@@ -67,20 +67,20 @@ class Listener:
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, expires_s: float = EXPIRES_S) -> None:
         self._clock = clock
         self._expires_s = expires_s
-        self._heard: dict[int, tuple[int, float]] = {}
+        self._beats: dict[int, tuple[int, float]] = {}
 
     def silent(self, beats: dict[int, int]) -> list[int]:
         """Drivers whose beats have not changed for too long."""
         now = self._clock()
-        before, self._heard = self._heard, {}
+        before, self._beats = self._beats, {}
         for number, count in beats.items():
             known = before.get(number)
-            self._heard[number] = known if known is not None and known[0] == count else (count, now)
-        return [number for number, (_, since) in self._heard.items() if now - since > self._expires_s]
+            self._beats[number] = known if known is not None and known[0] == count else (count, now)
+        return [number for number, (_, since) in self._beats.items() if now - since > self._expires_s]
 
     def forget(self) -> None:
         """The database was away, and so was everybody's sign of life."""
-        self._heard = {}
+        self._beats = {}
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from imax_dist.events import InJob
 from imax_dist.jobs.cluster import draining_nodes
-from imax_dist.jobs.outcomes import loss_of, most_telling, outcome_of
+from imax_dist.jobs.outcomes import loss_of, most_informative, outcome_of
 from imax_dist.jobs.places import Nodes
 from imax_dist.jobs.settings import Deadlines
 from imax_dist.jobs.task import Finished, Lost, Outcome, Report, Task
@@ -54,7 +54,7 @@ class RayGang:
         self._nodes = Nodes() if nodes is None else nodes
         self._moved: set[str] = set()
         self._polled_at = time.monotonic()
-        self._polls = {self._ask(rank): rank for rank in range(self.ranks)}
+        self._polls = {self._start_poll(rank): rank for rank in range(self.ranks)}
 
     def start(self, tasks: Sequence[Task]) -> None:
         whole = tasks[0].work != "proof"
@@ -78,9 +78,9 @@ class RayGang:
         if overdue:
             ended |= self._abandon()
             self._losses.append(Lost("crashed", f"{self.name}: a rank failed and another did not end"))
-        said_why = any(loss.kind != "crashed" for loss in self._losses)
-        if self._losses and (said_why or overdue or not self._tasks):
-            return Report(events, ended, most_telling(self._losses))
+        cause_known = any(loss.kind != "crashed" for loss in self._losses)
+        if self._losses and (cause_known or overdue or not self._tasks):
+            return Report(events, ended, most_informative(self._losses))
         if done and not self._tasks:
             events += self._last_words()
         return Report(events, ended, moved=frozenset(self._moved))
@@ -123,7 +123,7 @@ class RayGang:
             "hosts": tuple(sorted({fact["host"] for fact in self._facts})),
         }
 
-    def _ask(self, rank: int) -> Any:
+    def _start_poll(self, rank: int) -> Any:
         return self._actors[rank].events.remote(self._seen[rank], POLL_S)
 
     def _news(self) -> tuple[list[InJob], Lost | None]:
@@ -141,7 +141,7 @@ class RayGang:
             self._moved |= {job for job in [self._watch.see(sight)] if job}
             self._seen[rank] += len(news)
             events += news
-            self._polls[self._ask(rank)] = rank
+            self._polls[self._start_poll(rank)] = rank
         hung = self._watch.lost({rank for rank, _ in self._tasks.values()})
         if hung is not None and self._watch.culprit is not None:
             self._nodes.lost_on(self._facts[self._watch.culprit]["node"])
@@ -163,7 +163,7 @@ class RayGang:
         """Tasks all of whose ranks have ended, each by what says most about it."""
         pending = {task.job_id for _, task in self._tasks.values()}
         over = [job for job in self._outcomes if job not in pending]
-        return {job: _said(self._outcomes.pop(job)) for job in over}
+        return {job: _combined(self._outcomes.pop(job)) for job in over}
 
     def _overdue_after_failure(self) -> bool:
         """One rank of a poster has failed and the others still wait for it."""
@@ -174,12 +174,12 @@ class RayGang:
 
     def _abandon(self) -> dict[str, Outcome]:
         """What the ranks that did end said about tasks that others will not end."""
-        said = {job: _said(by_rank) for job, by_rank in self._outcomes.items() if by_rank}
-        return {job: outcome for job, outcome in said.items() if not isinstance(outcome, Finished)}
+        outcomes = {job: _combined(by_rank) for job, by_rank in self._outcomes.items() if by_rank}
+        return {job: outcome for job, outcome in outcomes.items() if not isinstance(outcome, Finished)}
 
 
-def _said(by_rank: dict[int, Outcome]) -> Outcome:
-    return most_telling([by_rank[rank] for rank in sorted(by_rank)])
+def _combined(by_rank: dict[int, Outcome]) -> Outcome:
+    return most_informative([by_rank[rank] for rank in sorted(by_rank)])
 
 
 def _ready(references: dict[Any, Any]) -> list[Any]:

@@ -105,7 +105,7 @@ def _value(part: str, text: str) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError):
         value = None
     if value is None or isinstance(value, dict | list):
-        raise BadValue(f"--grid {text!r}: {part.strip()[:80]!r} is no single value; {EXAMPLE}")
+        raise BadValue(f"--grid {text!r}: {part.strip()[:80]!r} is not a single value; {EXAMPLE}")
     return value
 
 

@@ -79,7 +79,7 @@ class JobFolder:
         What a killed process left unfinished goes, and the native pictures of an earlier request.
         """
         before = done.read_request(self.path).get("fingerprint", job.fingerprint)
-        done.remove_leavings(self.path, looks=before != job.fingerprint)
+        done.remove_leftovers(self.path, looks=before != job.fingerprint)
         record = {"id": job.id, "fingerprint": job.fingerprint, "request": to_mapping(job.request)}
         write_json(self.request, record)
 

@@ -28,7 +28,7 @@ from imax_dist.output.image.settings import read_outputs
 from imax_dist.output.own_files import composed, folded
 from imax_dist.pipeline.guide import size_if_here
 from imax_dist.pipeline.request import LARGEST_SEED, Request
-from imax_dist.pipeline.sizes import asked_size
+from imax_dist.pipeline.sizes import requested_size
 from imax_dist.pipeline.switches import DECIDE_METHOD
 from imax_dist.wording import plural
 
@@ -211,7 +211,7 @@ def _request(fields: dict[str, Any], limits: Limits, own_files: Collection[str])
 def _check_limits(request: Request, limits: Limits) -> None:
     if len(request.prompt) > limits.prompt:
         raise BadValue(f"the prompt has {len(request.prompt)} characters; this pool takes {limits.prompt}")
-    size = asked_size(request, size_if_here(request) if request.size is None else None)
+    size = requested_size(request, size_if_here(request) if request.size is None else None)
     if size is not None and size.megapixels > limits.megapixels:
         raise BadValue(f"size {size} is over this pool's {limits.megapixels:g} megapixels")
     for name in ("steps", "native_steps"):
@@ -233,10 +233,10 @@ def _check_print_files(request: Request, limits: Limits) -> None:
     """Print files may be enlarged by ``scale``; their sheets have the same limit as the poster."""
     sheet = {name: getattr(request, name) for name in SHEET_FIELDS}
     for ending, settings in read_outputs(request.output, sheet).items():
-        asked = settings.sheet()
-        if asked is not None and asked.pixels.megapixels > limits.megapixels:
+        paper = settings.sheet()
+        if paper is not None and paper.pixels.megapixels > limits.megapixels:
             raise BadValue(
-                f"output: {ending} of {asked.pixels} px is over this pool's {limits.megapixels:g} megapixels"
+                f"output: {ending} of {paper.pixels} px is over this pool's {limits.megapixels:g} megapixels"
             )
 
 

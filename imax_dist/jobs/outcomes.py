@@ -15,7 +15,7 @@ from imax_dist.wording import first_line
 ECHO = ImaxError.__name__
 """The class under which a rank passes on another rank's unexpected error."""
 LOSSES = ("out_of_memory", "died", "hung", "crashed", "drained")
-Said = TypeVar("Said", bound=Finished | Stopped | Refused | Lost)
+End = TypeVar("End", bound=Finished | Stopped | Refused | Lost)
 
 
 def outcome_of(reference: Any, rank: int) -> Outcome:
@@ -43,13 +43,13 @@ def loss_of(error: RayError, rank: int) -> Lost:
     return Lost("out_of_memory" if memory else "died", f"rank {rank} died: {cause_of(error)}")
 
 
-def most_telling(said: Sequence[Said]) -> Said:
+def most_informative(ends: Sequence[End]) -> End:
     """Out of memory, then a refusal with its own class, then other losses; success only if all succeeded.
 
     A crash may be the echo of another rank's end, and a bare ImaxError passes another rank's error on. Among
     equals the lowest rank's, which comes first.
     """
-    return min(said, key=_order)
+    return min(ends, key=_order)
 
 
 def cause_of(error: Exception) -> str:

@@ -170,11 +170,11 @@ def order_for(
         patient = times.get(job.id, 0) < MOST_PASSED_OVER
         return patient, -job.priority, kept is not None and key_of(job.request) != kept
 
-    def mine(entry: tuple[str, Queued]) -> bool:
+    def is_eligible(entry: tuple[str, Queued]) -> bool:
         key = key_of(jobs[entry[0]].request)
         return key == kept or key not in elsewhere
 
-    return sorted(filter(mine, waiting), key=place)
+    return sorted(filter(is_eligible, waiting), key=place)
 
 
 def _after_success(outcome: Finished, begun: Queued, what: Circumstances) -> State:

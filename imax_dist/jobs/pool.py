@@ -76,7 +76,7 @@ class Pool:
         try:
             while not self.board.over:
                 self._notice_absence()
-                self._obey()
+                self._take_commands()
                 for slot in self._slots:
                     slot.state = self._advance(slot)
                 if self._stop_at is not None and self._stopped():
@@ -190,10 +190,10 @@ class Pool:
             text = f"the clock moved by {moved:+.0f} s (set, or the machine slept); no deadline depends on it"
             self._deps.listen(BatchNote(text))
 
-    def _obey(self) -> None:
+    def _take_commands(self) -> None:
         """Listen to signals and, once a second, to what the store and the cluster say."""
         now = self._deps.now()
-        if self._stop_at is None and (self._deps.stop() or self._told()):
+        if self._stop_at is None and (self._deps.stop() or self._notice_given()):
             self._stop_at = now
             self._deps.listen(BatchStopping())
             for job_id in self.board.running():
@@ -206,7 +206,7 @@ class Pool:
         if self._just_looked or self._deps.news():
             self._look()
 
-    def _told(self) -> bool:
+    def _notice_given(self) -> bool:
         """That the driver's own host goes away."""
         return bool(self.settings.notice) and Path(self.settings.notice).exists()
 

@@ -58,7 +58,7 @@ class Rank:
         self.notice = notice
         self._store: Any = None
         self._renderer: Renderer | None = None
-        self._stop_asked: set[str] = set()
+        self._stop_requested: set[str] = set()
         self._checkpoints: dict[str, CheckpointFolder] = {}
         self._events: list[InJob] = []
         self._dropped = 0
@@ -130,7 +130,7 @@ class Rank:
         except Exception as error:  # the process may be in any state now: the gang ends with it
             return {"lost": {"kind": loss_kind(error), "message": f"{type(error).__name__}: {error}"}}
         finally:
-            self._stop_asked.discard(task.job_id)
+            self._stop_requested.discard(task.job_id)
             self._checkpoints.pop(task.job_id, None)
             self._emit(task, MemoryPeak(self.rank, peak_bytes()))
 
@@ -155,7 +155,7 @@ class Rank:
 
     def stop(self, job_id: str) -> None:
         """Write down the last finished step, then finish the one that runs, checkpoint and leave this job."""
-        self._stop_asked.add(job_id)
+        self._stop_requested.add(job_id)
         if (checkpoints := self._checkpoints.get(job_id)) is not None:
             with suppress(ImaxError):  # the end of the step says what is wrong with the folder
                 checkpoints.save_last()
@@ -171,7 +171,7 @@ class Rank:
             task.request,
             checkpoints=checkpoints,
             listen=listen,
-            stop=lambda: task.job_id in self._stop_asked,
+            stop=lambda: task.job_id in self._stop_requested,
             show_native=lambda pixels: write_native(folder.path / "native.png", pixels),
             preview=PreviewFile(folder.preview, task.preview_every) if task.preview_every else None,
         )
@@ -213,7 +213,7 @@ class Rank:
             task.request,
             checkpoints=checkpoints_of(task),
             listen=self._listener(task),
-            stop=lambda: task.job_id in self._stop_asked,
+            stop=lambda: task.job_id in self._stop_requested,
             small=task.small_proof,
         )
         if proof.pixels is None:

@@ -105,7 +105,7 @@ def seconds_of(text: str, *, where: str) -> float | None:
         return None
     found = re.fullmatch(r"(\d{1,6})\s*([hdw])", text)
     if found is None:
-        raise BadConfig(f"{where} {text!r} is no time to keep something; write for example 12h, 30d or 8w")
+        raise BadConfig(f"{where} {text!r} is not a duration; write for example 12h, 30d or 8w")
     return float(found.group(1)) * UNITS[found.group(2)]
 
 

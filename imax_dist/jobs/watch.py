@@ -104,8 +104,8 @@ class GangWatch:
         if self._found is None:
             self._found = self._look(working)
             return None
-        verdict, since, asked = self._found
-        _, waiting = ray.wait(asked, num_returns=len(asked), timeout=0) if asked else ([], [])
+        verdict, since, requests = self._found
+        _, waiting = ray.wait(requests, num_returns=len(requests), timeout=0) if requests else ([], [])
         if waiting and time.monotonic() - since < EVIDENCE_S:
             return None
         return Lost("hung", f"{verdict.sentence} ({verdict.kind})")
@@ -114,19 +114,19 @@ class GangWatch:
         for judge in self._judges:
             verdict = judge.verdict(working)
             if verdict is not None:
-                return verdict, time.monotonic(), self._ask(verdict, working)
+                return verdict, time.monotonic(), self._request_evidence(verdict, working)
         return None
 
-    def _ask(self, verdict: Verdict, working: set[int]) -> list[Any]:
+    def _request_evidence(self, verdict: Verdict, working: set[int]) -> list[Any]:
         """Every rank for its stacks, into the folder of the job that it works on."""
-        asked = []
+        requests = []
         for rank in sorted(working & self._jobs.keys()):
             task = self._jobs[rank]
             folder = JobFolder(Path(task.folder)).hangs / f"attempt-{task.attempt}"
-            asked.append(self._actors[rank].evidence.remote(str(folder)))
+            requests.append(self._actors[rank].evidence.remote(str(folder)))
             if not (folder / "verdict.json").exists():
                 _keep(folder, verdict, list(self._sights.values()))
-        return asked
+        return requests
 
 
 def _keep(folder: Path, verdict: Verdict, sights: Sequence[Sight]) -> None:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from imax_dist.errors import GangLost
 
-SAID_OF_THE_GONE = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting", "Socket closed")
+PEER_LOSS_MESSAGES = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting", "Socket closed")
 """Parts of gloo's messages, which come as plain RuntimeErrors."""
 
 
@@ -31,7 +31,7 @@ def lost_ranks_reported(timeout_s: float) -> Iterator[None]:
 def is_loss(error: RuntimeError) -> bool:
     """Whether this is a collective that missed a peer, and no mistake of this rank's own."""
     return isinstance(error, dist.DistBackendError | dist.DistNetworkError) or any(
-        part in str(error) for part in SAID_OF_THE_GONE
+        part in str(error) for part in PEER_LOSS_MESSAGES
     )
 
 

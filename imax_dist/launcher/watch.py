@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from imax_dist.errors import GangLost
-from imax_dist.liveness.heartbeat import ASKED, Sight, read_sights
+from imax_dist.liveness.heartbeat import EVIDENCE_WANTED, Sight, read_sights
 from imax_dist.liveness.judge import Judge, Limits, Verdict
 
 LOOK_S = 0.5
@@ -99,22 +99,22 @@ class RankWatch:
     def _heed(self) -> None:
         """Stop as at a SIGTERM when the machine is about to be taken away."""
         if self._notice is not None and self._notice.exists():
-            said = f"{self._notice} says that this machine goes away; stopping with a checkpoint"
-            print(f"{self._speaker}: {said}", file=sys.stderr, flush=True)
+            record = f"{self._notice} says that this machine goes away; stopping with a checkpoint"
+            print(f"{self._speaker}: {record}", file=sys.stderr, flush=True)
             self._notice = None
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _keep(self, verdict: Verdict, sights: list[Sight]) -> None:
         """Stacks of the ranks that still beat, the state of each process, and what was concluded."""
-        (self._folder / ASKED).touch()
+        (self._folder / EVIDENCE_WANTED).touch()
         time.sleep(EVIDENCE_S)
         with suppress(OSError):
             self._evidence.mkdir(parents=True, exist_ok=True)
             for path in (*self._folder.glob("*.stacks.txt"), *self._folder.glob("*.nccl.json")):
                 shutil.copy(path, self._evidence)
             ranks = [{**sight.to_json(), "process": _state(sight.pid)} for sight in sights]
-            said = {"kind": verdict.kind, "says": verdict.sentence, "ranks": ranks}
-            (self._evidence / "verdict.json").write_text(json.dumps(said, indent=1) + "\n")
+            record = {"kind": verdict.kind, "says": verdict.sentence, "ranks": ranks}
+            (self._evidence / "verdict.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _kill(pids: list[int]) -> None:

@@ -23,7 +23,7 @@ BYTES = 1 << 16
 CPU_SHARE = 0.2
 """Of a core, between two beats, in a stage that the CPU computes."""
 COMPUTED_BY_CPU = ("load", "prompt", "picture", "write", "deliver", CHECKPOINT, BETWEEN)
-ASKED = "evidence-wanted"
+EVIDENCE_WANTED = "evidence-wanted"
 """The file by whose presence a launcher asks its ranks for evidence."""
 
 
@@ -65,13 +65,13 @@ class Heartbeat:
         self,
         rank: int,
         beacon: Beacon,
-        tell: Callable[[Sight], None],
+        report: Callable[[Sight], None],
         *,
         on_gpu: bool,
         leaving: Callable[[], bool] = staying,
     ) -> None:
         self._beacon = beacon
-        self._tell = tell
+        self._report = report
         self._on_gpu = on_gpu
         self._leaving = leaving
         self._sight = Sight(rank, host=socket.gethostname(), pid=os.getpid())
@@ -113,7 +113,7 @@ class Heartbeat:
             pid=self._sight.pid,
             leaving=self._leaving(),
         )
-        self._tell(self._sight)
+        self._report(self._sight)
 
 
 class SightFile:
@@ -128,7 +128,7 @@ class SightFile:
         draft = self.path.with_suffix(".new")
         draft.write_text(json.dumps(sight.to_json()))
         draft.replace(self.path)
-        if not self._given and (self.path.parent / ASKED).exists():
+        if not self._given and (self.path.parent / EVIDENCE_WANTED).exists():
             self._given = True
             write_evidence(self.path.parent, self._rank)
 

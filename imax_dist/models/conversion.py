@@ -67,8 +67,8 @@ def fit(shapes: Mapping[str, tuple[int, ...]], kind: Any, config: Mapping[str, A
     try:
         made = converted(given, kind, config, set(expected))
     except (KeyError, RuntimeError, IndexError, ValueError, AttributeError) as error:
-        said = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
-        return Fit(refused=f"diffusers' converter does not read its tensors ({said})")
+        cause = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
+        return Fit(refused=f"diffusers' converter does not read its tensors ({cause})")
     used = {id(x if x._base is None else x._base) for x in made.values()}
     rest = [name for name, x in given.items() if id(x) not in used and name in before]
     left = [*rest, *(name for name in made if name not in expected)]

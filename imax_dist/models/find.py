@@ -127,7 +127,7 @@ def _download(source: str, revision: str | None, without: Sequence[str]) -> Path
         ) from error
     except RevisionNotFoundError as error:
         raise MissingInput(
-            f"model {source} has no revision {revision!r}; leave it out, or give a branch, tag or commit"
+            f"model {source} has no revision {revision!r}; omit it, or give a branch, tag or commit"
         ) from error
     except RepositoryNotFoundError as error:
         raise MissingInput(f"model {source} was not found on the hub; check the spelling") from error
@@ -140,5 +140,5 @@ def _download(source: str, revision: str | None, without: Sequence[str]) -> Path
     except HTTPError as error:
         raise MissingInput(
             f"the download of model {source} was interrupted ({first_line(error)}); "
-            "run the same command again: it goes on where it stopped"
+            "run the same command again: it resumes where it stopped"
         ) from error

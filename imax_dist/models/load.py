@@ -105,9 +105,9 @@ def _described(name: str, settings: ModelSettings, folder: Path, *, loras: Seque
             f"model {name}: the config.json of transformer or vae lacks a key or holds a wrong value: {error}"
         ) from error
     for key in ("vae_factor", "patch"):
-        said, found = getattr(settings, key), getattr(spec, key)
-        if said not in (None, found):
-            raise BadConfig(f"model {name}: its settings say {key} {said}, but its files make it {found}")
+        stated, found = getattr(settings, key), getattr(spec, key)
+        if stated not in (None, found):
+            raise BadConfig(f"model {name}: its settings say {key} {stated}, but its files make it {found}")
     if sum(spec.rope_axes) != spec.head_dim:
         raise BadConfig(
             f"model {name}: position axes {spec.rope_axes} do not add up to head_dim {spec.head_dim}"

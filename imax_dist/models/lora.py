@@ -62,9 +62,9 @@ def parse_lora(text: str) -> tuple[str, float]:
     return source, number
 
 
-def find_loras(asked: Sequence[str]) -> tuple[Lora, ...]:
+def find_loras(texts: Sequence[str]) -> tuple[Lora, ...]:
     """Every file with its hash. Raises MissingInput for one that is not there, BadValue for no plain LoRA."""
-    return tuple(_find(*parse_lora(text)) for text in asked)
+    return tuple(_find(*parse_lora(text)) for text in texts)
 
 
 def _find(source: str, weight: float) -> Lora:

@@ -133,7 +133,7 @@ def _converted(
     A file that the converter refuses as a whole is given to it layer by layer, to find the misspelt.
     """
     try:
-        return _convert(tensors, pipeline), _whereto(tensors, layers, pipeline)
+        return _convert(tensors, pipeline), _destinations(tensors, layers, pipeline)
     except (ValueError, KeyError, RuntimeError, AssertionError, AttributeError, IndexError) as error:
         refused = first_line(error)
     made: dict[str, Tensor] = {}
@@ -141,7 +141,7 @@ def _converted(
     for layer in layers:
         alone = {key: x for key, x in tensors.items() if layer_of(key) == layer}
         try:
-            part, went = _convert(alone, pipeline), _whereto(alone, [layer], pipeline)
+            part, went = _convert(alone, pipeline), _destinations(alone, [layer], pipeline)
         except (ValueError, KeyError, RuntimeError, AssertionError, AttributeError, IndexError):
             continue
         made, sources = made | part, sources | went
@@ -155,7 +155,7 @@ def _convert(tensors: Mapping[str, Tensor], pipeline: Any) -> dict[str, Tensor]:
     return {key: x for key, x in made.items() if key.startswith("transformer.") and ".lora_" in key}
 
 
-def _whereto(tensors: Mapping[str, Tensor], layers: list[str], pipeline: Any) -> dict[str, list[str]]:
+def _destinations(tensors: Mapping[str, Tensor], layers: list[str], pipeline: Any) -> dict[str, list[str]]:
     """For each layer, the network's layers it arrives at: filled with its own number, which is read back."""
     number = {layer: index + 1 for index, layer in enumerate(layers)}
     ranks = {layer_of(key): x.shape[0] for key, x in tensors.items() if x.ndim > 1 and _is(key, "A")}

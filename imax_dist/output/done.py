@@ -119,7 +119,7 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def remove_leavings(folder: Path, *, looks: bool) -> None:
+def remove_leftovers(folder: Path, *, looks: bool) -> None:
     """Remove unfinished files of a killed process, and with ``looks`` pictures of an earlier native pass."""
     remove_files(folder, UNFINISHED)
     for path in own_files(folder, LOOKS) if looks else ():

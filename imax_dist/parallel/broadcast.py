@@ -36,7 +36,7 @@ def from_first_rank(make: Callable[[], T], topology: Topology) -> T:
     header = _broadcast_json(header, topology)
     if "error" in header:
         name, message = header["error"]
-        raise _told_by_another(name, message)
+        raise _error_of_another(name, message)
 
     def received(dtype: str, shape: list[int]) -> Tensor:
         if topology.is_first:
@@ -79,10 +79,10 @@ def on_every_rank(make: Callable[[], T], topology: Topology) -> T:
     failed = highest(topology.world_size - topology.rank if own else 0, topology)
     if failed:
         source = topology.world_size - failed
-        said = {"error": _describe_error(own, source)} if own and source == topology.rank else {}
-        name, message = _broadcast_json(said, topology, source=source)["error"]
+        sent = {"error": _describe_error(own, source)} if own and source == topology.rank else {}
+        name, message = _broadcast_json(sent, topology, source=source)["error"]
         if own is None or (source != topology.rank and str(own) == message):
-            raise _told_by_another(name, message)
+            raise _error_of_another(name, message)
         raise own
     return cast(T, made)
 
@@ -125,7 +125,7 @@ def _unpacked(packed: Any, received: Callable[[str, list[int]], Tensor]) -> Any:
     return tuple(parts) if kind == "tuple" else parts
 
 
-def _told_by_another(name: str, message: str) -> errors.ImaxError:
+def _error_of_another(name: str, message: str) -> errors.ImaxError:
     """The error another rank met and says to the user."""
     error: errors.ImaxError = getattr(errors, name)(message)
     error.already_reported = True

@@ -51,15 +51,15 @@ class CheckWithoutModel:
     """
 
     def __init__(self) -> None:
-        self._said: dict[str, str] = {}
+        self._answers: dict[str, str] = {}
         self._specs: dict[str, ModelSpec | ImaxError] = {}
 
     def __call__(self, request: Request) -> str:
         """One sentence; empty if nothing is wrong."""
         key = replace(request, prompt="-", seed=0).fingerprint
-        if key not in self._said:
-            self._said[key] = self._check(request)
-        return self._said[key]
+        if key not in self._answers:
+            self._answers[key] = self._check(request)
+        return self._answers[key]
 
     def _check(self, request: Request) -> str:
         try:

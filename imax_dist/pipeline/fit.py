@@ -20,25 +20,25 @@ def fit_method(method: Method, request: Request, spec: ModelSpec) -> Method:
     not in the sequence. A region is painted from noise by a network that is shown what surrounds it.
     Raises BadConfig if one of these was asked for itself.
     """
-    asked = request.method
+    given = request.method
     if spec.context == "channels" and request.strength is None:
         method = dataclasses.replace(method, start=dataclasses.replace(method.start, strength=1.0))
     if spec.positions == "absolute" and method.rope.rule != "none":
-        if _asks(asked, "rope", "rule"):
+        if _names(given, "rope", "rule"):
             raise BadConfig(
                 f"rope.rule {method.rope.rule}: model {spec.name} has absolute positions, no RoPE to scale; "
                 "leave rope.rule out, projected flow and the time shift work without it"
             )
         method = dataclasses.replace(method, rope=dataclasses.replace(method.rope, rule="none"))
     if spec.positions == "absolute" and method.text.copies == "grid":
-        if _asks(asked, "text", "copies"):
+        if _names(given, "text", "copies"):
             raise BadConfig(
                 f"text.copies grid: the text of model {spec.name} has no positions to place copies at; "
                 "leave text.copies out, or let each text token count for several with text.copies shared"
             )
         method = dataclasses.replace(method, text=dataclasses.replace(method.text, copies="none"))
     if spec.text_attention == "cross" and method.text.copies != "none":
-        if _asks(asked, "text", "copies"):
+        if _names(given, "text", "copies"):
             raise BadConfig(
                 f"text.copies {method.text.copies}: model {spec.name} attends to its text apart, "
                 "there are no text tokens in the sequence to copy; leave text.copies out"
@@ -116,7 +116,7 @@ def check_guidance_passes(cfg: str, spec: ModelSpec, scale: float) -> None:
         )
 
 
-def _asks(asked: Mapping[str, Any], part: str, switch: str) -> bool:
+def _names(given: Mapping[str, Any], part: str, switch: str) -> bool:
     """Whether the request itself names a switch, to anything but none."""
-    own = asked.get(part)
+    own = given.get(part)
     return isinstance(own, Mapping) and own.get(switch) not in (None, "none")

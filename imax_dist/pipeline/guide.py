@@ -59,9 +59,14 @@ def completed(
             else "it carries no prompt: the prompt is empty"
         )
         listen(Note(f"guide {request.guide}: {words}"))
-    turned = _lies_down(request, size)
+    turned = _is_landscape(request, size)
     if turned:
-        listen(Note(f"guide {request.guide}: the paper {request.paper} lies down, as the picture does"))
+        listen(
+            Note(
+                f"guide {request.guide}: the paper {request.paper} is in landscape orientation, "
+                "as the picture is"
+            )
+        )
     laid: dict[str, Any] = {"landscape": True, "size": None} if turned else {}
     return dataclasses.replace(request, prompt=request.prompt or prompt, **laid), size
 
@@ -77,7 +82,7 @@ def _require_bits(path: Path, opened: Picture) -> None:
     raise BadValue(f"poster {path} cannot be kept bit for bit: {changed}; give the render, not a print of it")
 
 
-def _lies_down(request: Request, picture: ImageSize) -> bool:
+def _is_landscape(request: Request, picture: ImageSize) -> bool:
     """Whether a paper that nobody said how to lay has to be turned to lie as the picture does."""
     if request.paper is None or request.landscape or "portrait" in request.paper.lower():
         return False
@@ -106,7 +111,7 @@ def with_guide(
         return plan, None
     path, background = Path(request.guide), request.background
 
-    def tell(text: str) -> None:
+    def notify(text: str) -> None:
         listen(Note(f"guide {path}: {text}"))
 
     def check() -> None:
@@ -115,9 +120,9 @@ def with_guide(
 
     def read() -> tuple[str, Tensor]:
         if fitted := place.sentence(plan.size):
-            tell(fitted)
+            notify(fitted)
         opened = open_guide(path, background=background)
-        pixels = read_guide(opened, place, background=background, tell=tell, check=check)
+        pixels = read_guide(opened, place, background=background, notify=notify, check=check)
         return guide_hash(pixels), torch.from_numpy(pixels)
 
     with stage(listen, "picture"):

@@ -44,13 +44,13 @@ def make_recipe(plan: PosterPlan, model: FlowModel, ranks: Ranks) -> dict[str, A
             ],
         },
         "surroundings": {
-            **surroundings(model.device, ranks),
+            **environment(model.device, ranks),
             "vae": strategy_for(plan, model, ranks).name,
         },
     }
 
 
-def surroundings(device: torch.device, ranks: Ranks) -> dict[str, Any]:
+def environment(device: torch.device, ranks: Ranks) -> dict[str, Any]:
     """Versions, device, threads and mesh: another set gives the same picture, perhaps not the same bits."""
     on_gpu = device.type == "cuda"
     return {

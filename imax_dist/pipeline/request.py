@@ -130,7 +130,7 @@ class Request:
             if self.guide is None:
                 raise BadValue("a region is of a finished poster, and no guide was given; name the poster")
             if self.scale is not None or self.fit != "crop":
-                raise BadValue("a region is made anew at the poster's own size; omit scale and fit")
+                raise BadValue("a region is rendered again at the poster's own size; omit scale and fit")
         if self.edit:
             self._fit_edit()
         if self.scale is None:

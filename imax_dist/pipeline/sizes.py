@@ -20,10 +20,10 @@ LEAST_NATIVE = 0.5
 def poster_size(request: Request, spec: ModelSpec, picture: ImageSize | None) -> ImageSize:
     """What was asked for, or the default: a square of twice native size. Raises BadValue."""
     side = DEFAULT_SCALE * spec.settings.native_side
-    return asked_size(request, picture) or ImageSize(side, side)
+    return requested_size(request, picture) or ImageSize(side, side)
 
 
-def asked_size(request: Request, picture: ImageSize | None) -> ImageSize | None:
+def requested_size(request: Request, picture: ImageSize | None) -> ImageSize | None:
     """``size``, else ``scale`` (2) times the ``picture`` given, with a region the picture's own; else None.
 
     Raises BadValue for more pixels than are rendered, or another size than that of a poster to be redone.
@@ -31,7 +31,7 @@ def asked_size(request: Request, picture: ImageSize | None) -> ImageSize | None:
     if request.region is not None and picture is not None:
         if request.size not in (None, str(picture)):
             raise BadValue(
-                f"the poster is {picture}, and a region is made anew at that size, not {request.size}"
+                f"the poster is {picture}, and a region is rendered again at that size, not {request.size}"
             )
         return picture
     if request.size is not None:

@@ -77,8 +77,8 @@ def _with_sliders(method: Method, request: Request) -> Method:
         fixed = guidance.projection.startswith(FIXED_CUTOFF)
         cutoff = guidance.cutoff if fixed else resemblance_cutoff(resemblance)
         guidance = replace(guidance, strength=resemblance, cutoff=cutoff)
-    asked = request.method.get("guidance")
-    named = isinstance(asked, Mapping) and asked.get("schedule") is not None
+    given = request.method.get("guidance")
+    named = isinstance(given, Mapping) and given.get("schedule") is not None
     if start.strength is not None and guidance.schedule != "off" and not named:
         guidance = replace(guidance, schedule=BY_STRENGTH)
     return replace(method, start=start, guidance=guidance)
@@ -135,9 +135,9 @@ def start_sigmas(method: Method) -> tuple[float, ...]:
 def check_start_levels(request: Request, passes: int) -> None:
     """Raise BadValue if the request itself lists more start levels than its poster has passes, or names a
     level beside ``strength``."""
-    asked = request.method.get("start")
-    levels = asked.get("sigma") if isinstance(asked, Mapping) else None
-    replayed = isinstance(asked, Mapping) and asked.get("strength") is not None
+    given = request.method.get("start")
+    levels = given.get("sigma") if isinstance(given, Mapping) else None
+    replayed = isinstance(given, Mapping) and given.get("strength") is not None
     if request.strength is not None and levels is not None and not replayed:
         raise BadValue("strength and start.sigma both say where a pass starts; give one of the two")
     if isinstance(levels, list | tuple) and 0 < passes < len(levels):

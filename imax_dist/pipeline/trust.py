@@ -28,7 +28,7 @@ def require_harmless(recipe: Mapping[str, Any], *, beside: Path, named: frozense
     made_with = plan.get("method") if isinstance(plan, dict) else None
     if isinstance(made_with, dict):
         names += _foreign(from_mapping(Request, {"prompt": "-", "method": made_with}, where=where), named)
-    found = [text for text in names if not _lies_in(text.partition(" ")[2], beside)]
+    found = [text for text in names if not _is_inside(text.partition(" ")[2], beside)]
     if not found:
         return
     shown = [text[:LONGEST_SHOWN] for text in found[:MOST_SHOWN]]
@@ -66,7 +66,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def _lies_in(name: str, folder: Path) -> bool:
+def _is_inside(name: str, folder: Path) -> bool:
     """Whether a file or folder of this name is there, in ``folder`` and behind no link that leads out."""
     try:
         path = Path(name).resolve()

@@ -46,14 +46,14 @@ def refusal(kinds: Sequence[Workload], cluster: Cluster, rejected: Sequence[Reje
 
 def _illegal(work: Workload, cluster: Cluster, rejected: Sequence[Rejected]) -> str:
     """No degree that was asked for can be; the legal one next to it of those that fit."""
-    asked = max(rejected, key=lambda each: each.layout.split.ulysses)
-    wanted = asked.layout.split
+    nearest = max(rejected, key=lambda each: each.layout.split.ulysses)
+    wanted = nearest.layout.split
     near: list[Split] = [
         found for n in range(1, cluster.devices + 1) if (found := best_split(work, n, cluster)) is not None
     ]
     near.sort(key=lambda each: (abs(each.ulysses - wanted.ulysses), abs(each.ranks - wanted.ranks)))
     instead = f"; nearest plan that works: {plural(near[0].ranks, 'rank')}, {near[0]}" if near else ""
-    return f"no plan on {cluster}: {asked.reason}{instead}"
+    return f"no plan on {cluster}: {nearest.reason}{instead}"
 
 
 def _encoders_away(work: Workload, cluster: Cluster) -> str | None:

@@ -260,13 +260,13 @@ def _native(plan: PassPlan) -> tuple[Pass, ...]:
 
 def _extrapolated(plan: PassPlan) -> tuple[Pass, ...]:
     """The steps at which the network is asked."""
-    asked = [index for index in range(plan.steps) if index not in plan.skipped]
-    shifted = sum(map(plan.shifted, asked))
+    computed = [index for index in range(plan.steps) if index not in plan.skipped]
+    shifted = sum(map(plan.shifted, computed))
     text = plan.spec.settings.text_tokens * plan.copies.literal
     runs = _runs(plan, plan.guidance_scale)
     counts: list[tuple[int, LatentGrid]] = [
         (shifted, shifted_grid(plan.grid)),
-        (len(asked) - shifted, plan.grid),
+        (len(computed) - shifted, plan.grid),
     ]
     images = [(count, grid.tokens(plan.spec.patch).count) for count, grid in counts if count]
     shown = plan.context == "tokens"

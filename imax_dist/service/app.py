@@ -86,10 +86,10 @@ def _answer_errors(app: FastAPI, log: Log) -> None:
 
     async def ours(_: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, ImaxError)
-        told = as_refused(error)
-        if told.status >= 500:
+        refusal = as_refused(error)
+        if refusal.status >= 500:
             log({"event": "http.error", "error": f"{type(error).__name__}: {error}"})
-        return answer(told)
+        return answer(refusal)
 
     async def invalid(_: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

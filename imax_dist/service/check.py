@@ -51,4 +51,4 @@ def _missing(models: tuple[str, ...]) -> dict[str, str]:
     """Why a model cannot be had on this machine, by its name."""
     look = CheckWithoutModel()
     found = {name: look(Request("-", model=name)) for name in models}
-    return {name: f"{name}: {said}" for name, said in found.items() if said}
+    return {name: f"{name}: {problem}" for name, problem in found.items() if problem}

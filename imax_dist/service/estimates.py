@@ -66,8 +66,8 @@ class Estimates:
 
 def _kind(request: Request) -> str:
     """All that the time depends on; of a guide only where it says how large the poster is."""
-    told = {**to_mapping(request), "prompt": "", "seed": 0, "background": None}
-    return fingerprint(told if request.size is None else {**told, "guide": request.guide is not None})
+    facts = {**to_mapping(request), "prompt": "", "seed": 0, "background": None}
+    return fingerprint(facts if request.size is None else {**facts, "guide": request.guide is not None})
 
 
 def _forget_old(kinds: OrderedDict[str, Any]) -> None:

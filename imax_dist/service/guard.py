@@ -50,7 +50,7 @@ class Guard:
         request_id = secrets.token_hex(6)
         scope.setdefault("state", {})["request_id"] = request_id
 
-        async def told(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 status[0] = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -62,9 +62,9 @@ class Guard:
         try:
             refused = self._refused(scope)
             if refused is not None:
-                await answer(refused)(scope, receive, told)
+                await answer(refused)(scope, receive, send_with_headers)
             else:
-                await self._app(scope, receive, told)
+                await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:  # nobody waits for an answer
             return
         except Exception as error:
@@ -74,7 +74,7 @@ class Guard:
             if status[0]:
                 raise  # too late for an answer: the connection is closed
             await answer(Refused(500, f"an internal error, request {request_id}", code="internal"))(
-                scope, receive, told
+                scope, receive, send_with_headers
             )
         finally:
             self._log(self._line(scope, status[0], time.perf_counter() - began))

@@ -51,7 +51,7 @@ class Views:
             "key": row.key,
             "created": _moment(row.created),
             "changed": _moment(row.changed),
-            "request": self.asked(request),
+            "request": self.request_view(request),
             "planned_seconds": None if planned is None else round(planned, 1),
             "place": None if ahead is None else ahead + 1,
             "starts_in_seconds": self.starts_in(ahead, planned),
@@ -67,15 +67,15 @@ class Views:
             "events": f"{base}/events",
         }
 
-    def asked(self, request: dict[str, Any]) -> dict[str, Any]:
+    def request_view(self, request: dict[str, Any]) -> dict[str, Any]:
         """What differs from a plain request; files of this machine by the names clients know them by."""
-        told = {name: value for name, value in request.items() if value != PLAIN.get(name)}
-        if told.get("guide"):
-            told["guide"] = Path(str(told["guide"])).name
+        shown = {name: value for name, value in request.items() if value != PLAIN.get(name)}
+        if shown.get("guide"):
+            shown["guide"] = Path(str(shown["guide"])).name
         names = {path: name for name, path in self.loras.items()}
-        if told.get("lora"):
-            told["lora"] = [_with_name(each, names) for each in told["lora"]]
-        return told
+        if shown.get("lora"):
+            shown["lora"] = [_with_name(each, names) for each in shown["lora"]]
+        return shown
 
     def progress(self, row: Row, planned: float | None) -> dict[str, Any] | None:
         """Stage, step and seconds left of a running job."""

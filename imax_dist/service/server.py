@@ -87,13 +87,13 @@ class Serving:
 
 
 def run_service(
-    serving: Serving, *, arm: Callable[[], Callable[[], bool]], log: Log, tell: Callable[[str], None]
+    serving: Serving, *, arm: Callable[[], Callable[[], bool]], log: Log, announce: Callable[[str], None]
 ) -> None:
     """Serve until asked to stop; ``arm`` as in ``run_batch``, ``tell`` gets the address once it is open.
 
     Raises Preempted if jobs are left, FolderBusy, ClusterUnavailable, CannotWrite.
     """
-    asked = arm()
+    stop_requested = arm()
     pool_parallel(serving.pool)
     if serving.pool.deliver:
         require_target(serving.pool.deliver)
@@ -107,12 +107,12 @@ def run_service(
         service = make_service(serving, store, fleet, wake=bell.ring)
         board = Board(store, open_ended=True, patience_s=NEVER_S)
         service.ahead = board.ahead
-        wait_patiently(board, service, asked)
+        wait_patiently(board, service, stop_requested)
         registry = CollectorRegistry()
         listen = both(both(log.listener(), service.feed), batch_log(serving.out / "events.jsonl"))
         board.note = lambda text: listen(BatchNote(text))
         with application(service, registry, door, log=log, store=store, keep=serving.pool.keep):
-            tell(f"http://{serving.host}:{door.getsockname()[1]}/")
+            announce(f"http://{serving.host}:{door.getsockname()[1]}/")
             listen(ClusterStarting(serving.ray))
             with ray_cluster(serving.ray, fleet.pool, note=board.note):
                 if serving.ray != "local":
@@ -139,7 +139,7 @@ def _run_until_stopped(pool: Pool, service: Service) -> None:
     except Preempted:
         left = sum(pool.board.counts[name] for name in ("queued", "running"))
         if left:
-            text = f"stopped with {plural(left, 'job')} waiting; run the same command again to go on"
+            text = f"stopped with {plural(left, 'job')} waiting; run the same command again to resume"
             raise Preempted(text) from None
     except BaseException as error:
         service.health.failure = f"the pool ended: {type(error).__name__}"
@@ -242,25 +242,25 @@ def listen_at(host: str, port: int) -> socket.socket:
         raise CannotWrite(f"{host}:{port} cannot be listened at: {reason}; choose another --port") from error
 
 
-def _stop(asked: Callable[[], bool], service: Service) -> Callable[[], bool]:
+def _stop(stop_requested: Callable[[], bool], service: Service) -> Callable[[], bool]:
     """The signal, seen by the probes as well: no more requests should come."""
 
     def stop() -> bool:
         service.health.turned = time.monotonic()
-        if asked():
+        if stop_requested():
             service.health.draining = True
         return service.health.draining
 
     return stop
 
 
-def wait_patiently(board: Board, service: Service, asked: Callable[[], bool]) -> None:
+def wait_patiently(board: Board, service: Service, stop_requested: Callable[[], bool]) -> None:
     """A store that is away is waited for, which is no standstill; a stop ends the wait."""
 
     def sleep(seconds: float) -> None:
         time.sleep(seconds)
         service.health.turned = time.monotonic()
-        if asked():
+        if stop_requested():
             board.patience_s = 0.0
 
     board.sleep = sleep

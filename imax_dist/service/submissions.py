@@ -26,7 +26,7 @@ from imax_dist.service.settings import ServiceSettings
 from imax_dist.service.uploads import Uploads
 
 KEY = r"[\x21-\x7e]{1,200}"
-MOST_TOLD = 20
+MOST_LISTED = 20
 WAITING = ("queued", "running", "proofed")
 OWN_FIELDS = ("webhook", "approval")
 """Of a job, besides those of a manifest's line."""
@@ -40,14 +40,14 @@ Rows: TypeAlias = list[tuple[Row, bool]]
 class Arrival:
     """What one request asks for, until it is written."""
 
-    wishes: Sequence[Submission]
+    submissions: Sequence[Submission]
     client: Client
     answer: asyncio.Future[Rows]
 
 
 @dataclass
 class Submissions:
-    """Checks wishes and writes them into the store; all that arrive at one time in one transaction."""
+    """Checks requests and writes them into the store; all that arrive at one time in one transaction."""
 
     queue: Queue
     limits: Limits
@@ -73,8 +73,8 @@ class Submissions:
         files = [file for each in own if not isinstance(each, Mistake) for file in each[1]["files"]]
         manifest = read_entries(plain, self.limits, own_files=files, methods=self._methods)
         if manifest.mistakes:
-            told = _told(manifest.mistakes, len(entries)).replace(f"{self.uploads.folder}/", "upload ")
-            raise Refused(400, told, code="bad_request")
+            text = _sentence_of(manifest.mistakes, len(entries)).replace(f"{self.uploads.folder}/", "upload ")
+            raise Refused(400, text, code="bad_request")
         extra = {each[0].line: each[1] for each in own if not isinstance(each, Mistake)}
         made = []
         for number, job in enumerate(manifest.jobs):
@@ -86,9 +86,9 @@ class Submissions:
             self.estimates.seconds(request)
         return made
 
-    async def submit(self, wishes: Sequence[Submission], client: Client) -> Rows:
+    async def submit(self, submissions: Sequence[Submission], client: Client) -> Rows:
         """Rows in order, and whether each is new. Raises Refused (429) over the client's quota."""
-        arrival = Arrival(wishes, client, asyncio.get_running_loop().create_future())
+        arrival = Arrival(submissions, client, asyncio.get_running_loop().create_future())
         self._arrived.append(arrival)
         if not self._writing:
             self._writing = True
@@ -119,8 +119,8 @@ class Submissions:
         refused = self._over_quota(arrived)
         taken = [each for each in arrived if id(each) not in refused]
         try:
-            made = iter(self.queue.submit_all([wish for each in taken for wish in each.wishes]))
-            answers = {id(each): [next(made) for _ in each.wishes] for each in taken}
+            made = iter(self.queue.submit_all([one for each in taken for one in each.submissions]))
+            answers = {id(each): [next(made) for _ in each.submissions] for each in taken}
         except Exception as error:
             alone = {id(each): error if len(taken) == 1 else self._write_one(each) for each in taken}
             return [refused.get(id(each)) or alone[id(each)] for each in arrived]
@@ -128,7 +128,7 @@ class Submissions:
 
     def _write_one(self, arrival: Arrival) -> Rows | Exception:
         try:
-            return self.queue.submit_all(arrival.wishes)
+            return self.queue.submit_all(arrival.submissions)
         except Exception as error:
             return error
 
@@ -138,8 +138,8 @@ class Submissions:
         refused = {}
         for each in arrived:
             name, most = each.client.name, each.client.limit("waiting", self.settings)
-            more = len(each.wishes)
-            if waiting[name] + more <= most or self._all_known(each.wishes):
+            more = len(each.submissions)
+            if waiting[name] + more <= most or self._all_known(each.submissions):
                 waiting[name] += more
             else:
                 refused[id(each)] = self._queue_full(waiting[name], more, most)
@@ -151,9 +151,9 @@ class Submissions:
         text = f"{waiting} of your jobs wait or run, and {most} may; ask again in about {wait} s"
         return Refused(429, text, code="queue_full", headers={"Retry-After": str(wait)})
 
-    def _all_known(self, wishes: Sequence[Submission]) -> bool:
+    def _all_known(self, submissions: Sequence[Submission]) -> bool:
         """Whether nothing new is asked for: a client asks again after an answer that was lost."""
-        return all(each.key and self.queue.by_key(each.owner, each.key) is not None for each in wishes)
+        return all(each.key and self.queue.by_key(each.owner, each.key) is not None for each in submissions)
 
     def _own(self, entry: Entry, client: Client) -> tuple[Entry, dict[str, Any]] | Mistake:
         """What a manifest's line cannot have, taken out of it and checked."""
@@ -215,9 +215,9 @@ def check_key(key: str | None) -> str | None:
     return key
 
 
-def _told(mistakes: Sequence[Mistake], lines: int) -> str:
+def _sentence_of(mistakes: Sequence[Mistake], lines: int) -> str:
     if lines == 1:
         return mistakes[0].text
-    shown = [f"line {line}: {text}" for line, text in mistakes[:MOST_TOLD]]
-    more = [f"... and {len(mistakes) - MOST_TOLD} more"] * (len(mistakes) > MOST_TOLD)
+    shown = [f"line {line}: {text}" for line, text in mistakes[:MOST_LISTED]]
+    more = [f"... and {len(mistakes) - MOST_LISTED} more"] * (len(mistakes) > MOST_LISTED)
     return "\n".join(["nothing was queued:", *shown, *more])

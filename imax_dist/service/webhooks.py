@@ -96,8 +96,12 @@ class Caller:
             await self.service.write(lambda: self.webhooks.made(delivery.number))
         else:
             await self.service.write(lambda: self.webhooks.failed(delivery.number, problem, again_in_s=again))
-        told = {"job": delivery.job, "attempt": delivery.attempts + 1, "host": urlsplit(delivery.url).netloc}
-        self.log({"event": "webhook", **told, "problem": problem})
+        call = {
+            "job": delivery.job,
+            "attempt": delivery.attempts + 1,
+            "host": urlsplit(delivery.url).netloc,
+        }
+        self.log({"event": "webhook", **call, "problem": problem})
 
     async def _try(self, delivery: Delivery) -> str:
         """Why the other side did not take it; empty if it did."""

@@ -119,12 +119,12 @@ def _library(name: str) -> Any:
         import spandrel  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise MissingInput(
-            f"{name} is no RRDBNet of RGB pictures, and other super-resolution models need spandrel; "
+            f"{name} is not an RRDBNet of RGB pictures, and other super-resolution models need spandrel; "
             "pip install spandrel"
         ) from error
     except (RuntimeError, OSError) as error:
         raise MissingInput(
-            f"{name} is no RRDBNet of RGB pictures, and spandrel cannot be loaded ({error}); install the "
+            f"{name} is not an RRDBNet of RGB pictures, and spandrel cannot be loaded ({error}); install the "
             f"torchvision that belongs to torch {torch.__version__}"
         ) from error
     return spandrel

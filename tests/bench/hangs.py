@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from imax_dist.events import StageStarted, StepDone
 from imax_dist.launcher.watch import RankWatch
-from imax_dist.liveness.heartbeat import ASKED, beating
+from imax_dist.liveness.heartbeat import EVIDENCE_WANTED, beating
 from imax_dist.liveness.judge import Limits
 from imax_dist.parallel.engines import marking
 from imax_dist.parallel.engines import torch as torch_engine
@@ -127,11 +127,11 @@ def _await_verdict(folder: Path, evidence: Path, *, patience_s: float) -> tuple[
     while not (folder / AT).exists() and time.time() - begun < 2 * patience_s:
         time.sleep(0.05)
     struck = (folder / AT).stat().st_mtime
-    while not (folder / ASKED).exists():
+    while not (folder / EVIDENCE_WANTED).exists():
         if time.time() - struck > patience_s:
             return None, "nothing"
         time.sleep(0.05)
-    seen = (folder / ASKED).stat().st_mtime - struck
+    seen = (folder / EVIDENCE_WANTED).stat().st_mtime - struck
     while not (evidence / "verdict.json").exists():
         time.sleep(0.05)
     verdict = json.loads((evidence / "verdict.json").read_text())

@@ -135,7 +135,7 @@ def decode(progress: BatchProgress, board: Board, clock: Clock) -> None:
         hear(InJob("sun", Progress(done, 1000), "gang-0"))
 
 
-def test_a_long_decode_is_told_in_a_log(
+def test_a_long_decode_is_reported_in_a_log(
     board: Board, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with BatchProgress(clock=clock) as progress:
@@ -143,7 +143,7 @@ def test_a_long_decode_is_told_in_a_log(
     assert capsys.readouterr().err.splitlines()[1:] == ["sun on gang-0: decode 40 %; 0 of 1 posters"]
 
 
-def test_a_long_decode_is_told_by_the_gangs_bar(
+def test_a_long_decode_is_reported_by_the_gangs_bar(
     board: Board, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = Terminal()

@@ -123,7 +123,7 @@ def test_a_poster_is_not_overwritten_by_its_print(imax: Imax, tmp_path: Path) ->
     assert "is the poster itself" in outcome.err
 
 
-def test_a_missing_poster_is_told(imax: Imax, tmp_path: Path) -> None:
+def test_a_missing_poster_is_reported(imax: Imax, tmp_path: Path) -> None:
     assert imax("finish", tmp_path / "no.png").code == 66
     assert imax("verify", tmp_path / "no.png").code == 66
 

@@ -89,7 +89,7 @@ def test_a_prompt_is_needed(imax: Imax, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_a_gpu_that_is_not_there_is_told(imax: Imax, tmp_path: Path) -> None:
+def test_a_gpu_that_is_not_there_is_reported(imax: Imax, tmp_path: Path) -> None:
     outcome = imax("generate", "a red sun", "--device", "cuda", "--out", tmp_path / "sea.png")
     check(outcome, 78, "torch sees no CUDA device; use --device cpu")
 
@@ -129,7 +129,7 @@ def wrong_settings(folder: Path) -> None:
         (wrong_settings, 78, "unknown key 'native_sid'; did you mean 'native_side'?"),
     ],
 )
-def test_a_model_that_does_not_fit_is_told(
+def test_a_model_that_does_not_fit_is_reported(
     imax: Imax, tmp_path: Path, damage: Callable[[Path], None], code: int, message: str
 ) -> None:
     model = make_tiny_flux(tmp_path / "model")
@@ -248,7 +248,7 @@ def test_a_bug_is_called_one_and_shown_with_debug(
     assert "in bug" in imax(*arguments, "--debug").err
 
 
-def test_an_unreadable_model_file_is_told(imax: Imax, tiny: Path, tmp_path: Path) -> None:
+def test_an_unreadable_model_file_is_reported(imax: Imax, tiny: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny, tmp_path / "model"))
     (copy / "vae/config.json").write_bytes(b"\xff\xfe")
     outcome = imax("generate", "a red sun", "--model", copy, "--out", tmp_path / "out/sea.png", "-q")

@@ -83,7 +83,7 @@ def test_a_terminated_poster_goes_on_later_and_is_the_same_file(
     process.send_signal(signal.SIGTERM)
     code, out, err = finish(process)
     assert (code, out) == (75, "")
-    assert "stopping after this step; once more to leave at once" in err
+    assert "stopping after this step; a second signal stops at once" in err
     last = err.splitlines()[-1]
     assert last.startswith("imax generate: stopped after step ")
     assert last.endswith(f" of {steps} of the target-size pass; run the same command again to resume")
@@ -117,7 +117,7 @@ finally:
 def test_the_first_signal_asks_and_the_second_leaves_at_once(number: signal.Signals) -> None:
     code, out, err = finish(start("-c", SIGNALLED, int(number)))
     assert (code, out) == (128 + number, "False True\n")
-    assert err == "stopping after this step; once more to leave at once\n"
+    assert err == "stopping after this step; a second signal stops at once\n"
 
 
 STUCK = """

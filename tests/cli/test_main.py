@@ -225,7 +225,7 @@ def test_a_completion_script_knows_verbs_and_options(imax: Imax, shell: str, tmp
         assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
 
 
-def test_ctrl_c_is_told_without_a_traceback(imax: Imax, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_reported_without_a_traceback(imax: Imax, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 

@@ -171,5 +171,5 @@ def test_gated_models_wrong_revisions_and_unknown_ids_are_one_sentence_each(hub:
     )
     gated, revision, unknown = done.stdout.splitlines()
     assert gated.startswith("77 model some/gated is gated: accept its licence on its page, then set HF_TOKEN")
-    assert revision.startswith("66 model some/revision has no revision 'v9'; leave it out, or give a branch")
+    assert revision.startswith("66 model some/revision has no revision 'v9'; omit it, or give a branch")
     assert unknown.startswith("66 model some/nothing was not found on the hub; check the spelling")

@@ -49,7 +49,7 @@ def test_view_writes_a_page(imax: Imax, posters: Path) -> None:
     assert json.loads(outcome.out) == {"page": str(posters / "index.html"), "posters": 2, "problems": []}
 
 
-def test_view_of_a_folder_without_posters_is_told(imax: Imax, tmp_path: Path) -> None:
+def test_view_of_a_folder_without_posters_is_reported(imax: Imax, tmp_path: Path) -> None:
     outcome = imax("view", tmp_path)
     assert (outcome.code, "holds no posters" in outcome.err) == (66, True)
 
@@ -73,7 +73,7 @@ def test_a_link_that_leads_out_is_not_served(posters: Path, address: str, tmp_pa
         urllib.request.urlopen(address + "/link.json", timeout=10)
 
 
-def test_a_port_that_is_taken_is_told(posters: Path, address: str) -> None:
+def test_a_port_that_is_taken_is_reported(posters: Path, address: str) -> None:
     with pytest.raises(CannotWrite, match="cannot be opened: Address already in use; omit --port"):
         view.serve(posters, int(address.rpartition(":")[2]))
 

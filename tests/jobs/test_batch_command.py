@@ -247,7 +247,7 @@ def test_a_batch_with_nothing_to_do_starts_no_ray(
     assert "no such size" in capsys.readouterr().out
 
 
-def test_a_read_only_disk_is_said_before_anything_starts(
+def test_a_read_only_disk_is_reported_before_anything_starts(
     small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = tmp_path / "m.jsonl"

@@ -212,7 +212,7 @@ def test_a_bucket_is_tried_before_anything_is_rendered(door: Door, target: str) 
     ],
 )
 def test_what_is_no_bucket_is_refused(url: str) -> None:
-    with pytest.raises(BadConfig, match="is no bucket; write s3://BUCKET/PREFIX"):
+    with pytest.raises(BadConfig, match="is not a bucket; write s3://BUCKET/PREFIX"):
         check_target(url)
 
 

@@ -81,13 +81,13 @@ def test_proofs_are_small_renders_where_native_pictures_are_alike() -> None:
     ("texts", "error", "message"),
     [
         (["seed"], BadValue, "is not NAME=VALUES; write for example seed=1..8 strength=.2,.5"),
-        (["seed=1,,2"], BadValue, "'' is no single value"),
+        (["seed=1,,2"], BadValue, "'' is not a single value"),
         (["seed=5..1"], BadValue, "a range must rise"),
         (["seed=1..900", "steps=1,2"], BadValue, "asks for 1800 posters; at most 1000"),
         (["seed=1", "seed=2"], BadValue, "names seed twice; put all its values into one list"),
         (["sede=1"], BadConfig, "unknown field 'sede'; did you mean 'seed'"),
         (["seed=one"], ImaxError, "seed"),
-        (["lora=*a"], BadValue, "is no single value"),
+        (["lora=*a"], BadValue, "is not a single value"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused(texts: list[str], error: type[ImaxError], message: str) -> None:

@@ -294,7 +294,7 @@ def test_tables_of_an_earlier_version_become_those_of_now(tmp_path: Path, versio
     assert store.find("a").number == 1  # type: ignore[union-attr]
     assert store.submit(Submission(make_job(Request("b"), name="b")))[0].number == 2
     store.recover()
-    assert store.states() == {"a": Cancelled(), "b": Queued()}, "the wish is of before the change"
+    assert store.states() == {"a": Cancelled(), "b": Queued()}, "the command is of before the change"
     store.close()
     Store(tmp_path / "new.sqlite").close()
     assert shape(old) == shape(tmp_path / "new.sqlite")

@@ -148,7 +148,7 @@ def test_a_mistake_has_its_line_and_a_sentence(tmp_path: Path, line: str, messag
     assert message in found[0][1]
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     text = "\n".join(["{", '{"prompt": "x"}', "{", "{"])
     with pytest.raises(BadManifest, match="3 mistakes") as caught:
         read(tmp_path, text).require_sound(tmp_path / "manifest.jsonl")
@@ -309,7 +309,7 @@ def test_an_unknown_kind_of_file_is_refused(tmp_path: Path) -> None:
         read(tmp_path, "", ".odt")
 
 
-def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_as_missing(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="does not exist"):
         read_manifest(tmp_path / "none.jsonl", Limits())
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
-from imax_dist.jobs.outcomes import loss_of, most_telling
+from imax_dist.jobs.outcomes import loss_of, most_informative
 from imax_dist.jobs.policy import Choice, Circumstances, after, allowed_silence, backoff, choose
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
 from imax_dist.jobs.state import Done, Failed, Proofed, Queued
@@ -148,7 +148,7 @@ BUG = Lost("crashed", "rank 1: RuntimeError: a bug")
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("ends", "expected"),
     [
         ([FINISHED, Finished({})], FINISHED),
         ([Stopped(), FINISHED], Stopped()),
@@ -161,8 +161,8 @@ BUG = Lost("crashed", "rank 1: RuntimeError: a bug")
         ([CLOSED, BUG], CLOSED),
     ],
 )
-def test_of_several_ranks_the_one_that_knows_why_is_believed(said: list[Outcome], told: Outcome) -> None:
-    assert most_telling(said) == told
+def test_of_several_ranks_the_one_that_knows_why_is_believed(ends: list[Outcome], expected: Outcome) -> None:
+    assert most_informative(ends) == expected
 
 
 @pytest.mark.parametrize(

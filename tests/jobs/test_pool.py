@@ -136,7 +136,7 @@ def test_a_gang_that_falls_silent_is_taken_for_hung(tmp_path: Path, world: World
     assert world.clock.now() < 1000 + 2 + 20 + 20
 
 
-def test_a_long_stage_that_tells_its_progress_is_no_hang(tmp_path: Path, world: World) -> None:
+def test_a_long_stage_that_reports_its_progress_is_no_hang(tmp_path: Path, world: World) -> None:
     """Five times longer than any silence that is allowed."""
     world.scripts["a"] = [Script(stage_s=100.0)]
     states = Shop(tmp_path, world, 1).run()

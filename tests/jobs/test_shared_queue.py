@@ -159,7 +159,7 @@ def test_tokens_are_found_by_the_hash_of_their_secret_until_revoked(open_it: Ope
         tokens.revoke("nobody")
 
 
-def test_a_wish_is_carried_out_while_drivers_work(open_it: Open) -> None:
+def test_a_command_is_carried_out_while_drivers_work(open_it: Open) -> None:
     store = filled(open_it)
     (driver,) = drivers(open_it, 1)
     driver.claim(["job-0"], "gang-0")
@@ -171,7 +171,7 @@ def test_a_wish_is_carried_out_while_drivers_work(open_it: Open) -> None:
     states = store.states()
     assert isinstance(states["job-0"], Running)
     assert (states["job-1"], states["job-2"]) == (Queued(attempts=1, proofed=True), Queued())
-    assert driver.cancel_asked() == {"job-0"}
+    assert driver.cancel_requested() == {"job-0"}
     assert driver.move("job-0", Failed("died", "x", 1)) == Cancelled(1)
 
 
@@ -260,7 +260,7 @@ def test_two_that_enlist_one_manifest_leave_each_others_jobs(open_it: Open, tmp_
     assert late.states()["job-1"] == Queued(attempts=7), "nobody had touched it"
 
 
-def test_changes_are_told_from_where_one_left_off(open_it: Open) -> None:
+def test_changes_are_read_from_where_one_left_off(open_it: Open) -> None:
     store, other = filled(open_it), open_it()
     since, entries = store.changes(0)
     assert [entry.id for entry in entries] == [job.id for job in JOBS]
@@ -296,7 +296,7 @@ def test_who_is_late_takes_the_next_job_and_does_not_wait(open_it: Open) -> None
 
 
 @pytest.mark.parametrize("kind", SERVER, indirect=True)
-def test_no_change_is_missed_that_was_open_while_later_ones_were_told(open_it: Open) -> None:
+def test_no_change_is_missed_that_was_open_while_later_ones_were_seen(open_it: Open) -> None:
     store, slow, quick = filled(open_it), open_it(), open_it()
     since, _ = store.changes(0)
     told: set[str] = set()

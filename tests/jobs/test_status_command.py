@@ -129,7 +129,7 @@ def many(tmp_path: Path) -> Path:
         (["--state", "done"], []),
     ],
 )
-def test_of_many_posters_the_totals_and_those_asked_for_are_shown(
+def test_of_many_posters_the_totals_and_those_named_are_shown(
     many: Path, options: list[str], shown: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["status", str(many), *options]) == 76

@@ -1,4 +1,4 @@
-"""The store: states come back as they went in, one batch a folder, wishes from outside."""
+"""The store: states come back as they went in, one batch a folder, commands from outside."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_poster_finished_by_an_earlier_run_is_not_made_again(store: Store, tmp
     assert not folder.checkpoints.exists()
 
 
-def test_wishes_move_only_what_they_apply_to(store: Store, tmp_path: Path) -> None:
+def test_commands_move_only_what_they_apply_to(store: Store, tmp_path: Path) -> None:
     assert approve(tmp_path, []) == ["job-2"]
     assert retry(tmp_path, []) == ["job-4", "job-5"]
     assert cancel(tmp_path, ["job-0", "job-3"]) == ["job-0"]
@@ -131,14 +131,14 @@ def test_only_the_end_of_a_running_poster_is_left_to_its_batch(store: Store, tmp
     with hold(store.path):
         assert cancel(tmp_path, ["job-0", "job-1"]) == ["job-0", "job-1"]
         assert state(store, "job-0") == Cancelled(3, proofed=True), "nobody works on it"
-        assert store.cancel_asked() == {"job-1"}
+        assert store.cancel_requested() == {"job-1"}
         assert state(store, "job-1") == STATES[1]
         assert all_rows(tmp_path)[1].note().endswith("stops after this step")
         assert retry(tmp_path, ["job-0", "job-1", "job-4"]) == ["job-0", "job-4"]
     assert all_rows(tmp_path)[1].state_name == "cancelled", "as the next batch will find it"
     store.move("job-1", Queued())
     assert state(store, "job-1") == Cancelled()
-    assert store.cancel_asked() == set()
+    assert store.cancel_requested() == set()
 
 
 def test_what_a_killed_batch_left_running_is_shown_as_queued(store: Store, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_what_a_killed_batch_left_running_is_shown_as_queued(store: Store, tmp_p
     assert row.attempts == 2
 
 
-def test_a_wish_for_an_unknown_poster_is_refused(store: Store, tmp_path: Path) -> None:
+def test_a_command_for_an_unknown_poster_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(BadValue, match="has no poster nobody"):
         cancel(tmp_path, ["nobody"])
 

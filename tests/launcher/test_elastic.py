@@ -20,7 +20,7 @@ from imax_dist.launcher.elastic import Nodes, telling_code, worth_another_try
         ([69, -15], 69),
     ],
 )
-def test_a_wrong_request_is_told_before_a_lost_rank(codes: list[int], told: int) -> None:
+def test_a_wrong_request_is_reported_before_a_lost_rank(codes: list[int], told: int) -> None:
     assert telling_code(codes) == told
 
 

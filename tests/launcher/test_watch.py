@@ -15,7 +15,7 @@ import torch
 from imax_dist.events import StageStarted
 from imax_dist.launcher.watch import LOOK_S, RankWatch
 from imax_dist.liveness.beacon import Beacon, Place
-from imax_dist.liveness.heartbeat import ASKED, Heartbeat, Sight, SightFile, beating, read_sights
+from imax_dist.liveness.heartbeat import EVIDENCE_WANTED, Heartbeat, Sight, SightFile, beating, read_sights
 from imax_dist.liveness.judge import Limits
 
 QUICK = Limits(heartbeat=1.0, exchange=1.0)
@@ -77,7 +77,7 @@ def test_a_notice_that_the_machine_goes_away_is_as_good_as_a_sigterm(
 def test_a_rank_leaves_its_stacks_when_it_is_asked(tmp_path: Path) -> None:
     file = SightFile(tmp_path, 3)
     heartbeat = Heartbeat(3, Beacon(), file, on_gpu=False).start()
-    (tmp_path / ASKED).touch()
+    (tmp_path / EVIDENCE_WANTED).touch()
     deadline = time.monotonic() + 60
     while not (tmp_path / "rank-3.stacks.txt").exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -88,7 +88,7 @@ def test_what_the_hub_refuses_is_one_sentence_each(hub: Hub, tmp_path: Path) -> 
     allowed, unknown = ask(hub, tmp_path / "b", ("ours/tiny", None), ("ours/tiny", "v9"), HF_TOKEN=TOKEN)
     assert "folder" in allowed
     assert unknown["message"] == (
-        "model ours/tiny has no revision 'v9'; leave it out, or give a branch, tag or commit"
+        "model ours/tiny has no revision 'v9'; omit it, or give a branch, tag or commit"
     )
 
 
@@ -113,7 +113,7 @@ def test_a_download_that_cannot_end_is_named_and_ends_the_next_time(
     (broken,) = ask(hub, tmp_path, ("ours/tiny", None))
     assert broken["error"] == "MissingInput"
     assert "the download of model ours/tiny was interrupted" in broken["message"]
-    assert "run the same command again: it goes on where it stopped" in broken["message"]
+    assert "run the same command again: it resumes where it stopped" in broken["message"]
     (offline,) = ask(hub, tmp_path, ("ours/tiny", None), HF_HUB_OFFLINE="1")
     assert offline["error"] == "MissingInput", "a part is not a model"
     del hub.cut[WEIGHTS]

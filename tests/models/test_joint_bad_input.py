@@ -106,7 +106,7 @@ def test_a_rope_rule_or_copies_at_places_asked_of_absolute_positions_are_refused
 ) -> None:
     with pytest.raises(BadConfig, match=r"has absolute positions, no RoPE to scale; leave rope.rule out"):
         planned(folders["sd3.5-medium"], "128x128", rope={"rule": "ntk"})
-    with pytest.raises(BadConfig, match=r"has no positions to place copies at; leave text.copies out"):
+    with pytest.raises(BadConfig, match=r"has no positions to place copies at; omit text.copies"):
         planned(folders["sd3.5-medium"], "128x128", text={"copies": "grid"})
     assert planned(folders["sd3.5-medium"], "128x128", text={"copies": "shared"}).last.copies.weight == 4
 

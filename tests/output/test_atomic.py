@@ -107,7 +107,7 @@ def test_the_file_gets_the_permissions_a_plain_write_would_give(
     assert (tmp_path / "poster.png").stat().st_mode & 0o777 == mode
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     """The kernel itself answers `no space left` for every write to /dev/full."""
     full = Path("/dev/full")
     if not full.exists():

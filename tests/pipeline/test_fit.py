@@ -38,7 +38,7 @@ def test_absolute_positions_drop_the_rope_rule_of_a_preset(joint: ModelSpec) -> 
     assert "absolute positions: no RoPE rule" in left_out(absolute)[0]
 
 
-def test_a_rope_rule_asked_for_is_refused_where_there_is_no_rope(joint: ModelSpec) -> None:
+def test_a_rope_rule_that_is_set_is_refused_where_there_is_no_rope(joint: ModelSpec) -> None:
     absolute = dataclasses.replace(joint, positions="absolute")
     with pytest.raises(BadConfig, match=r"rope.rule ntk: model embedded has absolute positions, no RoPE"):
         planned(absolute, rope={"rule": "ntk"})

@@ -207,14 +207,14 @@ def test_plans_of_two_guides_differ_only_once_they_were_read(tiny: Any) -> None:
     assert dataclasses.replace(plain, guide="0" * 64).fingerprint != plain.fingerprint
 
 
-def test_what_was_done_to_a_guide_is_told(tmp_path: Path) -> None:
+def test_what_was_done_to_a_guide_is_reported(tmp_path: Path) -> None:
     """A camera's picture, lying on its side with orientation 6; a viewer shows it upright."""
     exif = Image.Exif()
     exif[274] = 6
     Image.new("RGB", (48, 64), "red").save(tmp_path / "guide.jpg", exif=exif)
-    told: list[str] = []
-    assert read(tmp_path / "guide.jpg", "128x96", tell=told.append).shape == (48, 64, 3)
-    assert told == ["the picture was turned upright, as its orientation (6) says"]
+    notes: list[str] = []
+    assert read(tmp_path / "guide.jpg", "128x96", notify=notes.append).shape == (48, 64, 3)
+    assert notes == ["the picture was turned upright, as its orientation (6) says"]
 
 
 def test_a_stop_acts_while_the_picture_is_read(tiny: Any, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_the_map_gives_the_colours_that_the_vae_decodes() -> None:
     assert np.corrcoef(colours.flatten(), decoded.flatten())[0, 1] > 0.9
 
 
-def test_a_preview_that_cannot_be_written_is_told_and_the_poster_goes_on(tiny: str, tmp_path: Path) -> None:
+def test_an_unwritable_preview_is_reported_and_the_poster_goes_on(tiny: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     told = previews_of(Topology.alone(torch.device("cpu")), tiny, str(tmp_path / "file" / "p.jpg"), 2)
     assert [str(note.text).partition(":")[0] for note in told if isinstance(note, Note)] == ["no preview"] * 2

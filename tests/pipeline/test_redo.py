@@ -152,8 +152,8 @@ def test_the_mask_is_0_outside_1_inside_and_smooth_between(
         ({"region": "1,2,3"}, "region '1,2,3' is not X,Y,WIDTH,HEIGHT in pixels"),
         ({"region": "-1,2,30,30"}, "is not X,Y,WIDTH,HEIGHT"),
         ({"region": "0,0,8,40"}, "its sides must be at least 16 px"),
-        ({"region": REGION, "size": "300x200"}, "the poster is 150x100, and a region is made anew"),
-        ({"region": REGION, "scale": 2.0}, "made anew at the poster's own size; omit scale and fit"),
+        ({"region": REGION, "size": "300x200"}, "the poster is 150x100, and a region is rendered again"),
+        ({"region": REGION, "scale": 2.0}, "rendered again at the poster's own size; omit scale and fit"),
         ({"region": REGION, "guide": None, "prompt": "x"}, "a region is of a finished poster, and no guide"),
     ],
 )  # fmt: skip

@@ -117,7 +117,7 @@ def test_the_rows_are_the_networks_picture_resized(network: str) -> None:
         assert (enlarge(17, 60)(20, 50) - expected[20:50]).abs().max() < 1e-12
 
 
-def test_a_stop_ends_the_enlarging_and_progress_is_told(network: str) -> None:
+def test_a_stop_ends_the_enlarging_and_progress_is_reported(network: str) -> None:
     told: list[RenderEvent] = []
     asked = 0
 
@@ -173,7 +173,7 @@ def test_a_network_of_another_scale_or_other_channels_is_refused(tiny: str, tmp_
     weights = basicsr_names(small_rrdb())
     grey = tmp_path / "grey.safetensors"
     save_file({**weights, "conv_last.weight": weights["conv_last.weight"][:1].contiguous()}, grey)
-    assert "grey.safetensors is no RRDBNet of RGB pictures" in refused(tiny, grey)
+    assert "grey.safetensors is not an RRDBNet of RGB pictures" in refused(tiny, grey)
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(grey.read_bytes()[:100])
     assert "torn.safetensors is not a super-resolution model that can be used" in refused(tiny, torn)

@@ -23,6 +23,6 @@ def test_a_published_denoising_is_what_the_planner_says(cell: Cell) -> None:
     assert predicted(cell) == pytest.approx(cell.denoising, rel=tolerance)
 
 
-def test_no_more_of_them_was_set_than_is_said() -> None:
+def test_no_more_of_them_was_set_than_is_stated() -> None:
     assert len(CELLS) == 2 * len(TABLE) + 8
     assert sum(cell.fitted for cell in CELLS) == 3

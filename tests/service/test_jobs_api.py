@@ -302,7 +302,7 @@ def test_old_uploads_that_no_job_waits_for_are_removed(here: Served, ask: Client
     assert not (here.service.uploads.folder / unused).is_file()
 
 
-def test_a_store_that_is_away_is_said_and_nothing_is_lost(
+def test_a_store_that_is_away_is_reported_and_nothing_is_lost(
     ask: Client, here: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> None:

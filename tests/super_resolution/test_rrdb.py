@@ -101,7 +101,7 @@ def test_rows_are_the_whole_pictures(sizes: dict[str, int], ranks: int, memory: 
     assert (torch.cat(parts, 1) - whole[0, :, :height, :width]).abs().max() < 1e-12
 
 
-def test_a_stop_is_heard_between_the_blocks() -> None:
+def test_a_stop_is_noticed_between_the_blocks() -> None:
     heard = []
 
     def stop() -> None:

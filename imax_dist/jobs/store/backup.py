@@ -44,7 +44,7 @@ def restore(file: Path, target: Database) -> int:
     What was running then is queued by the next driver. Raises MissingInput, BadManifest, BadValue.
     """
     if not is_file(file):
-        raise MissingInput(f"{file} does not exist, or is no file")
+        raise MissingInput(f"{file} does not exist or is not a file")
     with closing(Sqlite(file)) as source:
         return _copy(source, target)
 

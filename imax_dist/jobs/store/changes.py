@@ -79,15 +79,15 @@ def write(
         for found, state in moves
     ]
     connection.execute(change, values)
-    told = [
+    noted = [
         (found, state, json.dumps(as_json(event_of(found.id, state, found.gang)))) for found, state in moves
     ]
     connection.execute(
-        insert(events), [{"job": found.id, "moment": now, "event": event} for found, _, event in told]
+        insert(events), [{"job": found.id, "moment": now, "event": event} for found, _, event in noted]
     )
     calls: list[dict[str, Any]] = [
         {"job": found.id, "url": found.webhook, "body": event, "created": now, "due": now}
-        for found, state, event in told
+        for found, state, event in noted
         if found.webhook and isinstance(state, OVER)
     ]
     if calls:

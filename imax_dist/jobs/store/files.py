@@ -61,17 +61,17 @@ def _read_once(path: Path, read: Callable[[Connection], Value]) -> Value:
     logs, mount = _logs(path), mount_of(path.parent)
     on_shared_disk = mount is not None and mount.shared  # what another host writes may not show in its times
     if not logs and not on_shared_disk:
-        return _ask(f"{place}?mode=ro&immutable=1", path, read)
+        return _query(f"{place}?mode=ro&immutable=1", path, read)
     try:
-        return _ask(f"{place}?mode=ro", path, read)
+        return _query(f"{place}?mode=ro", path, read)
     except exc.OperationalError:  # a read-only disk, or one that cannot share memory, and a log to be read
         with tempfile.TemporaryDirectory(prefix="imax-status-") as folder:
             for name in (path.name, *logs):
                 shutil.copyfile(path.with_name(name), Path(folder) / name)
-            return _ask((Path(folder) / path.name).as_uri(), path, read)
+            return _query((Path(folder) / path.name).as_uri(), path, read)
 
 
-def _ask(place: str, path: Path, read: Callable[[Connection], Value]) -> Value:
+def _query(place: str, path: Path, read: Callable[[Connection], Value]) -> Value:
     made = engine(lambda: connect(place))
     try:
         with made.connect() as connection:

@@ -87,7 +87,7 @@ class Queue(Reader):
     def cancel(self, ids: Iterable[str]) -> list[str]:
         """Cancel those of the jobs that are not over; the ids that are or will be cancelled.
 
-        A running one is stopped by its driver after its step; the wish is kept until a change of its
+        A running one is stopped by its driver after its step; the request is kept until a change of its
         state carries it out, whatever happens in between.
         """
         with self.transaction() as connection:

@@ -83,8 +83,8 @@ class DriverRow(NamedTuple):
 class Reader:
     """Looks at a store; each method is one moment of it. Raises CannotWrite if it cannot be reached."""
 
-    def __init__(self, ask: Callable[[Callable[[Connection], Any]], Any]) -> None:
-        self._ask = ask
+    def __init__(self, run: Callable[[Callable[[Connection], Any]], Any]) -> None:
+        self._run = run
 
     @classmethod
     def of_file(cls, path: Path) -> Reader:
@@ -93,20 +93,20 @@ class Reader:
 
     def find(self, job_id: str) -> Row | None:
         """One job."""
-        found = self._ask(lambda c: c.execute(FIND, {"job": job_id}).mappings().first())
+        found = self._run(lambda c: c.execute(FIND, {"job": job_id}).mappings().first())
         return None if found is None else row_of(found)
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Those of ``ids`` that are jobs."""
         query = text("SELECT id FROM jobs")
         return (
-            set(ids) & {str(row[0]) for row in self._ask(lambda c: c.execute(query).all())} if ids else set()
+            set(ids) & {str(row[0]) for row in self._run(lambda c: c.execute(query).all())} if ids else set()
         )
 
     def by_key(self, owner: str, key: str) -> Row | None:
         """The job that ``owner`` submitted under ``key``."""
         where = (jobs.c.owner == owner) & (jobs.c.key == key)
-        found = self._ask(lambda c: c.execute(select(jobs).where(where)).mappings().first())
+        found = self._run(lambda c: c.execute(select(jobs).where(where)).mappings().first())
         return None if found is None else row_of(found)
 
     def rows(self, *, states: Sequence[str] = (), limit: int | None = None) -> list[Row]:
@@ -116,12 +116,12 @@ class Reader:
         query = text(f"SELECT * FROM jobs {where} {IN_ORDER} {most}")
         if states:
             query = query.bindparams(bindparam("states", list(states), expanding=True))
-        return [row_of(found) for found in self._ask(lambda c: c.execute(query).mappings().all())]
+        return [row_of(found) for found in self._run(lambda c: c.execute(query).mappings().all())]
 
     def states(self) -> dict[str, State]:
         """Every job's state by its id, in the same order."""
         query = text(f"SELECT id, state, detail FROM jobs {IN_ORDER}")
-        found = self._ask(lambda c: c.execute(query).all())
+        found = self._run(lambda c: c.execute(query).all())
         return {str(job): state_of(name, detail) for job, name, detail in found}
 
     def page(
@@ -138,25 +138,25 @@ class Reader:
             query = query.where(jobs.c.number < after)
         of_each = [_of(query, (state,), owner) for state in sorted(set(states))]  # none is sorted whole
         queries = of_each or [_of(query, (), owner)]
-        found = self._ask(lambda c: [each for one in queries for each in c.execute(one).mappings().all()])
+        found = self._run(lambda c: [each for one in queries for each in c.execute(one).mappings().all()])
         rows = sorted(map(row_of, found), key=lambda row: -row.number)
         return Page(rows[:limit], rows[limit - 1].number if len(rows) > limit else None)
 
     def counts(self, *, owner: str | None = None) -> dict[str, int]:
         """Jobs by the name of their state."""
         query = _of(select(jobs.c.state, func.count()).group_by(jobs.c.state), (), owner)
-        return {str(state): int(count) for state, count in self._ask(lambda c: c.execute(query).all())}
+        return {str(state): int(count) for state, count in self._run(lambda c: c.execute(query).all())}
 
     def counts_of(self, owners: Sequence[str], states: Sequence[str]) -> dict[str, int]:
         """Jobs in one of ``states`` of each of ``owners``."""
         those = {"owners": list(owners), "states": list(states)}
-        found = self._ask(lambda c: c.execute(COUNTS_OF, those).all())
+        found = self._run(lambda c: c.execute(COUNTS_OF, those).all())
         return {**dict.fromkeys(owners, 0), **{str(owner): int(count) for owner, count in found}}
 
     def ahead(self, row: Row) -> int:
         """Queued jobs that are taken before this one."""
         place = {"priority": row.priority, "position": row.position, "job": row.id}
-        return int(self._ask(lambda c: c.execute(AHEAD, place).scalar_one()))
+        return int(self._run(lambda c: c.execute(AHEAD, place).scalar_one()))
 
     def events(self, job_id: str, *, since: int = 0, limit: int = 1000) -> list[JobEventRow]:
         """What became of a job, later than event ``since``, the oldest first.
@@ -165,17 +165,17 @@ class Reader:
         """
         query = select(events.c.number, events.c.moment, events.c.event).order_by(events.c.number)
         query = query.where(events.c.job == job_id, events.c.number > since).limit(limit)
-        found = self._ask(lambda c: c.execute(query).all())
+        found = self._run(lambda c: c.execute(query).all())
         return [JobEventRow(number, moment, json.loads(event)) for number, moment, event in found]
 
-    def cancel_asked(self) -> set[str]:
+    def cancel_requested(self) -> set[str]:
         """The ids of jobs that are to be cancelled and are not yet."""
         query = text("SELECT id FROM jobs WHERE cancel = 1")
-        return {str(row[0]) for row in self._ask(lambda c: c.execute(query).all())}
+        return {str(row[0]) for row in self._run(lambda c: c.execute(query).all())}
 
     def drivers(self) -> list[DriverRow]:
         """Who works on the jobs; one that fell silent is listed until another has its jobs."""
-        return list(self._ask(drivers_in))
+        return list(self._run(drivers_in))
 
 
 def drivers_in(connection: Connection) -> list[DriverRow]:

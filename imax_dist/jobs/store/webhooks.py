@@ -42,11 +42,11 @@ class Webhooks:
 
     def made(self, number: int) -> None:
         """The other side has taken it."""
-        self._settle(number, None, "")
+        self._set_due(number, None, "")
 
     def failed(self, number: int, error: str, *, again_in_s: float | None) -> None:
         """Not taken; due again in some seconds, or given up (None)."""
-        self._settle(number, again_in_s, error)
+        self._set_due(number, again_in_s, error)
 
     def waiting(self) -> int:
         """Calls not made and not given up."""
@@ -54,7 +54,7 @@ class Webhooks:
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def _settle(self, number: int, again_in_s: float | None, error: str) -> None:
+    def _set_due(self, number: int, again_in_s: float | None, error: str) -> None:
         with self._database.writing() as connection:
             due = None if again_in_s is None else self._database.now(connection) + again_in_s
             this = update(webhooks).where(webhooks.c.number == number)

@@ -43,11 +43,11 @@ class ColourReport:
     def sentences(self) -> list[str]:
         """The same for a person."""
         found = self.lines()
-        told = [f"out of gamut: {100 * found['out_of_gamut']:.1f} % of the pixels lose colour on this device"]
+        text = [f"out of gamut: {100 * found['out_of_gamut']:.1f} % of the pixels lose colour on this device"]
         if "ink_percent_highest" in found:
             most, usual = found["ink_percent_highest"], found["ink_percent_999_of_1000"]
-            told.append(f"total ink: {most:.0f} % at most, 99.9 % of the pixels within {usual:.0f} %")
-        return told
+            text.append(f"total ink: {most:.0f} % at most, 99.9 % of the pixels within {usual:.0f} %")
+        return text
 
 
 def converted(
@@ -65,8 +65,8 @@ def converted(
         try:
             return convert_band(band)
         except pyvips.Error as error:
-            said = " ".join(error.detail.split())
-            raise BadValue(f"no way from profile {source.name!r} to {target.name!r}: {said}") from error
+            detail = " ".join(error.detail.split())
+            raise BadValue(f"no way from profile {source.name!r} to {target.name!r}: {detail}") from error
 
     def convert_band(band: Band) -> Band:
         wide = quantised(band, 16) if band.dtype != np.uint16 else band

@@ -135,11 +135,11 @@ def inherit(settings: FinishSettings, recipe: Mapping[str, Any] | None) -> Finis
     request = (recipe or {}).get("request", {})
     if settings.paper is not None or not request.get("paper"):
         return settings
-    asked = {name: request.get(name) for name in ("paper", "bleed")}
+    page = {name: request.get(name) for name in ("paper", "bleed")}
     dpi = settings.dpi if settings.dpi is not None else request.get("dpi")
-    if settings.mirror_bleed and asked["bleed"]:
+    if settings.mirror_bleed and page["bleed"]:
         raise BadValue("the poster was rendered with its bleed already; omit the mirrored one")
-    return replace(settings, **asked, dpi=dpi, landscape=bool(request.get("landscape")))
+    return replace(settings, **page, dpi=dpi, landscape=bool(request.get("landscape")))
 
 
 def _require_original(picture: Picture) -> None:
@@ -182,13 +182,13 @@ def _finished(
     report: ColourReport | None,
     crop_marks: bool,
 ) -> Finished:
-    told = list(notes)
+    sentences = list(notes)
     if placed.record["scaled"]:
         step = placed.record["scaled"]
-        told.append(f"generated at {step['from']} px, scaled to {step['to']} by {step['by']}")
+        sentences.append(f"generated at {step['from']} px, scaled to {step['to']} by {step['by']}")
     if report is not None:
         record = {**record, "colour_report": report.lines()}
-        told += report.sentences()
+        sentences += report.sentences()
     if record["kind"] == "pdf" and page_boxes(placed.sheet, crop_marks=crop_marks).reduction != 1:
-        told.append(f"the page is longer than 14400 pt and written at 1:{REDUCED}; tell the print shop")
-    return Finished(record, told)
+        sentences.append(f"the page is longer than 14400 pt and written at 1:{REDUCED}; tell the print shop")
+    return Finished(record, sentences)

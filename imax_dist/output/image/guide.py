@@ -106,7 +106,7 @@ def read_guide(
     place: Placement,
     *,
     background: str | None = None,
-    tell: Callable[[str], None] = quietly,
+    notify: Callable[[str], None] = quietly,
     check: Callable[[], None] = never,
 ) -> Picture:
     """The picture as ``place`` says, upright and in sRGB; ``tell`` gets a sentence for each thing done to it.
@@ -115,7 +115,7 @@ def read_guide(
     called after each band, and what it raises ends the reading.
     """
     for note in opened.notes:
-        tell(note)
+        notify(note)
     bands = as_srgb(opened)
     left, top = _margins(place.picture, place.window)
     bands = cropped(bands, left=left, top=top, size=place.window)

@@ -49,9 +49,9 @@ def place(bands: Bands, settings: FinishSettings) -> Placed:
 
 def _with_bleed(trimmed: Placed, settings: FinishSettings) -> Placed:
     """A picture of the trimmed sheet with its edges mirrored into the bleed."""
-    asked = settings.sheet()
-    assert asked is not None
-    sheet, size = replace(asked, dpi=trimmed.sheet.dpi), trimmed.bands.size
+    wanted = settings.sheet()
+    assert wanted is not None
+    sheet, size = replace(wanted, dpi=trimmed.sheet.dpi), trimmed.bands.size
     target = sheet.pixels
     left, top = (target.width - size.width) // 2, (target.height - size.height) // 2
     if 2 * max(left, top) + 2 > min(size.width, size.height):

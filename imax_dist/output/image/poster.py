@@ -38,14 +38,14 @@ def write_poster(path: Path, pixels: Tensor | Bands, recipe: dict[str, Any]) -> 
     picture = Picture(bands, None, complete)
     written: list[Path] = []
     try:
-        told = {**complete, **_main_file(path, picture, written)}
-        told |= _print_files(path, picture, written)
-        write_json(recipe_path(path), told)
+        final = {**complete, **_main_file(path, picture, written)}
+        final |= _print_files(path, picture, written)
+        write_json(recipe_path(path), final)
     except Exception:
         for file in written:
             file.unlink(missing_ok=True)
         raise
-    return told
+    return final
 
 
 def write_native(path: Path, pixels: Tensor) -> None:
@@ -67,8 +67,8 @@ def _main_file(path: Path, picture: Picture, written: list[Path]) -> dict[str, A
     recipe = picture.recipe or {}
     if kind_of(path) == "png":
         sheet = inherit(FinishSettings(), recipe).sheet()
-        asked: float | None = recipe.get("request", {}).get("dpi")
-        write_png(path, rounded(picture.bands), recipe, dpi=asked or (sheet.dpi if sheet else None))
+        dpi: float | None = recipe.get("request", {}).get("dpi")
+        write_png(path, rounded(picture.bands), recipe, dpi=dpi or (sheet.dpi if sheet else None))
         written.append(path)
         return {}
     record = finish(picture, path, FinishSettings()).record

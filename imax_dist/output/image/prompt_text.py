@@ -42,9 +42,9 @@ class FoundPrompt(NamedTuple):
 def find_prompt(path: Path) -> FoundPrompt | None:
     """The prompt in a picture, if it carries one. Raises BadManifest for one that is not UTF-8."""
     recipe = find_recipe(path)
-    asked = recipe.get("request") if recipe else None
-    if isinstance(asked, Mapping) and str(asked.get("prompt") or "").strip():
-        return FoundPrompt(str(asked["prompt"]), "its recipe")
+    request = recipe.get("request") if recipe else None
+    if isinstance(request, Mapping) and str(request.get("prompt") or "").strip():
+        return FoundPrompt(str(request["prompt"]), "its recipe")
     with path.open("rb") as file:
         is_png = file.read(8) == SIGNATURE
     texts = dict(_png_texts(path)) if is_png else {PARAMETERS: _user_comment(path)}

@@ -93,7 +93,7 @@ def samples_of(path: Path) -> Bands:
     require_file(path)
     header = _read_header(path)
     if header.channels == GREY or header.alpha or header.extra:
-        raise BadManifest(f"{path} is no print of this program: those are RGB or CMYK, without alpha")
+        raise BadManifest(f"{path} is not a print of this program: those are RGB or CMYK, without alpha")
     return Bands(header.size, header.channels, header.bits, lambda: rows(_load(path, header), str(path)))
 
 
@@ -175,10 +175,10 @@ def _load(path: Path, header: _Header) -> Any:
 
 
 def _why(kind: Format, error: Any) -> str:
-    said = reason(error)
-    if kind.loader == "heifload" and ("nsupported" in said or "codec" in said.lower()):
-        return f"{said}; the libvips here has no decoder for it, save it as JPEG or PNG"
-    return said
+    detail = reason(error)
+    if kind.loader == "heifload" and ("nsupported" in detail or "codec" in detail.lower()):
+        return f"{detail}; the libvips here has no decoder for it, save it as JPEG or PNG"
+    return detail
 
 
 def _usable_profile(header: _Header) -> tuple[Profile | None, list[str]]:
@@ -253,7 +253,7 @@ def _notes(header: _Header, profile: Profile | None, background: tuple[int, int,
         colour = "white" if background == WHITE else "#{:02x}{:02x}{:02x}".format(*background)
         yield f"its transparent parts were laid on {colour}"
     if header.extra > 0:
-        yield f"{header.extra} channels beside its colours were left out"
+        yield f"{header.extra} channels beside its colours were dropped"
     if header.channels == CMYK:
         by = f"its profile {profile.name!r}" if profile else "a general CMYK profile, as it has none"
         yield f"its CMYK colours were converted to sRGB by {by}"

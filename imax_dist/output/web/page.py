@@ -64,7 +64,7 @@ def quietly(text: str) -> None:
     """The listener that does nothing."""
 
 
-def write_page(out: Path, *, tell: Callable[[str], None] = quietly) -> Made:
+def write_page(out: Path, *, on_poster: Callable[[str], None] = quietly) -> Made:
     """Write the page of the folder ``out``. Raises MissingInput, CannotWrite or NoPermission.
 
     ``tell`` gets the id of each poster whose tiles are being made.
@@ -79,7 +79,7 @@ def write_page(out: Path, *, tell: Callable[[str], None] = quietly) -> Made:
         if poster.picture is None:
             continue
         try:
-            looks[poster.id] = look_of(out, poster, tell)
+            looks[poster.id] = look_of(out, poster, on_poster)
         except (CannotWrite, NoPermission):
             raise
         except ImaxError as error:
@@ -99,7 +99,7 @@ def _asset(name: str) -> bytes:
     return files("imax_dist.output.web").joinpath("viewer", name).read_bytes()
 
 
-def look_of(out: Path, poster: Poster, tell: Callable[[str], None]) -> dict[str, Any]:
+def look_of(out: Path, poster: Poster, on_poster: Callable[[str], None]) -> dict[str, Any]:
     """Thumbnail and layer of a picture, made now unless those of the very same file are there."""
     assert poster.picture is not None
     folder = require_real_folder(out / VIEW / _folder_name(poster.id))
@@ -116,7 +116,7 @@ def look_of(out: Path, poster: Poster, tell: Callable[[str], None]) -> dict[str,
         isinstance(look.get(key), str) for key in ("url", "thumb", "size")
     ):
         return look
-    tell(poster.id)
+    on_poster(poster.id)
     _remove_look(folder)
     look = {"source": source, **_draw(out, poster.picture, folder)}
     write_json(kept, look)

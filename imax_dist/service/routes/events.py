@@ -33,17 +33,17 @@ async def events(job_id: str, here: Here, client: Asking) -> StreamingResponse:
 
 
 async def _follow(here: Service, job_id: str, client: Client) -> AsyncIterator[str]:
-    told: dict[str, Any] = {}
+    sent: dict[str, Any] = {}
     quiet = 0
     with here.feed.following(job_id) as news:
         while True:
             news.clear()
             view = await here.seen(job_id, client)
             parts = _parts(view)
-            order = ("progress", "preview", "state") if told else ("state", "progress", "preview")
-            fresh = [(name, parts[name]) for name in order if parts[name] and told.get(name) != parts[name]]
+            order = ("progress", "preview", "state") if sent else ("state", "progress", "preview")
+            fresh = [(name, parts[name]) for name in order if parts[name] and sent.get(name) != parts[name]]
             for name, part in fresh:
-                told[name] = part
+                sent[name] = part
                 yield sse(name, view if name == "state" else part)
             if view["state"] in OVER or here.health.draining:
                 return

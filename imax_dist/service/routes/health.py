@@ -41,7 +41,7 @@ async def ready(here: Here) -> JSONResponse:
         why = "it is starting"
     if not why:
         try:
-            await here.read(here.queue.cancel_asked)
+            await here.read(here.queue.cancel_requested)
         except Exception as error:
             why = f"the store does not answer: {type(error).__name__}"
     return JSONResponse({"ready": not why, "why": why}, 503 if why else 200)

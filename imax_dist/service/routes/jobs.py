@@ -28,7 +28,7 @@ Key = Annotated[
     ),
 ]
 EXTRA = {
-    "webhook": {"type": "string", "format": "uri", "description": "Told of the job's end; signed."},
+    "webhook": {"type": "string", "format": "uri", "description": "Called when the job has ended; signed."},
     "approval": {"type": "boolean", "description": "Make the proof, and the poster once it is approved."},
     "priority": {"type": "integer", "description": "Larger goes first; for tokens with the role operate."},
 }
@@ -59,8 +59,8 @@ async def submit(request: HttpRequest, here: Here, client: Asking, key: Key = No
     if fields.get("count") not in (None, 1):
         raise Refused(400, "count: one job at a time here; POST /v1/batches takes many", code="bad_request")
     name = check_key(key)
-    wishes = await here.read(lambda: here.submissions.read([Entry(1, fields)], client, key=name))
-    ((row, new),) = await here.submissions.submit(wishes, client)
+    submissions = await here.read(lambda: here.submissions.read([Entry(1, fields)], client, key=name))
+    ((row, new),) = await here.submissions.submit(submissions, client)
     here.wake_pool()
     view = await here.read(lambda: here.view(row, new=True))
     return JSONResponse(view, 202 if new else 200, {"Location": f"{BASE}/{row.id}"})
@@ -71,11 +71,11 @@ async def submit_lines(request: HttpRequest, here: Here, client: Asking, key: Ke
     """Queue a manifest of JSON Lines: all of it, or nothing and every mistake with its line."""
     text = await read_text(request, here.submissions.limits.manifest_mib * MIB)
     name = check_key(key)
-    wishes = await here.read(lambda: here.submissions.read(read_jsonl(text), client, key=name))
-    made = await here.submissions.submit(wishes, client)
+    submissions = await here.read(lambda: here.submissions.read(read_jsonl(text), client, key=name))
+    made = await here.submissions.submit(submissions, client)
     here.wake_pool()
     ids = [row.id for row, _ in made]
-    seconds = [here.submissions.estimates.guess(wish.job.request) or 0.0 for wish in wishes]
+    seconds = [here.submissions.estimates.guess(each.job.request) or 0.0 for each in submissions]
     planned = round(sum(seconds) / max(1, here.views.gangs()), 1)
     answer = {"object": "batch", "jobs": ids, "new": sum(new for _, new in made), "planned_seconds": planned}
     return JSONResponse(answer, 202)

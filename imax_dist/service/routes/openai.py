@@ -30,7 +30,7 @@ from imax_dist.service.job_view import BASE
 from imax_dist.service.reading import MIB, bounded, read_json
 from imax_dist.service.refusals import AGAIN_S, Refused
 from imax_dist.service.routes.events import HEADERS, STREAM, sse
-from imax_dist.service.routes.openai_fields import Wish, form_fields, read_wish
+from imax_dist.service.routes.openai_fields import ImageCall, form_fields, read_image_call
 from imax_dist.service.service import Asking, Here, Service
 
 router = APIRouter(tags=["OpenAI"])
@@ -64,7 +64,7 @@ class Making:
 
     here: Service
     client: Client
-    wish: Wish
+    call: ImageCall
     rows: Sequence[Row]
     kind: str
     """Of its events: image_generation or image_edit."""
@@ -81,8 +81,8 @@ async def models(here: Here, client: Asking) -> dict[str, Any]:
 @router.post("/v1/images/generations", openapi_extra=ANSWERS)
 async def generate(request: HttpRequest, here: Here, client: Asking) -> Response:
     """A small poster in the answer, or as a stream with looks at it on the way."""
-    wish = read_wish(await read_json(request))
-    return await _answer(here, client, wish, "image_generation")
+    call = read_image_call(await read_json(request))
+    return await _answer(here, client, call, "image_generation")
 
 
 @router.post("/v1/images/edits", openapi_extra=FORM)
@@ -100,7 +100,7 @@ async def edit(request: HttpRequest, here: Here, client: Asking) -> Response:
     written, digest = await here.uploads.write(_pieces(picture))
     upload = await here.read(lambda: here.uploads.keep(written, digest))
     await form.close()
-    return await _answer(here, client, read_wish({**fields, "guide": upload}), "image_edit")
+    return await _answer(here, client, read_image_call({**fields, "guide": upload}), "image_edit")
 
 
 async def _pieces(picture: UploadFile) -> AsyncIterator[bytes]:
@@ -108,26 +108,26 @@ async def _pieces(picture: UploadFile) -> AsyncIterator[bytes]:
         yield part
 
 
-async def _answer(here: Service, client: Client, wish: Wish, kind: str) -> Response:
-    wishes = await here.read(lambda: here.submissions.read([Entry(1, wish.fields)], client))
-    seconds = sum(here.submissions.estimates.guess(each.job.request) or 0.0 for each in wishes)
-    if seconds / max(1, min(here.views.gangs(), len(wishes))) > here.settings.sync_seconds:
+async def _answer(here: Service, client: Client, call: ImageCall, kind: str) -> Response:
+    submissions = await here.read(lambda: here.submissions.read([Entry(1, call.fields)], client))
+    seconds = sum(here.submissions.estimates.guess(each.job.request) or 0.0 for each in submissions)
+    if seconds / max(1, min(here.views.gangs(), len(submissions))) > here.settings.sync_seconds:
         text = (
             f"this takes about {seconds:.0f} s, more than the {here.settings.sync_seconds:g} s that a client "
             f"may wait here; POST it to {BASE} and follow its events"
         )
         raise Refused(400, text, code="too_long")
-    made = await here.submissions.submit(wishes, client)
+    made = await here.submissions.submit(submissions, client)
     here.wake_pool()
-    making = Making(here, client, wish, [row for row, _ in made], kind)
-    if wish.stream:
+    making = Making(here, client, call, [row for row, _ in made], kind)
+    if call.stream:
         return StreamingResponse(_stream(making), media_type=STREAM, headers=HEADERS)
     done = [await _wait(making, row) for row in making.rows]
     data = [await here.read(lambda row=row: _datum(making, row)) for row in done]  # type: ignore[misc]
     answer = {
         "created": int(time.time()),
         "data": data,
-        "output_format": wish.output_format,
+        "output_format": call.output_format,
         "background": "opaque",
     }
     return JSONResponse(answer, headers={"x-imax-jobs": ",".join(row.id for row in making.rows)})
@@ -148,7 +148,7 @@ async def _next(making: Making, news: asyncio.Event) -> None:
     """Until something is new. Raises Refused (503) once the service stops: jobs go on at its next start."""
     if making.here.health.draining:
         ids = ", ".join(row.id for row in making.rows)
-        text = f"the service is stopping; job {ids} goes on when it is back: GET {BASE}/ID"
+        text = f"the service is stopping; job {ids} resumes when it is back: GET {BASE}/ID"
         raise Refused(503, text, code="stopping", headers={"Retry-After": str(AGAIN_S)})
     try:
         await asyncio.wait_for(news.wait(), LOOK_S)
@@ -166,9 +166,9 @@ def _require_done(row: Row) -> Row:
 
 
 def _datum(making: Making, row: Row) -> dict[str, Any]:
-    if making.wish.url:
-        return {"url": f"{BASE}/{row.id}/files/{making.wish.file}"}
-    path = JobFolder.of(making.here.out, row.id).path / making.wish.file
+    if making.call.url:
+        return {"url": f"{BASE}/{row.id}/files/{making.call.file}"}
+    path = JobFolder.of(making.here.out, row.id).path / making.call.file
     return {"b64_json": base64.b64encode(path.read_bytes()).decode()}
 
 
@@ -191,7 +191,7 @@ async def _stream_one(making: Making, row: Row) -> AsyncIterator[str]:
             row = await making.here.row(row.id, making.client)
             over = row.state_name in OVER
             look = await making.here.read(lambda row=row: making.here.views.look(row))  # type: ignore[misc]
-            if look is not None and len(shown) < making.wish.partial_images and not (over and shown):
+            if look is not None and len(shown) < making.call.partial_images and not (over and shown):
                 stamp = look.stat().st_mtime_ns
                 if stamp not in shown:
                     shown.append(stamp)
@@ -201,7 +201,7 @@ async def _stream_one(making: Making, row: Row) -> AsyncIterator[str]:
             await _next(making, news)
     done = _require_done(row)
     datum = await making.here.read(lambda: _datum(making, done))
-    yield _event(making, "completed", datum["b64_json"], making.wish.output_format)
+    yield _event(making, "completed", datum["b64_json"], making.call.output_format)
 
 
 async def _partial(making: Making, look: Path, index: int) -> str:
@@ -212,5 +212,5 @@ async def _partial(making: Making, look: Path, index: int) -> str:
 
 def _event(making: Making, name: str, picture: str, output_format: str, **more: Any) -> str:
     kind = f"{making.kind}.{name}"
-    told = {"type": kind, "b64_json": picture, "created_at": int(time.time()), "background": "opaque"}
-    return sse(kind, {**told, "output_format": output_format, **more})
+    event = {"type": kind, "b64_json": picture, "created_at": int(time.time()), "background": "opaque"}
+    return sse(kind, {**event, "output_format": output_format, **more})

@@ -28,7 +28,7 @@ ONLY: dict[str, tuple[Any, str]] = {
 
 
 @dataclass(frozen=True)
-class Wish:
+class ImageCall:
     """A request of OpenAI's as the fields of a job, and how it is to be answered."""
 
     fields: dict[str, Any]
@@ -42,7 +42,7 @@ class Wish:
         return FORMATS[self.output_format]
 
 
-def read_wish(body: dict[str, Any]) -> Wish:
+def read_image_call(body: dict[str, Any]) -> ImageCall:
     """Raises Refused (400) for what is not done here."""
     fields = {name: value for name, value in body.items() if value is not None}
     for name, (known, instead) in ONLY.items():
@@ -64,7 +64,7 @@ def read_wish(body: dict[str, Any]) -> Wish:
         raise _bad(f"output_format must be {' or '.join(FORMATS)}")
     if not isinstance(user, str) or len(user) > LONGEST_USER:
         raise _bad(f"user must be text of up to {LONGEST_USER} characters")
-    return Wish(_job_fields(fields, picture), stream, looks, picture, url == "url" and not stream)
+    return ImageCall(_job_fields(fields, picture), stream, looks, picture, url == "url" and not stream)
 
 
 def _job_fields(fields: dict[str, Any], picture: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Endpoint:
     def ask(self, text: str, images: Sequence[bytes]) -> str:
         """The model's answer to a question about PNG images.
 
-        Busy endpoints are asked again, at the pace they wish. Raises EndpointFailed, or NoPermission.
+        Busy endpoints are asked again, at their own pace. Raises EndpointFailed, or NoPermission.
         """
         content: list[dict[str, Any]] = [{"type": "text", "text": text}]
         for image in images:
@@ -64,7 +64,7 @@ class Endpoint:
             if attempt:
                 self.pause(min(_LONGEST_WAIT, self.wait * 4 ** (attempt - 1)))
             try:
-                return _said(self._post(body))
+                return _answer_in(self._post(body))
             except urllib.error.HTTPError as error:
                 trouble = f"status {error.code}"
                 if error.code in (401, 403):
@@ -86,12 +86,12 @@ class Endpoint:
         return read
 
     def _as_asked(self, error: urllib.error.HTTPError) -> None:
-        wish = error.headers.get("Retry-After", "")
-        if wish.isdigit():
-            self.pause(min(_LONGEST_WAIT, float(wish)))
+        delay = error.headers.get("Retry-After", "")
+        if delay.isdigit():
+            self.pause(min(_LONGEST_WAIT, float(delay)))
 
 
-def _said(body: bytes) -> str:
+def _answer_in(body: bytes) -> str:
     """The text of an answer. Raises ValueError if it is none."""
     try:
         text = json.loads(body)["choices"][0]["message"]["content"]

@@ -20,7 +20,7 @@ DEFAULT_PRESET = Request.preset
 WIDEST = 1100
 """Pixels across of a sheet on the page."""
 SHEETS_OF = ("presets", "guidance", "sequential", "filter", "truth", "cascade", "aspect")
-ASKED = (
+QUESTIONS = (
     ("share of the caption's facts in the poster", "facts", "direct", "sampled directly"),
     ("the same", "facts", "official", "the authors' released code"),
     ("layout kept from the native picture, dB", "layout", "paper", "the paper's text"),
@@ -74,7 +74,7 @@ def summary(found: Mapping[str, Any]) -> str:
         f"| at {label}, n = {size['n']} scenes, 95 % intervals | `{ours}` | compared with |",
         "|---|---|---|",
     ]
-    for question, measure, other, words in ASKED:
+    for question, measure, other, words in QUESTIONS:
         values, against = (size["variants"].get(name, {}).get(measure) for name in (ours, other))
         if values and against:
             rows.append(f"| {question} | **{interval(values)}** | {interval(against)} ({words}) |")

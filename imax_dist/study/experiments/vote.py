@@ -74,7 +74,7 @@ class Ballot:
     path: Path
     budget: int
     crops: int = 3
-    asked: int = 0
+    questions: int = 0
     nonsense: int = 0
 
     def run(
@@ -98,9 +98,9 @@ class Ballot:
         """Share of the vote for ``pair.one`` in one order; None if the answer was nonsense."""
         name = self._name(pair, swapped=swapped)
         if name not in kept:
-            if self.asked >= self.budget:
+            if self.questions >= self.budget:
                 raise EndpointFailed(f"the budget of {self.budget} questions is used up")
-            self.asked += 1
+            self.questions += 1
             answer, reason = read_answer(self.endpoint.ask(*self._question(pair, swapped=swapped)))
             self.nonsense = 0 if answer else self.nonsense + 1
             if self.nonsense >= MOST_NONSENSE:

@@ -34,8 +34,8 @@ class Bucket:
     def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, Text]:
         """A random batch: float32 tokens and one of each scene's captions."""
         rows = torch.randint(len(self.tokens), (count,), generator=generator)
-        said = torch.randint(VARIATIONS, (count,), generator=generator)
-        return self.tokens[rows].float(), Text(self.clip[rows, said], self.t5[rows, said])
+        phrasing = torch.randint(VARIATIONS, (count,), generator=generator)
+        return self.tokens[rows].float(), Text(self.clip[rows, phrasing], self.t5[rows, phrasing])
 
 
 @torch.no_grad()
@@ -72,8 +72,8 @@ def _bucket(parts: list[dict[str, torch.Tensor]], tokenizers: Tokenizers) -> Buc
     latents = torch.cat([part["latents"] for part in parts])
     seeds = torch.cat([part["seeds"] for part in parts]).tolist()
     assert max(seeds) < HELD_OUT
-    said = [varied_caption(sample_scene(s), s * VARIATIONS + k) for s in seeds for k in range(VARIATIONS)]
-    clip, t5 = tokenizers.ids(said)
+    phrasing = [varied_caption(sample_scene(s), s * VARIATIONS + k) for s in seeds for k in range(VARIATIONS)]
+    clip, t5 = tokenizers.ids(phrasing)
     shape = (len(seeds), VARIATIONS, -1)
     grid = (latents.shape[2] // 2, latents.shape[3] // 2)
     return Bucket(grid, pack(latents), clip.reshape(shape), t5.reshape(shape))

@@ -61,8 +61,8 @@ def save_pipeline(
         for file in fresh.rglob("*.safetensors"):
             file.chmod(0o644)  # safetensors writes for the owner only; weights are to be shared
         for file in fresh.rglob("*config.json"):
-            told = json.loads(file.read_text(encoding="utf-8"))
-            kept = {key: value for key, value in told.items() if key not in ORIGIN}
+            config = json.loads(file.read_text(encoding="utf-8"))
+            kept = {key: value for key, value in config.items() if key not in ORIGIN}
             file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
         (fresh / SETTINGS_FILE).write_text(_settings(native_side), encoding="utf-8")
         fresh.rename(folder)

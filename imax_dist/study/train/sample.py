@@ -32,13 +32,13 @@ def draw(
     distilled = pipeline.transformer.config.guidance_embeds
     pictures = []
     for first in range(0, len(captions), batch):
-        said = captions[first : first + batch]
+        prompts = captions[first : first + batch]
         how: dict[str, Any] = {"guidance_scale": guidance}
         if not distilled:
-            how = {"true_cfg_scale": guidance, "negative_prompt": [""] * len(said)}
-        generators = [torch.Generator().manual_seed(seed + first + k) for k in range(len(said))]
+            how = {"true_cfg_scale": guidance, "negative_prompt": [""] * len(prompts)}
+        generators = [torch.Generator().manual_seed(seed + first + k) for k in range(len(prompts))]
         drawn = pipeline(
-            prompt=said, height=size[0], width=size[1], num_inference_steps=steps, generator=generators,
+            prompt=prompts, height=size[0], width=size[1], num_inference_steps=steps, generator=generators,
             max_sequence_length=TEXT_TOKENS, output_type="np", **how,
         ).images  # fmt: skip
         pictures.append((drawn * 255).round().astype(np.uint8))

@@ -117,7 +117,7 @@ def test_the_iso_sheets_halve() -> None:
         ({"paper": "10x10m", "dpi": 300}, "a side must be between 16 and 65536 px"),
     ],
 )
-def test_what_cannot_be_printed_is_told(words: dict[str, object], message: str) -> None:
+def test_what_cannot_be_printed_is_reported(words: dict[str, object], message: str) -> None:
     with pytest.raises(BadValue, match=message):
         assert make_sheet(**words).pixels  # type: ignore[arg-type]
 

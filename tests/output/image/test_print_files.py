@@ -156,7 +156,7 @@ def test_equal_pdfs_are_equal_files_at_a_stated_time(tmp_path: Path, monkeypatch
     assert b"D:20241010000000Z" in (tmp_path / "a.pdf").read_bytes()
 
 
-def test_few_pixels_and_a_lost_bleed_are_said(tmp_path: Path) -> None:
+def test_few_pixels_and_a_lost_bleed_are_reported(tmp_path: Path) -> None:
     size = make_sheet("A6", dpi=60, bleed="3mm").pixels
     rendered = picture(size.height, size.width, paper="A6", dpi=60, bleed="3mm")
     notes = finish(rendered, tmp_path / "p.tif", FinishSettings(paper="A5")).notes
@@ -181,7 +181,7 @@ def test_a_page_longer_than_pdf_allows_is_a_tenth_of_its_size() -> None:
 @pytest.mark.parametrize(
     ("paper", "marks", "points"), [("6x2m", False, 1700.79), ("5.07x1.69m", True, 1443.97)]
 )
-def test_a_reduced_page_is_told(tmp_path: Path, paper: str, marks: bool, points: float) -> None:
+def test_a_reduced_page_is_reported(tmp_path: Path, paper: str, marks: bool, points: float) -> None:
     """The second is too long only with the margin of its marks."""
     settings = FinishSettings(paper=paper, crop_marks=marks)
     finished = finish(picture(200, 600), tmp_path / "p.pdf", settings)

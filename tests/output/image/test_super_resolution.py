@@ -48,7 +48,7 @@ def test_a_file_that_is_no_network_is_refused_before_any_work(tmp_path: Path) ->
     assert names(tmp_path) == ["sr.safetensors"]
 
 
-def test_a_missing_network_or_another_word_is_told(tmp_path: Path) -> None:
+def test_a_missing_network_or_another_word_is_reported(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="does not exist"):
         check(tmp_path / "p.tif", FinishSettings(scale=str(tmp_path / "sr.safetensors")))
     with pytest.raises(BadValue, match="is neither realesrgan-x4plus, realesrgan-x4plus-anime nor"):
@@ -59,11 +59,11 @@ def test_a_network_of_another_kind_needs_spandrel(tmp_path: Path, monkeypatch: p
     other = tmp_path / "sr.safetensors"
     save_file({"weight": torch.zeros(3)}, other)
     monkeypatch.setitem(sys.modules, "spandrel", None)
-    with pytest.raises(MissingInput, match=r"is no RRDBNet of RGB pictures, and other .* need spandrel"):
+    with pytest.raises(MissingInput, match=r"is not an RRDBNet of RGB pictures, and other .* need spandrel"):
         require_model(str(other))
 
 
-def test_a_spandrel_that_cannot_be_loaded_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spandrel_that_does_not_load_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a torchvision of another torch: importing it raises RuntimeError, which is no bug of ours."""
     other = tmp_path / "sr.safetensors"
     save_file({"weight": torch.zeros(3)}, other)

@@ -67,7 +67,7 @@ def test_posters_of_generate_are_found_too(tmp_path: Path) -> None:
     assert (poster.id, poster.state, poster.request["seed"]) == ("sea", "done", 5)
 
 
-def test_a_folder_without_posters_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_posters_is_reported(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="holds no posters"):
         read_folder(tmp_path)
     with pytest.raises(MissingInput, match="is not a folder of posters"):

@@ -126,13 +126,13 @@ def test_only_a_large_picture_is_cut_into_tiles(tmp_path: Path) -> None:
 
 def test_tiles_of_an_unchanged_poster_are_kept(tmp_path: Path) -> None:
     folder = done_job(tmp_path, "sea")
-    told: list[str] = []
+    named: list[str] = []
     for _ in range(2):
-        write_page(tmp_path, tell=told.append)
-    assert told == ["sea"]
+        write_page(tmp_path, on_poster=named.append)
+    assert named == ["sea"]
     os.utime(folder / "poster.png", (1, 1))
-    write_page(tmp_path, tell=told.append)
-    assert told == ["sea", "sea"]
+    write_page(tmp_path, on_poster=named.append)
+    assert named == ["sea", "sea"]
 
 
 def test_a_torn_picture_is_named_and_the_others_are_shown(tmp_path: Path) -> None:

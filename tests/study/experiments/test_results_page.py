@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from imax_dist.study.experiments.results import ASKED, summary
+from imax_dist.study.experiments.results import QUESTIONS, summary
 
 PAGE = Path(__file__).parents[3] / "RESULTS.md"
 
@@ -25,7 +25,7 @@ def presets(*names: str) -> dict[str, Any]:
 def test_the_page_opens_with_five_numbers_at_the_largest_scale() -> None:
     lines = summary(presets("direct", "official", "paper", "enlarged (Lanczos)")).splitlines()
     assert lines[0].startswith("| at 4x 512x512, n = 6 scenes")
-    assert len(lines) == 2 + len(ASKED) + 1 == 7
+    assert len(lines) == 2 + len(QUESTIONS) + 1 == 7
     assert "**0.90 [0.80, 1.00]** | 0.30 [0.20, 0.40] (sampled directly)" in lines[2]
     assert "**0.60 [0.50, 0.70]**" in lines[-1]
 
@@ -37,4 +37,4 @@ def test_a_variant_that_was_not_drawn_leaves_its_row_out() -> None:
 def test_the_page_in_the_repository_has_them() -> None:
     head = PAGE.read_text(encoding="utf-8").splitlines()[:10]
     assert [line for line in head if line.startswith("| at ")]
-    assert all(any(question in line for line in head) for question, *_ in ASKED)
+    assert all(any(question in line for line in head) for question, *_ in QUESTIONS)

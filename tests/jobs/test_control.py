@@ -110,7 +110,7 @@ def test_no_change_of_state_forgets_a_cancellation(tmp_path: Path) -> None:
     store.add([(make_job(Request("b"), name="b"), running)])
     store.cancel(["b"])
     assert store.move("b", Done("ab", 1, 1.0, 1)) == Done("ab", 1, 1.0, 1), "it was there before"
-    assert store.cancel_asked() == set()
+    assert store.cancel_requested() == set()
 
 
 def test_a_cancellation_loses_no_race_with_a_batch_that_begins(tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ def test_a_retry_after_a_cancellation_wins(tmp_path: Path) -> None:
     assert isinstance(shop.run()["a"], Done)
 
 
-@pytest.mark.parametrize("wish", ["retry", "run again"])
-def test_an_approved_poster_needs_no_second_approval(tmp_path: Path, wish: str) -> None:
+@pytest.mark.parametrize("command", ["retry", "run again"])
+def test_an_approved_poster_needs_no_second_approval(tmp_path: Path, command: str) -> None:
     world = World()
     shop = Shop(tmp_path, world, 1)
     shop.run(proofs_only=True)
@@ -138,30 +138,30 @@ def test_an_approved_poster_needs_no_second_approval(tmp_path: Path, wish: str) 
     world.scripts["a"] = [Script(0, DIED)]
     assert shop.run(proofs_only=True)["a"].kind == "died"
     world.scripts["a"] = [Script()]
-    if wish == "retry":
+    if command == "retry":
         assert retry(tmp_path, ["a"]) == ["a"]
     else:
         add_jobs(shop.store, [make_job(Request("a", size="64x64"), name="a")], tmp_path)
     assert isinstance(shop.run(proofs_only=True)["a"], Done)
 
 
-@pytest.mark.parametrize("wish", [approve, retry])
-def test_whoever_comes_first_in_a_race_no_confirmed_wish_is_undone(
-    tmp_path: Path, wish: Callable[[Path, list[str]], list[str]]
+@pytest.mark.parametrize("command", [approve, retry])
+def test_whoever_comes_first_in_a_race_no_confirmed_command_is_undone(
+    tmp_path: Path, command: Callable[[Path, list[str]], list[str]]
 ) -> None:
     """Two operators at once, an id at a time: what each was told is what became of it."""
     ids = [f"job-{number}" for number in range(12)]
-    before = Proofed(1) if wish is approve else Failed("died", "why", 1)
+    before = Proofed(1) if command is approve else Failed("died", "why", 1)
     store = Store(store_path(tmp_path))
     store.add([(make_job(Request("a", seed=n), name=name), before) for n, name in enumerate(ids)])
-    told: dict[str, list[str]] = {"wish": [], "cancel": []}
+    answers: dict[str, list[str]] = {"command": [], "cancel": []}
 
     def ask(name: str, act: Callable[[Path, list[str]], list[str]], order: list[str]) -> None:
         for job in order:
-            told[name] += act(tmp_path, [job])
+            answers[name] += act(tmp_path, [job])
 
     both = [
-        Thread(target=ask, args=("wish", wish, ids)),
+        Thread(target=ask, args=("command", command, ids)),
         Thread(target=ask, args=("cancel", cancel, ids[::-1])),
     ]
     for thread in both:
@@ -171,9 +171,9 @@ def test_whoever_comes_first_in_a_race_no_confirmed_wish_is_undone(
     states = store.states()
     store.close()
     for job in ids:
-        if job in told["cancel"]:
+        if job in answers["cancel"]:
             assert isinstance(states[job], Cancelled), f"{job} was cancelled"
-        elif job in told["wish"]:
+        elif job in answers["command"]:
             assert isinstance(states[job], Queued), f"{job} was queued"
         else:
             assert states[job] == before
