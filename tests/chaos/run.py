@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from tests.chaos.shop import Fault, Record, Shop, busy, wait_until
+from tests.chaos.shop import Fault, Record, Shop, busy, patiently, wait_until
 from tests.chaos.strikes import back, deal, seen, strike
 from tests.chaos.surroundings import imax, own_disk
 from tests.processes import lives
@@ -58,11 +58,10 @@ DEADLINES = {
 """On a machine that is free; longer on a busy one."""
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
-    "RAY_raylet_start_wait_time_s": "300",
     "RAY_worker_niceness": "0",
     "OMP_NUM_THREADS": "1",
 }
-"""Set before Ray is imported: a busy machine starts a raylet slowly, and starves what is nicer than it."""
+"""Set before Ray is imported, whose workers starve on a busy machine if they are nicer than the rest."""
 UNFINISHED = 75
 FREED_S = 3.0
 
@@ -209,9 +208,9 @@ def cluster_of_three(folder: Path) -> Iterator[tuple[Any, list[Any], Path]]:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [site, os.environ.get("PYTHONPATH", "")]))
     os.environ["IMAX_CHAOS"] = str(switches)
     small = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args=small)
+    cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=small))
     try:
-        yield cluster, [cluster.add_node(num_cpus=2) for _ in range(2)], switches
+        yield cluster, [patiently(lambda: cluster.add_node(num_cpus=2)) for _ in range(2)], switches
     finally:
         cluster.shutdown()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 90.0
+NODE_STARTS = 4
 READY_STEP = 4
 """A poster this far into its target-size pass can be struck."""
 Event = dict[str, Any]
@@ -216,3 +217,11 @@ def wait_until(what: str, condition: Callable[[], Any], seconds: float = PATIENC
             return value
         time.sleep(0.05)
     raise TimeoutError(f"waited {time.monotonic() - began:.0f} s for {what}")
+
+
+def patiently(start: Callable[[], Any]) -> Any:
+    """Ray gives a node 30 s to start, which a busy machine may need more than once."""
+    for _ in range(NODE_STARTS - 1):
+        with suppress(Exception):
+            return start()
+    return start()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tests.chaos.shop import PATIENCE_S, Event, Fault, Shop, last_step, seconds_of, wait_until
+from tests.chaos.shop import PATIENCE_S, Event, Fault, Shop, last_step, patiently, seconds_of, wait_until
 from tests.chaos.surroundings import PREEMPTED, SURROUNDINGS
 
 Strike = Callable[[Shop, Fault, int], None]
@@ -86,7 +86,7 @@ def drain(shop: Shop, fault: Fault, pid: int) -> None:
     wait_until("the drain to be seen", lambda: seen(shop, fault) or shop.ended, 30)
     shop.nodes.remove(node)
     shop.cluster.remove_node(node)
-    shop.nodes.append(shop.cluster.add_node(num_cpus=2))
+    shop.nodes.append(patiently(lambda: shop.cluster.add_node(num_cpus=2)))
 
 
 STRIKES: dict[str, Strike] = {
