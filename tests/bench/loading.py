@@ -26,17 +26,20 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from original_names import flux1
 
 LOAD = """
-import resource, sys, time
+import sys, time
 import torch, diffusers
 from pathlib import Path
 from diffusers import FluxTransformer2DModel
 from imax_dist.models.weights import load_complete
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # not getrusage's, which a process takes over from the one that started it
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+before = peak()
 started = time.perf_counter()
 network = load_complete(FluxTransformer2DModel, Path(sys.argv[1]), torch_dtype=torch.bfloat16)
 total = sum(float(x.flatten()[::1024].float().sum()) for x in network.parameters())  # every page is read
 taken = time.perf_counter() - started
-print(taken, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6)
+print(taken, (peak() - before) / 1e6)
 """
 
 
