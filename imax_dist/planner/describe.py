@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from imax_dist.planner.workload import Workload
 from imax_dist.wording import duration, plural
 
 WIDTH = 100
+NO_BREAK = "\u00a0"
 SMALL = "embedded"
 SHOWN = 6
 """Rejected layouts that people see unless they ask for all."""
@@ -66,7 +68,9 @@ def _small(works: list[Workload]) -> str:
 def _folded(line: str) -> list[str]:
     """A line of the plan in a terminal's width; what does not fit goes on below its text."""
     indent = 8 if line.startswith("    ") else 18 if line.startswith("  ") else 0
-    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent, break_long_words=False) or [""]
+    whole = re.sub(r"(?<=\d) (?=\S)", NO_BREAK, line)  # a number keeps its unit
+    folded = textwrap.wrap(whole, WIDTH, subsequent_indent=" " * indent, break_long_words=False)
+    return [part.replace(NO_BREAK, " ") for part in folded] or [""]
 
 
 def _origin(device: Hardware) -> str:

@@ -306,5 +306,6 @@ def test_the_words_for_people_are_complete() -> None:
     assert max(len(line) for line in text.splitlines()) <= 100
     assert one_line(choice).startswith("planned: ")
     values = as_json(choice, works)
-    assert values["chosen"]["makespan"] == choice.chosen.span.seconds
+    assert values["chosen"]["makespan"] == choice.chosen.start + choice.chosen.span.seconds
+    assert all(not line.strip().startswith(("s)", "% ", "%;", "%,")) for line in text.splitlines())
     assert len(values["rejected"]) == len(choice.rejected)
