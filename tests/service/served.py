@@ -25,7 +25,7 @@ from imax_dist.jobs.rank import Rank
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.sizing import Host
 from imax_dist.jobs.store import Store, Tokens, open_store
-from imax_dist.jobs.task import Finished, Outcome, Refused, Report, Stopped, Task
+from imax_dist.jobs.task import Finished, GangFactory, Outcome, Refused, Report, Stopped, Task
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.service.access import add_token
 from imax_dist.service.bell import Bell
@@ -63,11 +63,13 @@ def served(
     tokens: dict[str, str] | None = None,
     pool: PoolSettings | None = None,
     gangs: bool = False,
+    build: GangFactory | None = None,
     place: str = "",
 ) -> Iterator[Served]:
     """A service over ``out``; ``tokens`` are names and roles, none for an open one; ``gangs`` render.
 
-    ``place`` is a database's URL; empty: a file in ``out``.
+    ``build`` makes the gangs, by default threads that render; ``place`` is a database's URL, by default a
+    file in ``out``.
     """
     pool = pool or PoolSettings(device="cpu", threads=1, checkpoint_every=0)
     serving = Serving(out, pool, settings or ServiceSettings(), place or out / "batch.sqlite", port=0)
@@ -82,45 +84,37 @@ def served(
             base = f"http://{LOOPBACK}:{door.getsockname()[1]}"
             made = Served(out, base, service, store, registry, stream, secrets)
             service.health.ready = True
-            with rendering(made, serving, bell, log) if gangs else nullcontext():
+            with rendering(made, serving, bell, log, build=build or ThreadGang) if gangs else nullcontext():
                 yield made
 
 
 @contextmanager
-def rendering(made: Served, serving: Serving, bell: Bell, log: Log) -> Iterator[None]:
-    """A pool in a thread, over gangs that are threads, as the driver of its store."""
+def rendering(made: Served, serving: Serving, bell: Bell, log: Log, *, build: GangFactory) -> Iterator[None]:
+    """A pool in a thread, as the driver of its store."""
+    ended = threading.Event()
     with drive(serving.place, out=made.out) as (store, check):
         board = Board(store, open_ended=True, patience_s=60.0)
         board.note = lambda text: log({"event": "note", "text": text})
         made.service.ahead = board.ahead
-        with in_thread(made, board, serving.pool, bell, log, check=check):
-            yield
+        metrics = PoolMetrics(board, kinds=prometheus(made.registry))
+        listen = both(both(log.listener(), made.service.feed), metrics)
+        deps = PoolDeps(listen=listen, stop=ended.is_set, check=check, sleep=bell.pause, news=bell.heard)
+        pool = Pool(board, build, serving.pool, out=made.out, deps=deps)
 
+        def run() -> None:
+            try:
+                with suppress(Preempted):
+                    pool.run()
+            finally:
+                made.service.health.draining = True  # nobody waits for a pool that is gone
 
-@contextmanager
-def in_thread(
-    made: Served, board: Board, pool: PoolSettings, bell: Bell, log: Log, *, check: Callable[[], None]
-) -> Iterator[None]:
-    ended = threading.Event()
-    metrics = PoolMetrics(board, kinds=prometheus(made.registry))
-    listen = both(both(log.listener(), made.service.feed), metrics)
-
-    deps = PoolDeps(listen=listen, stop=ended.is_set, check=check, sleep=bell.pause, news=bell.heard)
-
-    def run() -> None:
+        thread = threading.Thread(target=run)
+        thread.start()
         try:
-            with suppress(Preempted):
-                Pool(board, ThreadGang, pool, out=made.out, deps=deps).run()
+            yield
         finally:
-            made.service.health.draining = True  # as the server does: nobody waits for a pool that is gone
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(60)
+            ended.set()
+            thread.join(60)
 
 
 class ThreadGang:
