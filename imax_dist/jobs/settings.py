@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imax_dist.errors import BadConfig
+from imax_dist.liveness.silence import Silence
 
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -29,17 +30,17 @@ class Deadlines:
     """Load, prompt, enlarge, decode and write, the first time for a model and size."""
     stage_least: float = 60.0
     """From then on ``step_factor`` times the gang's own median of that stage, never less than this."""
-    heartbeat: float = 6.0
+    heartbeat: float = Silence.heartbeat
     """A rank whose process does not answer, within steps."""
-    stage_heartbeat: float = 60.0
+    stage_heartbeat: float = Silence.stage_heartbeat
     """The same elsewhere: loading may hold the interpreter for long."""
-    exchange: float = 5.0
+    exchange: float = Silence.exchange
     """Every rank of a gang waits for the others in the middle of a step."""
-    block_factor: float = 12.0
+    block_factor: float = Silence.factor
     """A rank that computes in the middle of a step: this many times its own usual time for such a piece."""
-    first_block: float = 60.0
+    first_block: float = Silence.first_block
     """The same in the first two steps of a pass; five times as long where the network is compiled."""
-    stage_quiet: float = 60.0
+    stage_quiet: float = Silence.stage
     """A stage without steps in which nothing is computed, read or written."""
     grace: float = 2.0
     """The other ranks, once one has failed."""

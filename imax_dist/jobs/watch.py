@@ -15,7 +15,8 @@ from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.settings import Deadlines
 from imax_dist.jobs.task import Lost, Task
 from imax_dist.liveness.heartbeat import Sight
-from imax_dist.liveness.judge import Judge, Limits, Verdict
+from imax_dist.liveness.judge import Judge, Verdict
+from imax_dist.liveness.silence import Silence
 from imax_dist.output.atomic import write_json
 
 EVIDENCE_S = 3.0
@@ -44,7 +45,7 @@ class GangWatch:
         compiled: bool = False,
     ) -> None:
         self._actors = actors
-        self._limits = Limits(
+        self._limits = Silence(
             heartbeat=deadlines.heartbeat,
             stage_heartbeat=deadlines.stage_heartbeat,
             exchange=deadlines.exchange,

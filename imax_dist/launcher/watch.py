@@ -17,7 +17,8 @@ from pathlib import Path
 
 from imax_dist.errors import GangLost
 from imax_dist.liveness.heartbeat import EVIDENCE_WANTED, Sight, read_sights
-from imax_dist.liveness.judge import Judge, Limits, Verdict
+from imax_dist.liveness.judge import Judge, Verdict
+from imax_dist.liveness.silence import Silence
 
 LOOK_S = 0.5
 FIRST_BLOCK_S = 300.0
@@ -43,7 +44,7 @@ class RankWatch:
         evidence: Path,
         alive: Path | None = None,
         notice: Path | None = None,
-        limits: Limits | None = None,
+        limits: Silence | None = None,
         speaker: str = "imax launch",
     ) -> None:
         self._folder = folder
@@ -51,7 +52,7 @@ class RankWatch:
         self._notice = notice
         self._evidence = evidence
         self._alive = alive
-        self._judge = Judge(limits or Limits(first_block=FIRST_BLOCK_S), time.monotonic)
+        self._judge = Judge(limits or Silence(first_block=FIRST_BLOCK_S), time.monotonic)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="rank watch")
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 from imax_dist.liveness.beacon import CHECKPOINT
 from imax_dist.liveness.heartbeat import Sight
+from imax_dist.liveness.silence import Silence
 
 MISSED_BEATS_S = 3.0
 """Nothing moves and a rank has not beaten for so long: it is the process that stands, not the exchange."""
@@ -20,25 +21,6 @@ MISSED_BEATS_S = 3.0
 ON_DISK = (CHECKPOINT, "write", "deliver")
 DISK_PATIENCE = 10.0
 """Times as long while a disk makes sure of what was written: on a network minutes, in which nothing moves."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Seconds without a sign of life; ``patience`` times as long for a poster that has hung before."""
-
-    heartbeat: float = 6.0
-    """A process that does not beat, within steps."""
-    stage_heartbeat: float = 60.0
-    """Elsewhere, where a library may hold the interpreter for long: loading, for one."""
-    exchange: float = 5.0
-    """Every rank waits for another."""
-    factor: float = 12.0
-    """A rank that computes: this many times its own usual time between marks, at least ``exchange``."""
-    first_block: float = 60.0
-    """The first two steps of a stage: kernels are planned, links opened."""
-    stage: float = 60.0
-    """A stage without steps in which nothing is computed, read or written."""
-    patience: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +44,7 @@ class _Seen:
 class Judge:
     """Of ranks that work together; one that works alone is judged alone."""
 
-    def __init__(self, limits: Limits, now: Callable[[], float]) -> None:
+    def __init__(self, limits: Silence, now: Callable[[], float]) -> None:
         self.limits = limits
         self._now = now
         self._seen: dict[int, _Seen] = {}

@@ -122,6 +122,6 @@ class Method:
     the whole step, low-pass and Euler step too, as the released code does (step)."""
     guidance_scale: GuidanceScaleSettings = field(default_factory=GuidanceScaleSettings)
     cache: str = "none"
-    """Steps at which the network is not asked (method/step_cache.py): none, light or strong."""
+    """Steps that skip the network (method/step_cache.py): none, light or strong."""
     vae: Literal["exact", "tiled"] = "exact"
     """exact: as the VAE computes the whole picture. tiled: blended tiles, whose tones may differ."""

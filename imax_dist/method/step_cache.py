@@ -1,4 +1,4 @@
-"""Step caching: at some steps the network is not asked, and its last velocity is used again.
+"""Step caching: some steps skip the network and use its last velocity again.
 
 Not in the paper. Which steps is decided from their number alone, before the first: the same list on every
 rank and after every restart, so that no rank calls the network while another waits. What is kept is the
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 SkipRule: TypeAlias = Callable[[int], frozenset[int]]
-"""From the number of steps to the indices of those at which the network is not asked."""
+"""From the number of steps to the indices of those that skip the network."""
 
 
 def nothing(steps: int) -> frozenset[int]:

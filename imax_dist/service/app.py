@@ -28,7 +28,7 @@ ABOUT = """Posters beyond a model's native size as jobs: submit, follow, approve
 Send a token in the header Authorization: Bearer TOKEN. Errors are {"error": {"message", "type", "code"}}."""
 OF_STATUS = {
     404: "there is nothing at this address; /docs lists what there is",
-    405: "this address is not asked in this way; /docs lists how",
+    405: "this address does not take this method; /docs lists what it takes",
 }
 Chore = Callable[[], Any]
 READERS = 32

@@ -25,7 +25,7 @@ import torch.distributed as dist
 from imax_dist.events import StageStarted, StepDone
 from imax_dist.launcher.watch import RankWatch
 from imax_dist.liveness.heartbeat import EVIDENCE_WANTED, beating
-from imax_dist.liveness.judge import Limits
+from imax_dist.liveness.silence import Silence
 from imax_dist.parallel.engines import marking
 from imax_dist.parallel.engines import torch as torch_engine
 from imax_dist.parallel.engines.torch import TorchEngine
@@ -97,7 +97,7 @@ def rank_main(rank: int, port: int, folder: str, kind: str, step_s: float, devic
 
 
 def seconds_until_seen(
-    kind: str, step_s: float, *, limits: Limits | None = None, device: str = "cpu"
+    kind: str, step_s: float, *, limits: Silence | None = None, device: str = "cpu"
 ) -> tuple[float | None, str]:
     """Between the fault and the verdict, with what it says; None if nothing was seen within a while."""
     context = multiprocessing.get_context("spawn")

@@ -18,11 +18,11 @@ from imax_dist.launcher.among import watched
 from imax_dist.launcher.watch import JUDGED, RankWatch
 from imax_dist.liveness.beacon import Beacon, Place
 from imax_dist.liveness.heartbeat import Sight, SightFile
-from imax_dist.liveness.judge import Limits
+from imax_dist.liveness.silence import Silence
 from imax_dist.parallel.topology import Topology
 
 ROOT = Path(__file__).parents[2]
-QUICK = Limits(heartbeat=1.0, exchange=1.0)
+QUICK = Silence(heartbeat=1.0, exchange=1.0)
 
 
 def test_a_rank_alone_looks_at_nobody(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from imax_dist.events import StageStarted
 from imax_dist.launcher.watch import LOOK_S, RankWatch
 from imax_dist.liveness.beacon import Beacon, Place
 from imax_dist.liveness.heartbeat import EVIDENCE_WANTED, Heartbeat, Sight, SightFile, beating, read_sights
-from imax_dist.liveness.judge import Limits
+from imax_dist.liveness.silence import Silence
 
-QUICK = Limits(heartbeat=1.0, exchange=1.0)
+QUICK = Silence(heartbeat=1.0, exchange=1.0)
 
 
 def test_a_rank_that_stands_still_is_killed_and_what_is_known_of_it_kept(

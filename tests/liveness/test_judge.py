@@ -10,7 +10,8 @@ import pytest
 from imax_dist.events import CheckpointStarted, CheckpointWritten, StageDone, StageStarted, StepDone
 from imax_dist.liveness.beacon import CHECKPOINT, SILENT, Beacon, Place
 from imax_dist.liveness.heartbeat import EVERY_S, Sight
-from imax_dist.liveness.judge import Judge, Limits, Verdict
+from imax_dist.liveness.judge import Judge, Verdict
+from imax_dist.liveness.silence import Silence
 from imax_dist.parallel.engines import Marking, marking
 
 BLOCKS = 57
@@ -22,7 +23,7 @@ class Gang:
     """Ranks whose blocks take as long as the test says, and the judge over them."""
 
     ranks: int = 4
-    limits: Limits = field(default_factory=Limits)
+    limits: Silence = field(default_factory=Silence)
     time: float = 100.0
 
     def __post_init__(self) -> None:
@@ -196,7 +197,7 @@ def test_others_may_wait_for_rank_0_as_long_as_it_goes_on() -> None:
 
 
 def test_a_hang_before_doubles_what_is_allowed() -> None:
-    patient = Gang(limits=replace(Limits(), patience=2.0)).third_step(20.0)
+    patient = Gang(limits=replace(Silence(), patience=2.0)).third_step(20.0)
     patient.stopped = {1}
     assert patient.passes(9.5) is None
     assert patient.seen_after()[1].kind == "silent"
