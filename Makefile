@@ -35,11 +35,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	@mkdir -p $(OUT)
-	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 128x128 --out $(OUT)/native.png
-	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 256x256 --out $(OUT)/poster-2x.png
-	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 512x512 --out $(OUT)/poster-4x.png
-	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 512x512 --preset direct --out $(OUT)/direct-4x.png
-	@$(BIN)/imax study sheet $(OUT)/native.png $(OUT)/poster-4x.png $(OUT)/direct-4x.png --crop 192,160,320,320 --out $(OUT)/sheet.png
+	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 256x256 --out $(OUT)/native.png
+	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 512x512 --out $(OUT)/poster-2x.png
+	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 1024x1024 --out $(OUT)/poster-4x.png
+	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 1024x1024 --preset direct --out $(OUT)/direct-4x.png
+	@$(BIN)/imax study sheet $(OUT)/native.png $(OUT)/poster-4x.png $(OUT)/direct-4x.png --crop 384,320,640,640 --out $(OUT)/sheet.png
 	@echo "Look at $(OUT)/sheet.png: the same part of the native picture (enlarged), of the poster, and of the model without the method."
 
 # What starts Ray, launchers or hosts runs one at a time, on one worker, beside the rest (tests/conftest.py).

@@ -78,7 +78,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
-    assert Image.open("moon.png").size == (256, 192)
+    assert Image.open("moon.png").size == (512, 384)
 
 
 JOBS = {

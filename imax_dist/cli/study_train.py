@@ -79,7 +79,7 @@ def _train_vae(args: argparse.Namespace) -> int:
 def _encode_arguments(parser: Parser) -> None:
     parser.add_argument("--vae", required=True, help="vae.safetensors of train-vae, or a model")
     parser.add_argument("--out", type=Path, required=True, help="folder of the encoded scenes")
-    parser.add_argument("--size", action="append", help="WIDTHxHEIGHT, repeatable (default 128x128)")
+    parser.add_argument("--size", action="append", help="WIDTHxHEIGHT, repeatable (default 256x256)")
     parser.add_argument("--n", type=int, default=12000, help="scenes of each size")
     parser.add_argument("--first", type=int, default=0, help="first scene seed")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -93,7 +93,7 @@ def _encode(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(args.threads)
     vae = vae_of(args.vae)
-    for size in args.size or ["128x128"]:
+    for size in args.size or ["256x256"]:
         for start in range(args.first, args.first + args.n, 2000):
             stop = min(start + 2000, args.first + args.n)
             path = encode_scenes(args.out, vae, range(start, stop), size=parse_size(size))
@@ -105,7 +105,7 @@ def _flow_arguments(parser: Parser, *, steps: int) -> None:
     _training_arguments(parser, steps=steps)
     parser.add_argument("--data", type=Path, required=True, help="folder of encode-scenes")
     parser.add_argument("--hold", type=float, help="progress until which the rate stays at its peak")
-    parser.add_argument("--native", default="128x128", help="WIDTHxHEIGHT the model is made for (128x128)")
+    parser.add_argument("--native", default="256x256", help="WIDTHxHEIGHT the model is made for (256x256)")
     parser.add_argument("--mixed", type=float, help="part of the updates that takes other sizes (0.4)")
     parser.add_argument(
         "--share", action="append", default=[], metavar="SIZE=WEIGHT", help="weight of a size"
@@ -214,7 +214,7 @@ def _save_arguments(parser: Parser) -> None:
     parser.add_argument("--vae", required=True, help="vae.safetensors of train-vae, or a model")
     parser.add_argument("--flow", required=True, help="a checkpoint of train-flow, distil or distil-steps")
     parser.add_argument("--tokenizers", help="the teacher's name, if it was a model")
-    parser.add_argument("--native", default="128x128", help="WIDTHxHEIGHT the model is made for (128x128)")
+    parser.add_argument("--native", default="256x256", help="WIDTHxHEIGHT the model is made for (256x256)")
     parser.add_argument("--out", type=Path, required=True, help="FluxPipeline folder to write")
 
 
@@ -236,7 +236,7 @@ def _measure_arguments(parser: Parser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="FluxPipeline folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of results.json and sheet.png")
     parser.add_argument("--n", type=int, default=48, help="held-out scenes")
-    parser.add_argument("--size", default="128x128", help="WIDTHxHEIGHT in pixels (128x128)")
+    parser.add_argument("--size", default="256x256", help="WIDTHxHEIGHT in pixels (256x256)")
     parser.add_argument("--steps", type=int, default=24, help="sampling steps (default 24)")
     parser.add_argument("--guidance", type=float, default=2.5, help="guidance scale (default 2.5)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")

@@ -24,7 +24,7 @@ def load_pipeline(folder: Path) -> FluxPipeline:
 
 
 def draw(
-    pipeline: FluxPipeline, captions: list[str], *, size: tuple[int, int] = (128, 128), steps: int = 24,
+    pipeline: FluxPipeline, captions: list[str], *, size: tuple[int, int] = (256, 256), steps: int = 24,
     guidance: float = 2.5, seed: int = 0, batch: int = 8,
 ) -> npt.NDArray[np.uint8]:  # fmt: skip
     """Pictures (captions, height, width, 3). ``guidance`` goes to the distilled input where the model
