@@ -30,7 +30,7 @@ OBJECT_STORE_BYTES = 100 << 20
 """Only requests and events travel through Ray; pictures go to disk."""
 EQUAL = {"worker_niceness": 0}
 """Ray starts its workers at 15 above its own niceness: on a machine with other work ranks starve so long that
-they are taken for hung."""
+they do not join in time."""
 CONNECT_S = 5.0
 END_S = 10.0
 
