@@ -74,7 +74,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("ray")
     with hosts(4) as machines:
         temp = Path(f"/tmp/{machines[0].name}")  # Ray's socket paths must stay short
-        started = []
         for host in machines:
             place = [*HEAD, f"--temp-dir={temp}"] if host.index == 0 else []
             place = place or [f"--address={machines[0].address}:{PORT}"]
@@ -83,11 +82,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 f"--object-store-memory={80 << 20}", "--disable-usage-stats",
             )  # fmt: skip
             log = folder / f"ray-{host.index}.log"
-            started.append((log, host.start(*words, log=log, **TOKEN)))
-            if host.index == 0:
-                wait_for(log, "Ray runtime started", process=started[0][1])
-        for log, process in started:
-            wait_for(log, "Ray runtime started", process=process)
+            process = host.start(*words, log=log, **TOKEN)
+            wait_for(log, "Ray runtime started", process=process)  # one by one: Ray gives a node 30 s
         yield Cluster(machines, folder)
     subprocess.run(["rm", "-rf", str(temp)], check=True)
 
