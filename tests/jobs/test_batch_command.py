@@ -16,14 +16,15 @@ from typing import Any
 import psutil
 import pytest
 from PIL import Image
+from tiny_flux import make_tiny_flux
 
 from imax_dist.cli.main import main
 from imax_dist.errors import ClusterUnavailable
 
 HARD_LIMIT_S = 200
-POSTER = {"prompt": "a red sun over the sea", "size": "192x256", "preset": "one_jump"}
-LINES = [{"id": name, **POSTER, "steps": 14, "native_steps": 2} for name in ("one", "two", "three")]
-"""Fourteen steps of one pass, with two checkpoints in it."""
+STEPS = 80
+POSTER = {"prompt": "a red sun over the sea", "size": "144x112", "preset": "one_jump", "steps": STEPS}
+"""Of a tiny network, with a checkpoint every five steps: seconds of work, in which a signal falls."""
 
 
 class Command:
@@ -32,13 +33,14 @@ class Command:
     It is started in a folder whose files have names of the standard library, which nothing may import.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, model: Path) -> None:
         self.folder = folder
         for name in ("grp", "random", "statistics", "calendar"):
             (folder / f"{name}.py").write_text("raise SystemExit('a file of the current folder was run')")
         self.out = folder / "out"
         self.manifest = folder / "manifest.jsonl"
-        self.manifest.write_text("\n".join(json.dumps(line) for line in LINES))
+        lines = [{"id": name, **POSTER, "model": str(model)} for name in ("one", "two", "three")]
+        self.manifest.write_text("\n".join(map(json.dumps, lines)))
         self.processes: list[subprocess.Popen[str]] = []
 
     def start(self, *options: str) -> subprocess.Popen[str]:
@@ -62,6 +64,8 @@ class Command:
         while time.monotonic() < deadline:
             if self.count(text, files) >= count:
                 return
+            if all(process.poll() is not None for process in self.processes):
+                raise AssertionError(f"the batch has ended: {self.processes[-1].communicate()[1]}")
             time.sleep(0.02)
         raise TimeoutError(f"{text} was not heard {count} times")
 
@@ -73,9 +77,14 @@ class Command:
         return [event for event in found if event["event"] == name]
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")
+
+
 @pytest.fixture
-def command(tmp_path: Path) -> Iterator[Command]:
-    command = Command(tmp_path)
+def command(tmp_path: Path, tiny: Path) -> Iterator[Command]:
+    command = Command(tmp_path, tiny)
     yield command
     for process in command.processes:
         if process.poll() is None:
@@ -159,12 +168,10 @@ def test_a_local_ray_without_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.slow
 @pytest.mark.machines
 @pytest.mark.timeout(400)
-def test_a_killed_and_a_stopped_batch_go_on_and_render_nothing_twice(
-    command: Command, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_killed_and_a_stopped_batch_go_on_and_render_nothing_twice(command: Command) -> None:
     killed = command.start()
     command.wait_for('"event": "job.done"')
-    command.wait_for('"event": "checkpoint"', count=3)
+    command.wait_for('"event": "checkpoint"', count=command.count('"event": "checkpoint"') + 2)
     killed.kill()
     killed.communicate(timeout=HARD_LIMIT_S)
     assert wait_until_gone(killed.pid) == []
@@ -175,24 +182,12 @@ def test_a_killed_and_a_stopped_batch_go_on_and_render_nothing_twice(
     _, message = refused.communicate(timeout=HARD_LIMIT_S)
     assert refused.returncode == 75
     assert f"is being filled by process {stopped.pid}" in message
-    command.wait_for('"index": 2, "steps": 14', count=3)
+    command.wait_for(f'"index": 2, "steps": {STEPS}', count=3)
     stopped.terminate()
     _, message = stopped.communicate(timeout=HARD_LIMIT_S)
     assert stopped.returncode == 75, message
     assert "2 done, 1 queued" in message
     assert wait_until_gone(stopped.pid) == []
-
-    begun = command.count('"event": "job.started"')
-    hurried = command.start()
-    command.wait_for('"event": "job.started"', count=begun + 1)
-    hurried.terminate()
-    command.wait_for('"event": "batch.stopping"', count=2, files="events.jsonl")
-    hurried.terminate()
-    _, message = hurried.communicate(timeout=HARD_LIMIT_S)
-    assert hurried.returncode == 128 + signal.SIGTERM, message
-    assert wait_until_gone(hurried.pid) == []
-    assert main(["status", str(command.out)]) == 0
-    assert "queued     " in capsys.readouterr().out, "not running: nobody works on it"
 
     last = command.start()
     output, message = last.communicate(timeout=HARD_LIMIT_S)
@@ -204,6 +199,23 @@ def test_a_killed_and_a_stopped_batch_go_on_and_render_nothing_twice(
     assert len(rendered) == len(set(rendered)), "none was made twice"
     assert wait_until_gone(last.pid) == []
     assert main(["status", str(command.out), "--verify"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.machines
+def test_a_second_signal_ends_a_batch_at_once_and_nothing_is_running_then(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hurried = command.start()
+    command.wait_for('"event": "job.started"')
+    hurried.terminate()
+    command.wait_for('"event": "batch.stopping"', files="events.jsonl")
+    hurried.terminate()
+    _, message = hurried.communicate(timeout=HARD_LIMIT_S)
+    assert hurried.returncode == 128 + signal.SIGTERM, message
+    assert wait_until_gone(hurried.pid) == []
+    assert main(["status", str(command.out)]) == 0
+    assert "queued     " in capsys.readouterr().out, "not running: nobody works on it"
 
 
 @pytest.mark.slow
