@@ -391,7 +391,8 @@ def test_two_drivers_share_a_queue_and_one_that_is_killed_loses_nothing(
     assert {job for job, _ in made} == set(ids)
     assert len({pid for _, pid in made}) == 2
     assert len(made) <= len(ids) + 2, "only what the killed one had in its two gangs may be made twice"
-    assert store.drivers() == []
+    # the killed one's row goes with its jobs; between two of them it had none
+    assert all(f"process {processes[0].pid} " in driver.name for driver in store.drivers())
 
 
 @pytest.mark.slow
