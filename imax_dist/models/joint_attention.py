@@ -106,7 +106,10 @@ def begin_attention(heads: tuple[Heads, Heads, Heads], call: AttentionCall) -> C
     """The same, its result asked for later: the exchange of heads travels meanwhile."""
     query, key, value = heads
     query, key = rotate_pairs(query, call.table), rotate_pairs(key, call.table)
-    finish = begun(call.engine, query, key, value, layout=call.layout, text_weight=call.text_weight)
+    layout, weight = call.layout, call.text_weight
+    if torch.compiler.is_compiling():  # compiled graphs end at the engine, which is called in one go
+        return lambda: call.engine(query, key, value, layout=layout, text_weight=weight).flatten(2, 3)
+    finish = begun(call.engine, query, key, value, layout=layout, text_weight=weight)
     return lambda: finish().flatten(2, 3)
 
 
