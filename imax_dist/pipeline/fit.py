@@ -34,14 +34,14 @@ def fit_method(method: Method, request: Request, spec: ModelSpec) -> Method:
         if _names(given, "text", "copies"):
             raise BadConfig(
                 f"text.copies grid: the text of model {spec.name} has no positions to place copies at; "
-                "leave text.copies out, or let each text token count for several with text.copies shared"
+                "omit text.copies, or let each text token count for several with text.copies shared"
             )
         method = dataclasses.replace(method, text=dataclasses.replace(method.text, copies="none"))
     if spec.text_attention == "cross" and method.text.copies != "none":
         if _names(given, "text", "copies"):
             raise BadConfig(
                 f"text.copies {method.text.copies}: model {spec.name} attends to its text apart, "
-                "there are no text tokens in the sequence to copy; leave text.copies out"
+                "there are no text tokens in the sequence to copy; omit text.copies"
             )
         method = dataclasses.replace(method, text=dataclasses.replace(method.text, copies="none"))
     return method

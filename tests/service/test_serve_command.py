@@ -171,6 +171,7 @@ def visit(browser: Any, base: str, complaints: list[str], **context: Any) -> Any
     page = opened.new_page()
     page.set_default_timeout(60_000)
     page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("response", lambda r: complaints.append(f"{r.status} {r.url}") if r.status >= 400 else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on(
         "request",

@@ -50,9 +50,13 @@ async def upload(request: HttpRequest, here: Here, client: Asking) -> dict[str, 
 async def file(job_id: str, name: str, request: HttpRequest, *, here: Here, client: Asking) -> Response:
     """A file of a finished poster, or a look at an unfinished one. Range requests; ETag is its SHA-256.
 
-    What was delivered to an object store and is no longer here is answered with a signed link to it (307).
+    What was delivered to an object store and is no longer here is answered with a signed link to it (307), a
+    preview whose poster was finished meanwhile with nothing (204).
     """
     row = await here.row(job_id, client)
+    preview = JobFolder.of(here.out, row.id).preview
+    if name == preview.name and not await here.read(lambda: is_file(preview)):
+        return Response(status_code=204)
     elsewhere = await here.read(lambda: signed_link(here.out, row, name))
     if elsewhere:
         return RedirectResponse(elsewhere, 307, headers={"cache-control": "no-store"})
