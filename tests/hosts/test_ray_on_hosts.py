@@ -82,7 +82,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 f"--object-store-memory={80 << 20}", "--disable-usage-stats",
             )  # fmt: skip
             log = folder / f"ray-{host.index}.log"
-            process = host.start(*words, log=log, **TOKEN)
+            process = host.start(*words, log=log, **TOKEN, RAY_worker_niceness="0")  # as in `--ray local`
             wait_for(log, "Ray runtime started", process=process)  # one by one: Ray gives a node 30 s
         yield Cluster(machines, folder)
     subprocess.run(["rm", "-rf", str(temp)], check=True)
