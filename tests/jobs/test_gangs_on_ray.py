@@ -171,58 +171,97 @@ def sea(tmp_path_factory: pytest.TempPathFactory) -> Request:
     return replace(SEA, model=str(make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")))
 
 
+Harmed = tuple[Run, Storm, dict[str, Any]]
+HARMED = [("storm", "stopped"), ("faults", "torn")]
+"""The fixture that a harmed poster is of."""
+
+
 @pytest.fixture(scope="module")
-def storm(
-    small_ray: None, sea: Request, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Run, Storm, dict[str, Any]]:
-    """The same poster under several names, each with its own misfortune, on one gang after another."""
+def storm(small_ray: None, sea: Request, tmp_path_factory: pytest.TempPathFactory) -> Harmed:
+    """The same poster under several names, one of them with a rank that stops."""
     out = tmp_path_factory.mktemp("storm")
     harm = Storm(out)
-    names = ["calm", "bad", "unloaded", "stopped", "torn", "raised", "printed", "greedy"]
-    requests = {name: sea for name in names} | {
+    requests = {name: sea for name in ["calm", "bad", "unloaded", "stopped"]} | {
         "bad": Request("x", model="nosuchmodel"),
         "unloaded": replace(sea, dtype="float64"),
+    }
+    run = Run(out, requests, hook=harm)
+    return run, harm, run(rank_class=FaultyRank)
+
+
+@pytest.fixture(scope="module")
+def faults(small_ray: None, sea: Request, tmp_path_factory: pytest.TempPathFactory) -> Harmed:
+    """The same poster: killed with a torn checkpoint, with a defect, with print files, without memory."""
+    out = tmp_path_factory.mktemp("faults")
+    harm = Storm(out)
+    requests = {name: sea for name in ["torn", "raised", "printed", "greedy"]} | {
         "printed": replace(sea, output={"pdf": {}, "tif": {"bits": 16}}),
     }
     run = Run(out, requests, hook=harm)
     return run, harm, run(rank_class=FaultyRank)
 
 
-@pytest.mark.parametrize("name", ["stopped", "torn", "raised"])
-def test_misfortune_costs_an_attempt_but_no_bit(storm: tuple[Run, Storm, dict[str, Any]], name: str) -> None:
-    run, _, states = storm
+def test_prometheus_gets_every_metric(storm: Harmed) -> None:
+    """Before ``faults``, whose numbers would be added."""
+    port = ray.nodes()[0]["MetricsExportPort"]
+    wanted = {
+        'imax_jobs_total{state="done"}': 2.0,
+        'imax_jobs_total{state="failed"}': 2.0,
+        'imax_gang_restarts_total{reason="hung"}': 1.0,
+        'imax_queue_depth{state="done"}': 2.0,
+        'imax_gangs{state="joined"}': 1.0,
+        "imax_job_seconds_count": 2.0,
+    }
+    found: dict[str, float] = {}
+    deadline = time.monotonic() + 20
+    while found | wanted != found and time.monotonic() < deadline:
+        found |= exported(port)  # a gauge is in one scrape after each time it was set
+        time.sleep(0.3)
+    assert found | wanted == found
+    assert found['imax_peak_memory_bytes{gang="gang-0",rank="1"}'] > 100e6
+    assert found["imax_checkpoint_seconds_count"] > 6
+    assert found['imax_steps_total{gang="gang-0",stage="extrapolated"}'] >= 20
+    assert found['imax_step_seconds_count{gang="gang-0",stage="native"}'] >= 6
+
+
+@pytest.mark.parametrize(("fixture", "name"), [*HARMED, ("faults", "raised")])
+def test_misfortune_costs_an_attempt_but_no_bit(
+    request: pytest.FixtureRequest, fixture: str, name: str
+) -> None:
+    run, _, states = request.getfixturevalue(fixture)
+    calm = request.getfixturevalue("storm")[0].done("calm")
     assert isinstance(states[name], Done)
     assert states[name].attempts == 2
-    assert run.done(name)["latents_sha256"] == run.done("calm")["latents_sha256"]
-    assert run.done(name)["pixels_sha256"] == run.done("calm")["pixels_sha256"]
+    assert run.done(name)["latents_sha256"] == calm["latents_sha256"]
+    assert run.done(name)["pixels_sha256"] == calm["pixels_sha256"]
 
 
-@pytest.mark.parametrize("name", ["stopped", "torn"])
-def test_a_lost_gang_is_seen_within_seconds(storm: tuple[Run, Storm, dict[str, Any]], name: str) -> None:
-    _, harm, _ = storm
+@pytest.mark.parametrize(("fixture", "name"), HARMED)
+def test_a_lost_gang_is_seen_within_seconds(request: pytest.FixtureRequest, fixture: str, name: str) -> None:
+    _, harm, _ = request.getfixturevalue(fixture)
     limit = SEEN_S + (LIMITS.heartbeat if name == "stopped" else 0)
     assert harm.seen[name] - harm.harmed[name] < limit
 
 
-@pytest.mark.parametrize("name", ["stopped", "torn"])
+@pytest.mark.parametrize(("fixture", "name"), HARMED)
 def test_a_poster_goes_on_from_its_last_checkpoint(
-    storm: tuple[Run, Storm, dict[str, Any]], name: str
+    request: pytest.FixtureRequest, fixture: str, name: str
 ) -> None:
-    run, _, _ = storm
+    run, _, _ = request.getfixturevalue(fixture)
     steps = [fields["index"] for fields in run.heard("step", job=name, stage="extrapolated")]
     assert steps.count(1) == 1
     assert set(steps) == set(range(1, 11))
 
 
-def test_a_torn_checkpoint_is_passed_over(storm: tuple[Run, Storm, dict[str, Any]]) -> None:
-    run, _, _ = storm
+def test_a_torn_checkpoint_is_passed_over(faults: Harmed) -> None:
+    run, _, _ = faults
     notes = [note["text"] for note in run.heard("note", job="torn")]
     assert any("cannot be read as a checkpoint" in text for text in notes)
     assert "resumed after step 2 of the target-size pass" in notes
 
 
 def test_a_hung_rank_is_named_and_the_others_leave_their_stacks(
-    storm: tuple[Run, Storm, dict[str, Any]],
+    storm: Harmed,
 ) -> None:
     run, _, _ = storm
     message = run.heard("gang.lost", reason="hung")[0]["message"]
@@ -232,65 +271,21 @@ def test_a_hung_rank_is_named_and_the_others_leave_their_stacks(
     assert json.loads((folder / "verdict.json").read_text())["kind"] == "silent"
 
 
-def test_every_loss_has_its_reason(storm: tuple[Run, Storm, dict[str, Any]]) -> None:
-    run, _, states = storm
-    reasons = sorted(fields["reason"] for fields in run.heard("gang.lost"))
-    assert reasons == ["crashed", "died", "hung", "out_of_memory"]
-    assert "RuntimeError: planted" in run.heard("gang.lost", reason="crashed")[0]["message"]
-    assert "can't allocate memory" in run.heard("gang.lost", reason="out_of_memory")[0]["message"]
-    assert isinstance(states["greedy"], Failed)
-    assert "it ran on 2 ranks, and most_ranks allows no more" in states["greedy"].message
-
-
-def test_a_bad_value_fails_its_poster_and_keeps_the_gang(storm: tuple[Run, Storm, dict[str, Any]]) -> None:
+def test_a_bad_value_fails_its_poster_and_keeps_the_gang(storm: Harmed) -> None:
     run, _, states = storm
     assert isinstance(states["bad"], Failed)
     assert (states["bad"].kind, states["bad"].attempts) == ("BadConfig", 1)
     assert "nosuchmodel" in states["bad"].message
-    assert len(run.heard("gang.ready")) == len(run.heard("gang.lost")), "greedy, the last, needs none after"
+    assert len(run.heard("gang.ready")) == len(run.heard("gang.lost")) + 1
 
 
 def test_what_rank_0_alone_could_not_load_is_the_reason_and_keeps_the_gang(
-    storm: tuple[Run, Storm, dict[str, Any]],
+    storm: Harmed,
 ) -> None:
     _, _, states = storm
     assert states["unloaded"] == Failed(
         "MissingInput", "model embedded: its text encoder is not there", attempts=1
     )
-
-
-def test_print_files_and_the_native_picture_lie_beside_the_poster(
-    storm: tuple[Run, Storm, dict[str, Any]],
-) -> None:
-    run, _, _ = storm
-    folder = run.out / "printed"
-    assert run.done("printed")["latents_sha256"] == run.done("calm")["latents_sha256"]
-    recipe = json.loads((folder / "poster.recipe.json").read_text())
-    assert recipe["files"].keys() == {"poster.pdf", "poster.tif"}
-    for name in ("poster.png", "poster.tif", "poster.pdf"):
-        assert verify(folder / name).matches, name
-    height, width, _ = read_pixels(folder / "native.png").shape
-    assert f"{width}x{height}" == recipe["plan"]["native_size"]
-
-
-def test_prometheus_gets_every_metric(storm: tuple[Run, Storm, dict[str, Any]]) -> None:
-    port = ray.nodes()[0]["MetricsExportPort"]
-    wanted = {
-        'imax_jobs_total{state="done"}': 5.0,
-        'imax_jobs_total{state="failed"}': 3.0,
-        'imax_gang_restarts_total{reason="hung"}': 1.0,
-        'imax_queue_depth{state="done"}': 5.0,
-        'imax_gangs{state="joined"}': 0.0,
-        "imax_job_seconds_count": 5.0,
-    }
-    deadline = time.monotonic() + 20
-    while (found := exported(port)) | wanted != found and time.monotonic() < deadline:
-        time.sleep(0.3)
-    assert found | wanted == found
-    assert found['imax_peak_memory_bytes{gang="gang-0",rank="1"}'] > 100e6
-    assert found["imax_checkpoint_seconds_count"] > 15
-    assert found['imax_steps_total{gang="gang-0",stage="extrapolated"}'] > 50
-    assert found['imax_step_seconds_count{gang="gang-0",stage="native"}'] >= 15
 
 
 def exported(port: int) -> dict[str, float]:
@@ -304,13 +299,35 @@ def exported(port: int) -> dict[str, float]:
     return found
 
 
-def test_no_rank_outlives_the_pool(storm: tuple[Run, Storm, dict[str, Any]]) -> None:
+def test_every_loss_has_its_reason(storm: Harmed, faults: Harmed) -> None:
+    run, _, states = faults
+    assert [fields["reason"] for fields in storm[0].heard("gang.lost")] == ["hung"]
+    assert [fields["reason"] for fields in run.heard("gang.lost")] == ["died", "crashed", "out_of_memory"]
+    assert "RuntimeError: planted" in run.heard("gang.lost", reason="crashed")[0]["message"]
+    assert "can't allocate memory" in run.heard("gang.lost", reason="out_of_memory")[0]["message"]
+    assert isinstance(states["greedy"], Failed)
+    assert "it ran on 2 ranks, and most_ranks allows no more" in states["greedy"].message
+    assert len(run.heard("gang.ready")) == 3, "greedy, the last, needs none after"
+
+
+def test_print_files_and_the_native_picture_lie_beside_the_poster(storm: Harmed, faults: Harmed) -> None:
+    run, _, _ = faults
+    folder = run.out / "printed"
+    assert run.done("printed")["latents_sha256"] == storm[0].done("calm")["latents_sha256"]
+    recipe = json.loads((folder / "poster.recipe.json").read_text())
+    assert recipe["files"].keys() == {"poster.pdf", "poster.tif"}
+    for name in ("poster.png", "poster.tif", "poster.pdf"):
+        assert verify(folder / name).matches, name
+    height, width, _ = read_pixels(folder / "native.png").shape
+    assert f"{width}x{height}" == recipe["plan"]["native_size"]
+
+
+def test_no_rank_outlives_the_pool(storm: Harmed, faults: Harmed) -> None:
     assert storm[0].left_alive() == []
+    assert faults[0].left_alive() == []
 
 
-def test_a_poster_too_large_for_one_rank_is_made_on_two(
-    storm: tuple[Run, Storm, dict[str, Any]], sea: Request, tmp_path: Path
-) -> None:
+def test_a_poster_too_large_for_one_rank_is_made_on_two(storm: Harmed, sea: Request, tmp_path: Path) -> None:
     run = Run(tmp_path, {"large": sea})
     states = run(rank_class=FaultyRank, ranks=1, most_ranks=2)
     assert isinstance(states["large"], Done)
