@@ -16,7 +16,6 @@ from torch import Tensor
 
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.conditioning import Conditioning, Prompt
-from imax_dist.models.joint_attention import JointProcessor, TableAsIds
 from imax_dist.models.networks.flux import FluxModel
 from imax_dist.models.patches import pack
 from imax_dist.models.spec import ModelSettings, ModelSpec, PassScales, PassSteps
@@ -105,9 +104,8 @@ def make_model(shape: Shape, device: torch.device, dtype: torch.dtype) -> Random
 
 
 def use_ours(model: FluxModel) -> None:
-    """Our processor and positions."""
-    model.transformer.pos_embed = TableAsIds()
-    model.transformer.set_attn_processor(JointProcessor())
+    """Our processor, positions and single-stream blocks."""
+    model.prepare(model.transformer)
 
 
 def use_bare(model: FluxModel) -> None:
@@ -116,6 +114,8 @@ def use_bare(model: FluxModel) -> None:
 
     model.transformer.pos_embed = FluxPosEmbed(theta=10_000, axes_dim=list(model.spec.rope_axes))
     model.transformer.set_attn_processor(FluxAttnProcessor())
+    for block in model.transformer.single_transformer_blocks:
+        vars(block).pop("forward", None)
 
 
 @dataclass
