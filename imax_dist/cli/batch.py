@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imax_dist.cli.request_options import add_part_options
 from imax_dist.errors import BadValue
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def add_parser(verbs: Any) -> None:
     )
     add("--ray", default="local", metavar="WHERE", help="local (default), auto, or a cluster's address")
     add("--pool", metavar="NAME", help="a name (imax list jobs) or a file (default: local, or default)")
+    add_part_options(parser)
     add("--gangs", type=int, help="posters rendered at once (default: planned)")
     add("--ranks", type=int, help="ranks that render one poster together (default: planned)")
     add("--device", choices=("auto", "cpu", "cuda"), help="device of every rank (default: the pool's)")
@@ -111,13 +113,17 @@ def _settings(options: argparse.Namespace) -> PoolSettings:
 
 def _jobs(options: argparse.Namespace, settings: PoolSettings) -> list[Job] | None:
     from imax_dist.jobs.manifest import MOST_MISTAKES, MOST_SHOWN, read_manifest, shard
+    from imax_dist.jobs.manifest_model import Parts
 
     if options.manifest is None:
         if options.check:
             raise BadValue("--check needs a manifest; name the file")
+        if options.vae or options.encoder:
+            raise BadValue("--vae and --encoder are for the lines of a manifest; name the file")
         return None
     most = MOST_MISTAKES + 1 if options.check else MOST_SHOWN
-    manifest = read_manifest(options.manifest, settings.limits)
+    parts = Parts(options.vae, tuple(options.encoder))
+    manifest = read_manifest(options.manifest, settings.limits, parts=parts)
     if options.check and options.ray == "local":  # other machines may have other models and files
         manifest = _with_checked_plans(manifest)
     jobs = manifest.require_sound(options.manifest, most_shown=most)

@@ -32,11 +32,17 @@ def add_model_options(group: Options) -> None:
     """Who paints it, and from which noise."""
     add = group.add_argument
     add("--seed", type=int, metavar="N", help="another seed, another picture (default 0)")
+    add_part_options(group)
+    add("--model", metavar="MODEL", help="name, folder or hub id (imax list models)")
+    add("--preset", metavar="NAME", help="imax (default), one of imax list presets, or a file")
+
+
+def add_part_options(group: Options) -> None:
+    """What goes with a model in one file."""
+    add = group.add_argument
     add("--vae", metavar="FILE", help="with a model in one file: its VAE, a file or folder")
     about = "with a model in one file: a text encoder, or a folder of them and tokenizers; repeatable"
     add("--encoder", action="append", default=[], metavar="FILE", help=about)
-    add("--model", metavar="MODEL", help="name, folder or hub id (imax list models)")
-    add("--preset", metavar="NAME", help="imax (default), one of imax list presets, or a file")
 
 
 def add_guide_options(group: Options) -> None:

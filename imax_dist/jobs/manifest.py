@@ -1,7 +1,8 @@
 """A manifest: a poster a line (JSONL, prompts), a row (CSV) or a list entry (YAML); all mistakes at once.
 
 Fields are those of a Request, and ``id``, ``priority``, ``count`` (that many posters, with seeds counted up
-from ``seed``) and single switches of the preset by their dotted name (``rope.rule``).
+from ``seed``), ``vae`` and ``encoder`` (what goes with a model in one file) and single switches of the preset
+by their dotted name (``rope.rule``).
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imax_dist.config import from_mapping, named_configs, set_key, suggestion, to_mapping
+from imax_dist.config import from_mapping, set_key, suggestion, to_mapping
 from imax_dist.errors import BadConfig, BadManifest, BadValue, ImaxError
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.make_job import make_job, method_of
 from imax_dist.jobs.manifest_files import Entry, Mistake
+from imax_dist.jobs.manifest_model import PART_FIELDS, LineModels, Parts, texts
 from imax_dist.jobs.manifest_table import field_kinds
 from imax_dist.jobs.manifest_text import read_lines
 from imax_dist.jobs.settings import Limits
@@ -41,8 +43,6 @@ LARGEST_PRIORITY = 1_000_000
 LONGEST_SENTENCE = 1_000
 EXACT = 2**53
 """Up to here every whole number is a float of its own."""
-LORA = re.compile(r"[^\s:][^:]*?\.safetensors(?::\S+)?(?=\s|$)|\S+")
-"""One LoRA of several in a text; the name of a .safetensors file may hold spaces."""
 
 
 class Manifest(NamedTuple):
@@ -65,13 +65,13 @@ class Manifest(NamedTuple):
         raise BadManifest("\n".join([head, *shown, *rest]))
 
 
-def read_manifest(path: Path, limits: Limits) -> Manifest:
-    """Read the file by its ending (``manifest_text.READERS``).
+def read_manifest(path: Path, limits: Limits, *, parts: Parts = Parts()) -> Manifest:
+    """Read the file by its ending (``manifest_text.READERS``); ``parts`` go with models in one file.
 
     Raises MissingInput if there is no file, BadManifest if it is too large or of another kind; mistakes
     inside it are collected in the result.
     """
-    return read_entries(read_lines(path, most_mib=limits.manifest_mib), limits)
+    return read_entries(read_lines(path, most_mib=limits.manifest_mib), limits, parts=parts)
 
 
 def read_entries(
@@ -80,12 +80,14 @@ def read_entries(
     *,
     own_files: Collection[str] = (),
     methods: dict[str, str] | None = None,
+    parts: Parts = Parts(),
 ) -> Manifest:
     """Posters as somebody wrote them, checked; ``methods`` keeps what presets stand for between calls.
 
     ``own_files`` are guides and LoRA files that the caller has put in, allowed whatever ``limits`` say.
     """
-    reading = _Reading(limits, own_files, _methods={} if methods is None else methods)
+    models = LineModels(limits, parts)
+    reading = _Reading(limits, models, own_files, _methods={} if methods is None else methods)
     for item in entries:
         reading.take(item)
         if reading.full:
@@ -100,6 +102,7 @@ class _Reading:
     """A manifest read so far."""
 
     limits: Limits
+    models: LineModels
     own_files: Collection[str] = ()
     jobs: list[Job] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
@@ -108,7 +111,6 @@ class _Reading:
     lines: dict[str, int] = field(default_factory=dict)
     _folded: dict[str, int] = field(default_factory=dict)
     _methods: dict[str, str] = field(default_factory=dict)
-    _models: set[str] = field(default_factory=set)
 
     def take(self, item: Entry | Mistake) -> None:
         """One more line."""
@@ -149,20 +151,14 @@ class _Reading:
         if name is not None and not isinstance(name, str | int):
             raise BadValue(f"id must be text, got {name!r}")
         name = None if name is None else composed(str(name))
-        request = _request(fields, self.limits, self.own_files)
-        self._check_model(request.model)
+        request = _request(self.models.take(fields), self.limits, self.own_files)
+        self.models.check(request.model)
         method = self._method(request)
         for index in range(count):
             seeded = dataclasses.replace(request, seed=_seed(request.seed + index)) if index else request
             own_name = None if name is None else f"{name}-{index + 1}" if count > 1 else name
             position = len(self.jobs) + index
             yield make_job(seeded, name=own_name, priority=priority, position=position, method=method)
-
-    def _check_model(self, name: str) -> None:
-        """Once for all lines that name it: it is looked for on the disk."""
-        if name not in self._models:
-            _check_model(name)
-            self._models.add(name)
 
     def _method(self, request: Request) -> str:
         """What the preset stands for; the same for most lines."""
@@ -198,7 +194,7 @@ def _request(fields: dict[str, Any], limits: Limits, own_files: Collection[str])
         set_key(method, f"{key}={plain.pop(key)}")
     for key in plain:
         if key not in REQUEST_FIELDS:
-            known = [*OWN_FIELDS, *REQUEST_FIELDS]
+            known = [*OWN_FIELDS, *PART_FIELDS, *REQUEST_FIELDS]
             raise BadConfig(f"unknown field {key[:80]!r}; {suggestion(key[:80], known)}")
     request = from_mapping(Request, {**plain, "method": method}, where="request")
     if not limits.files:
@@ -220,13 +216,6 @@ def _check_limits(request: Request, limits: Limits) -> None:
     if limits.models and request.model not in limits.models:
         raise BadValue(f"model {request.model[:80]!r} may not be used here; {', '.join(limits.models)} may")
     _check_print_files(request, limits)
-
-
-def _check_model(name: str) -> None:
-    """A bare word must be a file of configs/models or a folder; paths and hub ids are left to the ranks."""
-    known = list(named_configs("models"))
-    if name not in known and "/" not in name and not Path(name).is_dir():
-        raise BadValue(f"model {name[:80]!r} is neither known nor a folder; {suggestion(name[:80], known)}")
 
 
 def _check_print_files(request: Request, limits: Limits) -> None:
@@ -272,7 +261,7 @@ def _unclaimed(job: Job, lines: Mapping[str, int], taken: Mapping[str, int]) -> 
 def _plain(name: str, value: Any) -> Any:
     """``1.0`` is 1 where a whole number is wanted, and LoRAs may be one text, split by space."""
     if name == "lora" and isinstance(value, str):
-        return [re.sub(r":(\d+),(\d+)$", r":\1.\2", each) for each in LORA.findall(value)]
+        return [re.sub(r":(\d+),(\d+)$", r":\1.\2", each) for each in texts(value)]
     whole = isinstance(value, float) and field_kinds().get(name) is int
     return int(value) if whole and abs(value) <= EXACT and value.is_integer() else value
 

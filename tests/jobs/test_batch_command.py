@@ -328,6 +328,7 @@ def test_check_of_a_sound_manifest_says_what_it_asks_for(
     [
         (["batch", "missing.jsonl", "--out", "o"], 66, "does not exist"),
         (["batch", "--out", "o", "--check"], 64, "--check needs a manifest"),
+        (["batch", "--out", "o", "--vae", "v"], 64, "--vae and --encoder are for the lines of a manifest"),
         (["batch", "m.jsonl", "--out", "o", "--pool", "nosuch"], 78, "pool 'nosuch' is not known"),
         (["batch", "m.jsonl", "--out", "o", "--pool", "no.yaml"], 66, "pool file no.yaml does not exist"),
         (["batch", "m.jsonl", "--out", "o", "--shard", "4/4"], 64, "not INDEX/COUNT"),

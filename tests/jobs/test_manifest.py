@@ -23,10 +23,12 @@ from imax_dist.errors import BadManifest, BadValue, ImaxError, MissingInput
 from imax_dist.jobs.job import Job, JobFolder
 from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.manifest import Manifest, read_manifest, shard
+from imax_dist.jobs.manifest_model import Parts
 from imax_dist.jobs.reconcile import add_jobs
 from imax_dist.jobs.settings import Limits
 from imax_dist.jobs.store import Store
 from imax_dist.jobs.store.files import store_path
+from imax_dist.models.assembled import named_parts
 from imax_dist.named_file import MARK, NO_FILE, fields_naming_files
 from imax_dist.output.image.settings import FinishSettings
 from imax_dist.output.own_files import composed
@@ -210,6 +212,8 @@ def test_two_lines_with_one_picture_are_a_mistake(tmp_path: Path) -> None:
         ({"files": False}, {"prompt": "x", "output": {"pdf": {"icc": "/etc/passwd"}}}, "does not allow"),
         ({"files": False}, {"prompt": "x", "guide": "/etc/passwd"}, "guide names a file.* does not allow"),
         ({"files": False}, {"prompt": "x", "lora": ["/proc/kmsg"]}, "lora names a file.* does not allow"),
+        ({"files": False}, {"prompt": "x", "vae": "/etc/passwd"}, "vae names a file.* does not allow"),
+        ({"files": False}, {"prompt": "x", "encoder": ["/etc"]}, "encoder names a file.* does not allow"),
         ({"files": False}, {"prompt": "x", "preset": "/etc/a.yaml"}, "preset names a file.* does not allow"),
         ({"models": ("embedded",)}, {"prompt": "x", "model": "/tmp/evil"}, "may not be used here"),
     ],
@@ -218,6 +222,41 @@ def test_a_pool_has_its_limits(
     tmp_path: Path, limits: dict[str, Any], line: dict[str, Any], message: str
 ) -> None:
     assert re.search(message, mistakes(tmp_path, json.dumps(line), **limits)[0][1])
+
+
+def test_a_model_in_one_file_has_its_parts_in_the_line_or_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    net, vae, text, other = (tmp_path / f"{name}.safetensors" for name in ("net", "vae", "text", "other"))
+    for file in (net, vae, text, other):
+        file.touch()
+    lines = [{"vae": str(vae), "encoder": [str(text)]}, {"vae": str(vae), "encoder": str(text)}, {}]
+    said = "\n".join(
+        json.dumps({"prompt": f"{n}", "model": str(net), **line}) for n, line in enumerate(lines)
+    )
+    path = tmp_path / "posters.jsonl"
+    path.write_text(said)
+    manifest = read_manifest(path, Limits(), parts=Parts(str(other)))
+    assert manifest.mistakes == []
+    first, second, third = (job.request.model for job in manifest.jobs)
+    assert first == second
+    assert first == named_parts(str(net), vae=str(vae), text_encoders=[str(text)])
+    assert third == named_parts(str(net), vae=str(other), text_encoders=[])
+    assert read_manifest(path, Limits()).jobs[2].request.model == str(net)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"vae": "x"}, "vae and encoder go with a model in one file, but embedded is none"),
+        ({"vae": 1}, "vae must be the name of a file or folder, got 1"),
+        ({"encoder": {"a": 1}}, "encoder must be a file, or a list of files and folders"),
+        ({"model": "no.safetensors", "vae": "no.safetensors"}, "no.safetensors"),
+    ],
+)
+def test_parts_that_are_none_are_mistakes(tmp_path: Path, line: dict[str, Any], message: str) -> None:
+    assert message in mistakes(tmp_path, json.dumps({"prompt": "x", **line}))[0][1]
 
 
 @pytest.mark.parametrize("cls", [Request, FinishSettings])
