@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-from imax_dist.errors import BadValue
+from imax_dist.config import named_configs
+from imax_dist.errors import BadValue, ImaxError
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.manifest import read_entries
 from imax_dist.jobs.manifest_files import Entry, Mistake
 from imax_dist.jobs.settings import Limits
 from imax_dist.jobs.state import Queued
 from imax_dist.jobs.store import Queue, Row, Submission
+from imax_dist.models.blueprint import find_blueprint
 from imax_dist.service.access import Client
 from imax_dist.service.estimates import Estimates
 from imax_dist.service.refusals import Refused
@@ -57,6 +59,7 @@ class Submissions:
     gangs: Callable[[], int]
     writer: ThreadPoolExecutor
     _methods: dict[str, str] = field(default_factory=dict)
+    _editors: dict[str, bool] = field(default_factory=dict)
     _arrived: list[Arrival] = field(default_factory=list)
     _writing: bool = False
 
@@ -85,6 +88,18 @@ class Submissions:
         for request in {self._kind(each.job): each.job.request for each in made}.values():
             self.estimates.seconds(request)
         return made
+
+    def edits(self, model: object) -> bool:
+        """Whether a model that may be asked for changes a picture by words; False for one not known here."""
+        if model not in (self.limits.models or named_configs("models")):
+            return False
+        name = str(model)
+        if name not in self._editors:
+            try:
+                self._editors[name] = find_blueprint(name).spec.context == "tokens"
+            except ImaxError:  # the ranks may have a model that this host has not
+                return False
+        return self._editors[name]
 
     async def submit(self, submissions: Sequence[Submission], client: Client) -> Rows:
         """Rows in order, and whether each is new. Raises Refused (429) over the client's quota."""

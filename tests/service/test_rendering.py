@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from served import Served, served, wait_until
 from tiny_flux import make_tiny_flux
 
 from imax_dist.jobs.settings import PoolSettings
+from imax_dist.models.tiny import make_tiny
+from imax_dist.output.image.provenance import read_recipe
 from imax_dist.service.job_view import BASE
 from imax_dist.service.settings import ServiceSettings
 from imax_dist.service.webhooks import FIRST_WAIT_S, LONGEST_WAIT_S, wait_after, webhook_secret
@@ -64,9 +67,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver, model: str) -> Iterator[Served]:
+def editor(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same of a network that is shown a picture."""
+    return str(make_tiny("flux-kontext", tmp_path_factory.mktemp("models") / "editor"))
+
+
+@pytest.fixture(scope="module")
+def here(
+    tmp_path_factory: pytest.TempPathFactory, receiver: Receiver, model: str, editor: str
+) -> Iterator[Served]:
     hosts = (f"127.0.0.1:{receiver.server_port}",)
-    settings = ServiceSettings(models=(model,), per_minute=100_000, webhook_hosts=hosts)
+    settings = ServiceSettings(models=(model, editor), per_minute=100_000, webhook_hosts=hosts)
     SMALL["model"] = model
     folder = tmp_path_factory.mktemp("posters")
     with served(
@@ -155,14 +166,22 @@ def test_the_openai_client_hears_of_looks_on_the_way(library: Any) -> None:
     assert max(opened(events[0].b64_json).size) <= 256
 
 
-def test_the_openai_client_edits_a_picture_of_its_own(library: Any) -> None:
+def test_the_openai_client_edits_a_picture_of_its_own_by_words_where_the_model_can(
+    library: Any, model: str, editor: str, tmp_path: Path
+) -> None:
     content = io.BytesIO()
     Image.new("RGB", (96, 96), "#3366aa").save(content, "PNG")
-    found = library.images.edit(
-        image=("mine.png", content.getvalue(), "image/png"), prompt=SMALL["prompt"], model=SMALL["model"],
-        size="128x96", extra_body=EXTRA,
-    )  # fmt: skip
-    assert opened(found.data[0].b64_json).size == (128, 96)
+    mine = ("mine.png", content.getvalue(), "image/png")
+    own: dict[str, Any] = {**EXTRA, "edit": False, "steps": 2}
+    by_words: dict[str, Any] = {**EXTRA, "steps": 2, "native_steps": 2}
+    for name, extra, edited in ((model, EXTRA, False), (editor, by_words, True), (editor, own, False)):
+        found = library.images.edit(
+            image=mine, prompt=SMALL["prompt"], model=name, size="128x96", extra_body=extra
+        )
+        poster = tmp_path / "poster.png"
+        poster.write_bytes(base64.b64decode(found.data[0].b64_json))
+        assert Image.open(poster).size == (128, 96)
+        assert read_recipe(poster)["request"]["edit"] is edited
 
 
 def test_the_openai_client_gets_jpegs_urls_and_models(library: Any, ask: Client) -> None:

@@ -25,6 +25,7 @@ from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.manifest_files import Entry
 from imax_dist.jobs.state import Failed
 from imax_dist.jobs.store import Row
+from imax_dist.pipeline.request import Request
 from imax_dist.service.access import Client
 from imax_dist.service.job_view import BASE
 from imax_dist.service.reading import MIB, bounded, read_json
@@ -87,7 +88,7 @@ async def generate(request: HttpRequest, here: Here, client: Asking) -> Response
 
 @router.post("/v1/images/edits", openapi_extra=FORM)
 async def edit(request: HttpRequest, here: Here, client: Asking) -> Response:
-    """The same after a picture of the client's own, which guides the poster."""
+    """The same after a picture of the client's own: an editor changes it, for other models it is the guide."""
     most = here.settings.upload_mib * MIB
     parser = MultiPartParser(request.headers, bounded(request, most + MIB), max_files=1, max_fields=40)
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
@@ -100,7 +101,9 @@ async def edit(request: HttpRequest, here: Here, client: Asking) -> Response:
     written, digest = await here.uploads.write(_pieces(picture))
     upload = await here.read(lambda: here.uploads.keep(written, digest))
     await form.close()
-    return await _answer(here, client, read_image_call({**fields, "guide": upload}), "image_edit")
+    by_words = await here.read(lambda: here.submissions.edits(fields.get("model", Request.model)))
+    call = read_image_call({"edit": by_words, **fields, "guide": upload})
+    return await _answer(here, client, call, "image_edit")
 
 
 async def _pieces(picture: UploadFile) -> AsyncIterator[bytes]:
