@@ -113,7 +113,7 @@ def _settings(options: argparse.Namespace) -> PoolSettings:
 
 def _jobs(options: argparse.Namespace, settings: PoolSettings) -> list[Job] | None:
     from imax_dist.jobs.manifest import MOST_MISTAKES, MOST_SHOWN, read_manifest, shard
-    from imax_dist.jobs.manifest_model import Parts
+    from imax_dist.pipeline.named_files import Parts
 
     if options.manifest is None:
         if options.check:

@@ -20,7 +20,7 @@ from imax_dist.errors import BadConfig, BadManifest, BadValue, ImaxError
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.make_job import make_job, method_of
 from imax_dist.jobs.manifest_files import Entry, Mistake
-from imax_dist.jobs.manifest_model import PART_FIELDS, LineModels, Parts, texts
+from imax_dist.jobs.manifest_model import PART_FIELDS, LineModels, texts
 from imax_dist.jobs.manifest_table import field_kinds
 from imax_dist.jobs.manifest_text import read_lines
 from imax_dist.jobs.settings import Limits
@@ -29,6 +29,7 @@ from imax_dist.output.image.poster import SHEET_FIELDS, require_printable
 from imax_dist.output.image.settings import read_outputs
 from imax_dist.output.own_files import composed, folded
 from imax_dist.pipeline.guide import size_if_here
+from imax_dist.pipeline.named_files import NO_PARTS, Parts
 from imax_dist.pipeline.request import LARGEST_SEED, Request
 from imax_dist.pipeline.sizes import requested_size
 from imax_dist.pipeline.switches import DECIDE_METHOD
@@ -65,7 +66,7 @@ class Manifest(NamedTuple):
         raise BadManifest("\n".join([head, *shown, *rest]))
 
 
-def read_manifest(path: Path, limits: Limits, *, parts: Parts = Parts()) -> Manifest:
+def read_manifest(path: Path, limits: Limits, *, parts: Parts = NO_PARTS) -> Manifest:
     """Read the file by its ending (``manifest_text.READERS``); ``parts`` go with models in one file.
 
     Raises MissingInput if there is no file, BadManifest if it is too large or of another kind; mistakes
@@ -80,7 +81,7 @@ def read_entries(
     *,
     own_files: Collection[str] = (),
     methods: dict[str, str] | None = None,
-    parts: Parts = Parts(),
+    parts: Parts = NO_PARTS,
 ) -> Manifest:
     """Posters as somebody wrote them, checked; ``methods`` keeps what presets stand for between calls.
 

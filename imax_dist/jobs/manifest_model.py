@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from imax_dist.config import named_configs, suggestion
 from imax_dist.errors import BadValue
 from imax_dist.jobs.settings import Limits
-from imax_dist.models.assembled import named_parts
+from imax_dist.pipeline.named_files import NO_PARTS, Parts
 from imax_dist.pipeline.request import Request
 
 PART_FIELDS = ("vae", "encoder")
@@ -18,19 +18,12 @@ FILES = re.compile(r"[^\s:][^:]*?\.safetensors(?::\S+)?(?=\s|$)|\S+")
 """One file of several in a text, with a LoRA's weight if any."""
 
 
-class Parts(NamedTuple):
-    """What goes with a model in one file, as on the command line of ``imax generate``."""
-
-    vae: str | None = None
-    encoders: tuple[str, ...] = ()
-
-
 @dataclass
 class LineModels:
     """Models of the lines read so far; each is looked for on the disk once."""
 
     limits: Limits
-    default: Parts = Parts()
+    default: Parts = NO_PARTS
     """Of lines that name no part of their own."""
     _whole: dict[tuple[str, Parts], str] = field(default_factory=dict)
     _checked: set[str] = field(default_factory=set)
@@ -43,14 +36,13 @@ class LineModels:
             if not self.limits.files:
                 raise BadValue(f"{name} names a file of this machine, which this pool does not allow")
         parts = _parts(own) if own else self.default
-        if parts == Parts():
+        if parts == NO_PARTS:
             return rest
         model = rest.get("model") or Request.model
         if not isinstance(model, str):
             return rest  # its type is refused with that of the other fields
         if (model, parts) not in self._whole:
-            whole = named_parts(model, vae=parts.vae, text_encoders=parts.encoders)
-            self._whole[model, parts] = whole
+            self._whole[model, parts] = parts.beside(model)
         return {**rest, "model": self._whole[model, parts]}
 
     def check(self, name: str) -> None:

@@ -44,6 +44,11 @@ def check_plan(request: Request, spec: ModelSpec, *, guide: bool) -> PosterPlan:
     return plan
 
 
+def is_editor(model: str) -> bool:
+    """Whether it changes a picture by words; downloads nothing. Raises MissingInput if it is unknown."""
+    return find_blueprint(model).spec.context == "tokens"
+
+
 class CheckWithoutModel:
     """Says what is wrong with requests, without a download and with no weight read.
 

@@ -5,10 +5,26 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
+from imax_dist.models.assembled import named_parts
 from imax_dist.models.lora import parse_lora
 from imax_dist.named_file import plain_size
 from imax_dist.pipeline.request import Request, network_file
+
+
+class Parts(NamedTuple):
+    """What goes with a model in one file: its VAE, and text encoders or a folder of them and tokenizers."""
+
+    vae: str | None = None
+    encoders: tuple[str, ...] = ()
+
+    def beside(self, model: str) -> str:
+        """All together as one model. Raises BadValue for a model that is no single file, MissingInput."""
+        return named_parts(model, vae=self.vae, text_encoders=self.encoders)
+
+
+NO_PARTS = Parts()
 
 
 def named_files(request: Request) -> dict[str, str]:

@@ -20,7 +20,7 @@ from imax_dist.jobs.manifest_files import Entry, Mistake
 from imax_dist.jobs.settings import Limits
 from imax_dist.jobs.state import Queued
 from imax_dist.jobs.store import Queue, Row, Submission
-from imax_dist.models.blueprint import find_blueprint
+from imax_dist.pipeline.check import is_editor
 from imax_dist.service.access import Client
 from imax_dist.service.estimates import Estimates
 from imax_dist.service.refusals import Refused
@@ -96,7 +96,7 @@ class Submissions:
         name = str(model)
         if name not in self._editors:
             try:
-                self._editors[name] = find_blueprint(name).spec.context == "tokens"
+                self._editors[name] = is_editor(name)
             except ImaxError:  # the ranks may have a model that this host has not
                 return False
         return self._editors[name]

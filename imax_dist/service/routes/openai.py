@@ -88,7 +88,7 @@ async def generate(request: HttpRequest, here: Here, client: Asking) -> Response
 
 @router.post("/v1/images/edits", openapi_extra=FORM)
 async def edit(request: HttpRequest, here: Here, client: Asking) -> Response:
-    """The same after a picture of the client's own: an editor changes it, for other models it is the guide."""
+    """The same after a picture of the client's own: an editor changes it, others take it as guide."""
     most = here.settings.upload_mib * MIB
     parser = MultiPartParser(request.headers, bounded(request, most + MIB), max_files=1, max_fields=40)
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
