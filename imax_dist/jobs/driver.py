@@ -110,6 +110,8 @@ def one_of_many(store: Store, *, beat_s: float = BEAT_S, expires_s: float = EXPI
         ended.set()
         thread.join(timeout=beat_s + expires_s)
         with suppress(CannotWrite):  # the others hear its silence
+            for other in {*_dead(store)} - {number}:  # killed since the last beat, and nobody else may come
+                store.dismiss(other)
             store.leave()
 
 

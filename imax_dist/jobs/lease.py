@@ -259,7 +259,8 @@ def _exists(pid: int) -> bool:
         return False
     except OSError:
         return True
-    return True
+    stat = _read(f"/proc/{pid}/stat", lambda path: Path(path).read_text())
+    return stat.rpartition(")")[2].split()[:1] not in (["Z"], ["X"])  # ended, and not yet waited for
 
 
 def _boot() -> str:
