@@ -74,7 +74,7 @@ def measure_machine(file: str) -> int:
     import yaml
 
     from imax_dist.calibrate.measure import measure
-    from imax_dist.models.quiet import quiet_libraries
+    from imax_dist.models.libraries import quiet_libraries
     from imax_dist.output.atomic import write_bytes
     from imax_dist.parallel.topology import pick_device
     from imax_dist.planner.hardware import read_hardware
@@ -193,7 +193,7 @@ def test_render() -> Finding:
     import time
 
     from imax_dist.errors import ImaxError
-    from imax_dist.models.quiet import quiet_libraries
+    from imax_dist.models.libraries import quiet_libraries
     from imax_dist.parallel.topology import Topology, pick_device
     from imax_dist.pipeline.render import render
     from imax_dist.pipeline.request import Request

@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
     from imax_dist.cli.out_of_memory import reported_out_of_memory
     from imax_dist.launcher.among import watched
     from imax_dist.launcher.rank_failure import lost_ranks_reported
-    from imax_dist.models.quiet import quiet_libraries
+    from imax_dist.models.libraries import quiet_libraries
     from imax_dist.parallel.topology import detect, process_group
     from imax_dist.pipeline.renderer import Renderer
 

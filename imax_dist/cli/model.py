@@ -134,9 +134,9 @@ def run_check(options: argparse.Namespace) -> int:
     from imax_dist.errors import MissingInput
     from imax_dist.models.catalogue import faults, weight_files
     from imax_dist.models.find import find_model
+    from imax_dist.models.libraries import quiet_libraries
     from imax_dist.models.load import describe_model
     from imax_dist.models.lora import fit_loras
-    from imax_dist.models.quiet import quiet_libraries
 
     quiet_libraries()
     parts = _parts(options.name)
@@ -172,7 +172,7 @@ def run_check(options: argparse.Namespace) -> int:
 
 def run_make_tiny(options: argparse.Namespace) -> int:
     """Write the folder and say how to use it."""
-    from imax_dist.models.quiet import quiet_libraries
+    from imax_dist.models.libraries import quiet_libraries
     from imax_dist.models.tiny import make_tiny
 
     quiet_libraries()

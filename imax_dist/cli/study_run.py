@@ -43,7 +43,7 @@ def list_studies() -> int:
 
 def run_named(name: str, args: argparse.Namespace) -> int:
     """Run one study and write its report; stdout names the files."""
-    from imax_dist.models.quiet import quiet_libraries
+    from imax_dist.models.libraries import quiet_libraries
     from imax_dist.study.experiments.report import write_report
 
     quiet_libraries()

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from imax_dist.errors import BadConfig, MissingInput
 from imax_dist.models.base import FlowModel
 from imax_dist.models.find import find_model
+from imax_dist.models.libraries import import_libraries
 from imax_dist.models.lora import FittedLora, find_loras, fit_loras, merge_loras
 from imax_dist.models.lora_sets import kept_weights, put_back
 from imax_dist.models.precise import precise
@@ -58,6 +59,7 @@ def load(name: str, how: Loading) -> FlowModel:
     """Load a model. Raises BadConfig, BadValue or MissingInput if something asked for is not available."""
     settings, folder = find_model(name)
     spec = _described(name, settings, folder, loras=how.loras)
+    import_libraries()
     kind = how.dtype or getattr(settings.dtype, "cuda" if how.device.type == "cuda" else "cpu")
     if kind not in DTYPES:
         raise BadConfig(f"dtype {kind!r} is not known; choose {', '.join(DTYPES)}")

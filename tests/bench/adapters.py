@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "models" / "protocol"))
 from their_pipelines import THEIRS, pipeline
 
 from imax_dist.models.cfg_execution import CfgExecution, batched, two_passes
+from imax_dist.models.libraries import quiet_libraries
 from imax_dist.models.load import load_model
-from imax_dist.models.quiet import quiet_libraries
 from imax_dist.models.tiny import TINY, make_tiny
 from imax_dist.pipeline.noise import pass_noise
 from imax_dist.pipeline.plan import PosterPlan, make_plan

@@ -44,8 +44,8 @@ def worker(model_name: str, size: str, preset: str) -> None:
 
     from imax_dist.calibrate.measure import measure_kernels
     from imax_dist.events import RenderEvent, StepDone
+    from imax_dist.models.libraries import quiet_libraries
     from imax_dist.models.load import load_model
-    from imax_dist.models.quiet import quiet_libraries
     from imax_dist.parallel.topology import detect, process_group
     from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
     from imax_dist.pipeline.render import render_with

@@ -25,8 +25,8 @@ def worker(size: str) -> None:
 
     from imax_dist.errors import Preempted
     from imax_dist.events import RenderEvent, StepDone
+    from imax_dist.models.libraries import quiet_libraries
     from imax_dist.models.load import load_model
-    from imax_dist.models.quiet import quiet_libraries
     from imax_dist.parallel.topology import detect, process_group
     from imax_dist.pipeline.memory import peak_memory
     from imax_dist.pipeline.ranks import ParallelSettings, join_ranks

@@ -40,8 +40,8 @@ def worker(way: str, folder: Path) -> None:
     """One rank's decode; rank 0 prints JSON and compares with the plain picture, if there is one."""
     import torch
 
+    from imax_dist.models.libraries import quiet_libraries
     from imax_dist.models.load import load_model
-    from imax_dist.models.quiet import quiet_libraries
     from imax_dist.parallel.topology import detect, process_group
     from imax_dist.pipeline.memory import peak_memory
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
+from imax_dist.models.libraries import quiet_libraries
 from imax_dist.models.load import load_model
-from imax_dist.models.quiet import quiet_libraries
 from imax_dist.models.tiny import make_tiny
 
 KEYS = ("Rss", "Pss", "Pss_Anon", "Pss_File", "Private_Clean", "Private_Dirty", "Shared_Clean")

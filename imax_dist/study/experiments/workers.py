@@ -14,7 +14,7 @@ from multiprocessing.util import Finalize
 import torch
 
 from imax_dist.errors import BadValue, GangLost
-from imax_dist.models.quiet import quiet_libraries
+from imax_dist.models.libraries import quiet_libraries
 from imax_dist.study.experiments.cell import Cell
 from imax_dist.study.experiments.draw import CellRenderer, ResultCache
 
