@@ -42,9 +42,9 @@ demo: $(VENV)/.installed
 	@$(BIN)/imax study sheet $(OUT)/native.png $(OUT)/poster-4x.png $(OUT)/direct-4x.png --crop 384,320,640,640 --out $(OUT)/sheet.png
 	@echo "Look at $(OUT)/sheet.png: the same part of the native picture (enlarged), of the poster, and of the model without the method."
 
-# What starts Ray, launchers or hosts runs one at a time, on one worker, beside the rest (tests/conftest.py).
+# A file a worker, the longest first (tests/conftest.py): what a file's tests share is started once.
 test: $(VENV)/.installed-dev
-	@$(PYTEST) -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder --durations=15
+	@$(PYTEST) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations=15
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

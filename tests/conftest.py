@@ -37,14 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With ``--dist loadgroup``: Ray, launchers and hosts on one worker, from the beginning, since they take
-    longest; else a file a worker, those with slow tests first."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    for item in items:
-        group = "machines" if item.get_closest_marker("machines") else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+    """In parallel (``--dist loadfile``, a file a worker): files that start Ray, launchers or hosts first, since
+    they take longest, then those with slow tests."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: (not item.get_closest_marker("machines"), item.path not in slow))
+        machines = {item.path for item in items if item.get_closest_marker("machines")}
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (item.path not in machines, item.path not in slow))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
