@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In parallel (``--dist loadfile``, a file a worker): files that start Ray, launchers or hosts first, since
+    """With ``--dist loadfile``, a file a worker: files that start Ray, launchers or hosts come first, since
     they take longest, then those with slow tests."""
     if hasattr(config, "workerinput"):
         machines = {item.path for item in items if item.get_closest_marker("machines")}

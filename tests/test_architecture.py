@@ -6,6 +6,8 @@ Lazy imports inside functions and imports for type checkers count like any other
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -272,6 +274,16 @@ def sources() -> dict[str, str]:
 
 def test_there_is_no_import_circle_not_even_a_lazy_one(sources: dict[str, str]) -> None:
     assert import_circles(import_graph(sources)) == []
+
+
+def test_a_rank_starts_without_the_store_and_its_database() -> None:
+    """Half a second of every rank's start, for what only the driver needs."""
+    code = (
+        "import sys, imax_dist.jobs.rank\n"
+        "sys.exit(str({'sqlalchemy', 'imax_dist.jobs.board'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.stderr.strip() == "set()"
 
 
 def test_a_small_file_with_one_user_has_a_reason(sources: dict[str, str]) -> None:

@@ -160,14 +160,6 @@ def has_gpus() -> bool:
     return float(ray.cluster_resources().get("GPU", 0.0)) > 0
 
 
-def this_process() -> dict[str, str]:
-    """Node id and address of the process this is called in."""
-    return {
-        "node": str(ray.get_runtime_context().get_node_id()),
-        "address": str(ray.util.get_node_ip_address()),
-    }
-
-
 def _own_size(settings: PoolSettings) -> dict[str, Any]:
     ranks = max(settings.gangs * settings.ranks, settings.most_ranks or 0)
     return {

@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -24,7 +25,6 @@ from torch import Tensor
 from imax_dist.errors import ImaxError, Preempted
 from imax_dist.events import InJob, Listener, MemoryPeak, Note, RenderEvent, both, ignore, stage
 from imax_dist.events.log import append_to
-from imax_dist.jobs.cluster import this_process
 from imax_dist.jobs.deliver import deliver
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.task import LossKind, Task
@@ -68,7 +68,8 @@ class Rank:
 
     def place(self) -> dict[str, str]:
         """Node id and address of this rank's host."""
-        return this_process()
+        node, address = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+        return {"node": str(node), "address": str(address)}
 
     def take_rank(self, rank: int) -> None:
         """Be this rank of the gang, now that it is known which node each process runs on; begin to beat."""
