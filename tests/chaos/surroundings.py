@@ -53,22 +53,29 @@ def imax(shop: Shop, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def cancel(shop: Shop, fault: Fault, pid: int) -> None:
-    """Confirmed, and carried out after the step."""
+    """Confirmed, and carried out after the step. One that was done before the command came is no loss."""
+    fault.over = True
     said = imax(shop, "cancel", str(shop.out), fault.job)
-    if f"cancelled: {fault.job}" not in said.stdout:
-        shop.wrong.append(f"{fault.job} could not be cancelled: {said.stdout}{said.stderr}")
-        return
-    shop.cancelled.add(fault.job)
     names: set[tuple[str, str | None]] = set()
+    if f"cancelled: {fault.job}" in said.stdout:
+        shop.cancelled.add(fault.job)
+    else:
+        names = _events(shop)
+        if ("job.done", fault.job) not in names:
+            shop.wrong.append(f"{fault.job} could not be cancelled: {said.stdout}{said.stderr}")
     deadline = time.monotonic() + SOON_S
-    while time.monotonic() < deadline and not shop.ended:
-        names = {(event["event"], event.get("job")) for event in shop.events()}
+    while fault.job in shop.cancelled and time.monotonic() < deadline and not shop.ended:
+        names = _events(shop)
         if {("job.cancelled", fault.job), ("job.done", fault.job)} & names:
             break
         time.sleep(0.1)
     if ("job.done", fault.job) in names:
         shop.cancelled.discard(fault.job)  # it was in its last step
-    fault.seen_s, fault.over = time.time() - fault.at, True
+    fault.seen_s = time.time() - fault.at
+
+
+def _events(shop: Shop) -> set[tuple[str, str | None]]:
+    return {(event["event"], event.get("job")) for event in shop.events()}
 
 
 def group_sigterm(shop: Shop, fault: Fault, pid: int) -> None:
