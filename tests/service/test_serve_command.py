@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 from http_client import Client
-from served import wait_until
+from served import served, wait_until
 
 from imax_dist.cli.main import main
+from imax_dist.jobs.job import Job
+from imax_dist.jobs.state import Failed, Queued
+from imax_dist.pipeline.request import Request
 from imax_dist.service.job_view import BASE
 
 SMALL = {
@@ -242,6 +245,40 @@ def test_the_page_orders_approves_and_shows_posters(command: Command, browser: A
     assert complaints == []
     assert ask("GET", "/healthz").status == 200
     assert command.stop() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_the_page_goes_back_to_the_oldest_job_and_to_the_newest(browser: Any, tmp_path: Path) -> None:
+    with served(tmp_path) as made:
+        waiting = [Job(f"job-{index:03}", Request(f"poster {index}"), position=index) for index in range(170)]
+        made.store.add((job, Failed("bad", "no", 1) if job.position == 3 else Queued()) for job in waiting)
+        complaints: list[str] = []
+        page = visit(browser, made.base, complaints)
+
+        def shows(first: int, last: int) -> None:
+            wait_until(lambda: shown() == [f"poster {first}", f"poster {last}"])
+
+        def shown() -> list[str]:
+            prompts: list[str] = page.locator(".job .prompt").all_inner_texts()
+            return [prompts[0], prompts[-1]] if prompts else []
+
+        shows(169, 110)
+        for first, last in ((109, 50), (49, 0)):
+            page.locator("#older").focus()
+            page.keyboard.press("Enter")
+            shows(first, last)
+        assert page.locator("#older").is_hidden()
+        page.reload()
+        shows(49, 0)
+        page.click("#newer")
+        shows(109, 50)
+        page.go_back()
+        shows(49, 0)
+        page.select_option("#state", "failed")
+        shows(3, 3)
+        assert page.url.endswith("?state=failed")
+        assert complaints == []
 
 
 @pytest.mark.slow

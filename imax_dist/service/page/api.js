@@ -43,3 +43,7 @@ export function bytes(count) {
   if (count < 1e6) return Math.max(1, Math.round(count / 1e3)) + " kB";
   return (count / 1e6).toFixed(count < 1e7 ? 1 : 0) + " MB";
 }
+
+export function moment(text) {
+  return new Date(text).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+}

@@ -1,12 +1,13 @@
 // The page: sign in, order, follow the queue, look at what is done.
-import { ask, get } from "./api.js";
+import { ask, get, moment } from "./api.js";
 import { setUpForm } from "./form.js";
 import { Queue, facts } from "./queue.js";
 
 const SOON_MS = 1000, LATER_MS = 5000, PAGE = 60;
-let shown = PAGE;
 let timer = 0;
-const queue = new Queue((id) => { location.hash = id; });
+let next = null;
+let turning = false;
+const queue = new Queue(look);
 const viewer = window.makePosterViewer({ facts, step, leave });
 
 async function enter() {
@@ -15,7 +16,7 @@ async function enter() {
     get("enter").hidden = true;
     get("main").hidden = false;
     get("leave").hidden = !session.tokens;
-    if (!get("model").options.length) setUpForm(session, refresh);
+    if (!get("model").options.length) setUpForm(session, () => (where().after ? go({ state: where().state }) : refresh()));
     await refresh();
     await route();
   } catch (error) {
@@ -40,16 +41,49 @@ get("enter").addEventListener("submit", async (event) => {
 });
 get("leave").addEventListener("click", async () => { await ask("DELETE", "/session"); location.reload(); });
 
+// ---- which jobs: state and the cursor of a page of older ones stand in the address
+const where = () => {
+  const query = new URLSearchParams(location.search);
+  return { state: query.get("state") || "", after: query.get("after") || "" };
+};
+const passed = () => (history.state && history.state.passed) || [];  // cursors of the pages before this one
+
+function go(place, before = []) {
+  const query = new URLSearchParams(Object.entries(place).filter(([, value]) => value)).toString();
+  history.pushState({ passed: before }, "", location.pathname + (query ? "?" + query : ""));
+  return refresh();
+}
+
+async function turn(place, before) {
+  if (turning) return;
+  turning = true;
+  await go(place, before);
+  turning = false;
+  get("sheet-of-jobs").scrollIntoView();
+  for (const name of ["older", "newer"]) if (document.activeElement === document.body && !get(name).hidden) get(name).focus({ preventScroll: true });
+}
+
+function look(id) {
+  history.pushState(history.state, "", location.search + "#" + id);
+  route();
+}
+
 async function refresh() {
   clearTimeout(timer);
   let moving = false;
+  const asked = location.search;
+  const { state, after } = where();
+  get("state").value = state;
+  const query = new URLSearchParams({ limit: PAGE, ...(state && { state }), ...(after && { after }) });
   try {
-    const state = get("state").value;
-    const query = "limit=" + Math.min(shown, 200) + (state ? "&state=" + state : "");
     const [page, all] = await Promise.all([ask("GET", "/v1/images/jobs?" + query), ask("GET", "/v1/queue")]);
+    if (location.search !== asked) return;
     queue.show(page.data);
-    get("more").hidden = page.next === null || shown >= 200;
-    const counts = Object.entries(all.states).map(([name, count]) => count + " " + name);
+    next = page.next;
+    get("older").hidden = next === null;
+    get("newer").hidden = !after;
+    get("span").textContent = after || next !== null ? span(page.data) : "";
+    const counts = Object.entries(all.states).map(([name, count]) => count.toLocaleString("en") + " " + name);
     get("summary").textContent = counts.join(", ") || "nothing yet";
     moving = Boolean(all.states.queued || all.states.running);
   } catch (error) {
@@ -59,16 +93,21 @@ async function refresh() {
   timer = setTimeout(refresh, moving && !document.hidden ? SOON_MS : LATER_MS);
 }
 
+function span(jobs) {
+  const [newest, oldest] = [jobs[0], jobs[jobs.length - 1]].map((job) => job ? moment(job.created) : "");
+  return newest === oldest ? newest : oldest + " to " + newest;
+}
+
 // ---- the viewer
 const done = () => queue.jobs.filter((job) => job.state === "done");
 function step(by) {
   const ids = done().map((job) => job.id);
   const at = ids.indexOf(location.hash.slice(1));
-  if (ids.length) location.hash = ids[(at + by + ids.length) % ids.length];
+  if (ids.length) look(ids[(at + by + ids.length) % ids.length]);
 }
 function leave() {
   const last = location.hash.slice(1);
-  history.replaceState(null, "", location.pathname);
+  history.replaceState(history.state, "", location.pathname + location.search);
   route();
   const card = [...document.querySelectorAll(".job")].find((node) => node.dataset.id === last);
   if (card) card.querySelector(".frame").focus();
@@ -84,13 +123,15 @@ async function route() {
     document.title = job.request.prompt + " – Posters";
   } catch (error) {
     get("summary").textContent = error.message;
-    history.replaceState(null, "", location.pathname);
+    history.replaceState(history.state, "", location.pathname + location.search);
   }
 }
 
 window.addEventListener("hashchange", route);
 document.addEventListener("changed", refresh);
 document.addEventListener("visibilitychange", () => { if (!document.hidden && !get("main").hidden) refresh(); });
-get("state").addEventListener("change", refresh);
-get("more").addEventListener("click", () => { shown += PAGE; refresh(); });
+window.addEventListener("popstate", () => { if (!get("main").hidden) refresh(); });
+get("state").addEventListener("change", () => go({ state: get("state").value }));
+get("older").addEventListener("click", () => turn({ ...where(), after: String(next) }, [...passed(), where().after]));
+get("newer").addEventListener("click", () => turn({ ...where(), after: passed().at(-1) || "" }, passed().slice(0, -1)));
 enter();
