@@ -214,7 +214,8 @@ def to_mapping(settings: Any) -> Any:
     if kind is dict:
         return {key: item if type(item) in PLAIN else to_mapping(item) for key, item in settings.items()}
     if (names := _field_names(cast(Any, kind))) is not None:
-        return {name: to_mapping(getattr(settings, name)) for name in names}
+        values = [(name, getattr(settings, name)) for name in names]
+        return {name: item if type(item) in PLAIN else to_mapping(item) for name, item in values}
     if isinstance(settings, tuple | list):
         return [to_mapping(item) for item in settings]
     if isinstance(settings, Mapping):

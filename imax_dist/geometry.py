@@ -12,6 +12,9 @@ SMALLEST_SIDE = 16
 LARGEST_SIDE = 65_536
 
 
+SIZE = re.compile(r"\s*(\d{1,30})\s*[xX×]\s*(\d{1,30})\s*")
+
+
 @dataclass(frozen=True)
 class ImageSize:
     """Width and height in pixels."""
@@ -30,7 +33,7 @@ class ImageSize:
     @classmethod
     def parse(cls, text: str) -> ImageSize:
         """Read ``1024x1536`` (width x height). Raises BadValue on anything else."""
-        match = re.fullmatch(r"\s*(\d{1,30})\s*[xX×]\s*(\d{1,30})\s*", text)
+        match = SIZE.fullmatch(text)
         if match is None:
             raise BadValue(f"size {text[:80]!r} is not WIDTHxHEIGHT in pixels; write for example 1024x1536")
         return cls(width=int(match[1]), height=int(match[2]))

@@ -44,6 +44,9 @@ LARGEST_PRIORITY = 1_000_000
 LONGEST_SENTENCE = 1_000
 EXACT = 2**53
 """Up to here every whole number is a float of its own."""
+KEYS = json.JSONEncoder(sort_keys=True)
+AS_WRITTEN = json.JSONEncoder(ensure_ascii=False, default=str)
+"""Made once: ``json.dumps`` makes one for every line."""
 
 
 class Manifest(NamedTuple):
@@ -164,7 +167,7 @@ class _Reading:
     def _method(self, request: Request) -> str:
         """What the preset stands for; the same for most lines."""
         made_of = [getattr(request, name) for name in DECIDE_METHOD]
-        key = json.dumps(made_of, sort_keys=True)
+        key = KEYS.encode(made_of)
         if key not in self._methods:
             self._methods[key] = method_of(request)
         return self._methods[key]
@@ -181,7 +184,7 @@ def shard(jobs: list[Job], text: str) -> list[Job]:
 def _require_text(fields: dict[str, Any]) -> None:
     """Raise BadValue if something in ``fields`` cannot be written as UTF-8 (half of a surrogate pair)."""
     try:
-        json.dumps(fields, ensure_ascii=False, default=str).encode()
+        AS_WRITTEN.encode(fields).encode()
     except UnicodeEncodeError as error:
         raise BadValue("text contains an unpaired surrogate (half a character)") from error
 
@@ -201,7 +204,8 @@ def _request(fields: dict[str, Any], limits: Limits, own_files: Collection[str])
     if not limits.files:
         _require_no_files(request, limits, own_files)
     _check_limits(request, limits)
-    require_printable(Path("poster.png"), to_mapping(request))
+    if request.output:
+        require_printable(Path("poster.png"), to_mapping(request))
     return request
 
 

@@ -155,6 +155,8 @@ class Request:
     def _fit_paper(self) -> None:
         """The paper's pixels become the size; both may be given only if they agree."""
         sheet = {name: getattr(self, name) for name in ("paper", "dpi", "bleed", "landscape")}
+        if not self.output and all(value is None or value is False for value in sheet.values()):
+            return
         settings = FinishSettings(**sheet).sheet()
         read_outputs(self.output, sheet)
         if settings is None:
