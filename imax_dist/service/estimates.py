@@ -25,11 +25,12 @@ class Estimates:
         self._planner = planner
         self._planned: OrderedDict[str, float | None] = OrderedDict()
         self._took: OrderedDict[str, deque[float]] = OrderedDict()
+        self._kinds: OrderedDict[int, tuple[Request, str]] = OrderedDict()
         self._lock = threading.Lock()
 
     def seconds(self, request: Request) -> float | None:
         """Of one poster on one gang; None if unknown. Raises BadValue if it fits nowhere."""
-        kind = _kind(request)
+        kind = self._kind(request)
         with self._lock:
             if took := self._took.get(kind):
                 return statistics.median(took)
@@ -53,8 +54,9 @@ class Estimates:
 
     def learn(self, request: Request, seconds: float) -> None:
         """A poster of this kind was made in so many seconds."""
+        kind = self._kind(request)
         with self._lock:
-            self._took.setdefault(_kind(request), deque(maxlen=REMEMBERED)).append(seconds)
+            self._took.setdefault(kind, deque(maxlen=REMEMBERED)).append(seconds)
             _forget_old(self._took)
 
     def typical(self) -> float | None:
@@ -63,6 +65,18 @@ class Estimates:
             took = [seconds for kind in self._took.values() for seconds in kind]
         return statistics.median(took) if took else None
 
+    def _kind(self, request: Request) -> str:
+        """Hashed once for a request that is asked for again and again: a row keeps its own."""
+        with self._lock:
+            known = self._kinds.get(id(request))
+        if known is not None and known[0] is request:
+            return known[1]
+        kind = _kind(request)
+        with self._lock:
+            self._kinds[id(request)] = request, kind
+            _forget_old(self._kinds)
+        return kind
+
 
 def _kind(request: Request) -> str:
     """All that the time depends on; of a guide only where it says how large the poster is."""
@@ -70,6 +84,6 @@ def _kind(request: Request) -> str:
     return fingerprint(facts if request.size is None else {**facts, "guide": request.guide is not None})
 
 
-def _forget_old(kinds: OrderedDict[str, Any]) -> None:
+def _forget_old(kinds: OrderedDict[Any, Any]) -> None:
     while len(kinds) > MOST_KINDS:
         kinds.popitem(last=False)

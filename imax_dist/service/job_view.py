@@ -41,8 +41,8 @@ class Views:
         state, request = row.state, row.request
         base = f"{BASE}/{row.id}"
         planned = self.estimates.guess(row.job.request)
-        files = self.files(row)
-        look = self.look(row)
+        folder = JobFolder.of(self.out, row.id).path
+        files, look = _files(row, folder), _look(folder)
         return {
             "id": row.id,
             "object": "image.job",
@@ -99,18 +99,24 @@ class Views:
 
     def files(self, row: Row) -> dict[str, dict[str, Any]]:
         """What DONE accounts for: bytes and SHA-256 by name; empty before the poster is finished."""
-        if not isinstance(row.state, Done):
-            return {}
-        found = read_done(JobFolder.of(self.out, row.id).path).get("files", {})
-        return {
-            name: {"bytes": facts.get("bytes"), "sha256": facts.get("sha256")}
-            for name, facts in found.items()
-        }
+        return _files(row, JobFolder.of(self.out, row.id).path)
 
     def look(self, row: Row) -> Path | None:
         """The latest picture that shows what the poster will be."""
-        folder = JobFolder.of(self.out, row.id).path
-        return next((folder / name for name in LOOKS if is_file(folder / name)), None)
+        return _look(JobFolder.of(self.out, row.id).path)
+
+
+def _files(row: Row, folder: Path) -> dict[str, dict[str, Any]]:
+    if not isinstance(row.state, Done):
+        return {}
+    found = read_done(folder).get("files", {})
+    return {
+        name: {"bytes": facts.get("bytes"), "sha256": facts.get("sha256")} for name, facts in found.items()
+    }
+
+
+def _look(folder: Path) -> Path | None:
+    return next((path for path in (folder / name for name in LOOKS) if is_file(path)), None)
 
 
 def _with_name(lora: str, names: dict[str, str]) -> str:
