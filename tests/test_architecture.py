@@ -77,7 +77,7 @@ LIBRARY_HOMES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("diffusers", "transformers", "tokenizers"), NETWORK_HOMES),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client"), ("service/",)),
     "matplotlib": ("study/experiments/plots.py",),
-    **dict.fromkeys(("PIL", "tifffile", "pyvips", "pikepdf"), ("output/",)),
+    **dict.fromkeys(("PIL", "tifffile", "pyvips", "pikepdf", "pi_heif"), ("output/",)),
 }
 """The only places that may import a library, as path beginnings inside the package."""
 

@@ -17,6 +17,7 @@ from imax_dist.geometry import LARGEST_SIDE, SMALLEST_SIDE, ImageSize
 from imax_dist.named_file import plain_size
 from imax_dist.output.image.bands import Bands
 from imax_dist.output.image.formats import Format, format_of
+from imax_dist.output.image.heic import decode_heic, has_pi_heif, require_decoder
 from imax_dist.output.image.profile import Profile, parse_profile, srgb
 from imax_dist.output.image.provenance import find_recipe
 from imax_dist.output.image.vips import FORMATS, library, reason, rows
@@ -110,7 +111,7 @@ def _read_header(path: Path) -> _Header:
     try:
         image = _open(path, kind, "sequential")
     except library().Error as error:
-        raise BadManifest(f"{path} is not a readable {kind.name}: {_why(kind, error)}") from error
+        raise BadManifest(f"{path} is not a readable {kind.name}: {reason(error)}") from error
     width, height = image.width, image.height
     if not (min(width, height) >= SMALLEST_SIDE and max(width, height) <= LARGEST_SIDE):
         raise BadManifest(
@@ -123,6 +124,8 @@ def _read_header(path: Path) -> _Header:
         raise BadManifest(
             f"{path} has {width}x{height} px and {how}: at most {most / 1e6:.0f} million pixels are read"
         )
+    if kind.name == "HEIC":
+        require_decoder(path)
     return _described(path, image, kind)
 
 
@@ -168,17 +171,12 @@ def _open(path: Path, kind: Format, access: str) -> Any:
 
 def _load(path: Path, header: _Header) -> Any:
     """From top to bottom, or through a temporary file if it has to be turned."""
+    if header.format.name == "HEIC" and has_pi_heif():
+        return decode_heic(path)
     try:
         return _open(path, header.format, "sequential" if header.orientation == UPRIGHT else "random")
     except library().Error as error:
         raise BadManifest(f"{path} cannot be read to its end: {reason(error)}") from error
-
-
-def _why(kind: Format, error: Any) -> str:
-    detail = reason(error)
-    if kind.loader == "heifload" and ("nsupported" in detail or "codec" in detail.lower()):
-        return f"{detail}; the libvips here has no decoder for it, save it as JPEG or PNG"
-    return detail
 
 
 def _usable_profile(header: _Header) -> tuple[Profile | None, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zlib
@@ -17,7 +18,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from imax_dist.errors import BadManifest, MissingInput
 from imax_dist.geometry import ImageSize
-from imax_dist.output.image import reader
+from imax_dist.output.image import heic, reader
 from imax_dist.output.image.bands import Band, to_unit
 from imax_dist.output.image.guide import open_guide, placed, read_guide
 from imax_dist.output.image.profile import srgb
@@ -293,6 +294,45 @@ def test_what_cannot_be_read_gets_one_sentence(tmp_path: Path, make: Make, kind:
         open_picture(tmp_path / "p.png")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAX1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAA"
+    "AAAAACJpbG9jAAAAAERAAAEAAQAAAAABoQABAAAAAAAAAMUAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAA"
+    "AA5waXRtAAAAAAABAAAA/WlwcnAAAADdaXBjbwAAAHZodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNw"
+    "AAADAJAAAAMAAAMAHroCQGEAAQAqQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq5Ka5uAhoMCAAAAMDIAAAAwAhYgABAAZEAcFz"
+    "wIkAAAATY29scm5jbHgAAQANAAaAAAAAFGlzcGUAAAAAAAAAQAAAAEAAAAAoY2xhcAAAAEAAAAABAAAAMAAAAAEAAAAAAAAA"
+    "Av////AAAAACAAAAEHBpeGkAAAAAAwgICAAAABhpcG1hAAAAAAAAAAEAAQWBAgMFhAAAAM1tZGF0AAAAwSgBrwT4QTICb/7i"
+    "f//+ne9l9BPFtxtLTsccfeXun/bFYXthPuK+yvf/nyof2VTo8NdNYG3au1scawfsnKk5iuqtYvkfj96N6xaP/wV//TNFbp96"
+    "3rJ9zS/5DqPvDup/Y6b8zC4BP+tDafqcj77OYVBj92XYIdKCjaFsdrtL4IwJOsoudppu6t2WuPnAiHmd1D4Usq2cp5RSNucV"
+    "cB+oYSSmE8C4UIx+Zq2Urq8zx+DR/DJru5n/6JM+5szM/8UgfOA="
+)
+"""64 x 48 px: the left half red, the right one blue, both darker above; 4:2:0, written by pillow-heif."""
+
+
+def test_a_phones_photograph_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("pi_heif", reason="pi-heif is not installed (extra: heic)")
+    (tmp_path / "IMG_1.HEIC").write_bytes(HEIC)
+    picture = open_picture(tmp_path / "IMG_1.HEIC")
+    assert (str(picture.bands.size), picture.bands.bits) == ("64x48", 8)
+    pixels = np.concatenate(list(picture.bands.read()))
+    for row, column, colour in ((40, 10, (200, 40, 30)), (40, 54, (20, 60, 200)), (8, 10, (100, 20, 15))):
+        assert np.abs(pixels[row, column].astype(int) - colour).max() < 16
+    (tmp_path / "torn.heic").write_bytes(HEIC[:-60])
+    with pytest.raises(BadManifest, match=r"cannot be read to its end|is not a readable HEIC"):
+        list(open_picture(tmp_path / "torn.heic").bands.read())
+
+
+def test_a_heic_that_nothing_decodes_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heic, "has_pi_heif", lambda: False)
+    (tmp_path / "a.heic").write_bytes(HEIC)
+    try:
+        open_picture(tmp_path / "a.heic")
+    except BadManifest as error:
+        assert "no decoder for it" in str(error)  # noqa: PT017
+        assert "pip install 'imax-dist[heic]'" in str(error)  # noqa: PT017
 
 
 def test_an_address_is_not_read() -> None:
