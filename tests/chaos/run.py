@@ -57,6 +57,7 @@ DEADLINES = {
 }
 """On a machine that is free; longer on a busy one."""
 ENVIRONMENT = {
+    "RAY_raylet_start_wait_time_s": "180",
     "RAY_AUTH_MODE": "disabled",
     "RAY_worker_niceness": "0",
     "OMP_NUM_THREADS": "1",

@@ -1,9 +1,10 @@
 """``python -m tests.chaos.served [--store postgres]``: orders over HTTP while what serves them is killed.
 
-`imax serve` on a Ray cluster of this machine, on SQLite, or two of them on one PostgreSQL; posters go to an
-object store (moto's server). Servers, ranks, the database and the object store are killed in turn while
-clients order under keys of their own, and ask again when nobody answers. At the end every order is one job,
-every poster was made and delivered once with the latents of its like, and what was cancelled is not there.
+`imax serve` on a Ray node of this machine (with --threads: its gangs are threads of the server), on SQLite,
+or two of them on one PostgreSQL; posters go to an object store (moto's server). Servers, ranks, the database
+and the object store are killed in turn while clients order under keys of their own, and ask again when nobody
+answers. At the end every order is one job, every poster was made and delivered once with the latents of its
+like, and what was cancelled is not there.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,8 +29,8 @@ from typing import Any
 
 import yaml
 
-from tests.chaos.run import ENVIRONMENT, cluster_of_three
-from tests.chaos.shop import Log, busy, wait_until
+from tests.chaos.run import ENVIRONMENT, spread
+from tests.chaos.shop import Log, busy, patiently, wait_until
 from tests.object_store import Door, ObjectStore
 from tests.postgres import PostgresServer
 from tests.service.http_client import Answer, Client
@@ -130,7 +131,7 @@ class Farm:
 
     def ranks(self) -> list[int]:
         events = Log(self.out / "events.jsonl").events()
-        pids = [pid for event in events if event["event"] == "gang.ready" for pid in event["pids"]]
+        pids = [pid for e in events if e["event"] == "gang.ready" for pid in e.get("pids", [])]
         return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
@@ -188,10 +189,11 @@ FAULTS: dict[str, Callable[[Farm, random.Random], None]] = {
 }
 
 
-def storm(farm: Farm, options: argparse.Namespace) -> Counter[str]:
-    """Orders and faults in turn, until there are enough of both."""
-    rng, dealt = random.Random(options.seed), Counter[str]()
-    kinds = [kind for kind in FAULTS if farm.database is not None or kind != "database killed"]
+def storm(farm: Farm, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Orders and faults in turn, until there are enough of both; seconds until the API answered again."""
+    rng, dealt = random.Random(options.seed), defaultdict[str, list[float]](list)
+    without = {"database killed": farm.database is None, "rank killed": options.threads}
+    kinds = [kind for kind in FAULTS if not without.get(kind)]
     ordered = 0
     for number in range(options.faults):
         while ordered < options.jobs * (number + 1) // options.faults:
@@ -200,8 +202,10 @@ def storm(farm: Farm, options: argparse.Namespace) -> Counter[str]:
         wait_until("a poster at work", lambda: farm.running() or not unfinished(farm), 180)
         kind = kinds[number % len(kinds)]
         print(f"{kind} after {ordered} orders", flush=True)
+        began = time.monotonic()
         FAULTS[kind](farm, rng)
-        dealt[kind] += 1
+        farm.ask("GET", "/v1/queue")
+        dealt[kind].append(time.monotonic() - began)
         time.sleep(rng.uniform(0.0, 2.0))
     return dealt
 
@@ -246,6 +250,19 @@ def not_delivered(farm: Farm, job: str, done: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
+def cluster_of_one() -> Iterator[Any]:
+    """One node, which outlives the servers that use it."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 4, "include_dashboard": False, "object_store_memory": 100 << 20}
+    cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=node))
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@contextmanager
 def farm_of(folder: Path, options: argparse.Namespace) -> Iterator[Farm]:
     model = str(make_tiny_flux(folder / "model"))
     service, pool = folder / "service.yaml", folder / "pool.yaml"
@@ -264,9 +281,11 @@ def farm_of(folder: Path, options: argparse.Namespace) -> Iterator[Farm]:
         if database is not None:
             held.callback(database.close)
             store = ["--store", database.new_database()]
-        cluster, _, _ = held.enter_context(cluster_of_three(folder))
-        command = [sys.executable, "-m", "imax_dist", "serve", "--out", str(folder / "out"), "-q"]
-        command += ["--ray", cluster.address, "--pool", str(pool), "--config", str(service), *store]
+        program = "tests.chaos.in_threads" if options.threads else "imax_dist"
+        command = [sys.executable, "-m", program, "serve"]
+        command += ["--out", str(folder / "out"), "-q", "--pool", str(pool), "--config", str(service), *store]
+        if not options.threads:
+            command += ["--ray", held.enter_context(cluster_of_one()).address]
         servers = []
         for number in range(1 if database is None else 2):
             port = free_port()
@@ -301,7 +320,8 @@ def run(folder: Path, options: argparse.Namespace) -> int:
             raise
         codes = [server.end(signal.SIGTERM) for server in farm.servers]
     wrong += [f"a server that has nothing to do ended with {code}" for code in codes if code]
-    print("\n".join(f"| {kind} | {times} |" for kind, times in dealt.items()))
+    print("| fault | times | API answers again after s |\n|---|---|---|")
+    print("\n".join(f"| {kind} | {len(found)} | {spread(found, '.1f')} |" for kind, found in dealt.items()))
     took = time.monotonic() - started
     print(f"{options.store}: {options.jobs} orders, {len(farm.cancelled)} cancelled, {took:.0f} s")
     print("\n".join(wrong) or "every order one job, every poster once and delivered, all latents alike")
@@ -311,6 +331,7 @@ def run(folder: Path, options: argparse.Namespace) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", choices=("sqlite", "postgres"), default="sqlite")
+    parser.add_argument("--threads", action="store_true", help="gangs are threads of the servers: no Ray")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=40)
     parser.add_argument("--faults", type=int, default=12)
