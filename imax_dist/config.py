@@ -211,14 +211,12 @@ def to_mapping(settings: Any) -> Any:
     kind = type(settings)
     if kind in PLAIN:
         return settings
-    if kind is dict:
-        return {key: item if type(item) in PLAIN else to_mapping(item) for key, item in settings.items()}
     if (names := _field_names(cast(Any, kind))) is not None:
         values = [(name, getattr(settings, name)) for name in names]
         return {name: item if type(item) in PLAIN else to_mapping(item) for name, item in values}
     if isinstance(settings, tuple | list):
         return [to_mapping(item) for item in settings]
-    if isinstance(settings, Mapping):
+    if kind is dict or isinstance(settings, Mapping):
         return {key: item if type(item) in PLAIN else to_mapping(item) for key, item in settings.items()}
     return settings
 
