@@ -57,7 +57,9 @@ function go(place, before = []) {
 async function turn(place, before) {
   if (turning) return;
   turning = true;
+  get("main").setAttribute("aria-busy", "true");
   await go(place, before);
+  get("main").removeAttribute("aria-busy");
   turning = false;
   get("sheet-of-jobs").scrollIntoView();
   for (const name of ["older", "newer"]) if (document.activeElement === document.body && !get(name).hidden) get(name).focus({ preventScroll: true });
