@@ -15,8 +15,8 @@ VALUES = Path(__file__).parent / "values.json"
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
 POSITIONS = 48
 PRESETS = (
-    "direct", "dype", "dype_flow", "hiflow", "imax", "imax_late", "official", "paper", "quick", "sdedit",
-    "skip_residual", "time_aware",
+    "direct", "dype", "dype_flow", "fast", "hiflow", "imax", "imax_late", "official", "paper", "quick",
+    "sdedit", "skip_residual", "time_aware",
 )  # fmt: skip
 THEN: dict[str, dict[str, Any]] = {
     "imax": {"preset": "one_jump"},

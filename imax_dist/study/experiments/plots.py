@@ -135,14 +135,14 @@ def _pareto(found: Found) -> Any:
                 for k, stats in costed.items()
                 if measure in stats
             }
-            for number, point in points.items():
+            for numbers, point in _gathered(points).items():
                 axis.plot(*point, ".", color=_COLOURS[0], markersize=4)
-                axis.annotate(str(number), point, fontsize=6, xytext=(2, 2), textcoords="offset points")
+                axis.annotate(numbers, point, fontsize=6, xytext=(2, 2), textcoords="offset points")
             front = pareto_front(list(points.values()), measure)
             axis.plot(
                 *zip(*front, strict=True), color=_COLOURS[1], linewidth=0.8, zorder=0
             ) if front else None
-            axis.set_xscale("log")
+            _plain_log(axis.xaxis)
             title = f"{measure} ({_way(measure)})"
             _dress(axis, title, where=f"{label}, n = {size['n']}" if not column else "")
     legend = "   ".join(f"{k} {name}" for k, name in enumerate(names, 1))
@@ -151,6 +151,24 @@ def _pareto(found: Found) -> Any:
         fontsize=7,
     )
     return figure
+
+
+def _gathered(points: Mapping[int, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Points that cannot be told apart under one label: ``1 2``."""
+    near: dict[tuple[str, str], list[int]] = {}
+    for number, (cost, value) in points.items():
+        near.setdefault((f"{cost:.2g}", f"{value:.2g}"), []).append(number)
+    return {" ".join(map(str, numbers)): points[numbers[0]] for numbers in near.values()}
+
+
+def _plain_log(x_axis: Any) -> None:
+    """A logarithmic axis with ticks at 1, 2 and 5 in plain numbers."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    x_axis.axes.set_xscale("log")
+    x_axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    x_axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    x_axis.set_minor_locator(NullLocator())
 
 
 def pareto_front(points: list[tuple[float, float]], measure: str) -> list[tuple[float, float]]:
