@@ -10,6 +10,7 @@ from torch import Tensor
 
 from imax_dist.method.guidance import Step
 from imax_dist.models.load import describe_model
+from imax_dist.models.momentum_guidance import GuidanceMemory
 from imax_dist.pipeline.noise import pass_noise
 from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.plan import make_plan
@@ -31,7 +32,8 @@ class GivenVelocity(Sampler):
 
     velocity: Callable[[Tensor, Step], Tensor] | None = None
 
-    def shifted(self, x: Tensor, step: Step) -> Tensor:
+    def shifted(self, x: Tensor, step: Step, memory: GuidanceMemory) -> Tensor:
+        del memory
         assert self.velocity is not None
         return self.velocity(x, step)
 

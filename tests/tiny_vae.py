@@ -61,6 +61,17 @@ def tiny_qwen_vae(dtype: torch.dtype) -> Any:
     return peaked(vae, dtype)
 
 
+def tiny_hunyuan_vae(dtype: torch.dtype) -> Any:
+    """HunyuanImage 2.1's: pixel shuffles, one of them between widths of their own."""
+    from diffusers import AutoencoderKLHunyuanImage
+
+    vae = AutoencoderKLHunyuanImage(
+        in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(32, 32, 64), layers_per_block=1,
+        spatial_compression_ratio=4, sample_size=32, scaling_factor=0.8,
+    )  # fmt: skip
+    return peaked(vae, dtype)
+
+
 def tiny_kl_vae(dtype: torch.dtype) -> Any:
     """With all options on."""
     return make_tiny_vae(attention=True, dtype=dtype)
@@ -69,8 +80,14 @@ def tiny_kl_vae(dtype: torch.dtype) -> Any:
 TINY_VAES: dict[str, Callable[[torch.dtype], Any]] = {
     "AutoencoderKL": tiny_kl_vae,
     "AutoencoderKLFlux2": tiny_flux2_vae,
+    "AutoencoderKLHunyuanImage": tiny_hunyuan_vae,
     "AutoencoderKLQwenImage": tiny_qwen_vae,
 }
+
+
+def left_over(vae: Any) -> tuple[int, int]:
+    """Rows and columns beyond whole latent pixels that its encoder takes; pixel shuffles take none."""
+    return (0, 0) if "Hunyuan" in type(vae).__name__ else (3, 1)
 
 
 def plain_decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from imax_dist.method.text_duplication import ORIGIN, TextCopies
 from imax_dist.models.conditioning import Conditioning, Prompt
 from imax_dist.models.guidance import Combine, classifier_free
 from imax_dist.models.joint_attention import AttentionCall
+from imax_dist.models.momentum_guidance import GuidanceMemory, MomentumGuidance
 from imax_dist.models.spec import ModelSpec
 from imax_dist.models.token_shards import TokenSequence, TokenShards
 from imax_dist.parallel.engines import AttentionEngine, marking
@@ -52,6 +53,8 @@ class PassInputs(NamedTuple):
     """The guidance that a distilled model takes as an input, else None."""
     context: Latents | None = None
     """What an editor is shown, on the grid of the image."""
+    next_sigma: float = 0.0
+    """Where the step ends; a flow map takes it."""
 
 
 class JointPass(NamedTuple):
@@ -184,12 +187,17 @@ class FlowModel(ABC):
         sequence: TokenSequence,
         guidance_scale: float,
         context: Latents | None = None,
+        next_sigma: float = 0.0,
+        memory: GuidanceMemory | None = None,
     ) -> Latents:
-        """Noise minus image at ``sigma`` for the whole latent ``x``, guided; the same bits on every rank."""
+        """Noise minus image at ``sigma`` for the whole latent ``x``, guided; the same bits on every rank.
+
+        ``memory``: of the steps before, where the model guides with one; it is brought up to date.
+        """
         engine = self.wrap_engine(marking(sequence.engine, sequence.mesh.marks))
         sequence = dataclasses.replace(sequence, engine=engine)
         distilled = self.spec.guidance == "distilled"
-        inputs = PassInputs(tables, sequence, guidance_scale if distilled else None, context)
+        inputs = PassInputs(tables, sequence, guidance_scale if distilled else None, context, next_sigma)
 
         def predict(x: Latents, prompt: Prompt) -> Latents:
             return self.predict(x, sigma, prompt, inputs)
@@ -205,7 +213,15 @@ class FlowModel(ABC):
             return sequence.cache(("batch",), made_of, lambda: self.batch(prompts))
 
         positive, negative = sequence.guidance_passes(predict, x, prompts, batch=batch)
+        if self.spec.momentum and memory is not None:
+            way = self.momentum_of(conditioning.positive, x)
+            return memory.guided(way, positive, negative, guidance_scale)
         return self.combine(positive, negative, guidance_scale)
+
+    def momentum_of(self, prompt: Prompt, x: Latents) -> MomentumGuidance:
+        """How this prompt is guided at the size of ``x``, where the model guides with a memory."""
+        del prompt, x
+        return self.spec.momentum[0]
 
     def latent_scale(self) -> LatentScale:
         """The VAE's own numbers."""

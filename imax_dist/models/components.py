@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,14 @@ import torch
 from imax_dist.errors import BadConfig
 from imax_dist.models.quantised import load_transformer
 from imax_dist.models.spec import ModelSettings, ModelSpec
-from imax_dist.models.weights import component_config, is_gguf, load_complete, pipeline_index, require_text
+from imax_dist.models.weights import (
+    component_config,
+    guider_configs,
+    is_gguf,
+    load_complete,
+    pipeline_index,
+    require_text,
+)
 
 TEXT = ("text_encoder",)
 TOKENIZER = ("tokenizer",)
@@ -26,6 +34,8 @@ class Configs(NamedTuple):
     """model_index.json."""
     text: dict[str, Any]
     """Of the first text encoder."""
+    guiders: Mapping[str, dict[str, Any]] = MappingProxyType({})
+    """guider_config.json of the pipeline's own ways of guidance, by component, where it has some."""
 
 
 class Components(NamedTuple):
@@ -50,7 +60,7 @@ def read_configs(
     vae = component_config(folder, "vae")
     require_text(folder, encoders=encoders, tokenizers=tokenizers)
     text = component_config(folder, encoders[0])
-    return Configs(transformer, vae, pipeline_index(folder), text)
+    return Configs(transformer, vae, pipeline_index(folder), text, guider_configs(folder))
 
 
 def vae_factor(vae: dict[str, Any]) -> int:

@@ -184,10 +184,38 @@ def _pipeline_class(spec: ModelSpec, folder: Path) -> Any:
     name = str(pipeline_index(folder)["_class_name"])
     kind = getattr(diffusers, name)
     if not hasattr(kind, "load_lora_weights"):
-        raise BadConfig(f"lora: diffusers has no LoRA loader for a {name}, model {spec.name}")
+        network = getattr(
+            diffusers, str(component_config(folder, "transformer", weights=False)["_class_name"])
+        )
+        if not hasattr(network, "load_lora_adapter"):
+            raise BadConfig(f"lora: diffusers has no LoRA loader for a {name}, model {spec.name}")
+        kind = NetworkAlone
     if not is_peft_available():
         raise BadConfig("lora needs the package peft; install it with pip install 'imax-dist[lora]'")
     return kind
+
+
+class NetworkAlone:
+    """Stands in for a pipeline without a LoRA loader whose network takes adapters (HunyuanImage)."""
+
+    def __init__(self, transformer: Any) -> None:
+        self.transformer = transformer
+
+    @staticmethod
+    def lora_state_dict(tensors: dict[str, Any]) -> dict[str, Any]:
+        raise ValueError(f"diffusers has none for this network: {next(iter(tensors))} is not its name")
+
+    def load_lora_weights(self, tensors: dict[str, Any], *, adapter_name: str) -> None:
+        self.transformer.load_lora_adapter(tensors, prefix="transformer", adapter_name=adapter_name)
+
+    def set_adapters(self, names: list[str], weights: list[float]) -> None:
+        self.transformer.set_adapters(names, weights)
+
+    def fuse_lora(self, *, adapter_names: list[str]) -> None:
+        self.transformer.fuse_lora(adapter_names=adapter_names)
+
+    def unload_lora_weights(self) -> None:
+        self.transformer.unload_lora()
 
 
 def _bare_pipeline(transformer: Any, kind: Any) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from imax_dist.errors import BadConfig
+from imax_dist.models.momentum_guidance import MomentumGuidance
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,8 @@ class ModelSpec:
     context: Context = "none"
     needs_picture: bool = False
     """Whether it makes nothing from a prompt alone."""
+    momentum: tuple[MomentumGuidance, ...] = ()
+    """How its pipeline guides with a memory: any prompt, and one with letters to paint; none: it does not."""
 
     @property
     def token_pixels(self) -> int:

@@ -46,6 +46,11 @@ def component_config(folder: Path, component: str, *, weights: bool = True) -> d
     return _read_json(config)
 
 
+def guider_configs(folder: Path) -> dict[str, dict[str, Any]]:
+    """guider_config.json of each component that is one."""
+    return {path.parent.name: _read_json(path) for path in sorted(folder.glob("*/guider_config.json"))}
+
+
 def require_text(folder: Path, *, encoders: Iterable[str], tokenizers: Iterable[str]) -> None:
     """Raise MissingInput unless the text encoders and tokenizers of a pipeline are there."""
     for component in encoders:

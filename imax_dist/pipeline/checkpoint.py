@@ -30,7 +30,7 @@ FORMAT = "imax-checkpoint/3"
 FILES = r"step-\d+\.safetensors"
 UNFINISHED = r"\.step-\d+-[0-9a-f]{12}\.safetensors"
 """What a killed process left (output/atomic.py)."""
-STORED = {"latents", "reference", "pictures", "endpoints", "cached", "carried"}
+STORED = {"latents", "reference", "pictures", "endpoints", "cached", "carried", "momentum"}
 """Names of the tensors in a file."""
 KEPT = 2
 LARGEST_BYTES = 8 << 30

@@ -108,8 +108,9 @@ class PassPlan:
         return frozenset() if self.is_native else STEP_CACHES[self.method.cache](self.steps)
 
     def shifted(self, index: int) -> bool:
-        """Whether the step's forward pass runs on the shifted patch grid."""
-        return not self.is_native and self.method.patch_shift is not False and is_shifted(index)
+        """Whether the step's forward pass runs on the shifted patch grid; patches of one latent have none."""
+        shifts = self.method.patch_shift is not False and self.spec.patch > 1
+        return not self.is_native and shifts and is_shifted(index)
 
     def wholly_shifted(self, index: int) -> bool:
         """Whether all of the step does: low-pass, guidance and Euler step, too."""

@@ -25,6 +25,7 @@ from imax_dist.method.patch_shift import shift_in, shift_out
 from imax_dist.models.base import FlowModel
 from imax_dist.models.cfg_execution import CfgExecution, two_passes
 from imax_dist.models.conditioning import Conditioning
+from imax_dist.models.momentum_guidance import GuidanceMemory
 from imax_dist.models.token_shards import TokenSequence
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
@@ -123,7 +124,8 @@ class Sampler:
         """One step on the grid that the state's latents are on."""
         plan, reference = self.plan, self.reference(state, step.sigma)
         x = self.blended(state.latents, reference, step)
-        predicted = self.cached(state, x, step)
+        memory = GuidanceMemory(step.index, state.momentum)
+        predicted = self.cached(state, x, step, memory)
         guided = self.guided(x, predicted, reference, step)
         velocity, carried = self.accelerated(x, guided, reference, step, carried=state.carried)
         return replace(
@@ -133,6 +135,7 @@ class Sampler:
             endpoints=(*state.endpoints, endpoint(x, predicted, step.sigma)) if plan.keeps_endpoints else (),
             cached=predicted if plan.skipped else None,
             carried=carried,
+            momentum=memory.momentum,
         )
 
     def reference(self, state: PassState, sigma: float) -> Latents | None:
@@ -148,30 +151,35 @@ class Sampler:
         noise = self.noise if self.noise.shape == x.shape else shift_in(self.noise)
         return with_skip_residual(x, reference, noise, step.sigma)
 
-    def cached(self, state: PassState, x: Latents, step: Step) -> Latents:
+    def cached(self, state: PassState, x: Latents, step: Step, memory: GuidanceMemory) -> Latents:
         """The network's velocity, or the last one at a step that skips its forward pass."""
         if step.index not in self.plan.skipped:
-            return self.shifted(x, step)
+            return self.shifted(x, step, memory)
         assert state.cached is not None, "no pass begins with a skipped step, and checkpoints hold this"
         return state.cached
 
-    def shifted(self, x: Latents, step: Step) -> Latents:
+    def shifted(self, x: Latents, step: Step, memory: GuidanceMemory) -> Latents:
         """The network's velocity, on the patch grid moved by half a patch at every other step."""
         if self.plan.shifted(step.index) and not self.plan.wholly_shifted(step.index):
-            return shift_out(self.network(shift_in(x), step.sigma))
-        return self.network(x, step.sigma)
+            memory.on_grid(shift_in)
+            velocity = shift_out(self.network(shift_in(x), step, memory))
+            memory.on_grid(shift_out)
+            return velocity
+        return self.network(x, step, memory)
 
-    def network(self, x: Latents, sigma: float) -> Latents:
+    def network(self, x: Latents, step: Step, memory: GuidanceMemory) -> Latents:
         """The forward pass: all ranks share its tokens and get the same velocity, in the dtype of ``x``."""
         grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.plan.spec.patch)
         return self.model.velocity(
             x.to(self.model.dtype),
-            sigma,
+            step.sigma,
             self.conditioning,
-            tables=self.tables.of_step(grid, sigma, x),
+            tables=self.tables.of_step(grid, step.sigma, x),
             sequence=self.sequence,
             guidance_scale=self.plan.guidance_scale,
             context=self.context_on(x),
+            next_sigma=self.plan.sigmas[step.index + 1],
+            memory=memory,
         ).to(x.dtype)
 
     def context_on(self, x: Latents) -> Latents | None:

@@ -30,6 +30,8 @@ class PassState:
     """The network's last velocity, where some steps are answered by it."""
     carried: Latents | None = None
     """What HiFlow's acceleration carries from step to step."""
+    momentum: Latents | None = None
+    """What guidance remembers of the steps before, where the model guides with a memory."""
 
     def to_tensors(self) -> dict[str, Tensor]:
         """The tensors there are, under their names."""
@@ -40,6 +42,7 @@ class PassState:
             "endpoints": torch.cat(self.endpoints) if self.endpoints else None,
             "cached": self.cached,
             "carried": self.carried,
+            "momentum": self.momentum,
         }
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
@@ -53,7 +56,7 @@ class PassState:
 
     def on_grid(self, change: Callable[[Tensor], Tensor]) -> PassState:
         """With every latent that a step computes with changed alike; endpoints and pictures stay."""
-        names = ("latents", "reference", "cached", "carried")
+        names = ("latents", "reference", "cached", "carried", "momentum")
         held = {name: getattr(self, name) for name in names}
         changed: dict[str, Any] = {name: change(x) for name, x in held.items() if x is not None}
         return replace(self, **changed)

@@ -6,6 +6,7 @@ FLUX: 24 D^2 a token and block for projections and MLP, 4 S^2 D a block for the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,7 +122,7 @@ def transformer_of(
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        token_channels=int(config.get("in_channels") or 16) * int(config.get("patch_size") or 1) ** 2,
+        token_channels=int(config.get("in_channels") or 16) * _latents_a_token(config),
         image_flops=2.0 * stored,
         text_flops=2.0 * stored,
         fixed_flops=0.0,
@@ -129,3 +130,8 @@ def transformer_of(
         held=HELD,
         operations=blocks * DOUBLE_OPERATIONS + OTHER_OPERATIONS,
     )
+
+
+def _latents_a_token(config: Mapping[str, Any]) -> int:
+    patch = config.get("patch_size") or 1
+    return math.prod(patch) if isinstance(patch, list) else int(patch) ** 2

@@ -67,3 +67,37 @@ def downsampled3(rows: RowMap, weight: Tensor, bias: Tensor | None, *, top: int,
     """Rows [top, bottom) of a 3 x 3 convolution of stride 2, one zero at the right and below only."""
     last = min(2 * bottom + 1, rows.share.height)
     return convolved(rows.read(2 * top, last), weight, bias, pad=(0, 1, 0, 2 * bottom + 1 - last), stride=2)
+
+
+def shuffled_up3(
+    rows: RowMap, weight: Tensor, bias: Tensor | None, *, repeats: int, top: int, bottom: int
+) -> Tensor:
+    """Rows [top, bottom) of: a 3 x 3 convolution plus x repeated, four channels made the pixels of one."""
+    start, end = top // 2, (bottom + 1) // 2
+    source, (over, under) = window3(rows, start, end)
+    made = convolved(source, weight, bias, pad=(1, 1, over, under))
+    made += rows.read(start, end).repeat_interleave(repeats, dim=-1)
+    count, width, channels = made.shape
+    pixels = made.reshape(count, width, 2, 2, channels // 4).transpose(1, 2)
+    doubled = pixels.reshape(2 * count, 2 * width, channels // 4)
+    return doubled[top - 2 * start : bottom - 2 * start].contiguous()
+
+
+def shuffled_down3(rows: RowMap, weight: Tensor, bias: Tensor | None, *, top: int, bottom: int) -> Tensor:
+    """Rows [top, bottom) of: a 3 x 3 convolution, four pixels made channels, plus means of those of x."""
+    source, (over, under) = window3(rows, 2 * top, 2 * bottom)
+    made = _gathered_pixels(convolved(source, weight, bias, pad=(1, 1, over, under)))
+    return made + channel_means(_gathered_pixels(rows.read(2 * top, 2 * bottom)), made.shape[-1])
+
+
+def _gathered_pixels(x: Tensor) -> Tensor:
+    """(2 h, 2 w, C) -> (h, w, 4 C)."""
+    height, width, channels = x.shape
+    pixels = x.reshape(height // 2, 2, width // 2, 2, channels).transpose(1, 2)
+    return pixels.reshape(height // 2, width // 2, 4 * channels)
+
+
+def channel_means(x: Tensor, channels: int) -> Tensor:
+    """``channels`` means of neighbouring channels of (rows, width, C)."""
+    means: Tensor = x.unflatten(-1, (channels, -1)).mean(dim=-1)
+    return means

@@ -78,6 +78,8 @@ class Stem(_Layer):
     """The first convolutions of a half; the map after the last of them is stored."""
 
     convs: tuple[Convolution, ...]
+    repeats: int = 0
+    """0: nothing is added to it. Else its own input, each channel so many times, behind a single one."""
 
     def convolutions(self) -> Iterator[Convolution]:
         yield from self.convs
@@ -143,12 +145,46 @@ class Downsample(_Layer):
 
 
 @dataclass(frozen=True)
+class ShuffleUp(_Layer):
+    """``conv``, plus x with every channel repeated; then four channels become the four pixels of one."""
+
+    conv: Convolution
+
+    def convolutions(self) -> Iterator[Convolution]:
+        yield self.conv
+
+    @property
+    def outputs(self) -> int:
+        return self.conv.outputs // 4
+
+    @property
+    def repeats(self) -> int:
+        return self.conv.outputs // self.conv.inputs
+
+
+@dataclass(frozen=True)
+class ShuffleDown(_Layer):
+    """Four pixels become four channels, of ``conv`` and of x; the latter's means are added to the former."""
+
+    conv: Convolution
+
+    def convolutions(self) -> Iterator[Convolution]:
+        yield self.conv
+
+    @property
+    def outputs(self) -> int:
+        return 4 * self.conv.outputs
+
+
+@dataclass(frozen=True)
 class Head(_Layer):
     """conv(silu(norm(x))), then the 1 x 1 ``after``; the result is read once and not stored."""
 
     norm: Norm
     conv: Convolution
     after: Convolution | None = None
+    adds_means: bool = False
+    """Whether means of neighbouring channels of x are added to what ``conv`` makes."""
 
     def norms(self) -> Iterator[Norm]:
         yield self.norm
@@ -159,7 +195,7 @@ class Head(_Layer):
             yield self.after
 
 
-Layer: TypeAlias = Stem | ResBlock | Attention | Upsample | Downsample | Head
+Layer: TypeAlias = Stem | ResBlock | Attention | Upsample | Downsample | ShuffleUp | ShuffleDown | Head
 
 
 class Placed(NamedTuple):
@@ -188,7 +224,7 @@ class Autoencoder:
     @cached_property
     def factor(self) -> int:
         """Picture pixels a latent pixel's side."""
-        return int(2 ** sum(isinstance(layer, Upsample) for layer in self.decoder))
+        return int(2 ** sum(isinstance(layer, Upsample | ShuffleUp) for layer in self.decoder))
 
     @cached_property
     def latent_channels(self) -> int:
@@ -226,6 +262,10 @@ class Autoencoder:
                 scale //= 2
             for conv in layer.convolutions():
                 yield Placed(conv, scale, isinstance(layer, Upsample))
+            if isinstance(layer, ShuffleUp):
+                scale *= 2
+            elif isinstance(layer, ShuffleDown):
+                scale //= 2
 
     @cached_property
     def widest(self) -> int:

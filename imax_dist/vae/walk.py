@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -15,7 +16,15 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from imax_dist.vae.attention import Projections
-from imax_dist.vae.convolutions import convolved, downsampled3, upsampled3, window3
+from imax_dist.vae.convolutions import (
+    channel_means,
+    convolved,
+    downsampled3,
+    shuffled_down3,
+    shuffled_up3,
+    upsampled3,
+    window3,
+)
 from imax_dist.vae.layers import (
     Attention,
     Convolution,
@@ -24,6 +33,8 @@ from imax_dist.vae.layers import (
     Layer,
     Norm,
     ResBlock,
+    ShuffleDown,
+    ShuffleUp,
     Stem,
     Upsample,
 )
@@ -33,6 +44,9 @@ from imax_dist.vae.store import row_bytes
 from imax_dist.vae.workspace import Workspace
 
 Change = Callable[[Tensor], Tensor]
+Filters = Callable[[], tuple[Tensor, Tensor]]
+Make = Callable[..., Tensor]
+"""(rows, weight, bias, top=, bottom=) -> a band of a map of twice or half the sides."""
 T = TypeVar("T")
 
 
@@ -57,21 +71,25 @@ class Walk:
     def after(self, layer: Layer, rows: RowMap) -> RowMap:
         """The map after one layer; ``rows`` is used up."""
         match layer:
-            case Stem(convs):
+            case Stem(convs, repeats):
                 for conv in convs:
-                    rows = self.convolution(rows, conv, last=True)
+                    rows = self.beside(rows, self.convolution(rows, conv, last=True), repeats)
                 return self.workspace.store(rows)
             case ResBlock():
                 return self.residual(rows, layer)
             case Attention():
                 return self.attention(rows, layer)
             case Upsample(conv):
-                return self.upsampled(rows, conv)
+                return self.doubled(rows, upsampled3, self.filters(conv), conv.outputs)
+            case ShuffleUp(conv):
+                shuffled = partial(shuffled_up3, repeats=layer.repeats)
+                return self.doubled(rows, shuffled, self.filters(conv), layer.outputs)
             case Downsample(conv):
-                return self.downsampled(rows, conv)
-            case Head(norm, conv, after):
-                rows = self.convolution(rows, conv, self.normalised(rows, norm), last=True)
-                return rows if after is None else self.convolution(rows, after, last=True)
+                return self.halved(rows, downsampled3, self.filters(conv), conv.outputs)
+            case ShuffleDown(conv):
+                return self.halved(rows, shuffled_down3, self.filters(conv), layer.outputs)
+            case Head():
+                return self.head(rows, layer)
 
     def convolution(
         self, rows: RowMap, conv: Convolution, before: Change = unchanged, *, last: bool
@@ -110,33 +128,43 @@ class Walk:
         both = LazyRows(rows.share, inner.like, make, forgets=forgets, closes=(hidden, rows), widest=widest)
         return self.workspace.store(both)
 
-    def upsampled(self, rows: RowMap, conv: Convolution) -> RowMap:
+    def doubled(self, rows: RowMap, make3: Make, filters: Filters, outputs: int) -> RowMap:
         """Stored only if memory has room for it and the block after it."""
-        share, width, filters = rows.share.doubled(), rows.like.shape[1], self.filters(conv)
+        share, width = rows.share.doubled(), rows.like.shape[1]
 
         def make(top: int, bottom: int) -> Tensor:
-            return upsampled3(rows, *filters(), top=top, bottom=bottom)
+            return make3(rows, *filters(), top=top, bottom=bottom)
 
-        like = _like(rows, 2 * width, conv.outputs)
+        like = _like(rows, 2 * width, outputs)
         doubled = LazyRows(share, like, make, forgets=lambda row: rows.forget(row // 2 - 2), closes=(rows,))
         return self.workspace.store_or_recompute(doubled, reserve=2 * share.most * row_bytes(like))
 
-    def downsampled(self, rows: RowMap, conv: Convolution) -> RowMap:
-        filters = self.filters(conv)
-
+    def halved(self, rows: RowMap, make3: Make, filters: Filters, outputs: int) -> RowMap:
         def make(top: int, bottom: int) -> Tensor:
-            return downsampled3(rows, *filters(), top=top, bottom=bottom)
+            return make3(rows, *filters(), top=top, bottom=bottom)
 
-        like = _like(rows, rows.like.shape[1] // 2, conv.outputs)
+        like = _like(rows, rows.like.shape[1] // 2, outputs)
         halved = LazyRows(
             rows.share.halved(),
             like,
             make,
-            forgets=lambda row: rows.forget(2 * row),
+            forgets=lambda row: rows.forget(2 * row - 1),
             closes=(rows,),
             widest=2 * row_bytes(rows.like),  # two of its rows make one
         )
         return self.workspace.store(halved)
+
+    def head(self, rows: RowMap, head: Head) -> RowMap:
+        made = self.convolution(rows, head.conv, self.normalised(rows, head.norm), last=True)
+        if head.adds_means:
+            made = _sum(made, lambda top, bottom: channel_means(rows.read(top, bottom), head.conv.outputs))
+        return made if head.after is None else self.convolution(made, head.after, last=True)
+
+    def beside(self, rows: RowMap, made: LazyRows, repeats: int) -> LazyRows:
+        """``made`` of ``rows``, plus their channels repeated, if they are."""
+        if not repeats:
+            return made
+        return _sum(made, lambda top, bottom: rows.read(top, bottom).repeat_interleave(repeats, dim=-1))
 
     def attention(self, rows: RowMap, block: Attention) -> RowMap:
         norm = self.normalised(rows, block.norm, activate=False)
@@ -195,7 +223,7 @@ class Walk:
 
         return normalise
 
-    def filters(self, conv: Convolution) -> Callable[[], tuple[Tensor, Tensor]]:
+    def filters(self, conv: Convolution) -> Filters:
         """Weight (outputs, inputs, k, k) and bias, once they are needed."""
 
         @once
@@ -213,6 +241,15 @@ class Walk:
             parts = len(weight) // block.channels
             found += zip(weight.chunk(parts), bias.chunk(parts), strict=True)
         return found
+
+
+def _sum(made: LazyRows, more: Callable[[int, int], Tensor]) -> LazyRows:
+    """``made`` and what ``more`` gives of the map it is made of, which is read before it is forgotten."""
+
+    def make(top: int, bottom: int) -> Tensor:
+        return made.read(top, bottom).add_(more(top, bottom))
+
+    return LazyRows(made.share, made.like, make, forgets=made.forget, closes=(made,), widest=made.widest)
 
 
 def _like(rows: RowMap, width: int, channels: int) -> Tensor:

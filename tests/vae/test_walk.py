@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from ranks import run_ranks
-from tiny_vae import TINY_VAES, make_tiny_vae, plain_decode, plain_encode
+from tiny_vae import (
+    TINY_VAES,
+    left_over,
+    make_tiny_vae,
+    plain_decode,
+    plain_encode,
+    tiny_hunyuan_vae,
+    tiny_kl_vae,
+)
 
 from imax_dist.errors import Preempted
 from imax_dist.events import render
@@ -69,7 +78,7 @@ def errors(codec: RowCodec, mesh: SequenceMesh, size: tuple[int, int], limit: in
     decode_error = (rows.read(top, bottom) - whole[top:bottom]).abs().amax() if top < bottom else 0.0
     decode_error = decode_error / whole.abs().amax()
     rows.close()
-    height, width = 4 * size[0] + 3, 4 * size[1] + 1
+    height, width = (4 * side + extra for side, extra in zip(size, left_over(vae), strict=True))
     pixels = random_picture(height, width, 3, dtype)
     noise = random_picture(size[0], size[1], 4, dtype)
     expected = (plain_encode(vae, pixels, noise) - SHIFT) * SCALE
@@ -98,12 +107,18 @@ def test_bands_on_one_rank_equal_the_whole(dtype: torch.dtype, attention: bool, 
 def on_ranks(topology: Topology) -> list[tuple[Any, ...]]:
     mesh = ring(topology)
     found = []
-    cases = [(torch.float64, True, 0), (torch.float64, False, 30_000), (torch.float32, True, 1 << 30)]
-    for dtype, attention, limit in cases:
-        codec = codec_of(make_tiny_vae(attention=attention, dtype=dtype))
+    plain = partial(make_tiny_vae, attention=False)
+    cases: list[tuple[Any, torch.dtype, int]] = [
+        (tiny_kl_vae, torch.float64, 0),
+        (plain, torch.float64, 30_000),
+        (tiny_kl_vae, torch.float32, 1 << 30),
+        (tiny_hunyuan_vae, torch.float64, 30_000),
+    ]
+    for make, dtype, limit in cases:
+        codec = codec_of(make(dtype=dtype))
         for size in SIZES:
             relative = [error / TOLERANCE[dtype] for error in errors(codec, mesh, size, limit)]
-            found.append((f"{dtype} {attention} {limit} {size}", *relative))
+            found.append((f"{make} {dtype} {limit} {size}", *relative))
     return found
 
 
@@ -192,7 +207,7 @@ def told(topology: Topology, size: tuple[int, int], limit: int) -> list[list[Any
     heard: list[list[Any]] = [[], []]
     watches = [Watch(one.append) for one in heard]
     codec.decode(random_picture(*size, 4, torch.float32), mesh, scratch(limit), watch=watches[0]).close()
-    height, width = 4 * size[0] + 3, 4 * size[1] + 1
+    height, width = (4 * side + extra for side, extra in zip(size, left_over(vae), strict=True))
     source = random_picture(height, width, 3, torch.float32)[0].permute(1, 2, 0)
     codec.encode(
         lambda top, bottom: source[top:bottom].contiguous(),

@@ -11,7 +11,17 @@ from pathlib import Path
 import torch
 
 from imax_dist.errors import BadValue
-from imax_dist.models.tiny import flux2, flux3, krea2, lumina, lumina2, qwen_image, sd3, z_image
+from imax_dist.models.tiny import (
+    flux2,
+    flux3,
+    hunyuan_image,
+    krea2,
+    lumina,
+    lumina2,
+    qwen_image,
+    sd3,
+    z_image,
+)
 from imax_dist.models.tiny.flux import (
     make_tiny_chroma,
     make_tiny_dev,
@@ -29,6 +39,8 @@ TINY: dict[str, Callable[[Path], Path]] = {
     "flux2-klein": flux2.make_tiny_klein,
     "flux3-klein-base": flux3.make_tiny,
     "chroma": make_tiny_chroma,
+    "hunyuan-image-2.1": hunyuan_image.make_tiny,
+    "hunyuan-image-2.1-distilled": hunyuan_image.make_tiny_distilled,
     "krea-2": krea2.make_tiny,
     "qwen-image": qwen_image.make_tiny,
     "sd3.5-medium": sd3.make_tiny,

@@ -25,7 +25,7 @@ MARKS_OF_PICTURES = ("vision_start", "vision_end", "image_pad", "video_pad")
 def make_tiny(folder: Path) -> Path:
     """Write the pipeline into ``folder``: 4 x 4 tokens native, 4 heads, 2 blocks, 0.9 MB."""
     tokenizer = qwen_tokenizer([TEMPLATE.format("")], QWEN3_CHAT)
-    parts = {"text_encoder": _text_encoder(len(tokenizer)), "tokenizer": tokenizer, **_parts()}
+    parts = {"text_encoder": text_encoder(len(tokenizer)), "tokenizer": tokenizer, **_parts()}
     return save_pipeline(folder, "QwenImagePipeline", parts, settings=SETTINGS)
 
 
@@ -45,7 +45,7 @@ def _make_edit(folder: Path, kind: str, *, zero_cond_t: bool) -> Path:
     words = EDIT_TEMPLATE.format("Picture 1: ", "", "")
     tokenizer = qwen_tokenizer([words], QWEN3_CHAT, (*QWEN_MARKS, *PICTURE_MARKS))
     marks = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in MARKS_OF_PICTURES}
-    encoder = _text_encoder(
+    encoder = text_encoder(
         len(tokenizer), **{f"{name.removesuffix('_pad')}_token_id": mark for name, mark in marks.items()}
     )
     parts = {"text_encoder": encoder, "tokenizer": tokenizer, **_parts(1, zero_cond_t=zero_cond_t)}
@@ -79,11 +79,12 @@ def tiny_video_autoencoder() -> Any:
     )  # fmt: skip
 
 
-def _text_encoder(vocabulary: int, **tokens: int) -> Any:
+def text_encoder(vocabulary: int, *, layers: int = 2, **tokens: int) -> Any:
+    """A Qwen2.5-VL of width 32."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     text = dict(
-        vocab_size=vocabulary, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        vocab_size=vocabulary, hidden_size=32, intermediate_size=48, num_hidden_layers=layers,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=4096,
         bos_token_id=None, eos_token_id=vocabulary - 1,
         rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},

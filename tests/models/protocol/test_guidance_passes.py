@@ -19,9 +19,10 @@ from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.render import render
 from imax_dist.pipeline.request import Request
 
-MASKLESS = {"chroma", "krea-2", "lumina-image-2", "qwen-image", "z-image-turbo"}
+MASKLESS = {"chroma", "hunyuan-image-2.1", "krea-2", "lumina-image-2", "qwen-image", "z-image-turbo"}
 """Their prompts have lengths of their own and the networks take no mask: no batches of two."""
-GUIDED = [name for name in TINY if name not in ("flux-dev", "flux2-dev")]
+DISTILLED = ("flux-dev", "flux2-dev", "hunyuan-image-2.1-distilled")
+GUIDED = [name for name in TINY if name not in DISTILLED]
 
 
 def request(folder: Path) -> Request:

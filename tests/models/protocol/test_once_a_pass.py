@@ -25,6 +25,8 @@ COPIES = {"lift_fresh"}
 """A number of the host made a tensor: on a GPU a copy there."""
 THEIRS = {"lumina-image-2": COPIES, "chroma": COPIES | {"repeat"}}
 """Inside diffusers' own forward."""
+ONE_GRID = {"hunyuan-image-2.1", "hunyuan-image-2.1-distilled"}
+"""Their tokens are single latents: no step is shifted, and the second finds all that the first made."""
 STEPS = 5
 
 
@@ -68,7 +70,8 @@ def test_a_step_repeats_nothing_and_waits_for_nothing(folders: dict[str, Path], 
         assert "repeat" not in step.keys() - THEIRS.get(name, set()), (
             "a prompt's copies are those of the first step"
         )
-        assert step.total() < min(first.total(), second.total())
+        assert step.total() < first.total()
+        assert step.total() <= second.total() - (name not in ONE_GRID)
 
 
 @pytest.mark.parametrize(("rule", "tables"), [("ntk", 2), ("dype_ntk", STEPS), ("time_aware", 3)])

@@ -47,7 +47,7 @@ TOGETHER = 4
 """Models that a process group renders: its start costs as much as one of them."""
 PAPER = ("u2r2", "r2, text replicated")
 """Meshes whose picture has text copies at every cell of the grid, where text is in the sequence."""
-DISTILLED = {"flux-dev", "flux2-dev"}
+DISTILLED = {"flux-dev", "flux2-dev", "hunyuan-image-2.1-distilled"}
 """They take their guidance as an input: there is no second prompt for the other half of the ranks."""
 
 

@@ -193,6 +193,21 @@ def krea2(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
     return images
 
 
+def hunyuan_image(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
+    """HunyuanImagePipeline; the scale of its guiders' first step is given, that of the others goes along."""
+    scale = plan.native.guidance_scale
+    guiders = {name: getattr(pipe, name) for name in ("guider", "ocr_guider") if getattr(pipe, name)}
+    for name, guider in guiders.items():
+        times = scale / guider.config.guidance_scale
+        later = guider.config.adaptive_projected_guidance_scale * times
+        given = guider.new(guidance_scale=scale, adaptive_projected_guidance_scale=later)
+        setattr(pipe, name, given)
+    images: Tensor = pipe(**common(plan), latents=noise, distilled_guidance_scale=scale, **output).images
+    for name, guider in guiders.items():
+        setattr(pipe, name, guider)
+    return images
+
+
 def flux3_pipeline(folder: Path) -> Any:
     """Flux3ModularPipeline without the step that rewrites prompts; of its processor the tokenizer is used."""
     from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux3Transformer2DModel
@@ -251,6 +266,8 @@ THEIRS: dict[str, Theirs] = {
     "flux2-dev": Theirs(flux2, from_flux_tokens),
     "flux2-klein": Theirs(flux2_klein),
     "chroma": Theirs(chroma, from_flux_tokens),
+    "hunyuan-image-2.1": Theirs(hunyuan_image),
+    "hunyuan-image-2.1-distilled": Theirs(hunyuan_image),
     "krea-2": Theirs(krea2, from_flux_tokens),
     "qwen-image": Theirs(qwen_image, from_flux_tokens),
     "sd3.5-medium": Theirs(sd3),
