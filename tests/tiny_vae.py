@@ -61,6 +61,20 @@ def tiny_qwen_vae(dtype: torch.dtype) -> Any:
     return peaked(vae, dtype)
 
 
+def tiny_qwen21_vae(dtype: torch.dtype) -> Any:
+    """Qwen-Image 2.1's, whose pictures have opacity; its upsampling likewise."""
+    from diffusers import AutoencoderKLQwenImage21
+
+    vae = AutoencoderKLQwenImage21(
+        base_dim=4, decoder_base_dim=8, z_dim=4, dim_mult=[1, 2, 2], num_res_blocks=1,
+        temperal_downsample=[False, True], scale_factor_spatial=4,
+    )  # fmt: skip
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Upsample):
+            module.__class__ = torch.nn.Upsample
+    return peaked(vae, dtype)
+
+
 def tiny_hunyuan_vae(dtype: torch.dtype) -> Any:
     """HunyuanImage 2.1's: pixel shuffles, one of them between widths of their own."""
     from diffusers import AutoencoderKLHunyuanImage
@@ -82,24 +96,28 @@ TINY_VAES: dict[str, Callable[[torch.dtype], Any]] = {
     "AutoencoderKLFlux2": tiny_flux2_vae,
     "AutoencoderKLHunyuanImage": tiny_hunyuan_vae,
     "AutoencoderKLQwenImage": tiny_qwen_vae,
+    "AutoencoderKLQwenImage21": tiny_qwen21_vae,
 }
 
 
 def left_over(vae: Any) -> tuple[int, int]:
     """Rows and columns beyond whole latent pixels that its encoder takes; pixel shuffles take none."""
-    return (0, 0) if "Hunyuan" in type(vae).__name__ else (3, 1)
+    whole = any(name in type(vae).__name__ for name in ("Hunyuan", "21"))
+    return (0, 0) if whole else (3, 1)
 
 
 def plain_decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     """(1, 4, h, w) -> (1, 3, 4 h, 4 w) by the VAE's own forward."""
     if "Qwen" in type(vae).__name__:
-        return vae.decode(latents[:, :, None]).sample[:, :, 0]
+        return vae.decode(latents[:, :, None]).sample[:, :3, 0]
     return vae.decode(latents).sample
 
 
 def plain_encode(vae: Any, pixels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """Its posterior's mean + deviation x ``noise``."""
     if "Qwen" in type(vae).__name__:
+        if "21" in type(vae).__name__:
+            pixels = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1)
         posterior = vae.encode(pixels[:, :, None]).latent_dist
         return (posterior.mean + posterior.std * noise[:, :, None])[:, :, 0]
     posterior = vae.encode(pixels).latent_dist

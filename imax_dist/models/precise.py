@@ -22,6 +22,10 @@ def precise(network: nn.Module) -> nn.Module:
     from diffusers.models.embeddings import Timesteps
     from diffusers.models.normalization import RMSNorm
     from diffusers.models.transformers.transformer_krea2 import Krea2RMSNorm
+    from diffusers.models.transformers.transformer_qwenimage21 import (
+        QwenImage21TemporalTimesteps,
+        QwenImage21ZeroCenterRMSNorm,
+    )
     from diffusers.models.transformers.transformer_z_image import TimestepEmbedder
 
     if next(network.parameters()).dtype != torch.float64:
@@ -32,12 +36,14 @@ def precise(network: nn.Module) -> nn.Module:
         for name, child in parent.named_children():
             if isinstance(child, RMSNorm):
                 setattr(parent, name, _as_torch(child))
-            elif isinstance(child, Krea2RMSNorm):
+            elif isinstance(child, Krea2RMSNorm | QwenImage21ZeroCenterRMSNorm):
                 setattr(parent, name, _from_zero(child))
             elif isinstance(child, FP32SiLU):
                 setattr(parent, name, nn.SiLU())
             elif isinstance(child, Timesteps):
                 setattr(parent, name, PreciseTimesteps(child))
+            elif isinstance(child, QwenImage21TemporalTimesteps):
+                setattr(parent, name, PreciseTimesteps(_as_timesteps(child)))
             elif isinstance(child, TimestepEmbedder):
                 child.timestep_embedding = lambda t, dim: waves(t, dim, cosine_first=True)  # type: ignore
     return network
@@ -72,8 +78,15 @@ def _as_torch(norm: nn.Module) -> nn.RMSNorm:
     return precise
 
 
+def _as_timesteps(waves_of_time: Any) -> Any:
+    """Qwen-Image 2.1's, whose class is its own."""
+    from diffusers.models.embeddings import Timesteps
+
+    return Timesteps(waves_of_time.timestep_dim, True, 0, scale=waves_of_time.time_factor)
+
+
 def _from_zero(norm: nn.Module) -> nn.RMSNorm:
-    """Krea 2's, whose weights count from 0."""
-    precise = nn.RMSNorm(norm.dim, eps=norm.eps)  # type: ignore[arg-type]
+    """Krea 2's and Qwen-Image 2.1's, whose weights count from 0."""
+    precise = nn.RMSNorm(norm.weight.shape, eps=norm.eps)  # type: ignore[arg-type]
     precise.weight = nn.Parameter(norm.weight.detach().double() + 1.0)  # type: ignore[operator]
     return precise

@@ -16,9 +16,9 @@ from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.hardware import MIB, Hardware
 from imax_dist.planner.split import Split
 from imax_dist.planner.workload import Workload
+from imax_dist.vae.autoencoder import Autoencoder, Half
 from imax_dist.vae.blocks import BlockSizes
 from imax_dist.vae.dry_run import dry_run, map_of
-from imax_dist.vae.layers import Autoencoder, Half
 from imax_dist.vae.limits import fits_whole, tiers
 from imax_dist.vae.share import RowShare
 from imax_dist.vae.store import Scratch

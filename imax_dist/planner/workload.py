@@ -21,7 +21,7 @@ from imax_dist.planner.encoders import encoder_parameters
 from imax_dist.planner.transformer import Transformer, transformer_of
 from imax_dist.planner.unknown import UnknownCost
 from imax_dist.super_resolution.network import shape_for_plan
-from imax_dist.vae.layers import Autoencoder
+from imax_dist.vae.autoencoder import Autoencoder
 from imax_dist.vae.networks import NETWORKS, describe
 
 ELEMENT = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}

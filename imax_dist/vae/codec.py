@@ -15,9 +15,9 @@ from imax_dist.geometry import ImageSize
 from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.parallel.sequence import gather
 from imax_dist.shapes import Latents
+from imax_dist.vae.autoencoder import Autoencoder, Half
 from imax_dist.vae.blocks import BlockSizes
 from imax_dist.vae.dry_run import dry_run
-from imax_dist.vae.layers import Autoencoder, Half
 from imax_dist.vae.networks import network_of
 from imax_dist.vae.rows import LazyRows, RowMap
 from imax_dist.vae.share import RowShare
@@ -104,8 +104,9 @@ class RowCodec:
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
         vae, share = self.vae, self.encoded_share(size, mesh)
-        like = torch.empty((0, size.width, 3), dtype=vae.dtype, device=vae.device)
-        start = LazyRows(share, like, picture)
+        channels = 4 if self.network.opacity else 3
+        like = torch.empty((0, size.width, channels), dtype=vae.dtype, device=vae.device)
+        start = LazyRows(share, like, _opaque(picture) if self.network.opacity else picture)
         rows = self._through("encoder", start, self.workspace(scratch, "encoder", start, watch))
         own = rows.read(rows.share.top, rows.share.bottom)
         rows.close()
@@ -127,12 +128,22 @@ class RowCodec:
             return rows
         return LazyRows(
             rows.share,
-            rows.like,
-            lambda top, bottom: rows.read(top, bottom).clamp_(-1.0, 1.0),
+            rows.like[:, :, :3],
+            lambda top, bottom: rows.read(top, bottom)[:, :, :3].clamp_(-1.0, 1.0),
             forgets=rows.forget,
             closes=(rows,),
             widest=rows.widest,
         )
+
+
+def _opaque(picture: Callable[[int, int], Tensor]) -> Callable[[int, int], Tensor]:
+    """``picture`` with a fourth channel of ones."""
+
+    def rows(top: int, bottom: int) -> Tensor:
+        colours = picture(top, bottom)
+        return torch.cat([colours, torch.ones_like(colours[:, :, :1])], dim=2)
+
+    return rows
 
 
 def elements(network: Autoencoder, half: Half, start: RowMap, *, sizes: BlockSizes) -> int:

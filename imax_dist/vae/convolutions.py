@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from imax_dist.vae.layers import Beside
 from imax_dist.vae.rows import RowMap
 
 
@@ -101,3 +104,34 @@ def channel_means(x: Tensor, channels: int) -> Tensor:
     """``channels`` means of neighbouring channels of (rows, width, C)."""
     means: Tensor = x.unflatten(-1, (channels, -1)).mean(dim=-1)
     return means
+
+
+def means_beside(rows: RowMap, kind: Beside, *, top: int, bottom: int) -> Tensor:
+    """Rows [top, bottom) of what a level of the same sides adds to its result, made of its input."""
+    return channel_means(rows.read(top, bottom), kind.outputs)
+
+
+def halved_beside(rows: RowMap, kind: Beside, *, top: int, bottom: int) -> Tensor:
+    """Of a level that halves the sides: means over four pixels, and frames of which the last is given."""
+    source = rows.read(2 * top, 2 * bottom)
+    pixels = source.unflatten(1, (-1, 2)).unflatten(0, (-1, 2)).permute(0, 2, 4, 1, 3).unsqueeze(3)
+    pixels = F.pad(pixels, (0, 0, 0, 0, kind.frames - 1, 0))
+    return channel_means(pixels.flatten(2), kind.outputs)
+
+
+def doubled_beside(rows: RowMap, kind: Beside, *, top: int, bottom: int) -> Tensor:
+    """Of a level that doubles the sides: channels repeated, shuffled into pixels, of frames the last."""
+    start, end = top // 2, (bottom + 1) // 2
+    source = rows.read(start, end)
+    repeats = 4 * kind.frames * kind.outputs // source.shape[2]
+    parts = source.repeat_interleave(repeats, dim=2).unflatten(2, (kind.outputs, kind.frames, 2, 2))
+    doubled: Tensor = parts[:, :, :, -1].permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    return doubled[top - 2 * start : bottom - 2 * start]
+
+
+BESIDE: dict[str, Callable[..., Tensor]] = {
+    "same": means_beside,
+    "halved": halved_beside,
+    "doubled": doubled_beside,
+}
+"""By the sides of a level's result."""

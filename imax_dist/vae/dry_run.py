@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from imax_dist.vae.attention import Projections
+from imax_dist.vae.autoencoder import Autoencoder, Half
 from imax_dist.vae.blocks import BlockSizes
-from imax_dist.vae.layers import Autoencoder, Half
 from imax_dist.vae.rows import LazyRows, RowMap
 from imax_dist.vae.share import RowShare
 from imax_dist.vae.store import Scratch, Tier, row_bytes

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from imax_dist.vae.autoencoder import Autoencoder
 from imax_dist.vae.layers import (
     Attention,
-    Autoencoder,
     Convolution,
     Downsample,
     Head,

@@ -1,18 +1,11 @@
-"""What an autoencoder's halves are made of: the layers in order, with the names and sizes of their weights.
-
-One description serves all who need it: the walk computes with the weights it names, a plan counts its sizes
-without any weights, and ``networks`` says which published autoencoders it fits.
-"""
+"""What an autoencoder's halves are made of: layers, with the names and sizes of their weights."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
-Half: TypeAlias = Literal["encoder", "decoder"]
 Shapes: TypeAlias = Iterator[tuple[str, tuple[int, ...]]]
 """Names and shapes of parameters, as in the VAE's own state."""
 
@@ -195,80 +188,28 @@ class Head(_Layer):
             yield self.after
 
 
-Layer: TypeAlias = Stem | ResBlock | Attention | Upsample | Downsample | ShuffleUp | ShuffleDown | Head
+@dataclass(frozen=True)
+class Beside:
+    """What a level adds to its result: its input at the result's sides, in ``outputs`` channels."""
 
-
-class Placed(NamedTuple):
-    """A convolution where it stands: ``scale`` is its output's side in latent pixels' sides."""
-
-    conv: Convolution
-    scale: int
-    doubles: bool
-    """Behind a layer that doubles the map."""
+    sides: Literal["doubled", "halved", "same"]
+    outputs: int
+    frames: int = 1
+    """Of which a picture is the last, and the others are zeros or left out."""
 
 
 @dataclass(frozen=True)
-class Autoencoder:
-    """Both halves, from a stem to a head each, and what is stored beside them."""
+class Level(_Layer):
+    """``layers`` one after the other, and ``beside`` them their input."""
 
-    encoder: tuple[Layer, ...]
-    decoder: tuple[Layer, ...]
-    unused: tuple[Convolution, ...] = ()
-    """Over time, which a picture has none of."""
-    clamps: bool = False
-    """Whether its own ``decode`` ends with a clamp to [-1, 1]."""
+    layers: tuple[Layer, ...]
+    beside: Beside
 
-    def layers(self, half: Half) -> tuple[Layer, ...]:
-        return self.encoder if half == "encoder" else self.decoder
+    def parameters(self) -> Shapes:
+        for layer in self.layers:
+            yield from layer.parameters()
 
-    @cached_property
-    def factor(self) -> int:
-        """Picture pixels a latent pixel's side."""
-        return int(2 ** sum(isinstance(layer, Upsample | ShuffleUp) for layer in self.decoder))
 
-    @cached_property
-    def latent_channels(self) -> int:
-        return self.placed("decoder")[0].conv.inputs
-
-    @cached_property
-    def parameters(self) -> dict[str, tuple[int, ...]]:
-        """All of them by name."""
-        parts = (*self.encoder, *self.decoder, *self.unused)
-        return {name: shape for part in parts for name, shape in part.parameters()}
-
-    @cached_property
-    def parameter_count(self) -> int:
-        return sum(math.prod(shape) for shape in self.parameters.values())
-
-    @cached_property
-    def attention_width(self) -> int:
-        """Channels of the attention's single head; 0 without one."""
-        return max((x.channels for x in self.decoder if isinstance(x, Attention)), default=0)
-
-    def placed(self, half: Half) -> tuple[Placed, ...]:
-        """Every convolution of a half, in order."""
-        return self._placed[half]
-
-    @cached_property
-    def _placed(self) -> dict[Half, tuple[Placed, ...]]:
-        return {"encoder": tuple(self._place("encoder")), "decoder": tuple(self._place("decoder"))}
-
-    def _place(self, half: Half) -> Iterator[Placed]:
-        scale = 1 if half == "decoder" else self.factor
-        for layer in self.layers(half):
-            if isinstance(layer, Upsample):
-                scale *= 2
-            elif isinstance(layer, Downsample):
-                scale //= 2
-            for conv in layer.convolutions():
-                yield Placed(conv, scale, isinstance(layer, Upsample))
-            if isinstance(layer, ShuffleUp):
-                scale *= 2
-            elif isinstance(layer, ShuffleDown):
-                scale //= 2
-
-    @cached_property
-    def widest(self) -> int:
-        """Most channels that a map of the picture's own size has."""
-        placed = (*self.placed("encoder"), *self.placed("decoder"))
-        return max(each.conv.inputs for each in placed if each.scale == self.factor)
+Layer: TypeAlias = (
+    Stem | ResBlock | Attention | Upsample | Downsample | ShuffleUp | ShuffleDown | Level | Head
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from imax_dist.vae.layers import Autoencoder
+from imax_dist.vae.autoencoder import Autoencoder
 from imax_dist.vae.store import Scratch, Tier
 
 GIB = 1 << 30

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from imax_dist.vae.autoencoder import Autoencoder
 from imax_dist.vae.hunyuan_image import hunyuan_image
 from imax_dist.vae.kl import autoencoder_kl
-from imax_dist.vae.layers import Autoencoder
 from imax_dist.vae.qwen_image import qwen_image
+from imax_dist.vae.qwen_image21 import qwen_image21
 
 NETWORKS: dict[str, Callable[[Mapping[str, Any]], Autoencoder | None]] = {
     "AutoencoderKL": autoencoder_kl,
     "AutoencoderKLFlux2": autoencoder_kl,
     "AutoencoderKLHunyuanImage": hunyuan_image,
     "AutoencoderKLQwenImage": qwen_image,
+    "AutoencoderKLQwenImage21": qwen_image21,
 }
 """By diffusers' class; each gives None for options that it does not describe."""
 

@@ -75,6 +75,25 @@ class LazyRows(RowMap):
             source.close()
 
 
+class SharedRows(RowMap):
+    """A map that two read: a level's layers, which let it go first, and what is added to their result."""
+
+    def __init__(self, rows: RowMap) -> None:
+        self.share, self.like, self.moments, self.widest = rows.share, rows.like, rows.moments, rows.widest
+        self._rows, self._readers = rows, 2
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        return self._rows.read(top, bottom)
+
+    def forget(self, row: int) -> None:
+        """The other reader still wants it."""
+
+    def close(self) -> None:
+        self._readers -= 1
+        if self._readers == 0:
+            self._rows.close()
+
+
 class StoredRows(RowMap):
     """A map of which each rank has stored its own rows, and holds the REACH next to them."""
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from imax_dist.vae.attention import Projections
 from imax_dist.vae.convolutions import (
+    BESIDE,
     channel_means,
     convolved,
     downsampled3,
@@ -31,6 +32,7 @@ from imax_dist.vae.layers import (
     Downsample,
     Head,
     Layer,
+    Level,
     Norm,
     ResBlock,
     ShuffleDown,
@@ -39,7 +41,7 @@ from imax_dist.vae.layers import (
     Upsample,
 )
 from imax_dist.vae.moments import group_norm_affine
-from imax_dist.vae.rows import LazyRows, RowMap
+from imax_dist.vae.rows import LazyRows, RowMap, SharedRows
 from imax_dist.vae.store import row_bytes
 from imax_dist.vae.workspace import Workspace
 
@@ -73,7 +75,7 @@ class Walk:
         match layer:
             case Stem(convs, repeats):
                 for conv in convs:
-                    rows = self.beside(rows, self.convolution(rows, conv, last=True), repeats)
+                    rows = self.repeated(rows, self.convolution(rows, conv, last=True), repeats)
                 return self.workspace.store(rows)
             case ResBlock():
                 return self.residual(rows, layer)
@@ -88,6 +90,8 @@ class Walk:
                 return self.halved(rows, downsampled3, self.filters(conv), conv.outputs)
             case ShuffleDown(conv):
                 return self.halved(rows, shuffled_down3, self.filters(conv), layer.outputs)
+            case Level():
+                return self.level(rows, layer)
             case Head():
                 return self.head(rows, layer)
 
@@ -154,13 +158,24 @@ class Walk:
         )
         return self.workspace.store(halved)
 
+    def level(self, rows: RowMap, level: Level) -> RowMap:
+        """Its input is held until the sum is stored."""
+        kept = SharedRows(rows)
+        made, shortcut = self.through(level.layers, kept), BESIDE[level.beside.sides]
+
+        def make(top: int, bottom: int) -> Tensor:
+            return made.read(top, bottom) + shortcut(kept, level.beside, top=top, bottom=bottom)
+
+        both = LazyRows(made.share, made.like, make, forgets=made.forget, closes=(made, kept))
+        return self.workspace.store(both)
+
     def head(self, rows: RowMap, head: Head) -> RowMap:
         made = self.convolution(rows, head.conv, self.normalised(rows, head.norm), last=True)
         if head.adds_means:
             made = _sum(made, lambda top, bottom: channel_means(rows.read(top, bottom), head.conv.outputs))
         return made if head.after is None else self.convolution(made, head.after, last=True)
 
-    def beside(self, rows: RowMap, made: LazyRows, repeats: int) -> LazyRows:
+    def repeated(self, rows: RowMap, made: LazyRows, repeats: int) -> LazyRows:
         """``made`` of ``rows``, plus their channels repeated, if they are."""
         if not repeats:
             return made

@@ -179,6 +179,15 @@ def as_it_is(tensors: Mapping[str, Tensor]) -> Tensors:
     return dict(tensors)
 
 
+def qwen_image21(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Qwen-Image 2.1's, as ComfyUI keeps it: gate and values of an MLP in one."""
+    made = dict(tensors)
+    for name in [name for name in made if name.endswith("img_mlp.gate_layer.weight")]:
+        values = name.replace("gate_layer", "proj")
+        made[name.replace("gate_layer", "gate_up")] = torch.cat([made.pop(name), made.pop(values)])
+    return made
+
+
 def autoencoder(tensors: Mapping[str, Tensor]) -> Tensors:
     """Latent diffusion's names (FLUX.1's ae.safetensors); attention as convolutions of 1 x 1."""
     levels = 1 + max(int(n.split(".")[2]) for n in tensors if n.startswith("decoder.up_blocks."))
@@ -220,6 +229,7 @@ WAYS: dict[str, Callable[[Mapping[str, Tensor]], Tensors]] = {
     "krea-2": krea2,
     "z-image-turbo": z_image,
     "qwen-image": as_it_is,
+    "qwen-image-2.1": qwen_image21,
 }
 """Tiny networks that pass through diffusers' converters at any width."""
 AUTOENCODERS = {

@@ -19,6 +19,7 @@ from original_names import (
     flux1,
     flux2,
     krea2,
+    qwen_image21,
     z_image,
 )
 from PIL import Image
@@ -207,7 +208,8 @@ def test_values_arrive_where_they_belong_at_the_published_widths(name: str, name
     ("name", "names"),
     [
         ("chroma", chroma), ("flux-schnell", flux1), ("flux-fill", flux1), ("flux2-dev", flux2),
-        ("flux2-klein", flux2), ("krea-2", krea2), ("qwen-image", as_it_is), ("z-image-turbo", z_image),
+        ("flux2-klein", flux2), ("krea-2", krea2), ("qwen-image", as_it_is), ("qwen-image-2.1", qwen_image21),
+        ("z-image-turbo", z_image),
     ],
 )  # fmt: skip
 def test_networks_of_the_published_sizes_pass_the_converters_whole(name: str, names: Any) -> None:

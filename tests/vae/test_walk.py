@@ -17,6 +17,7 @@ from tiny_vae import (
     plain_encode,
     tiny_hunyuan_vae,
     tiny_kl_vae,
+    tiny_qwen21_vae,
 )
 
 from imax_dist.errors import Preempted
@@ -113,6 +114,7 @@ def on_ranks(topology: Topology) -> list[tuple[Any, ...]]:
         (plain, torch.float64, 30_000),
         (tiny_kl_vae, torch.float32, 1 << 30),
         (tiny_hunyuan_vae, torch.float64, 30_000),
+        (tiny_qwen21_vae, torch.float64, 30_000),
     ]
     for make, dtype, limit in cases:
         codec = codec_of(make(dtype=dtype))

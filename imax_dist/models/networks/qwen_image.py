@@ -48,7 +48,7 @@ class TableAsShapes(nn.Module):
 
 def image_position_ids(grid: TokenGrid) -> PositionIds:
     """(frame 0, row, column), rows from -ceil(h / 2) to floor(h / 2) - 1, columns likewise."""
-    return patches.image_position_ids(grid) - _corner(grid)
+    return patches.image_position_ids(grid) - corner(grid)
 
 
 def joint_position_ids(grid: TokenGrid, copies: TextCopies, *, text_tokens: int) -> PositionIds:
@@ -57,20 +57,20 @@ def joint_position_ids(grid: TokenGrid, copies: TextCopies, *, text_tokens: int)
     Token n of the prompt stands at n + max(h // 2, w // 2) on all three axes, just beyond the corner of
     the image of h x w tokens. A copy stands to its cell as the trained text to its image.
     """
-    cell = _cell(grid, copies)
+    cell = cell_of(grid, copies)
     start = max(cell.height // 2, cell.width // 2)
     along = start + torch.arange(text_tokens, dtype=torch.float64)
     diagonal = torch.stack([along, along, along], dim=1)
-    texts = [diagonal + torch.tensor([0.0, row, column]) + _corner(cell) for row, column in copies.offsets]
-    return torch.cat([*(text - _corner(grid) for text in texts), image_position_ids(grid)])
+    texts = [diagonal + torch.tensor([0.0, row, column]) + corner(cell) for row, column in copies.offsets]
+    return torch.cat([*(text - corner(grid) for text in texts), image_position_ids(grid)])
 
 
-def _corner(grid: TokenGrid) -> Tensor:
+def corner(grid: TokenGrid) -> Tensor:
     """Frame, rows and columns before the origin."""
     return torch.tensor([0.0, *(side - side // 2 for side in (grid.height, grid.width))])
 
 
-def _cell(grid: TokenGrid, copies: TextCopies) -> TokenGrid:
+def cell_of(grid: TokenGrid, copies: TextCopies) -> TokenGrid:
     """The cell a text copy belongs to: the distance between copies, or the whole image."""
     rows, columns = zip(*copies.offsets, strict=True)
     return TokenGrid(

@@ -19,6 +19,7 @@ from imax_dist.models.tiny import (
     lumina,
     lumina2,
     qwen_image,
+    qwen_image21,
     sd3,
     z_image,
 )
@@ -43,6 +44,7 @@ TINY: dict[str, Callable[[Path], Path]] = {
     "hunyuan-image-2.1-distilled": hunyuan_image.make_tiny_distilled,
     "krea-2": krea2.make_tiny,
     "qwen-image": qwen_image.make_tiny,
+    "qwen-image-2.1": qwen_image21.make_tiny,
     "sd3.5-medium": sd3.make_tiny,
     "z-image-turbo": z_image.make_tiny,
 }

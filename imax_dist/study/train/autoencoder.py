@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from diffusers import AutoencoderKL
 
-from imax_dist.vae.layers import Autoencoder, ResBlock
+from imax_dist.vae.autoencoder import Autoencoder
+from imax_dist.vae.layers import ResBlock
 from imax_dist.vae.networks import network_of
 
 CHANNELS = 16

@@ -19,7 +19,15 @@ from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.render import render
 from imax_dist.pipeline.request import Request
 
-MASKLESS = {"chroma", "hunyuan-image-2.1", "krea-2", "lumina-image-2", "qwen-image", "z-image-turbo"}
+MASKLESS = {
+    "chroma",
+    "hunyuan-image-2.1",
+    "krea-2",
+    "lumina-image-2",
+    "qwen-image",
+    "qwen-image-2.1",
+    "z-image-turbo",
+}
 """Their prompts have lengths of their own and the networks take no mask: no batches of two."""
 DISTILLED = ("flux-dev", "flux2-dev", "hunyuan-image-2.1-distilled")
 GUIDED = [name for name in TINY if name not in DISTILLED]

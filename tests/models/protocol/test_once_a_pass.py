@@ -25,7 +25,7 @@ COPIES = {"lift_fresh"}
 """A number of the host made a tensor: on a GPU a copy there."""
 THEIRS = {"lumina-image-2": COPIES, "chroma": COPIES | {"repeat"}}
 """Inside diffusers' own forward."""
-ONE_GRID = {"hunyuan-image-2.1", "hunyuan-image-2.1-distilled"}
+ONE_GRID = {"hunyuan-image-2.1", "hunyuan-image-2.1-distilled", "qwen-image-2.1"}
 """Their tokens are single latents: no step is shifted, and the second finds all that the first made."""
 STEPS = 5
 

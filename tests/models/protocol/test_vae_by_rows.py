@@ -20,7 +20,7 @@ from imax_dist.vae.blocks import BlockSizes
 from imax_dist.vae.codec import row_codec
 from imax_dist.vae.strategies import Rows, Whole
 
-TOLERANCE = {"qwen-image": 1e-5, "krea-2": 1e-5}
+TOLERANCE = {"qwen-image": 1e-5, "qwen-image-2.1": 1e-5, "krea-2": 1e-5}
 """Their VAE's own upsampling rounds to float32; others compute in float64 throughout."""
 
 

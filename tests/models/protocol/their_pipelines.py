@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from assembled_pipelines import flux3_pipeline, plain_scheduler, qwen_image21_pipeline
 from torch import Tensor
 
 from imax_dist.models.patches import pack, unpack
+from imax_dist.models.weights import pipeline_class
 from imax_dist.pipeline.plan import PosterPlan
 
 
@@ -36,12 +38,14 @@ class Theirs(NamedTuple):
 
 def pipeline(folder: Path) -> Any:
     """The unmodified pipeline; its scheduler takes the sigmas it is given as they are."""
-    from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+    from diffusers import DiffusionPipeline
 
     if (folder / "modular_model_index.json").is_file():
         return flux3_pipeline(folder)
+    if pipeline_class(folder) == "QwenImage21Pipeline":
+        return qwen_image21_pipeline(folder)
     pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
-    pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False)
+    pipe.scheduler = plain_scheduler()
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -208,30 +212,23 @@ def hunyuan_image(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> 
     return images
 
 
-def flux3_pipeline(folder: Path) -> Any:
-    """Flux3ModularPipeline without the step that rewrites prompts; of its processor the tokenizer is used."""
-    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux3Transformer2DModel
-    from diffusers.modular_pipelines.flux3 import Flux3AutoBlocks
-    from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
+def qwen_image21(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
+    """QwenImage21Pipeline, whose sides are 16 pixels a latent pixel whatever its VAE; ours has 8."""
+    sides = {"height": 16 * noise.shape[2], "width": 16 * noise.shape[3]}
+    images: Tensor = pipe(
+        **{**common(plan), **sides},
+        latents=noise.flatten(2).transpose(1, 2),
+        negative_prompt="",
+        true_cfg_scale=plan.native.guidance_scale,
+        **output,
+    ).images
+    return images if output["output_type"] == "latent" else images[:, :3]
 
-    blocks = Flux3AutoBlocks()
-    blocks.sub_blocks.pop("prompt_upsampler")
-    pipe = blocks.init_pipeline()
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    tokenizer.tokenizer = tokenizer
-    kinds = {
-        "transformer": Flux3Transformer2DModel,
-        "vae": AutoencoderKLFlux2,
-        "text_encoder": Qwen3VLForConditionalGeneration,
-    }
-    parts = {
-        name: kind.from_pretrained(folder / name, torch_dtype=torch.float32).eval()
-        for name, kind in kinds.items()
-    }
-    plain = FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False)
-    pipe.update_components(**parts, tokenizer=tokenizer, scheduler=plain)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+
+def from_qwen_image21_tokens(tokens: Tensor, plan: PosterPlan) -> Tensor:
+    """(B, h w, C)."""
+    grid = plan.native.grid
+    return tokens.transpose(1, 2).unflatten(2, (grid.height, grid.width))
 
 
 def flux3(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
@@ -270,6 +267,7 @@ THEIRS: dict[str, Theirs] = {
     "hunyuan-image-2.1-distilled": Theirs(hunyuan_image),
     "krea-2": Theirs(krea2, from_flux_tokens),
     "qwen-image": Theirs(qwen_image, from_flux_tokens),
+    "qwen-image-2.1": Theirs(qwen_image21, from_qwen_image21_tokens),
     "sd3.5-medium": Theirs(sd3),
     "z-image-turbo": Theirs(z_image),
 }
