@@ -7,17 +7,17 @@ Merged weights cost a step nothing and need nothing of the engines.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from imax_dist.errors import BadConfig, BadValue, MissingInput
+from imax_dist.errors import BadValue, MissingInput
+from imax_dist.models.lora_loaders import bare, loader_of
 from imax_dist.models.spec import Lora, ModelSpec
-from imax_dist.models.weights import component_config, pipeline_index
+from imax_dist.models.weights import component_config
 from imax_dist.named_file import plain_size
 from imax_dist.wording import first_line
 
@@ -25,15 +25,17 @@ if TYPE_CHECKING:
     from imax_dist.models.lora_layers import LoraLayers
 
 OTHER_KINDS = {
-    "lokr_": "a LoKr of LyCORIS",
-    "hada_": "a LoHa of LyCORIS",
-    "oft_": "an OFT",
     "dora_scale": "a DoRA",
     "lora_magnitude_vector": "a DoRA",
+    "lokr_t": "a LoKr with a core of Tucker's",
+    "hada_t": "a LoHa with a core of Tucker's",
+    "oft_": "an OFT",
     "lora_B.bias": "a LoRA with biases",
 }
-"""By a piece of a tensor's name: what is not B A alone."""
+"""By a piece of a tensor's name: what is not B A alone, nor a product (``lora_products``)."""
 PLAIN_DTYPES = ("F64", "F32", "F16", "BF16")
+PRODUCTS = {".lokr_": "LoKr", ".hada_": "LoHa"}
+"""Of LyCORIS, by a piece of a tensor's name; ``lora_products`` reads them."""
 
 
 class FittedLora(NamedTuple):
@@ -45,6 +47,12 @@ class FittedLora(NamedTuple):
     def summary(self) -> str:
         """``style.safetensors x 0.8: 20 of 20 layers (kohya)``."""
         return f"{self.lora.file.name} x {self.lora.weight:g}: {self.layers.summary()}"
+
+
+def kind_of(keys: Iterable[str]) -> str | None:
+    """LoKr or LoHa if a file has tensors of one."""
+    names = list(keys)
+    return next((kind for mark, kind in PRODUCTS.items() if any(mark in key for key in names)), None)
 
 
 def parse_lora(text: str) -> tuple[str, float]:
@@ -91,10 +99,10 @@ def _check_kind(source: str, dtypes: Mapping[str, str]) -> None:
     for piece, kind in OTHER_KINDS.items():
         if any(piece in key for key in dtypes):
             raise BadValue(
-                f"lora {source} is {kind}, which is not merged; only plain LoRA layers are: "
+                f"lora {source} is {kind}, which is not merged; plain LoRA, LoKr and LoHa layers are: "
                 "export it as a LoRA with the tool that made it"
             )
-    if not any("lora" in key for key in dtypes):
+    if not any("lora" in key for key in dtypes) and kind_of(dtypes) is None:
         raise BadValue(f"lora {source} holds no LoRA: none of its {len(dtypes)} tensors is named after one")
     odd = next((key for key, dtype in dtypes.items() if dtype not in PLAIN_DTYPES), None)
     if odd is not None:
@@ -118,15 +126,20 @@ def fit_loras(spec: ModelSpec, folder: Path, *, partial: bool) -> tuple[FittedLo
     """
     if not spec.loras:
         return ()
-    pipeline, network = _pipeline_class(spec, folder), _without_weights(folder)
+    pipeline, network = loader_of(spec, folder), _without_weights(folder)
     return tuple(_fit(lora, spec, network, pipeline, partial=partial) for lora in spec.loras)
 
 
 def _fit(lora: Lora, spec: ModelSpec, network: Any, pipeline: Any, *, partial: bool) -> FittedLora:
     from imax_dist.models.lora_layers import fit_layers
+    from imax_dist.models.lora_products import fit_products
 
     try:
-        layers = fit_layers(_tensors(lora), network, pipeline, trained_scale=_trained_scale(lora))
+        tensors = _tensors(lora)
+        if kind_of(tensors) is None:
+            layers = fit_layers(tensors, network, pipeline, trained_scale=_trained_scale(lora))
+        else:
+            layers = fit_products(tensors, network)
     except BadValue as error:
         raise BadValue(f"lora {lora.source} does not fit model {spec.name}: {error}") from error
     if layers.total == 0:
@@ -144,13 +157,15 @@ def _fit(lora: Lora, spec: ModelSpec, network: Any, pipeline: Any, *, partial: b
 
 
 def merge_loras(transformer: Any, fitted: Sequence[FittedLora], spec: ModelSpec, folder: Path) -> None:
-    """Add them to the transformer's weights, in order.
+    """Add them to the transformer's weights, products first, then the others, each kind in order.
 
     Quantised weights cannot be added to: there the LoRA's own layers stay and cost a little at every step.
+    Raises BadValue for a product there.
     """
+    fitted = _without_products(transformer, fitted)
     if not fitted:
         return
-    pipeline = _bare_pipeline(transformer, _pipeline_class(spec, folder))
+    pipeline = bare(transformer, loader_of(spec, folder))
     names = [f"lora_{index}" for index in range(len(fitted))]
     for name, each in zip(names, fitted, strict=True):
         try:
@@ -166,6 +181,25 @@ def merge_loras(transformer: Any, fitted: Sequence[FittedLora], spec: ModelSpec,
         pipeline.unload_lora_weights()
 
 
+def _without_products(transformer: Any, fitted: Sequence[FittedLora]) -> list[FittedLora]:
+    """The plain ones; the others are merged."""
+    from imax_dist.models.lora_products import merge_products
+
+    plain = []
+    for each in fitted:
+        kind = kind_of(each.layers.tensors)
+        if kind is None:
+            plain.append(each)
+        elif getattr(transformer, "hf_quantizer", None) is not None:
+            raise BadValue(
+                f"lora {each.lora.source} is a {kind}, which cannot be added to quantised weights; "
+                "leave quantize out, or export it as a LoRA"
+            )
+        else:
+            merge_products(transformer, each.layers, each.lora.weight)
+    return plain
+
+
 def _check_all_loaded(transformer: Any, name: str, fitted: FittedLora, spec: ModelSpec) -> None:
     """Raise BadValue unless every layer that was handed over is in the network now, and no other."""
     ends = (f".lora_A.{name}.weight", f".lora_B.{name}.weight")
@@ -175,59 +209,6 @@ def _check_all_loaded(transformer: Any, name: str, fitted: FittedLora, spec: Mod
             f"lora {fitted.lora.source} does not fit model {spec.name}: of its "
             f"{len(fitted.layers.tensors)} matrices diffusers loaded {there}"
         )
-
-
-def _pipeline_class(spec: ModelSpec, folder: Path) -> Any:
-    import diffusers
-    from diffusers.utils import is_peft_available
-
-    name = str(pipeline_index(folder)["_class_name"])
-    kind = getattr(diffusers, name)
-    if not hasattr(kind, "load_lora_weights"):
-        network = getattr(
-            diffusers, str(component_config(folder, "transformer", weights=False)["_class_name"])
-        )
-        if not hasattr(network, "load_lora_adapter"):
-            raise BadConfig(f"lora: diffusers has no LoRA loader for a {name}, model {spec.name}")
-        kind = NetworkAlone
-    if not is_peft_available():
-        raise BadConfig("lora needs the package peft; install it with pip install 'imax-dist[lora]'")
-    return kind
-
-
-class NetworkAlone:
-    """Stands in for a pipeline without a LoRA loader whose network takes adapters (HunyuanImage)."""
-
-    def __init__(self, transformer: Any) -> None:
-        self.transformer = transformer
-
-    @staticmethod
-    def lora_state_dict(tensors: dict[str, Any]) -> dict[str, Any]:
-        raise ValueError(f"diffusers has none for this network: {next(iter(tensors))} is not its name")
-
-    def load_lora_weights(self, tensors: dict[str, Any], *, adapter_name: str) -> None:
-        self.transformer.load_lora_adapter(tensors, prefix="transformer", adapter_name=adapter_name)
-
-    def set_adapters(self, names: list[str], weights: list[float]) -> None:
-        self.transformer.set_adapters(names, weights)
-
-    def fuse_lora(self, *, adapter_names: list[str]) -> None:
-        self.transformer.fuse_lora(adapter_names=adapter_names)
-
-    def unload_lora_weights(self) -> None:
-        self.transformer.unload_lora()
-
-
-def _bare_pipeline(transformer: Any, kind: Any) -> Any:
-    """The pipeline with the transformer alone: its LoRA loader needs no more."""
-    from diffusers import ModularPipeline
-
-    if issubclass(kind, ModularPipeline):
-        bare = kind()
-        bare.update_components(transformer=transformer)
-        return bare
-    needed = [each.name for each in inspect.signature(kind).parameters.values() if each.default is each.empty]
-    return kind(**{**dict.fromkeys(needed), "transformer": transformer})
 
 
 def _without_weights(folder: Path) -> Any:

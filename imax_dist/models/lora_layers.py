@@ -76,8 +76,8 @@ def fit_layers(
     own = {key: x for key, x in tensors.items() if not key.startswith(OF_TEXT)}
     layers = list(dict.fromkeys(layer_of(key) for key in own))
     modules = dict(network.named_modules())
-    if any(_spelt(layer) in modules for layer in layers):
-        made, sources = _as_spelt(own, trained_scale), {layer: [_spelt(layer)] for layer in layers}
+    if any(spelt(layer) in modules for layer in layers):
+        made, sources = _asspelt(own, trained_scale), {layer: [spelt(layer)] for layer in layers}
     else:
         made, sources = _converted(own, layers, pipeline)
     reasons = {layer: _misfit(sources.get(layer, []), made, modules) for layer in layers}
@@ -96,26 +96,26 @@ def _form(keys: Iterable[str]) -> str:
     return next((form for prefix, form in FORMATS.items() if first.startswith(prefix)), "bare names")
 
 
-def _spelt(layer: str) -> str:
+def spelt(layer: str) -> str:
     """The layer's name without what a trainer puts before it."""
     for prefix in PREFIXES:
         layer = layer.removeprefix(prefix)
     return layer
 
 
-def _as_spelt(tensors: Mapping[str, Tensor], trained_scale: TrainedScale) -> dict[str, Tensor]:
+def _asspelt(tensors: Mapping[str, Tensor], trained_scale: TrainedScale) -> dict[str, Tensor]:
     """In diffusers' names, ``alpha`` over rank multiplied into the second matrix."""
     made = {}
     for key, x in tensors.items():
         layer = layer_of(key)
         side = next((side for side in SIDES if _is(key, side)), None)
         if side is not None:
-            made[f"transformer.{_spelt(layer)}.lora_{side}.weight"] = x
+            made[f"transformer.{spelt(layer)}.lora_{side}.weight"] = x
     for layer in {layer_of(key) for key in tensors}:
-        up, alpha = f"transformer.{_spelt(layer)}.lora_B.weight", tensors.get(f"{layer}.alpha")
+        up, alpha = f"transformer.{spelt(layer)}.lora_B.weight", tensors.get(f"{layer}.alpha")
         if up in made:
             rank = made[up].shape[1] if made[up].ndim > 1 else 1
-            scale = trained_scale(_spelt(layer), rank) if alpha is None else float(alpha) / rank
+            scale = trained_scale(spelt(layer), rank) if alpha is None else float(alpha) / rank
             made[up] = made[up] if scale == 1.0 else made[up] * scale
     return made
 

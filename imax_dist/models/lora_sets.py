@@ -6,6 +6,7 @@ set again would leave roundings behind, and reading the weights anew takes minut
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,11 +15,14 @@ from torch import Tensor
 
 from imax_dist.models.lora import FittedLora
 
+PART = re.compile(r"\.(lora_|lokr_|hada_|alpha).*$")
+"""What follows a layer's name in that of a tensor."""
+
 
 def layers_of(fitted: Sequence[FittedLora]) -> list[str]:
     """Names of the network's layers that a set changes."""
     keys = [key for each in fitted for key in each.layers.tensors]
-    names = (key.removeprefix("transformer.").rpartition(".lora_")[0] for key in keys)
+    names = (PART.sub("", key.removeprefix("transformer.")) for key in keys)
     return list(dict.fromkeys(names))
 
 

@@ -234,8 +234,11 @@ def first(name: str, x: Tensor) -> dict[str, Tensor]:
             r"is stored as F8_E4M3 .*bfloat16",
         ),
         (first("dora_scale", torch.ones(32, 1)), r"is a DoRA, which is not merged"),
-        ({"lycoris_x.lokr_w1": torch.ones(2, 2)}, r"is a LoKr of LyCORIS, which is not merged"),
-        ({"lora_unet_x.hada_w1_a": torch.ones(2, 2)}, r"is a LoHa of LyCORIS, which is not merged"),
+        ({"lycoris_x.lokr_t2": torch.ones(2, 2)}, r"is a LoKr with a core of Tucker's, which is not merged"),
+        (
+            {"lora_unet_x.hada_t1": torch.ones(2, 2)},
+            r"is a LoHa with a core of Tucker's, which",
+        ),
         ({"lora_te_x.lora_down.weight": torch.ones(2, 2)}, r"1 layers of text encoders and none of a transf"),
         ({f"{LAYER}.lora_A.weight": torch.ones(2, 32)}, r"has only one of its two matrices \(down\)"),
     ],
