@@ -26,16 +26,24 @@ THEN: dict[str, dict[str, Any]] = {
 }
 """What a preset was when the values were taken, where it is something else now; ``quick`` without its
 network, whose weights are not in the repository."""
+GUIDE = Path(__file__).parent / "guide.png"
+EDITORS: dict[str, dict[str, Any]] = {
+    "flux-kontext": {"guide": str(GUIDE), "edit": True},
+    "flux-fill": {"guide": str(GUIDE), "region": "16,16,48,32", "size": "64x64"},
+    "qwen-image-edit": {"guide": str(GUIDE), "edit": True},
+    "qwen-image-edit-2511": {"guide": str(GUIDE), "edit": True},
+}
+"""Tiny networks that are shown a picture, and how they are asked."""
 TINY = (
     "flux-dev", "flux-schnell", "lumina-next", "lumina-image-2", "flux2-dev", "flux2-klein", "qwen-image",
-    "sd3.5-medium", "z-image-turbo",
+    "sd3.5-medium", "z-image-turbo", "flux3-klein-base", "chroma", "krea-2", "hunyuan-image-2.1",
+    "hunyuan-image-2.1-distilled", "qwen-image-2.1", *EDITORS,
 )  # fmt: skip
 TWICE = {"size": "128x128"}
 ODD = {"size": "146x101"}
 """Padded to 160x112, 10 x 7 tokens; shifted steps have 11 x 8."""
 THREE_TIMES = {"size": "208x176"}
 """By way of twice native, 112 x 96."""
-GUIDE = Path(__file__).parent / "guide.png"
 GUIDED = {"guidance_scale": {"native": 2.0, "extrapolated": 3.0}}
 
 EMBEDDED: dict[str, dict[str, Any]] = {
@@ -87,7 +95,8 @@ def trained() -> dict[str, list[float]]:
 def tiny_request(name: str) -> dict[str, Any]:
     """Beyond native size, with a second prompt where a network takes one; its blocks as they were taken below
     1.5 times when the values were (DECISIONS 99)."""
-    return {"size": "96x80", "steps": 3, "native_steps": 2, "method": {**GUIDED, "cascade": []}}
+    asked = {"size": "96x80", "steps": 3, "native_steps": 2, "method": {**GUIDED, "cascade": []}}
+    return {**asked, **EDITORS.get(name, {})}
 
 
 def golden() -> dict[str, dict[str, list[float]]]:

@@ -16,6 +16,11 @@ from golden_cases import EMBEDDED, TINY, TRAINED, VALUES, golden, sampled, tiny_
 from golden_models import make_embedded, make_tiny
 
 
+def tiny(name: str, folder: Path) -> dict[str, list[float]]:
+    """A tiny network, made as it is asked for."""
+    return sampled(tiny_request(name), str(make_tiny(name, folder)))
+
+
 def main(chosen: list[str]) -> None:
     """Render the cases ``chosen``, or all, and say how far each has moved."""
     torch.set_num_threads(1)
@@ -24,8 +29,7 @@ def main(chosen: list[str]) -> None:
         embedded = str(make_embedded(Path(folder) / "embedded"))
         cases = {name: partial(sampled, request, embedded) for name, request in EMBEDDED.items()}
         for name in TINY:
-            model = str(make_tiny(name, Path(folder) / name))
-            cases[f"tiny {name}"] = partial(sampled, tiny_request(name), model)
+            cases[f"tiny {name}"] = partial(tiny, name, Path(folder) / name)
         cases[TRAINED] = trained
         for name in chosen or cases:
             found, before = cases[name](), content.get(name)
