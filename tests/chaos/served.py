@@ -29,7 +29,7 @@ from typing import Any
 
 import yaml
 
-from tests.chaos.run import ENVIRONMENT, spread
+from tests.chaos.run import DEADLINES, ENVIRONMENT, spread
 from tests.chaos.shop import Log, busy, patiently, wait_until
 from tests.object_store import Door, ObjectStore
 from tests.postgres import PostgresServer
@@ -42,6 +42,8 @@ AWAY_S = 5.0
 STEPS = 40
 CANCELLED_EACH = 10
 BUCKET = "posters"
+THREADS_WAIT = 20.0
+"""Times the deadlines: a thread that is late cannot be killed, and would go on beside its successor."""
 NO_ANSWER = (OSError, ValueError)
 """Also HTTPException, and a body that was cut off."""
 
@@ -269,6 +271,8 @@ def farm_of(folder: Path, options: argparse.Namespace) -> Iterator[Farm]:
     service.write_text(yaml.safe_dump({"models": [model], "waiting": 10_000, "per_minute": 1_000_000}))
     settings = {"gangs": 1, "ranks": 1, "device": "cpu", "threads": 1, "checkpoint_every": 3}
     settings |= {"retry": {"attempts": 6, "backoff": 0.5, "longest_backoff": 5}}
+    patience = busy() * (THREADS_WAIT if options.threads else 1.0)
+    settings |= {"deadlines": {name: patience * seconds for name, seconds in DEADLINES.items()}}
     pool.write_text(yaml.safe_dump({**settings, "deliver": f"s3://{BUCKET}/run"}))
     with ExitStack() as held:
         objects = ObjectStore()
