@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -150,9 +150,13 @@ def draining_nodes() -> frozenset[str]:
         return frozenset()
 
 
-def living_nodes() -> list[str]:
-    """Ids of the cluster's nodes that are alive."""
-    return [str(node["NodeID"]) for node in ray.nodes() if node["Alive"]]
+def living_nodes(bundle: Mapping[str, float]) -> list[str]:
+    """Ids of the nodes that are alive and would, empty, hold a rank's ``bundle``; a head without CPUs would not."""
+
+    def holds(node: Mapping[str, Any]) -> bool:
+        return all(node["Resources"].get(name, 0.0) >= much for name, much in bundle.items())
+
+    return [str(node["NodeID"]) for node in ray.nodes() if node["Alive"] and holds(node)]
 
 
 def has_gpus() -> bool:

@@ -10,6 +10,8 @@ NODE_ID = "ray.io/node-id"
 """Ray's own label of every node."""
 TOO_MANY = 2
 """Gangs lost on a node before others are preferred: one may be chance, the second is the node's."""
+ELSEWHERE_S = 20.0
+"""How long room is looked for on other nodes, before a gang goes to one that lost gangs after all."""
 
 
 def in_node_order(nodes: Sequence[str]) -> list[int]:
@@ -39,9 +41,21 @@ class Nodes:
 
     def avoided(self, nodes: Collection[str]) -> list[str]:
         """Of the living ``nodes``: all that leave, and those that lost gangs unless there are no others."""
-        leaving = sorted(node for node in nodes if node in self._leaving)
+        leaving = self.leaving(nodes)
         bad = sorted(node for node in nodes if self._losses[node] >= TOO_MANY and node not in self._leaving)
         return leaving if len(leaving) + len(bad) == len(nodes) else sorted(leaving + bad)
+
+    def leaving(self, nodes: Collection[str]) -> list[str]:
+        """Of the living ``nodes``, those about to go away."""
+        return sorted(node for node in nodes if node in self._leaving)
+
+    def attempts(self, nodes: Collection[str], seconds: float) -> list[tuple[list[str], float]]:
+        """What to avoid, and for how long: the others may be full, and a bad node is better than none."""
+        avoided, leaving = self.avoided(nodes), self.leaving(nodes)
+        if avoided == leaving:
+            return [(leaving, seconds)]
+        first = min(ELSEWHERE_S, seconds / 2)
+        return [(avoided, first), (leaving, seconds - first)]
 
 
 def placement_options(avoided: Sequence[str], bundles: int) -> dict[str, Any]:

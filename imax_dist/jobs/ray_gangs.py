@@ -39,16 +39,10 @@ class RayGangs:
         work together; then nothing is left of it.
         """
         _require_ray(name)
-        bundle = self._bundle()
         limits = self.settings.deadlines
-        avoided = self.nodes.avoided(living_nodes())
-        options = placement_options(avoided, ranks)
-        group = placement_group([bundle] * ranks, strategy=self.settings.placement, **options)
+        group = self._place(name, ranks)
         actors: list[Any] = []
         try:
-            if not group.wait(limits.place):
-                _require_ray(name)
-                raise ClusterUnavailable(self._no_room(name, ranks, avoided))
             actors += [self._actor(group, rank, ranks) for rank in range(ranks)]
             parallel = pool_parallel(self.settings)
             facts = _join(actors, parallel, time.monotonic() + limits.join)
@@ -60,6 +54,29 @@ class RayGangs:
             raise
         watch = GangWatch(actors, sights_of(facts), limits, compiled=parallel.compiles)
         return RayGang(name, actors, group, facts=facts, deadlines=limits, watch=watch, nodes=self.nodes)
+
+    def _place(self, name: str, ranks: int) -> PlacementGroup:
+        """Room for a gang, for a while away from nodes that lost gangs, never where a node leaves.
+
+        Raises ClusterUnavailable.
+        """
+        bundle = self._bundle()
+        avoided: list[str] = []
+        for avoided, seconds in self.nodes.attempts(living_nodes(bundle), self.settings.deadlines.place):
+            options = placement_options(avoided, ranks)
+            group = placement_group([bundle] * ranks, strategy=self.settings.placement, **options)
+            try:
+                if group.wait(seconds):
+                    return group
+            except RayError as error:
+                destroy_ranks([], group)
+                raise _refusal(name, error) from error
+            except BaseException:
+                destroy_ranks([], group)
+                raise
+            destroy_ranks([], group)
+            _require_ray(name)
+        raise ClusterUnavailable(self._no_room(name, ranks, avoided))
 
     def _no_room(self, name: str, ranks: int, avoided: list[str]) -> str:
         without = f" without {plural(len(avoided), 'node')} that lost gangs or leave" if avoided else ""

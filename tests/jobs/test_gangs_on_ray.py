@@ -443,7 +443,9 @@ def test_a_gang_whose_host_is_told_that_it_goes_away_drains_and_none_is_built_th
             gang.poll()
             time.sleep(0.05)
         assert gang.draining()
-        assert gangs.nodes.avoided(living_nodes()) == living_nodes()
+        nodes = living_nodes({"CPU": 1.0})
+        assert gangs.nodes.avoided(nodes) == nodes != []
+        assert living_nodes({"CPU": 1000.0}) == [], "no rank fits there, so it is no node to go to"
     finally:
         gang.destroy()
     with pytest.raises(ClusterUnavailable, match="without 1 node that lost gangs or leave"):

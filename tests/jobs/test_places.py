@@ -43,6 +43,18 @@ def test_a_node_that_is_about_to_go_away_is_avoided_even_if_there_is_no_other() 
     assert nodes.avoided(["b"]) == ["b"]
 
 
+def test_a_gang_goes_to_a_node_that_lost_gangs_when_the_others_have_no_room() -> None:
+    """A cluster whose other nodes are full would look for room until its deadline, again and again."""
+    nodes = Nodes()
+    assert nodes.attempts(["a", "b"], 90.0) == [([], 90.0)]
+    for node in "aabb":
+        nodes.lost_on(node)
+    assert nodes.attempts(["a", "b", "c"], 90.0) == [(["a", "b"], 20.0), ([], 70.0)]
+    assert nodes.attempts(["a", "b"], 90.0) == [([], 90.0)]
+    nodes.leaves({"c"})
+    assert nodes.attempts(["a", "b", "c", "d"], 2.0) == [(["a", "b", "c"], 1.0), (["c"], 1.0)]
+
+
 @pytest.mark.slow
 @pytest.mark.machines
 def test_ray_keeps_a_gang_off_the_nodes_that_are_avoided(small_ray: None) -> None:
