@@ -151,7 +151,7 @@ def draining_nodes() -> frozenset[str]:
 
 
 def living_nodes(bundle: Mapping[str, float]) -> list[str]:
-    """Ids of the nodes that are alive and would, empty, hold a rank's ``bundle``; a head without CPUs would not."""
+    """Ids of the living nodes that would, empty, hold a rank's ``bundle``; a head without CPUs would not."""
 
     def holds(node: Mapping[str, Any]) -> bool:
         return all(node["Resources"].get(name, 0.0) >= much for name, much in bundle.items())
