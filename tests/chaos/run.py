@@ -141,7 +141,9 @@ def verdict(shop: Shop, calm: dict[str, str], posters: int) -> list[str]:
     wrong += [f"{job} was made twice" for job in set(finished) if finished.count(job) > 1]
     shop.gangs()
     deadline = time.monotonic() + 10
-    while (left := [pid for pid in shop.pids if lives(pid)]) and time.monotonic() < deadline:
+    while (
+        left := [pid for pid in shop.pids if lives(pid) and shop.started(pid)]
+    ) and time.monotonic() < deadline:
         time.sleep(0.2)
     return wrong + [f"process {pid} is left" for pid in left]
 

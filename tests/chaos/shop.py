@@ -152,6 +152,13 @@ class Shop:
     def events_of(self, job: str) -> list[Event]:
         return self._log(self.out / job / "events.jsonl").events()
 
+    def started(self, pid: int) -> bool:
+        """Whether it is a process of this run: in an hour the system gives a number to another one."""
+        try:
+            return os.fsencode(self.switches) in Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            return False
+
     def gangs(self) -> dict[str, Event]:
         """Gangs that are joined now, as their ``gang.ready`` described them."""
         joined: dict[str, Event] = {}
