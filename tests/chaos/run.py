@@ -28,7 +28,6 @@ import yaml
 from tests.chaos.shop import Fault, Record, Shop, busy, patiently, wait_until
 from tests.chaos.strikes import back, deal, seen, strike
 from tests.chaos.surroundings import imax, own_disk
-from tests.processes import lives
 from tests.tiny_flux import make_tiny_flux
 
 REQUESTS = [
@@ -141,9 +140,7 @@ def verdict(shop: Shop, calm: dict[str, str], posters: int) -> list[str]:
     wrong += [f"{job} was made twice" for job in set(finished) if finished.count(job) > 1]
     shop.gangs()
     deadline = time.monotonic() + 10
-    while (
-        left := [pid for pid in shop.pids if lives(pid) and shop.started(pid)]
-    ) and time.monotonic() < deadline:
+    while (left := shop.left()) and time.monotonic() < deadline:
         time.sleep(0.2)
     return wrong + [f"process {pid} is left" for pid in left]
 

@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PATIENCE_S = 90.0
 NODE_STARTS = 4
 READY_STEP = 4
@@ -103,7 +105,8 @@ class Shop:
     pool: Path
     record: Record
     drivers: list[subprocess.Popen[str]] = field(default_factory=list)
-    pids: set[int] = field(default_factory=set)
+    pids: dict[int, float] = field(default_factory=dict)
+    """Of ranks, and when they had joined."""
     nodes: list[Any] = field(default_factory=list)
     switches: Path = Path("/nonexistent")
     _begun: int = 0
@@ -152,12 +155,15 @@ class Shop:
     def events_of(self, job: str) -> list[Event]:
         return self._log(self.out / job / "events.jsonl").events()
 
-    def started(self, pid: int) -> bool:
-        """Whether it is a process of this run: in an hour the system gives a number to another one."""
-        try:
-            return os.fsencode(self.switches) in Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError:
-            return False
+    def left(self) -> list[int]:
+        """Ranks that live; not processes that the system gave a rank's number to later."""
+        found = []
+        for pid, joined in self.pids.items():
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                if process.create_time() <= joined and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(pid)
+        return found
 
     def gangs(self) -> dict[str, Event]:
         """Gangs that are joined now, as their ``gang.ready`` described them."""
@@ -167,7 +173,7 @@ class Shop:
                 joined.clear()
             elif event["event"] == "gang.ready":
                 joined[event["gang"]] = event
-                self.pids.update(event["pids"])
+                self.pids.update(dict.fromkeys(event["pids"], seconds_of(event)))
             elif event["event"] in ("gang.lost", "gang.released"):
                 joined.pop(event["gang"], None)
         return joined
