@@ -49,11 +49,13 @@ def test_the_list_holds_every_named_model_and_what_it_needs(imax: Any) -> None:
 
 
 def test_every_architecture_has_a_tiny_pipeline_under_a_megabyte(tmp_path: Path) -> None:
+    """But HunyuanImage: diffusers fixes the projection of its letters at 2048 wide."""
     kinds = set()
     for name in (*TINY, *EDITORS):
         folder = make_tiny(name, tmp_path / name)
         files = [file for file in folder.rglob("*") if file.is_file()]
-        assert sum(file.stat().st_size for file in files) < 1_000_000, name
+        most = 11_000_000 if name.startswith("hunyuan-image") else 1_000_000
+        assert sum(file.stat().st_size for file in files) < most, name
         kinds.add(pipeline_class(folder))
     assert kinds == set(ARCHITECTURES)
     assert {*TINY, *EDITORS} <= set(named_configs("models"))
