@@ -205,7 +205,8 @@ def told(topology: Topology, size: tuple[int, int], limit: int) -> list[list[Any
     """The events of progress of a decode and of an encode on this rank."""
     render.PROGRESS_S = 0.0
     mesh = ring(topology)
-    codec = codec_of(make_tiny_vae(dtype=torch.float32, attention=True))
+    vae = make_tiny_vae(dtype=torch.float32, attention=True)
+    codec = codec_of(vae)
     heard: list[list[Any]] = [[], []]
     watches = [Watch(one.append) for one in heard]
     codec.decode(random_picture(*size, 4, torch.float32), mesh, scratch(limit), watch=watches[0]).close()
