@@ -110,7 +110,7 @@ def test_a_cable_that_stays_out_is_reported_and_back_in_the_poster_goes_on(
 ) -> None:
     out = tmp_path / "two.png"
     words = [*options(tiny, out), "--rank-timeout", "5"]
-    short = ("--join-timeout", 20, "--restarts", 1)
+    short = ("--join-timeout", 10, "--restarts", 1)
     processes = launch(machines[:2], words, tmp_path, *short)
     wait_for(tmp_path / "0.log", "step   5/60", process=processes[0])
     machines[1].pull_cable()
