@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -24,12 +25,28 @@ class Sink(Protocol):
     def write(self, piece: bytes, /) -> object: ...
 
 
+@functools.cache
 def library() -> Any:
-    """The pyvips module; results of operations are not kept, as every picture passes once."""
+    """The pyvips module; results of operations are not kept, as every picture passes once.
+
+    Its messages quote damaged files, whose bytes are not always UTF-8: pyvips would raise on those.
+    """
     import pyvips
+    from pyvips import error
 
     pyvips.cache_set_max(0)
+    pyvips._to_string = error._to_string = _text
     return pyvips
+
+
+def _text(message: Any) -> Any:
+    """What libvips says, as pyvips takes it, with a mark for each byte that is no UTF-8."""
+    from pyvips import ffi
+
+    if message == ffi.NULL:
+        return "NULL"
+    found = ffi.string(message)
+    return found.decode("utf-8", "replace") if isinstance(found, bytes) else found
 
 
 def rows(image: Any, where: str) -> Iterator[Band]:

@@ -22,6 +22,7 @@ from imax_dist.cli.main import main
 from imax_dist.errors import ImaxError
 from imax_dist.output.image.profile import srgb
 from imax_dist.output.image.prompt_text import find_prompt
+from imax_dist.output.image.vips import library
 
 SAVED = {
     "plain.png": "compression=1",
@@ -113,6 +114,13 @@ def test_no_mutated_picture_is_an_internal_error_or_leaves_a_file(
             left.unlink()
     print(f"{number + 1} pictures, {read} of them still readable, {(peak_kib() - before) >> 10} MiB")
     assert 0 < read < number
+
+
+def test_libvips_may_quote_bytes_of_a_damaged_file_that_are_no_text() -> None:
+    """It was an exception in a callback, on stderr, or in the place of libvips' own error."""
+    pyvips = library()
+    message = pyvips.ffi.new("char[]", b"bad tag \xff")
+    assert pyvips.error._to_string(message) == pyvips._to_string(message) == "bad tag \ufffd"
 
 
 def test_the_damage_of_a_number_is_always_the_same(pictures: list[Path]) -> None:
