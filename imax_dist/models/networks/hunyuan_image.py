@@ -27,8 +27,8 @@ from imax_dist.models.conditioning import Prompt
 from imax_dist.models.joint_attention import AttentionCall, JointProcessor
 from imax_dist.models.momentum_guidance import MomentumGuidance
 from imax_dist.models.networks.flux import attention_beside_mlp
-from imax_dist.models.networks.qwen_image import INSTRUCTION_TOKENS
 from imax_dist.models.networks.qwen_image import TEMPLATE as QWEN_TEMPLATE
+from imax_dist.models.networks.qwen_image import described
 from imax_dist.models.patches import own_row
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
@@ -93,19 +93,7 @@ def load_encoders(folder: Path, *, device: torch.device, dtype: torch.dtype) -> 
 @torch.no_grad()
 def encode_text(encoder: TextEncoder, prompt: str, *, tokens: int) -> Tensor:
     """States (1, T, D) of the prompt alone, T at most ``tokens``: its own length, so nothing is masked."""
-    encoded = encoder.tokenizer(
-        [TEMPLATE.format(prompt)],
-        max_length=tokens + INSTRUCTION_TOKENS,
-        truncation=True,
-        return_tensors="pt",
-    ).to(encoder.network.device)
-    states: Tensor = encoder.network(
-        input_ids=encoded.input_ids,
-        attention_mask=encoded.attention_mask,
-        output_hidden_states=True,
-        logits_to_keep=1,  # no words are read from its head
-    ).hidden_states[LAYER]
-    return states[:, INSTRUCTION_TOKENS:]
+    return described(encoder, TEMPLATE.format(prompt), most=tokens, layer=LAYER)
 
 
 def quoted(prompt: str) -> str | None:

@@ -100,19 +100,22 @@ def load_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> T
 @torch.no_grad()
 def encode_text(encoder: TextEncoder, prompt: str, *, tokens: int) -> Tensor:
     """States (1, T, D) of the prompt alone, T at most ``tokens``: its own length, so nothing is masked."""
+    return described(encoder, TEMPLATE.format(prompt), most=1024, layer=-1)[:, :tokens]
+
+
+@torch.no_grad()
+def described(encoder: TextEncoder, text: str, *, most: int, layer: int) -> Tensor:
+    """States (1, T, D) of ``layer`` behind the template's instruction, T at most ``most``."""
     encoded = encoder.tokenizer(
-        [TEMPLATE.format(prompt)],
-        max_length=1024 + INSTRUCTION_TOKENS,
-        truncation=True,
-        return_tensors="pt",
+        [text], max_length=most + INSTRUCTION_TOKENS, truncation=True, return_tensors="pt"
     ).to(encoder.network.device)
     states: Tensor = encoder.network(
         input_ids=encoded.input_ids,
         attention_mask=encoded.attention_mask,
         output_hidden_states=True,
         logits_to_keep=1,  # no words are read from its head
-    ).hidden_states[-1]
-    return states[:, INSTRUCTION_TOKENS : INSTRUCTION_TOKENS + tokens]
+    ).hidden_states[layer]
+    return states[:, INSTRUCTION_TOKENS:]
 
 
 NO_PROMPT = " "
