@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from imax_dist.wording import first_line, plural
 
@@ -55,7 +56,18 @@ def converted(tensors: Tensors, kind: Any, config: Mapping[str, Any], expected: 
     """
     if expected <= set(tensors):
         return dict(tensors)
-    return _converter_of(kind)(tensors, config)
+    with _ViewsOfOne():
+        return _converter_of(kind)(tensors, config)
+
+
+class _ViewsOfOne(TorchFunctionMode):
+    """Converters take joined matrices apart and copy each part by ``torch.cat`` of it alone: here it stays
+    a view, so that a mapped file is loaded by what is touched of it (DECISIONS 109)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.cat and len(args) == 1 and len(args[0]) == 1 and not kwargs:
+            return args[0][0]
+        return func(*args, **(kwargs or {}))
 
 
 def fit(shapes: Mapping[str, tuple[int, ...]], kind: Any, config: Mapping[str, Any]) -> Fit:

@@ -35,11 +35,11 @@ def peak():  # not getrusage's, which a process takes over from the one that sta
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 before = peak()
-started = time.perf_counter()
+started, cpu = time.perf_counter(), time.process_time()
 network = load_complete(FluxTransformer2DModel, Path(sys.argv[1]), torch_dtype=torch.bfloat16)
 total = sum(float(x.flatten()[::1024].float().sum()) for x in network.parameters())  # every page is read
-taken = time.perf_counter() - started
-print(taken, (peak() - before) / 1e6)
+taken, cpu = time.perf_counter() - started, time.process_time() - cpu
+print(taken, cpu, (peak() - before) / 1e6)
 """
 
 
@@ -66,14 +66,14 @@ def write(folder: Path, blocks: tuple[int, int], kind: str) -> Path:
     return folder
 
 
-def read(file: Path) -> float:
-    """Seconds to read the file once, in pieces of 8 MiB into one buffer."""
+def read(file: Path) -> tuple[float, float]:
+    """Seconds and CPU seconds to read the file once, in pieces of 8 MiB into one buffer."""
     buffer = bytearray(8 << 20)
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     with file.open("rb", buffering=0) as opened:
         while opened.readinto(buffer):
             pass
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - cpu
 
 
 def forget(file: Path) -> None:
@@ -84,13 +84,13 @@ def forget(file: Path) -> None:
     os.close(descriptor)
 
 
-def load(folder: Path) -> tuple[float, float]:
-    """Seconds and GB of a process of its own, imports left out."""
+def load(folder: Path) -> tuple[float, float, float]:
+    """Seconds, CPU seconds and GB of a process of its own, imports left out."""
     done = subprocess.run(
         [sys.executable, "-c", LOAD, str(folder)], capture_output=True, text=True, check=True
     )
-    seconds, memory = done.stdout.split()[-2:]
-    return float(seconds), float(memory)
+    seconds, cpu, memory = map(float, done.stdout.split()[-3:])
+    return seconds, cpu, memory
 
 
 def main() -> None:
@@ -99,19 +99,20 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as root:
-        print("| form | GB | pages | read s | load s | ratio | memory GB |\n|---|---|---|---|---|---|---|")
+        print("| form | GB | pages | read s | load s | ratio | CPU s of reading | of loading | memory GB |")
+        print("|---|---|---|---|---|---|---|---|---|")
         for kind in ("folder", "single file", "fp8"):
             folder = write(Path(root) / kind, tuple(options.blocks), kind)
             file = folder / "diffusion_pytorch_model.safetensors"
             for pages in ("cold", "warm"):
                 reset = forget if pages == "cold" else read
                 reset(file)
-                seconds = read(file)
+                seconds, cpu = read(file)
                 reset(file)
-                taken, memory = load(folder)
+                taken, loading, memory = load(folder)
                 size = file.stat().st_size / 1e9
                 row = f"| {kind} | {size:.2f} | {pages} | {seconds:.2f} | {taken:.2f} "
-                print(row + f"| {taken / seconds:.2f} | {memory:.2f} |", flush=True)
+                print(row + f"| {taken / seconds:.2f} | {cpu:.2f} | {loading:.2f} | {memory:.2f} |", flush=True)
             file.unlink()
 
 
