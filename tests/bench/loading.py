@@ -30,6 +30,7 @@ import sys, time
 import torch, diffusers
 from pathlib import Path
 from diffusers import FluxTransformer2DModel
+from diffusers.loaders import single_file_model
 from imax_dist.models.weights import load_complete
 def peak():  # not getrusage's, which a process takes over from the one that started it
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -111,8 +112,10 @@ def main() -> None:
                 reset(file)
                 taken, loading, memory = load(folder)
                 size = file.stat().st_size / 1e9
-                row = f"| {kind} | {size:.2f} | {pages} | {seconds:.2f} | {taken:.2f} "
-                print(row + f"| {taken / seconds:.2f} | {cpu:.2f} | {loading:.2f} | {memory:.2f} |", flush=True)
+                row = (
+                    f"| {kind} | {size:.2f} | {pages} | {seconds:.2f} | {taken:.2f} | {taken / seconds:.2f} "
+                )
+                print(row + f"| {cpu:.2f} | {loading:.2f} | {memory:.2f} |", flush=True)
             file.unlink()
 
 
