@@ -112,10 +112,9 @@ def main() -> None:
                 reset(file)
                 taken, loading, memory = load(folder)
                 size = file.stat().st_size / 1e9
-                row = (
-                    f"| {kind} | {size:.2f} | {pages} | {seconds:.2f} | {taken:.2f} | {taken / seconds:.2f} "
-                )
-                print(row + f"| {cpu:.2f} | {loading:.2f} | {memory:.2f} |", flush=True)
+                row = [size, pages, seconds, taken, taken / seconds, cpu, loading, memory]
+                cells = [kind, *(f"{x:.2f}" if isinstance(x, float) else x for x in row)]
+                print(f"| {' | '.join(cells)} |", flush=True)
             file.unlink()
 
 
