@@ -16,8 +16,9 @@ NETWORK_WIDTH = 64.0
 """Channels of a super-resolution network's convolutions."""
 PUT_AWAY_S = 7e-9
 """Of rank 0's host, a pixel that it takes from a GPU; the GPU goes on meanwhile."""
-WRITE_S = 70e-9
-"""Of rank 0's host, a pixel of the poster's file: rounded, hashed, compressed as PNG (BENCHMARKS.md)."""
+WRITE_S = {"gpu": 12e-9, "cpu": 45e-9}
+"""Of rank 0's host, a pixel of the poster's file: rounded and hashed by one core, 11 ns, while eight more, or
+the same one, compress it as PNG, 33 ns of CPU (BENCHMARKS.md, "Print files")."""
 COMPILING_S = 46.0
 """To compile FLUX.1's blocks for two sizes on an H100: 59 s, of which 13 ran (BENCHMARKS.md)."""
 NativeBy = Literal["rank0", "shared", "ahead"]
@@ -79,7 +80,7 @@ def poster_time(work: Workload, split: Split, cluster: Cluster, *, posters: int 
         enlarge=enlarge_time(work, split, cluster),
         extrapolated=sum(count * step.total for count, step in steps),
         decode=max(put_away, vae_time(work, "decoder", work.grid, split=split, cluster=cluster)),
-        write=WRITE_S * pixels,
+        write=WRITE_S[device.kind] * pixels,
         step=max([step for _, step in steps] or native_step, key=lambda step: step.total),
         native_by=native_by,
     )

@@ -1,4 +1,4 @@
-"""PNG of any height in bounded memory, 8 or 16 bits, with its recipe; encoded by libvips."""
+"""PNG of any height in bounded memory, 8 or 16 bits, with its recipe."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from PIL import Image, UnidentifiedImageError
 from imax_dist.errors import BadManifest, BadValue, MissingInput
 from imax_dist.output.atomic import write_file
 from imax_dist.output.image.bands import Bands, bands_of_array
+from imax_dist.output.image.deflate import packed
 from imax_dist.output.image.labels import Labels, hashed
 from imax_dist.output.image.pixels import EightBit
-from imax_dist.output.image.vips import Sink, rows_of_pieces, save
+from imax_dist.output.image.vips import Sink, rows_of_pieces
 from imax_dist.output.image.xmp import packet
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -30,7 +31,6 @@ COLOURS = {3: 2, 4: 6}
 PERCEPTUAL = 0
 INCHES_PER_METRE = 1 / 0.0254
 SRGB = b"sRGB", bytes([PERCEPTUAL])
-LEVEL = 4
 
 
 def write_png(
@@ -96,7 +96,8 @@ def png_bytes(image: EightBit) -> bytes:
 
 def save_rows(bands: Bands, sink: Sink) -> None:
     """The rows as PNG (and a PDF with predictor 15) packs them: one zlib stream."""
-    save(bands, "png", _Rows(sink), compression=LEVEL, filter="sub", bitdepth=bands.bits)
+    for piece in packed(bands):
+        sink.write(piece)
 
 
 def rows_of_stream(layout: Bands, pieces: Callable[[], Iterator[bytes]], *, where: str) -> Bands:
@@ -108,31 +109,6 @@ def rows_of_stream(layout: Bands, pieces: Callable[[], Iterator[bytes]], *, wher
         yield chunk(b"IEND", b"")
 
     return replace(layout, read=lambda: rows_of_pieces(file(), "pngload", where))
-
-
-class _Rows:
-    """Takes a PNG as it is made, passes on what its IDAT chunks hold."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self._held = bytearray()
-        self._skip = len(SIGNATURE)
-
-    def write(self, piece: bytes) -> None:
-        """The next bytes of the file, cut anywhere."""
-        self._held += piece
-        while True:
-            skipped = min(self._skip, len(self._held))
-            del self._held[:skipped]
-            self._skip -= skipped
-            if self._skip or len(self._held) < 8:
-                return
-            length, kind = struct.unpack(">I4s", self._held[:8])
-            if kind == b"IDAT":
-                if len(self._held) < length + 12:
-                    return
-                self._sink.write(bytes(self._held[8 : 8 + length]))
-            self._skip = length + 12
 
 
 class _ImageData:

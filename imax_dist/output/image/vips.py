@@ -85,7 +85,7 @@ def rows_of_pieces(pieces: Iterator[bytes], loader: str, where: str) -> Iterator
 
 
 def save(bands: Bands, kind: str, sink: Sink, **options: Any) -> None:
-    """Encode ``bands`` of 8 or 16 bits as ``kind`` (png, jpeg) into ``sink``, without any metadata.
+    """Encode ``bands`` of 8 bits as ``kind`` (jpeg) into ``sink``, without any metadata.
 
     What reading the bands or writing to the sink raises comes out as it is.
     """
@@ -94,8 +94,6 @@ def save(bands: Bands, kind: str, sink: Sink, **options: Any) -> None:
     target = pyvips.TargetCustom()
     target.on_write(stream.guarded(lambda piece: _written(sink, piece), 0))
     image = stream.image(pyvips)
-    if kind == "png":  # four channels would be converted to RGB
-        image = image.copy(interpretation=SPACES[3, bands.bits])
     run(stream, lambda: getattr(image, f"{kind}save_target")(target, keep="none", **options))
 
 

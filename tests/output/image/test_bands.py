@@ -14,6 +14,7 @@ from PIL import Image
 
 from imax_dist.errors import BadManifest
 from imax_dist.geometry import ImageSize
+from imax_dist.output.image import deflate
 from imax_dist.output.image.bands import Band, Bands, bands_of_array, cropped, rebanded, to_unit
 from imax_dist.output.image.dither import quantised, with_bits
 from imax_dist.output.image.png import rows_of_stream, save_rows
@@ -96,6 +97,23 @@ def test_packed_rows_unpack_to_themselves(bits: int, channels: int, cut: int) ->
     assert (again == picture).all()
     raw = np.frombuffer(zlib.decompress(data), np.uint8).reshape(260, -1)
     assert raw.shape[1] == 1 + 33 * channels * bits // 8, "PDF's predictor 15 takes these very rows"
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (2000, 17, 4), (700, 999, 3)])
+def test_any_number_of_threads_packs_the_same_bytes(
+    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = np.random.default_rng(5).integers(0, 9, shape, dtype=np.uint8)
+    made = {}
+    for threads in (1, 2, 7):
+        monkeypatch.setattr(deflate, "THREADS", threads)
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: range(7), raising=False)
+        made[threads] = b"".join(deflate.packed(bands_of_array(picture)))
+    assert made[1] == made[2] == made[7]
+    rows = np.frombuffer(zlib.decompress(made[1]), np.uint8).reshape(len(picture), -1)
+    restored = rows[:, 1:].reshape(shape).cumsum(axis=1, dtype=np.uint8)
+    assert (rows[:, 0] == 1).all()
+    assert (restored == picture).all()
 
 
 def test_a_torn_stream_is_refused() -> None:
