@@ -65,7 +65,7 @@ class Board:
         self._away_since: float | None = None
         self._news: list[str] = []
         self._since = 0
-        self._job = lru_cache(REMEMBERED_JOBS)(lambda job_id: store.jobs([job_id])[job_id])
+        self._job = lru_cache(REMEMBERED_JOBS)(self._read_job)
         store.recover()
         self._catch_up()
 
@@ -88,6 +88,9 @@ class Board:
     def job(self, job_id: str) -> Job:
         """The request and its name."""
         return self._job(job_id)
+
+    def _read_job(self, job_id: str) -> Job:
+        return self._patiently(lambda: self.store.jobs([job_id])[job_id])
 
     def waiting(self) -> Iterator[tuple[str, Queued]]:
         """Queued jobs, in the order they are to be taken; to be read before the board is changed."""
@@ -129,7 +132,8 @@ class Board:
             self._own_jobs.add(job_id)
             self._set(job_id, state)
         if len(taken) < min(most, len(ids)):
-            self._news += self._catch_up()
+            with suppress(CannotWrite):  # the next look takes it in
+                self._news += self._catch_up()
         return taken
 
     def move(self, job_id: str, state: State) -> State:
@@ -199,11 +203,11 @@ class Board:
         if now - self._away_since > self.patience_s:
             raise error
 
-    def _patiently(self, write: Callable[[], Value]) -> Value:
+    def _patiently(self, act: Callable[[], Value]) -> Value:
         began, wait = self._clock(), SHORTEST_WAIT_S
         while True:
             try:
-                return write()
+                return act()
             except CannotWrite as error:
                 if self._clock() - began + wait > self.patience_s:
                     raise

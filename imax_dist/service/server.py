@@ -164,9 +164,9 @@ def make_service(serving: Serving, store: Store, fleet: Fleet, *, wake: Callable
     estimates = Estimates(lambda request: planned_seconds(request, fleet.pool, fleet.hosts))
 
     def learn(job: str, seconds: float) -> None:
-        row = queue.find(job)
-        if row is not None:
-            estimates.learn(row.job.request, seconds)
+        with contextlib.suppress(CannotWrite):  # the pool tells of it, and a store that is away ends no pool
+            if (row := queue.find(job)) is not None:
+                estimates.learn(row.job.request, seconds)
 
     feed = Feed(learn)
     writer = ThreadPoolExecutor(1, thread_name_prefix="imax-writer")

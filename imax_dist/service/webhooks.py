@@ -15,6 +15,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,10 @@ class Caller:
     async def run(self) -> None:
         """Until cancelled. A store that is away is asked again later."""
         while True:
-            try:
-                due = (
-                    await self.service.write(lambda: self.webhooks.take(AT_ONCE)) if await self._any() else []
-                )
-            except ImaxError:
-                due = []
-            await asyncio.gather(*(self.call(each) for each in due))
+            with suppress(ImaxError):
+                if await self._any():
+                    due = await self.service.write(lambda: self.webhooks.take(AT_ONCE))
+                    await asyncio.gather(*(self.call(each) for each in due))
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _any(self) -> bool:
@@ -119,7 +117,7 @@ class Caller:
         }
         try:
             status = await self.service.read(lambda: self.send(delivery.url, body, headers))
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: no address at all
             return f"{type(error).__name__}: {error}"[:200]
         return "" if 200 <= status < 300 else f"answered {status}"
 

@@ -144,7 +144,8 @@ def kill_server(farm: Farm, rng: random.Random) -> None:
 
 
 def stop_server(farm: Farm, rng: random.Random) -> None:
-    server = rng.choice(farm.servers)
+    server = rng.choice(farm.servers)  # one that still starts has nothing to lay down
+    wait_until("the server to be there", lambda: server.ask("GET", "/healthz"), 180)
     if (code := server.end(signal.SIGTERM)) not in (0, 75):
         farm.wrong.append(f"SIGTERM ended a server with {code}")
     server.start()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import pytest
 from fake_gang import Script, World
 from test_pool import Shop
 
-from imax_dist.errors import BadValue, CannotWrite, FolderGone
+from imax_dist.errors import BadValue, CannotWrite, FolderGone, StoreUnavailable
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.guardian import guarded
+from imax_dist.jobs.job import Job
 from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.state import Done, Queued
@@ -141,6 +143,23 @@ def test_a_disk_that_stays_full_ends_the_batch_after_the_stated_time(tmp_path: P
     with pytest.raises(CannotWrite, match="disk is full"):
         pool.run()
     assert world.clock.now() < 1014
+
+
+def test_a_request_is_read_again_once_a_store_that_was_away_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, store = World(), Shop(tmp_path, World(), 1).store
+    board = Board(store, patience_s=60, clock=world.clock.now, sleep=world.clock.sleep)
+    jobs, calls = store.jobs, []
+
+    def away_at_first(ids: Sequence[str]) -> dict[str, Job]:
+        calls.append(ids)
+        if len(calls) < 3:
+            raise StoreUnavailable("the database does not answer")
+        return jobs(ids)
+
+    monkeypatch.setattr(store, "jobs", away_at_first)
+    assert (board.job("a").id, len(calls)) == ("a", 3)
 
 
 def test_a_folder_that_went_away_is_not_waited_for(tmp_path: Path) -> None:
