@@ -62,7 +62,7 @@ def make_app(
     )
     app.state.service, app.state.registry = service, registry
     for part in (jobs, events, files, openai, health, pages):
-        app.include_router(part.router)
+        app.router.routes.extend(part.router.routes)  # include_router looks for changes in every request
     _answer_errors(app, log)
     if service.settings.cors:
         app.add_middleware(

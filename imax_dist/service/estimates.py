@@ -45,6 +45,12 @@ class Estimates:
             _forget_old(self._planned)
         return planned
 
+    def knows(self, request: Request) -> bool:
+        """Whether ``seconds`` answers at once."""
+        kind = self._kind(request)
+        with self._lock:
+            return kind in self._took or kind in self._planned
+
     def guess(self, request: Request) -> float | None:
         """As ``seconds``; None too for what fits nowhere."""
         try:

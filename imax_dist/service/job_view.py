@@ -36,13 +36,12 @@ class Views:
     loras: dict[str, str]
     gangs: Callable[[], int]
 
-    def view(self, row: Row, *, ahead: int | None = None) -> dict[str, Any]:
-        """``ahead`` jobs are taken before it, where that is known."""
+    def view(self, row: Row, *, ahead: int | None = None, new: bool = False) -> dict[str, Any]:
+        """``ahead`` jobs are taken before it, where that is known; a ``new`` one has no files to look for."""
         state, request = row.state, row.request
         base = f"{BASE}/{row.id}"
         planned = self.estimates.guess(row.job.request)
-        folder = JobFolder.of(self.out, row.id).path
-        files, look = _files(row, folder), _look(folder)
+        files, look = ({}, None) if new else self._there(row)
         return {
             "id": row.id,
             "object": "image.job",
@@ -96,6 +95,10 @@ class Views:
         if ahead is None or typical is None:
             return None
         return round(typical * ahead / max(1, self.gangs()), 1)
+
+    def _there(self, row: Row) -> tuple[dict[str, dict[str, Any]], Path | None]:
+        folder = JobFolder.of(self.out, row.id).path
+        return _files(row, folder), _look(folder)
 
     def files(self, row: Row) -> dict[str, dict[str, Any]]:
         """What DONE accounts for: bytes and SHA-256 by name; empty before the poster is finished."""

@@ -88,10 +88,9 @@ class Service:
         """The job as the client sees it, with its place in the queue. Raises Refused (404)."""
         return await self.read(lambda: self.view(self._find(job_id, client)))
 
-    def view(self, row: Row, *, new: bool = False) -> dict[str, Any]:
-        """The same of a row; the pool has not seen a ``new`` one, nor others that came with it."""
-        ahead = self.queue.ahead if new else self.ahead
-        return self.views.view(row, ahead=ahead(row) if row.state_name == "queued" else None)
+    def view(self, row: Row) -> dict[str, Any]:
+        """The same of a row."""
+        return self.views.view(row, ahead=self.ahead(row) if row.state_name == "queued" else None)
 
     def _find(self, job_id: str, client: Client) -> Row:
         row = self.queue.find(job_id) if is_name(job_id) else None

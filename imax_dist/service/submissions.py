@@ -8,12 +8,13 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from imax_dist.config import named_configs
-from imax_dist.errors import BadValue, ImaxError
+from imax_dist.errors import BadValue, CannotWrite, ImaxError
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.manifest import read_entries
 from imax_dist.jobs.manifest_files import Entry, Mistake
@@ -28,14 +29,24 @@ from imax_dist.service.settings import ServiceSettings
 from imax_dist.service.uploads import Uploads
 
 KEY = r"[\x21-\x7e]{1,200}"
+URL = r"[\x21-\x7e]{1,2000}"
 MOST_LISTED = 20
 WAITING = ("queued", "running", "proofed")
 OWN_FIELDS = ("webhook", "approval")
 """Of a job, besides those of a manifest's line."""
+PLAIN_FIELDS = "prompt size seed model preset steps native_steps paper dpi bleed landscape priority"
+READ_AT_ONCE = frozenset((*PLAIN_FIELDS.split(), *OWN_FIELDS))
+"""Fields whose check looks at no file and takes less time than a change of threads."""
+MOST_METHODS = 1000
 
 
-Rows: TypeAlias = list[tuple[Row, bool]]
-"""Of jobs, in order, and whether each is new."""
+class Made(NamedTuple):
+    """What became of a submission."""
+
+    row: Row
+    new: bool
+    ahead: int | None
+    """Queued jobs that are taken before it, where it is new and that is known."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ class Arrival:
 
     submissions: Sequence[Submission]
     client: Client
-    answer: asyncio.Future[Rows]
+    answer: asyncio.Future[list[Made]]
 
 
 @dataclass
@@ -70,10 +81,34 @@ class Submissions:
 
         ``key`` names the submission; of several jobs each has its number behind it.
         """
+        made = self._read(lines, client, key)
+        self._plan(made)
+        return made
+
+    async def read_one(
+        self, fields: dict[str, Any], client: Client, *, key: str | None = None
+    ) -> list[Submission]:
+        """As ``read`` of one line, which is beside the loop only where a file is looked at or a plan made."""
+        lines, loop = [Entry(1, fields)], asyncio.get_running_loop()
+        if not fields.keys() <= READ_AT_ONCE:
+            return await loop.run_in_executor(None, lambda: self.read(lines, client, key=key))
+        made = self._read(lines, client, key)
+        if not all(self.estimates.knows(each.job.request) for each in made):
+            await loop.run_in_executor(None, self._plan, made)
+        return made
+
+    def _plan(self, made: Sequence[Submission]) -> None:
+        """Raises BadValue for what fits nowhere."""
+        for request in {self._kind(each.job): each.job.request for each in made}.values():
+            self.estimates.seconds(request)
+
+    def _read(self, lines: Iterable[Entry | Mistake], client: Client, key: str | None) -> list[Submission]:
         entries = list(lines)
         own = [self._own(entry, client) if isinstance(entry, Entry) else entry for entry in entries]
         plain = [each if isinstance(each, Mistake) else each[0] for each in own]
         files = [file for each in own if not isinstance(each, Mistake) for file in each[1]["files"]]
+        if len(self._methods) > MOST_METHODS:  # a client may send as many as there are numbers
+            self._methods = {}
         manifest = read_entries(plain, self.limits, own_files=files, methods=self._methods)
         if manifest.mistakes:
             text = _sentence_of(manifest.mistakes, len(entries)).replace(f"{self.uploads.folder}/", "upload ")
@@ -85,8 +120,6 @@ class Submissions:
             name = key if key is None or len(manifest.jobs) == 1 else f"{key}/{number}"
             state = Queued(approval=bool(given["approval"]))
             made.append(Submission(job, client.name, name, given["webhook"] or "", state))
-        for request in {self._kind(each.job): each.job.request for each in made}.values():
-            self.estimates.seconds(request)
         return made
 
     def edits(self, model: object) -> bool:
@@ -101,8 +134,8 @@ class Submissions:
                 return False
         return self._editors[name]
 
-    async def submit(self, submissions: Sequence[Submission], client: Client) -> Rows:
-        """Rows in order, and whether each is new. Raises Refused (429) over the client's quota."""
+    async def submit(self, submissions: Sequence[Submission], client: Client) -> list[Made]:
+        """What became of each, in order. Raises Refused (429) over the client's quota."""
         arrival = Arrival(submissions, client, asyncio.get_running_loop().create_future())
         self._arrived.append(arrival)
         if not self._writing:
@@ -129,23 +162,42 @@ class Submissions:
             else:
                 arrival.answer.set_result(found)
 
-    def _write(self, arrived: Sequence[Arrival]) -> list[Rows | Exception]:
+    def _write(self, arrived: Sequence[Arrival]) -> list[list[Made] | Exception]:
         """One transaction for all; where that fails, one each, so that each hears its own fault."""
         refused = self._over_quota(arrived)
         taken = [each for each in arrived if id(each) not in refused]
+        answers: dict[int, list[Made] | Exception] = {**refused}
         try:
-            made = iter(self.queue.submit_all([one for each in taken for one in each.submissions]))
-            answers = {id(each): [next(made) for _ in each.submissions] for each in taken}
+            made = iter(self._submit([one for each in taken for one in each.submissions]))
+            answers |= {id(each): [next(made) for _ in each.submissions] for each in taken}
         except Exception as error:
-            alone = {id(each): error if len(taken) == 1 else self._write_one(each) for each in taken}
-            return [refused.get(id(each)) or alone[id(each)] for each in arrived]
-        return [refused.get(id(each)) or answers[id(each)] for each in arrived]
+            answers |= {id(each): error if len(taken) == 1 else self._write_one(each) for each in taken}
+        return [answers[id(each)] for each in arrived]
 
-    def _write_one(self, arrival: Arrival) -> Rows | Exception:
+    def _write_one(self, arrival: Arrival) -> list[Made] | Exception:
         try:
-            return self.queue.submit_all(arrival.submissions)
+            return self._submit(arrival.submissions)
         except Exception as error:
             return error
+
+    def _submit(self, submissions: Sequence[Submission]) -> list[Made]:
+        rows = self.queue.submit_all(submissions)
+        before = self._before([row for row, new in rows if new])
+        places = [before[row.priority] + row.position if new and before else None for row, new in rows]
+        return [Made(row, new, ahead) for (row, new), ahead in zip(rows, places, strict=True)]
+
+    def _before(self, new: Sequence[Row]) -> dict[int, int]:
+        """By priority, what makes a new row's position its place: they stand one behind the other.
+
+        Empty where the store is away by now: the rows are written.
+        """
+        before: dict[int, int] = {}
+        with suppress(CannotWrite):
+            for row in new:
+                if row.priority not in before:
+                    before[row.priority] = self.queue.ahead(row) - row.position
+            return before
+        return {}
 
     def _over_quota(self, arrived: Sequence[Arrival]) -> dict[int, Refused]:
         """Who asks for more than may wait, those before in this writing counted as well."""
@@ -211,9 +263,12 @@ class Submissions:
     def _check_webhook(self, url: object) -> None:
         if url is None:
             return
-        parts = urlsplit(url) if isinstance(url, str) and len(url) <= 2000 else None
+        try:
+            parts = urlsplit(url) if isinstance(url, str) and re.fullmatch(URL, url) else None
+        except ValueError:
+            parts = None
         if parts is None or parts.scheme not in ("http", "https") or parts.username or not parts.hostname:
-            raise BadValue("webhook must be an http or https URL without user and password")
+            raise BadValue("webhook must be an http or https URL in ASCII, without user and password")
         if parts.netloc not in self.settings.webhook_hosts:
             raise BadValue(f"webhook: {parts.netloc[:80]} is not among the hosts that this service may call")
 

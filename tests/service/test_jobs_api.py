@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,12 +18,15 @@ from safetensors.torch import save_file
 from served import Served, served
 
 from imax_dist.errors import CannotWrite
+from imax_dist.events import JobDone
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.state import Failed, Proofed, done_state
+from imax_dist.jobs.store import Delivery, Webhooks
 from imax_dist.output.image.poster import write_poster
 from imax_dist.pipeline.request import Request
 from imax_dist.service.job_view import BASE
 from imax_dist.service.settings import ServiceSettings
+from imax_dist.service.webhooks import Caller
 
 JOB = {"prompt": "a red sun over the sea", "size": "128x128"}
 
@@ -62,6 +66,12 @@ def test_a_job_is_taken_with_its_id_time_and_place(ask: Client, here: Served) ->
     assert behind["place"] == job["place"] + 1
     assert behind["starts_in_seconds"] >= job["starts_in_seconds"]
     assert ask("GET", f"{BASE}/{job['id']}").json["state"] == "queued"
+
+
+def test_jobs_that_come_together_stand_one_behind_the_other(ask: Client, here: Served) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        places = list(pool.map(lambda _: ask("POST", BASE, JOB).json["place"], range(24)))
+    assert sorted(places) == list(range(min(places), min(places) + 24))
 
 
 def test_the_same_key_and_request_is_the_same_job_and_another_request_a_conflict(ask: Client) -> None:
@@ -105,6 +115,8 @@ def test_many_clients_with_one_key_at_once_make_one_job(ask: Client) -> None:
         ({"prompt": "x", "webhook": "https://evil.example/x"}, "is not among the hosts"),
         ({"prompt": "x", "webhook": "file:///etc/passwd"}, "an http or https URL"),
         ({"prompt": "x", "webhook": "https://user:secret@hooks.example/"}, "without user and password"),
+        ({"prompt": "x", "webhook": "https://hooks.example/\u00e9"}, "URL in ASCII"),
+        ({"prompt": "x", "webhook": "https://[hooks.example/"}, "an http or https URL"),
         ({"prompt": "x", "approval": "yes"}, "approval must be true or false"),
         ({"prompt": "\ud800"}, "surrogate"),
     ],
@@ -314,7 +326,52 @@ def test_a_store_that_is_away_is_reported_and_nothing_is_lost(
     assert "/secret/place" not in answer.message
     assert "/secret/place" in here.log.getvalue()
     monkeypatch.undo()
+    monkeypatch.setattr(here.service.queue, "ahead", away)  # after the commit: it is in, its place unknown
+    answer = ask("POST", BASE, JOB)
+    assert (answer.status, answer.json["place"]) == (202, None)
+    monkeypatch.undo()
     assert ask("POST", BASE, JOB).status == 202
+
+
+def test_a_store_that_is_away_when_a_poster_is_done_ends_no_pool(
+    here: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(here.service.queue, "find", unreachable)
+    here.service.feed(JobDone("x", "gang-0", seconds=1.0))
+
+
+def unreachable(*_: object) -> None:
+    raise CannotWrite("the database does not answer")
+
+
+class Calls:
+    """Webhooks with one that is always due, in a store that does not answer when it was made."""
+
+    made = unreachable
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def waiting(self) -> int:
+        return 1
+
+    def take(self, most: int) -> list[Delivery]:
+        self.taken += 1
+        return [Delivery(1, "x", "http://hooks.example/", "{}", 0)]
+
+
+def test_webhooks_go_on_after_a_store_that_was_away(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imax_dist.service.webhooks.LOOK_EVERY_S", 0.0)
+    calls = Calls()
+    caller = Caller(here.service, cast(Webhooks, calls), b"", lambda _: None, send=lambda *_: 200)
+
+    async def for_some_looks() -> bool:
+        task = asyncio.create_task(caller.run())
+        while calls.taken < 3 and not task.done():
+            await asyncio.sleep(0.01)
+        return task.cancel()
+
+    assert asyncio.run(for_some_looks())
 
 
 def test_an_error_of_ours_is_a_sentence_without_a_traceback(

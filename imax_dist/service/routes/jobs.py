@@ -10,7 +10,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 
 from imax_dist.config import suggestion
-from imax_dist.jobs.manifest_files import Entry, read_jsonl
+from imax_dist.jobs.manifest_files import read_jsonl
 from imax_dist.pipeline.request import Request
 from imax_dist.service.job_view import BASE
 from imax_dist.service.reading import MIB, read_json, read_text
@@ -59,11 +59,11 @@ async def submit(request: HttpRequest, here: Here, client: Asking, key: Key = No
     if fields.get("count") not in (None, 1):
         raise Refused(400, "count: one job at a time here; POST /v1/batches takes many", code="bad_request")
     name = check_key(key)
-    submissions = await here.read(lambda: here.submissions.read([Entry(1, fields)], client, key=name))
-    ((row, new),) = await here.submissions.submit(submissions, client)
+    submissions = await here.submissions.read_one(fields, client, key=name)
+    ((row, new, ahead),) = await here.submissions.submit(submissions, client)
     here.wake_pool()
-    view = await here.read(lambda: here.view(row, new=True))
-    return JSONResponse(view, 202 if new else 200, {"Location": f"{BASE}/{row.id}"})
+    seen = here.views.view(row, ahead=ahead, new=True) if new else await here.read(lambda: here.view(row))
+    return JSONResponse(seen, 202 if new else 200, {"Location": f"{BASE}/{row.id}"})
 
 
 @router.post("/v1/batches", status_code=202, openapi_extra=LINES)
@@ -74,10 +74,15 @@ async def submit_lines(request: HttpRequest, here: Here, client: Asking, key: Ke
     submissions = await here.read(lambda: here.submissions.read(read_jsonl(text), client, key=name))
     made = await here.submissions.submit(submissions, client)
     here.wake_pool()
-    ids = [row.id for row, _ in made]
+    ids = [each.row.id for each in made]
     seconds = [here.submissions.estimates.guess(each.job.request) or 0.0 for each in submissions]
     planned = round(sum(seconds) / max(1, here.views.gangs()), 1)
-    answer = {"object": "batch", "jobs": ids, "new": sum(new for _, new in made), "planned_seconds": planned}
+    answer = {
+        "object": "batch",
+        "jobs": ids,
+        "new": sum(each.new for each in made),
+        "planned_seconds": planned,
+    }
     return JSONResponse(answer, 202)
 
 

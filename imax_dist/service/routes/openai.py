@@ -22,7 +22,6 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from imax_dist.config import named_configs
 from imax_dist.jobs.job import JobFolder
-from imax_dist.jobs.manifest_files import Entry
 from imax_dist.jobs.state import Failed
 from imax_dist.jobs.store import Row
 from imax_dist.pipeline.request import Request
@@ -112,7 +111,7 @@ async def _pieces(picture: UploadFile) -> AsyncIterator[bytes]:
 
 
 async def _answer(here: Service, client: Client, call: ImageCall, kind: str) -> Response:
-    submissions = await here.read(lambda: here.submissions.read([Entry(1, call.fields)], client))
+    submissions = await here.submissions.read_one(call.fields, client)
     seconds = sum(here.submissions.estimates.guess(each.job.request) or 0.0 for each in submissions)
     if seconds / max(1, min(here.views.gangs(), len(submissions))) > here.settings.sync_seconds:
         text = (
@@ -122,7 +121,7 @@ async def _answer(here: Service, client: Client, call: ImageCall, kind: str) -> 
         raise Refused(400, text, code="too_long")
     made = await here.submissions.submit(submissions, client)
     here.wake_pool()
-    making = Making(here, client, call, [row for row, _ in made], kind)
+    making = Making(here, client, call, [each.row for each in made], kind)
     if call.stream:
         return StreamingResponse(_stream(making), media_type=STREAM, headers=HEADERS)
     done = [await _wait(making, row) for row in making.rows]
