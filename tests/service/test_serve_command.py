@@ -15,13 +15,16 @@ from typing import Any
 
 import pytest
 from http_client import Client
+from pictures import png_poster
 from served import served, wait_until
 
 from imax_dist.cli.main import main
 from imax_dist.jobs.job import Job
+from imax_dist.jobs.sizing import Host
 from imax_dist.jobs.state import Failed, Queued
 from imax_dist.pipeline.request import Request
 from imax_dist.service.job_view import BASE
+from imax_dist.service.settings import ServiceSettings
 
 SMALL = {
     "prompt": "a red sun over the sea",
@@ -278,6 +281,31 @@ def test_the_page_goes_back_to_the_oldest_job_and_to_the_newest(browser: Any, tm
         page.select_option("#state", "failed")
         shows(3, 3)
         assert page.url.endswith("?state=failed")
+        assert complaints == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_a_picture_is_changed_by_words_or_enlarged_where_the_model_is_an_editor(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[str] = []
+    monkeypatch.setattr("served.HERE", Host(cores=2, gpus=0, gpu="", memory=1e12))
+    with served(tmp_path / "out", ServiceSettings(models=("embedded", "flux-kontext"))) as made:
+        page = visit(browser, made.base, complaints)
+        page.fill("#prompt", "make it winter")
+        page.set_input_files("#picture", str(png_poster(tmp_path / "photo.png")))
+        assert page.locator("#edit").is_hidden()
+        page.select_option("#model", "flux-kontext")
+        assert (page.locator("#edit").is_visible(), page.locator("#strength").is_visible()) == (True, False)
+        shoot(page, "editor")
+        for wanted in (True, False):
+            page.locator("#edit").set_checked(wanted)
+            page.click("#make")
+            wait_until(lambda wanted=wanted: page.locator(".job").count() == 2 - wanted)
+        requests = [job["request"] for job in made.client()("GET", BASE).json["data"]]
+        told = [(request.get("edit"), request.get("strength")) for request in requests]
+        assert told == [(None, 0.3), (True, None)]
         assert complaints == []
 
 

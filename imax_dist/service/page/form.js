@@ -12,6 +12,8 @@ export function setUpForm(session, ordered) {
   }
   get("strength").addEventListener("input", () => { document.querySelector("output[for=strength]").value = get("strength").value; });
   get("picture").addEventListener("change", () => { checkPicture(session); });
+  for (const name of ["picture", "model", "edit"]) get(name).addEventListener("change", () => { offer(session); });
+  offer(session);
   get("order").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) get("order").requestSubmit();
   });
@@ -30,9 +32,17 @@ export function setUpForm(session, ordered) {
 
 const byPaper = () => document.querySelector("input[name=by]:checked").value === "paper";
 
+// an editor changes the picture by words, unless it is only to be enlarged
+const canEdit = (session) => Boolean(get("picture").files[0]) && session.editors.includes(get("model").value);
+const edits = (session) => canEdit(session) && get("edit").checked;
+
+function offer(session) {
+  get("edit-row").hidden = !canEdit(session);
+  get("strength-row").hidden = !(get("picture").files[0] && session.strength) || edits(session);
+}
+
 function checkPicture(session) {
   const file = get("picture").files[0];
-  get("strength-row").hidden = !(file && session.strength);
   const tooLarge = file && file.size > session.upload_mib * 2 ** 20;
   get("picture").setCustomValidity(tooLarge ? "The picture is larger than " + session.upload_mib + " MiB." : "");
   get("picture").reportValidity();
@@ -62,7 +72,8 @@ async function order(session, ordered) {
   if (file) {
     say("Sending the picture …");
     job.guide = (await ask("POST", "/v1/uploads", file, "application/octet-stream")).id;
-    if (session.strength) job.strength = Number(get("strength").value);
+    if (edits(session)) job.edit = true;
+    else if (session.strength) job.strength = Number(get("strength").value);
   }
   const made = await ask("POST", "/v1/batches", JSON.stringify(job) + "\n", "application/x-ndjson");
   const takes = made.planned_seconds ? ", about " + duration(made.planned_seconds) + " of work" : "";
