@@ -33,7 +33,7 @@ from imax_dist.jobs.sizing import Host, open_pool, planned_seconds, ray_hosts, t
 from imax_dist.jobs.store import Queue, Store, Tokens, Webhooks
 from imax_dist.output.atomic import require_writable
 from imax_dist.service.access import Door
-from imax_dist.service.app import make_app
+from imax_dist.service.app import Chore, make_app
 from imax_dist.service.bell import Bell
 from imax_dist.service.estimates import Estimates
 from imax_dist.service.feed import Feed
@@ -203,7 +203,11 @@ def application(
 ) -> Iterator[None]:
     """The application answers at ``door`` for the length of the block. Raises CannotWrite if it cannot."""
     caller = Caller(service, Webhooks(store.database), webhook_secret(service.out), log)
-    chores = [lambda: _sweep(service, store, keep)] + ([caller.run] if service.settings.webhook_hosts else [])
+    chores: list[Chore] = [
+        lambda: _sweep(service, store, keep),
+        lambda: service.read(service.submissions.editors),
+    ]
+    chores += [caller.run] if service.settings.webhook_hosts else []
     app = make_app(service, registry, log=log, chores=chores)
     config = uvicorn.Config(
         app,

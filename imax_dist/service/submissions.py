@@ -134,6 +134,10 @@ class Submissions:
                 return False
         return self._editors[name]
 
+    def editors(self) -> list[str]:
+        """Those of the models that the service lists; a second the first time."""
+        return [name for name in self.limits.models if self.edits(name)]
+
     async def submit(self, submissions: Sequence[Submission], client: Client) -> list[Made]:
         """What became of each, in order. Raises Refused (429) over the client's quota."""
         arrival = Arrival(submissions, client, asyncio.get_running_loop().create_future())

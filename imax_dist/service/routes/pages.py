@@ -81,13 +81,12 @@ async def who(request: HttpRequest, here: Here) -> dict[str, Any]:
     secret, _ = here.door.secret_of(request)
     client = await here.client(secret)
     limits = here.submissions.limits
-    editors = await here.read(lambda: [name for name in limits.models if here.submissions.edits(name)])
     return {
         "client": client.name,
         "role": client.role,
         "tokens": here.door.required,
         "models": list(limits.models),
-        "editors": editors,
+        "editors": await here.read(here.submissions.editors),
         "loras": list(here.settings.loras),
         "megapixels": limits.megapixels,
         "upload_mib": here.settings.upload_mib,
