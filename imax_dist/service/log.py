@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -59,3 +61,26 @@ class Log:
                 self(as_json(event))
 
         return listen
+
+
+class _Lines(logging.Handler):
+    """What a library logs, as lines of ours: without tracebacks, whose errors the guard has told."""
+
+    def __init__(self, log: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage().strip().splitlines() or [""]
+        self._log({"event": "http.note", "level": record.levelname.lower(), "text": text[0][:200]})
+
+
+@contextmanager
+def heard_of(library: str, log: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """For the length of the block, ``library`` writes into the log and not beside it."""
+    logger, lines = logging.getLogger(library), _Lines(log)
+    logger.addHandler(lines)
+    try:
+        yield
+    finally:
+        logger.removeHandler(lines)

@@ -39,7 +39,7 @@ from imax_dist.service.estimates import Estimates
 from imax_dist.service.feed import Feed
 from imax_dist.service.guard import LOOPBACK
 from imax_dist.service.job_view import Views
-from imax_dist.service.log import Log
+from imax_dist.service.log import Log, heard_of
 from imax_dist.service.metrics import prometheus
 from imax_dist.service.service import Service
 from imax_dist.service.settings import ServiceSettings, limits_of
@@ -221,7 +221,12 @@ def application(
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: server.run(sockets=[door]), daemon=True, name="imax-http")
-    thread.start()
+    with heard_of("uvicorn.error", log):
+        thread.start()
+        yield from _answering(server, thread, service)
+
+
+def _answering(server: uvicorn.Server, thread: threading.Thread, service: Service) -> Iterator[None]:
     try:
         began = time.monotonic()
         while not server.started:

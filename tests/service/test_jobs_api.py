@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,13 +16,13 @@ import torch
 from http_client import Client
 from PIL import Image
 from safetensors.torch import save_file
-from served import Served, served
+from served import Served, served, wait_until
 
 from imax_dist.errors import CannotWrite
 from imax_dist.events import JobDone
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.state import Failed, Proofed, done_state
-from imax_dist.jobs.store import Delivery, Webhooks
+from imax_dist.jobs.store import Delivery, Row, Webhooks
 from imax_dist.output.image.poster import write_poster
 from imax_dist.pipeline.request import Request
 from imax_dist.service.job_view import BASE
@@ -372,6 +373,34 @@ def test_webhooks_go_on_after_a_store_that_was_away(here: Served, monkeypatch: p
         return task.cancel()
 
     assert asyncio.run(for_some_looks())
+
+
+def test_a_job_is_followed_on_after_the_store_was_away(
+    ask: Client, here: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imax_dist.service.routes.events.LOOK_S", 0.05)
+    find, looks, job = here.service.queue.find, [], ask("POST", BASE, JOB).json["id"]
+
+    def away_after_the_first_look(job_id: str) -> Row | None:
+        looks.append(job_id)
+        if 1 < len(looks) < 4:
+            raise CannotWrite("the database does not answer")
+        return find(job_id)
+
+    monkeypatch.setattr(here.service.queue, "find", away_after_the_first_look)
+    told = ask.events(f"{BASE}/{job}/events")
+    assert next(told)[1]["state"] == "queued"
+    wait_until(lambda: len(looks) > 4)
+    here.service.queue.cancel([job])
+    assert [view["state"] for name, view in told if name == "state"] == ["cancelled"]
+
+
+def test_what_is_no_http_is_a_line_of_the_log_as_well(here: Served) -> None:
+    with socket.create_connection(("127.0.0.1", int(here.base.rpartition(":")[2]))) as connection:
+        connection.sendall(b"\x16\x03\x01\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    lines = [json.loads(line) for line in here.log.getvalue().splitlines()]
+    assert any(line["event"] == "http.note" and line["level"] == "warning" for line in lines)
 
 
 def test_an_error_of_ours_is_a_sentence_without_a_traceback(

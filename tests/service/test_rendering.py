@@ -19,7 +19,9 @@ from PIL import Image
 from served import Served, served, wait_until
 from tiny_flux import make_tiny_flux
 
+from imax_dist.errors import CannotWrite
 from imax_dist.jobs.settings import PoolSettings
+from imax_dist.jobs.store import Row
 from imax_dist.models.tiny import make_tiny
 from imax_dist.output.image.provenance import read_recipe
 from imax_dist.service.job_view import BASE
@@ -202,6 +204,7 @@ def test_the_openai_client_gets_jpegs_urls_and_models(library: Any, ask: Client)
         ({"quality": "high"}, "quality may be auto or standard; give preset or steps instead"),
         ({"background": "transparent"}, "no transparent parts"),
         ({"output_format": "webp"}, "output_format must be png or jpeg"),
+        ({"output_format": []}, "output_format must be png or jpeg"),
         ({"n": 11}, "n must be 1 to 10"),
         ({"style": "vivid"}, "style is not supported"),
         ({"model": "dall-e-3"}, "may not be used here"),
@@ -216,6 +219,26 @@ def test_what_is_not_done_is_refused_in_words_the_client_shows(
     with pytest.raises(openai.BadRequestError) as refused:
         library.images.generate(**{"prompt": "x", "model": SMALL["model"], "size": "128x96", **fields})
     assert said in str(refused.value)
+
+
+def test_whoever_waits_for_a_picture_waits_on_while_the_store_is_away(
+    library: Any, here: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, looks = here.service.queue.find, []
+
+    def away_for_some_looks(job: str) -> Row | None:
+        looks.append(job)
+        if len(looks) < 4:
+            raise CannotWrite("the database does not answer")
+        return find(job)
+
+    monkeypatch.setattr("imax_dist.service.routes.openai.LOOK_S", 0.05)
+    monkeypatch.setattr(here.service.queue, "find", away_for_some_looks)
+    found = library.images.generate(
+        prompt=SMALL["prompt"], model=SMALL["model"], size="128x96", extra_body=EXTRA
+    )
+    assert opened(found.data[0].b64_json).size == (128, 96)
+    assert len(set(looks)) == 1
 
 
 def test_a_wrong_token_is_the_clients_authentication_error(here: Served) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import StreamingResponse
 
+from imax_dist.errors import CannotWrite
 from imax_dist.service.access import Client
 from imax_dist.service.job_view import BASE
 from imax_dist.service.service import Asking, Here, Service
@@ -28,17 +29,17 @@ HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 @router.get(BASE + "/{job_id}/events", response_class=StreamingResponse)
 async def events(job_id: str, here: Here, client: Asking) -> StreamingResponse:
     """``state`` (the whole job: first, last, changed), ``progress``, ``preview``, until it is over."""
-    await here.row(job_id, client)
-    return StreamingResponse(_follow(here, job_id, client), media_type=STREAM, headers=HEADERS)
+    view = await here.seen(job_id, client)
+    return StreamingResponse(_follow(here, job_id, client, view), media_type=STREAM, headers=HEADERS)
 
 
-async def _follow(here: Service, job_id: str, client: Client) -> AsyncIterator[str]:
+async def _follow(here: Service, job_id: str, client: Client, view: dict[str, Any]) -> AsyncIterator[str]:
     sent: dict[str, Any] = {}
     quiet = 0
     with here.feed.following(job_id) as news:
         while True:
             news.clear()
-            view = await here.seen(job_id, client)
+            view = await _seen(here, job_id, client) or view
             parts = _parts(view)
             order = ("progress", "preview", "state") if sent else ("state", "progress", "preview")
             fresh = [(name, parts[name]) for name in order if parts[name] and sent.get(name) != parts[name]]
@@ -55,6 +56,14 @@ async def _follow(here: Service, job_id: str, client: Client) -> AsyncIterator[s
                 await asyncio.sleep(AT_MOST_EVERY_S)
             except TimeoutError:
                 continue
+
+
+async def _seen(here: Service, job_id: str, client: Client) -> dict[str, Any] | None:
+    """None where the store is away, which the next look may find back."""
+    try:
+        return await here.seen(job_id, client)
+    except CannotWrite:
+        return None
 
 
 def _parts(view: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from imax_dist.config import named_configs
+from imax_dist.errors import CannotWrite
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.state import Failed
 from imax_dist.jobs.store import Row
@@ -140,10 +141,18 @@ async def _wait(making: Making, row: Row) -> Row:
     with making.here.feed.following(row.id) as news:
         while row.state_name not in OVER:
             news.clear()
-            row = await making.here.row(row.id, making.client)
+            row = await _looked_at(making, row)
             if row.state_name not in OVER:
                 await _next(making, news)
     return _require_done(row)
+
+
+async def _looked_at(making: Making, row: Row) -> Row:
+    """As it is now, or was before the store went away: a client that is refused would order once more."""
+    try:
+        return await making.here.row(row.id, making.client)
+    except CannotWrite:
+        return row
 
 
 async def _next(making: Making, news: asyncio.Event) -> None:
@@ -171,7 +180,10 @@ def _datum(making: Making, row: Row) -> dict[str, Any]:
     if making.call.url:
         return {"url": f"{BASE}/{row.id}/files/{making.call.file}"}
     path = JobFolder.of(making.here.out, row.id).path / making.call.file
-    return {"b64_json": base64.b64encode(path.read_bytes()).decode()}
+    try:
+        return {"b64_json": base64.b64encode(path.read_bytes()).decode()}
+    except OSError as error:
+        raise Refused(404, f"the poster of job {row.id} is not here any more", code="gone") from error
 
 
 async def _stream(making: Making) -> AsyncIterator[str]:
@@ -190,7 +202,7 @@ async def _stream_one(making: Making, row: Row) -> AsyncIterator[str]:
     with making.here.feed.following(row.id) as news:
         while True:
             news.clear()
-            row = await making.here.row(row.id, making.client)
+            row = await _looked_at(making, row)
             over = row.state_name in OVER
             look = await making.here.read(lambda row=row: making.here.views.look(row))  # type: ignore[misc]
             if look is not None and len(shown) < making.call.partial_images and not (over and shown):

@@ -60,7 +60,7 @@ def read_image_call(body: dict[str, Any]) -> ImageCall:
         raise _bad(f"partial_images must be 0 to {MOST_LOOKS}")
     if looks and not stream:
         raise _bad("partial_images needs stream")
-    if picture not in FORMATS:
+    if not isinstance(picture, str) or picture not in FORMATS:
         raise _bad(f"output_format must be {' or '.join(FORMATS)}")
     if not isinstance(user, str) or len(user) > LONGEST_USER:
         raise _bad(f"user must be text of up to {LONGEST_USER} characters")
