@@ -10,6 +10,7 @@ import torch
 from tiny_flux import TRAINED_FLUX
 
 from imax_dist import Request, render
+from imax_dist.pipeline.renderer import Renderer
 
 VALUES = Path(__file__).parent / "values.json"
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
@@ -70,10 +71,16 @@ TRAINED_REQUEST: dict[str, Any] = {
 """Its latents alone: its VAE is a link to the embedded model's, which may be trained again."""
 
 
-def sampled(request: dict[str, Any], model: str, **how: Any) -> dict[str, list[float]]:
-    """Render it in float64: numbers of its latents and, on rank 0, of its pixels. ``how`` goes to render."""
+def sampled(
+    request: dict[str, Any], model: str, *, renderer: Renderer | None = None
+) -> dict[str, list[float]]:
+    """Render it in float64: numbers of its latents and, on rank 0, of its pixels.
+
+    ``renderer`` keeps the model for the next one; without one it is loaded for this poster alone.
+    """
     asked = {"preset": "one_jump", **request}
-    rendering = render(Request(PROMPT, seed=5, model=model, dtype="float64", **asked), **how)
+    make = render if renderer is None else renderer.render
+    rendering = make(Request(PROMPT, seed=5, model=model, dtype="float64", **asked))
     found = {"latents": numbers(rendering.latents)}
     if rendering.pixels is not None:
         found["pixels"] = numbers(rendering.pixels)

@@ -6,6 +6,7 @@ Values, not hashes: processors differ in the last bits. Whoever changes the nume
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from golden_models import make_embedded, make_tiny
 from ranks import run_ranks
 
 from imax_dist.config import named_configs
+from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.renderer import Renderer
 
 TOLERANCE = {"latents": 1e-9, "pixels": 1e-6}
 """Pixels are float32."""
@@ -25,14 +28,23 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(make_embedded(tmp_path_factory.mktemp("golden") / "embedded"))
 
 
+@pytest.fixture(scope="module")
+def renderer() -> Iterator[Renderer]:
+    """The embedded model's architecture is loaded once for all its cases."""
+    with Renderer(Topology.alone()) as renderer:
+        yield renderer
+
+
 def same(name: str, found: dict[str, list[float]]) -> None:
     for kind, values in found.items():
         assert values == pytest.approx(golden()[name][kind], rel=0, abs=TOLERANCE[kind]), kind
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
-def test_the_embedded_models_architecture_renders_the_golden_values(embedded: str, name: str) -> None:
-    same(name, sampled(EMBEDDED[name], embedded))
+def test_the_embedded_models_architecture_renders_the_golden_values(
+    embedded: str, renderer: Renderer, name: str
+) -> None:
+    same(name, sampled(EMBEDDED[name], embedded, renderer=renderer))
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -44,14 +56,15 @@ def test_trained_weights_render_the_golden_values() -> None:
     same(TRAINED, trained())
 
 
-def several(topology: Any, requests: list[tuple[dict[str, Any], str]]) -> list[dict[str, list[float]]]:
-    return [sampled(request, model, topology=topology) for request, model in requests]
+def several(topology: Topology, requests: list[tuple[dict[str, Any], str]]) -> list[dict[str, list[float]]]:
+    with Renderer(topology) as renderer:
+        return [sampled(request, model, renderer=renderer) for request, model in requests]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("part", range(2))
 def test_two_ranks_render_the_golden_values(embedded: str, part: int) -> None:
-    names = list(EMBEDDED)[part::3]
+    names = list(EMBEDDED)[part::2]
     for results in run_ranks(2, several, [(EMBEDDED[name], embedded) for name in names]):
         for name, found in zip(names, results, strict=True):
             same(name, found)
