@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "service"))
 
-from served import ThreadGang
+from thread_gang import ThreadGang
 
 from imax_dist.cli.main import main
 from imax_dist.service import server

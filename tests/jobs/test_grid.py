@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from thread_gang import ThreadGang
 from tiny_flux import make_tiny_flux
 
 from imax_dist.cli.grid import grid_batch, write_sheet
 from imax_dist.cli.main import main
 from imax_dist.errors import BadConfig, BadValue, ImaxError
+from imax_dist.jobs import batch as jobs_batch
 from imax_dist.jobs.batch import Batch
 from imax_dist.jobs.grid import grid_cells, read_grid, shows_in_native
 from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.settings import PoolSettings
+from imax_dist.jobs.sizing import Host
 from imax_dist.output.image.contact_sheet import GAP, LINE, SIDE, Shown, write_contact_sheet
 from imax_dist.pipeline.request import Request
 
@@ -132,21 +134,25 @@ def test_generate_refuses_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
-def printed(*words: str) -> str:
-    """What a command of its own prints: Ray of this process is other tests'."""
-    command = [sys.executable, "-m", "imax_dist", *words]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=180)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of one gang of one rank in a thread, on a machine that has room for no other."""
+    host = Host(cores=1, gpus=0, gpu="", memory=8e9)
+    monkeypatch.setattr(jobs_batch, "ray_cluster", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(jobs_batch, "RayGangs", lambda _: ThreadGang)
+    monkeypatch.setattr(jobs_batch, "this_host", lambda: host)
+    monkeypatch.setattr(jobs_batch, "ray_hosts", lambda: [host])
 
 
 @pytest.mark.slow
-@pytest.mark.machines
-def test_a_grid_becomes_proofs_a_sheet_and_the_approved_poster(tmp_path: Path) -> None:
+def test_a_grid_becomes_proofs_a_sheet_and_the_approved_poster(
+    one_thread: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = str(make_tiny_flux(tmp_path / "tiny"))
     Image.effect_mandelbrot((80, 48), (-2, -1, 1, 1), 60).convert("RGB").save(tmp_path / "mine.png")
     asked = ["upscale", str(tmp_path / "mine.png"), "--model", model, "--size", "160x96", "--out"]
-    told = printed(*asked, str(tmp_path / "sea.png"), "--grid", "seed=1..2", "strength=.3,.8")
+    assert main([*asked, str(tmp_path / "sea.png"), "--grid", "seed=1..2", "strength=.3,.8"]) == 0
+    told = capsys.readouterr().out
     out = tmp_path / "sea"
     assert "4 proofed" in told
     assert f"choose: imax approve {out} ID ...; then: imax batch --out {out}" in told
@@ -156,7 +162,7 @@ def test_a_grid_becomes_proofs_a_sheet_and_the_approved_poster(tmp_path: Path) -
     assert len({picture.tobytes() for picture in pictures}) == 4, "the values show"
     with Image.open(out / "contact-sheet.jpg") as sheet:
         assert sheet.size == (2 * (128 + GAP) + GAP, 2 * (80 + LINE + GAP) + GAP)
-    printed("approve", str(out), "seed-2_strength-0.3")
-    printed("batch", "--out", str(out), "-q")
+    assert main(["approve", str(out), "seed-2_strength-0.3"]) == 0
+    assert main(["batch", "--out", str(out), "-q"]) == 0
     posters = [path.parent.name for path in out.glob("*/poster.png")]
     assert posters == ["seed-2_strength-0.3"]

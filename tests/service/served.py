@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from http_client import Client
 from prometheus_client import CollectorRegistry
+from thread_gang import ThreadGang
 
 from imax_dist.errors import Preempted
 from imax_dist.events import both
@@ -21,12 +22,10 @@ from imax_dist.jobs.driver import drive
 from imax_dist.jobs.metrics import PoolMetrics
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.pool_deps import PoolDeps
-from imax_dist.jobs.rank import Rank
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.sizing import Host
 from imax_dist.jobs.store import Store, Tokens, open_store
-from imax_dist.jobs.task import Finished, GangFactory, Outcome, Refused, Report, Stopped, Task
-from imax_dist.pipeline.ranks import ParallelSettings
+from imax_dist.jobs.task import GangFactory
 from imax_dist.service.access import add_token
 from imax_dist.service.bell import Bell
 from imax_dist.service.log import Log
@@ -115,53 +114,6 @@ def rendering(made: Served, serving: Serving, bell: Bell, log: Log, *, build: Ga
         finally:
             ended.set()
             thread.join(60)
-
-
-class ThreadGang:
-    """A gang of one rank in a thread: the real Rank, without Ray around it."""
-
-    ranks = 1
-
-    def __init__(self, name: str, ranks: int) -> None:
-        assert ranks == 1
-        self.name = name
-        self._rank = Rank(0, 1, device="cpu", threads=1)
-        self._rank.join("", 0, ParallelSettings())
-        self._seen = 0
-        self._ended: dict[str, dict[str, Any]] = {}
-
-    def start(self, tasks: Sequence[Task]) -> None:
-        threading.Thread(target=self._run, args=(tasks[0],), daemon=True).start()
-
-    def _run(self, task: Task) -> None:
-        self._ended[task.job_id] = self._rank.run(task)
-
-    def poll(self) -> Report:
-        ended, self._ended = self._ended, {}
-        events, _ = self._rank.events(self._seen, 0.0)
-        self._seen += len(events)
-        return Report(events, {job: outcome(said) for job, said in ended.items()})
-
-    def stop(self, job_id: str) -> None:
-        self._rank.stop(job_id)
-
-    def draining(self) -> bool:
-        return False
-
-    def destroy(self) -> None: ...
-
-    def facts(self) -> dict[str, Any]:
-        return {}
-
-
-def outcome(said: dict[str, Any]) -> Outcome:
-    ((kind, details),) = said.items()
-    if kind == "finished":
-        return Finished(details)
-    if kind == "stopped":
-        return Stopped()
-    assert kind == "refused", said
-    return Refused(**details)
 
 
 def wait_until(look: Callable[[], Any], seconds: float = 60.0) -> Any:
