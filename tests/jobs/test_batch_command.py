@@ -72,6 +72,12 @@ class Command:
     def count(self, text: str, files: str = "*/events.jsonl") -> int:
         return sum(path.read_text().count(text) for path in self.out.glob(files))
 
+    def end(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)
+
     def events(self, name: str) -> list[dict[str, Any]]:
         found = map(json.loads, (self.out / "events.jsonl").read_text().splitlines())
         return [event for event in found if event["event"] == name]
@@ -86,10 +92,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(tmp_path: Path, tiny: Path) -> Iterator[Command]:
     command = Command(tmp_path, tiny)
     yield command
-    for process in command.processes:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+    command.end()
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[Command]:
+    """One batch for several tests: each goes on with what the one before has left."""
+    command = Command(tmp_path_factory.mktemp("begun"), tiny)
+    yield command
+    command.end()
 
 
 def alive(session: int) -> list[int]:
@@ -127,10 +138,10 @@ def wait_until_gone(session: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.machines
 @pytest.mark.timeout(300)
-def test_a_sigterm_to_the_whole_group_ends_in_seconds_and_ray_was_private(command: Command) -> None:
+def test_a_sigterm_to_the_whole_group_ends_in_seconds_and_ray_was_private(begun: Command) -> None:
     """As systemd, timeout and supervisors send it: Ray died of it, and the driver after 60 s, with 1."""
-    process = command.start()
-    command.wait_for(f'"index": 2, "steps": {STEPS}', count=2)
+    process = begun.start()
+    begun.wait_for(f'"index": 2, "steps": {STEPS}', count=2)
     family = psutil.Process(process.pid).children(recursive=True)
     raylet = next(child for child in family if child.name() == "raylet")
     places = [Path(part) for word in raylet.cmdline() for part in word.split("=") if "/session_" in part]
@@ -144,7 +155,7 @@ def test_a_sigterm_to_the_whole_group_ends_in_seconds_and_ray_was_private(comman
         if connection.status == psutil.CONN_LISTEN
     }
     assert set(listening) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
-    ranks = [pid for event in command.events("gang.ready") for pid in event["pids"]]
+    ranks = [pid for event in begun.events("gang.ready") for pid in event["pids"]]
     assert {psutil.Process(pid).nice() for pid in ranks} == {psutil.Process(process.pid).nice()}
     os.killpg(process.pid, signal.SIGTERM)
     began = time.monotonic()
@@ -155,7 +166,6 @@ def test_a_sigterm_to_the_whole_group_ends_in_seconds_and_ray_was_private(comman
     assert time.monotonic() - began < 30, "a step of a small poster, its checkpoint, and Ray's end"
     assert wait_until_gone(process.pid) == []
     assert not private.exists()
-    finishes(command, command.start())
 
 
 def test_a_local_ray_without_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,21 +180,24 @@ def test_a_local_ray_without_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.slow
 @pytest.mark.machines
 @pytest.mark.timeout(400)
-def test_a_killed_batch_goes_on_and_renders_nothing_twice(command: Command) -> None:
-    killed = command.start()
-    command.wait_for('"event": "job.done"')
-    command.wait_for('"event": "checkpoint"', count=command.count('"event": "checkpoint"') + 2)
+def test_a_stopped_batch_goes_on_and_a_killed_one_and_nothing_is_rendered_twice(begun: Command) -> None:
+    """The batch that SIGTERM stopped is run again, killed after its next poster, and run to its end."""
+    done, written = begun.count('"event": "job.done"'), '"event": "checkpoint"'
+    killed = begun.start()
+    begun.wait_for('"event": "job.done"', count=done + 1)
+    begun.wait_for(written, count=begun.count(written) + 2)
     killed.kill()
     killed.communicate(timeout=HARD_LIMIT_S)
     assert wait_until_gone(killed.pid) == []
 
-    again = command.start()
-    command.wait_for('"event": "batch.started"', count=2, files="events.jsonl")
-    refused = command.start()
+    starts = begun.count('"event": "batch.started"', "events.jsonl")
+    again = begun.start()
+    begun.wait_for('"event": "batch.started"', count=starts + 1, files="events.jsonl")
+    refused = begun.start()
     _, message = refused.communicate(timeout=HARD_LIMIT_S)
     assert refused.returncode == 75
     assert f"is being filled by process {again.pid}" in message
-    finishes(command, again)
+    finishes(begun, again)
 
 
 def finishes(command: Command, last: subprocess.Popen[str]) -> None:
