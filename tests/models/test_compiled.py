@@ -81,6 +81,7 @@ def test_blocks_are_what_a_network_lists() -> None:
     assert blocks_of(network) == [*network.blocks, *network.others]
 
 
+@pytest.mark.slow
 def test_a_missing_compiler_is_refused_before_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     check_compilable("embedded", CPU)
     torch._dynamo.reset()
