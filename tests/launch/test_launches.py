@@ -110,37 +110,31 @@ def alone(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_two_ranks_of_the_script_are_stopped_and_resumed_to_the_picture_of_one(
+def test_two_ranks_of_the_script_lose_one_are_stopped_and_resumed_to_the_picture_of_one(
     tiny: Path, alone: Path, tmp_path: Path
 ) -> None:
-    words = options(tiny, tmp_path / "two.png", "--steps", 40, "-v")
-    process = start(LAUNCH / "torchrun.sh", *words, RANKS="2")
-    list(lines_until(process, "step   3/40"))
-    process.send_signal(signal.SIGTERM)
-    code, out, err = finish(process)
-    assert (code, out) == (75, ""), err
-    assert err.count("stopping after this step") == 1
-    assert err.count("run the same command again to resume") == 1
+    """A killed rank makes all start again from the checkpoint; SIGTERM makes all write one and leave.
 
-    code, _, err = finish(start(LAUNCH / "torchrun.sh", *words, RANKS="2"))
-    assert code == 0, err
-    assert "resumed after step" in err
-    same_picture(alone, tmp_path / "two.png", ranks=2)
-
-
-def test_a_killed_rank_makes_all_start_again_from_the_checkpoint(
-    tiny: Path, alone: Path, tmp_path: Path
-) -> None:
-    """Also in a folder whose files have names of the standard library, which neither start may import."""
+    The folder they are started in has files with names of the standard library, which no start may import.
+    """
     for name in ("grp", "random", "statistics", "calendar"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the current folder was run')")
     words = options(tiny, tmp_path / "two.png", "--steps", 40, "--checkpoint-every", 2, "-v")
-    process = start("imax", "launch", "--ranks", 2, "--restarts", 1, "generate", *words, cwd=tmp_path)
+    process = start(LAUNCH / "torchrun.sh", *words, cwd=tmp_path, RANKS="2")
     list(lines_until(process, "step   4/40"))
     os.kill(ranks_of(process)[1], signal.SIGKILL)
-    code, _, err = finish(process)
+    told = [*lines_until(process, "imax launch: a rank was lost"), *lines_until(process, "step ")]
+    assert "imax launch: a rank was lost; all start again, 2 more times\n" in told
+    assert any("resumed after step" in line for line in told)
+    process.send_signal(signal.SIGTERM)
+    code, out, err = finish(process)
+    assert (code, out) == (75, ""), err
+    assert "all start again" not in err
+    assert err.count("stopping after this step") == 1
+    assert err.count("run the same command again to resume") == 1
+
+    code, _, err = finish(start(LAUNCH / "torchrun.sh", *words, cwd=tmp_path, RANKS="2"))
     assert code == 0, err
-    assert err.count("imax launch: a rank was lost; all start again, 0 more times") == 1
     assert "resumed after step" in err
     same_picture(alone, tmp_path / "two.png", ranks=2)
 
