@@ -16,9 +16,9 @@ NETWORK_WIDTH = 64.0
 """Channels of a super-resolution network's convolutions."""
 PUT_AWAY_S = 7e-9
 """Of rank 0's host, a pixel that it takes from a GPU; the GPU goes on meanwhile."""
-WRITE_S = {"gpu": 12e-9, "cpu": 45e-9}
-"""Of rank 0's host, a pixel of the poster's file: rounded and hashed by one core, 11 ns, while eight more, or
-the same one, compress it as PNG, 33 ns of CPU (BENCHMARKS.md, "Print files")."""
+WRITE_S = {"gpu": 8e-9, "cpu": 42e-9}
+"""Of rank 0's host, a pixel of the poster's file: rounded, hashed and filtered by one core, 7 ns, while eight
+more, or the same one, compress it as PNG, 33 ns of CPU (BENCHMARKS.md, "Print files")."""
 COMPILING_S = 46.0
 """To compile FLUX.1's blocks for two sizes on an H100: 59 s, of which 13 ran (BENCHMARKS.md)."""
 NativeBy = Literal["rank0", "shared", "ahead"]

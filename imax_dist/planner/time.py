@@ -70,7 +70,8 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
         own * net.blocks * net.width * (fused * net.traffic[work.dtype] + merging + packing * work.element)
     )
     elementwise = moved / device.memory_bandwidth.at(work.element * own * net.width / MIB)
-    kernels, calls = host_work(split) if device.kind == "gpu" else (0, 0)
+    pieces = communication.pieces(net, tokens, split, cluster)
+    kernels, calls = host_work(split, pieces) if device.kind == "gpu" else (0, 0)
     operations = started * (net.operations + net.blocks * kernels)
     operations += net.blocks * calls * CALL_S / device.dispatch
     begun = starting(device, operations, linear + attention + elementwise)
@@ -94,12 +95,14 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
     )
 
 
-def host_work(split: Split) -> tuple[int, int]:
+def host_work(split: Split, pieces: int = 1) -> tuple[int, int]:
     """Kernels and calls of collectives that several ranks add to the host's work in a block.
 
-    Kernels counted on ``meta`` tensors: 5 for an exchange of heads, 8 a place of a ring. Calls: two for
-    heads, one a hop. For GPUs: on CPUs the measured link holds all of it.
+    Kernels counted on ``meta`` tensors: 5 for an exchange of heads, and 5 a further piece of them with its
+    attention; 8 a place of a ring. Calls: two for each piece, one a hop. For GPUs: on CPUs the measured link
+    holds all of it.
     """
     if split.ranks == 1:
         return 0, 0
-    return 8 * split.ring if split.ring > 1 else 5, 2 * (split.ulysses > 1) + split.ring - 1
+    kernels = 8 * split.ring if split.ring > 1 else 5 * pieces
+    return kernels, communication.ULYSSES_CALLS * pieces * (split.ulysses > 1) + split.ring - 1

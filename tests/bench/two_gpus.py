@@ -137,6 +137,16 @@ def beside_mlp(setting: Setting) -> Iterator[str]:
         yield f"| {own} | {times} | {100 * hidden:.0f} % |"
 
 
+def in_pieces(setting: Setting) -> Iterator[str]:
+    """Whether pieces of the heads hide each other's exchange, and from how many tokens (DECISIONS 111)."""
+    heads, head_dim, tokens = (8, 16, [64]) if setting.tiny else (24, 128, [16384, 32768, 65536, 262144])
+    yield "| tokens | attention alone, ms | in 1 piece | 2 | 3 | 4 |"
+    yield "|---|---|---|---|---|---|"
+    for count in tokens:
+        found = run(setting, on_ranks.in_pieces, count, heads, head_dim)[0]
+        yield f"| {count} | {' | '.join(f'{1e3 * seconds:.2f}' for seconds in found.values())} |"
+
+
 def odd_lengths(setting: Setting) -> Iterator[str]:
     """Whether the shifted grid costs less with its queries, which may have more rows, lengthened."""
     heads, head_dim, tokens = (4, 16, [129]) if setting.tiny else (24, 128, [17153, 66561])
@@ -197,6 +207,7 @@ SECTIONS: dict[str, Callable[[Setting], Iterator[str]]] = {
     "Bandwidth by size": bandwidths,
     "Overlap of a hop with attention": overlap,
     "Overlap of the exchange with an MLP": beside_mlp,
+    "Pieces of heads": in_pieces,
     "Odd lengths": odd_lengths,
     "Communicators": communicators,
     "Hangs": hangs,

@@ -168,6 +168,23 @@ def beside_mlp(topology: Topology, own: int, heads: int, head_dim: int) -> tuple
     return exchange, best(mlp, topology), best(both, topology)
 
 
+def in_pieces(topology: Topology, tokens: int, heads: int, head_dim: int) -> dict[int, float]:
+    """Seconds of a block's global attention by the pieces in which its heads are exchanged; 0: none are."""
+    mesh = build_mesh(topology, ulysses=topology.world_size, ring=1)
+    kind = torch.bfloat16 if topology.device.type == "cuda" else torch.float32
+    layout = JointLayout.of(text_tokens=mesh.size, image_tokens=tokens, ranks=mesh.size)
+
+    def noise(rows: int, own: int) -> list[Tensor]:
+        return [torch.randn(1, rows, own, head_dim, device=topology.device, dtype=kind) for _ in range(3)]
+
+    qkv, whole = noise(layout.joint[mesh.rank], heads), noise(sum(layout.joint), heads // mesh.size)
+    found = {0: best(lambda: attend(*whole), topology)}
+    for pieces in (1, 2, 3, 4):
+        attention = partial(TorchEngine(mesh, pieces=pieces), *qkv, layout=layout)
+        found[pieces] = best(attention, topology)
+    return found
+
+
 def communicators(topology: Topology, degrees: tuple[int, int]) -> tuple[int, int, float]:
     """Groups of a mesh, the GPU's memory they take, and the seconds until each was used."""
     on_gpu = topology.device.type == "cuda"

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 from ranks import run_ranks
+from strict import Strict, replay
 
 from imax_dist.liveness.beacon import SILENT, Beacon
 from imax_dist.models.networks.flux import attention_beside_mlp
 from imax_dist.parallel.engines import begun, marking
-from imax_dist.parallel.engines.torch import TorchEngine
+from imax_dist.parallel.engines.torch import TorchEngine, head_pieces
 from imax_dist.parallel.mesh import SequenceMesh, build_mesh, single_rank
 from imax_dist.parallel.sequence import JointLayout, shard
 from imax_dist.parallel.topology import Topology
+from imax_dist.parallel.ulysses import Piece
 
 HEADS, HEAD_DIM, TEXT, IMAGE = 4, 8, 7, 61
 WIDTH = HEADS * HEAD_DIM
@@ -71,6 +73,53 @@ def test_what_travels_beside_the_mlp_has_the_bits_of_waiting_for_it(degrees: lis
     ulysses, ring = degrees[0]
     for found in run_ranks(ulysses * ring, both_ways, degrees):
         assert found == [(True, True)] * len(degrees)
+
+
+@torch.no_grad()
+def in_pieces(topology: Topology, groups: list[int]) -> tuple[float, Any, Any]:
+    """The largest difference from one exchange, whatever shares a key and in however many pieces.
+
+    With it, what was asked of the process group, every operation blocking.
+    """
+    mesh = build_mesh(topology, ulysses=topology.world_size, ring=1)
+    layout = JointLayout.of(text_tokens=TEXT, image_tokens=IMAGE, ranks=mesh.size)
+    rows, heads = layout.joint[mesh.rank], 12 * mesh.size
+    furthest = 0.0
+    strict = Strict()
+    for group in groups:
+        query = torch.randn(2, rows, heads, HEAD_DIM, dtype=torch.float64) * 3
+        key, value = torch.randn(2, 2, rows, heads // group, HEAD_DIM, dtype=torch.float64)
+        for weight in (1, 3):
+            with strict:
+                whole, *others = (
+                    TorchEngine(mesh, pieces=pieces)(query, key, value, layout=layout, text_weight=weight)
+                    for pieces in (1, 2, 5, 99)
+                )
+            furthest = max([furthest, *(float((whole - each).abs().max()) for each in others)])
+    return furthest, strict.log, strict.refused
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_heads_that_travel_in_pieces_are_those_of_one_exchange(ranks: int) -> None:
+    """To rounding: a matrix product of fewer heads may add up in another order."""
+    differences, logs, refused = zip(*run_ranks(ranks, in_pieces, [1, 3, 12]), strict=True)
+    assert max(differences) < 1e-13
+    assert list(refused) == [[]] * ranks
+    assert replay(list(logs)) == []
+
+
+def test_a_piece_is_whole_groups_of_queries_and_all_pieces_are_all_heads() -> None:
+    for share, keys, of in ((12, 12, 5), (12, 4, 3), (6, 1, 1)):
+        bounds = [Piece(number, of).bounds(share, keys) for number in range(of)]
+        assert [start for start, _ in bounds] == [0, *(stop for _, stop in bounds[:-1])]
+        assert bounds[-1][1] == share
+        assert all(stop > start and start % (share // keys) == 0 for start, stop in bounds)
+
+
+def test_a_gpu_takes_pieces_where_a_heads_attention_lasts() -> None:
+    assert head_pieces(3, 65_536) == 3
+    assert head_pieces(12, 65_536) == 4
+    assert head_pieces(12, 16_384 + 512) == 1
 
 
 class Told:

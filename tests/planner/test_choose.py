@@ -102,6 +102,22 @@ def test_a_ring_on_gpus_hides_behind_attention_and_on_slow_links_does_not() -> N
     assert added(2, 0.0) > 10 * added(2, 1e3)
 
 
+def test_pieces_of_heads_hide_each_other_behind_attention() -> None:
+    """On GPUs at 4096 px, without a ring; what is left of an exchange is its first or last piece."""
+    work, here, split = flux(), cluster("8xH100"), Split(8, 1)
+    net, last = work.network.transformer, work.extrapolated[-1]
+    assert communication.pieces(net, last, split, here) == 3
+    assert communication.pieces(net, last, Split(8, 2), cluster("2x8xH100")) == 1
+    assert communication.pieces(net, last, split, cluster("8xcpu")) == 1
+
+    def added(attention: float) -> float:
+        return communication.seconds(net, last, split, here, element=2, attention=attention)
+
+    gather = communication.sent(net, last, split, element=2).gather
+    rest = here.link(8).seconds(gather, 1 + communication.AGREEMENTS)
+    assert added(1e3) - rest == pytest.approx((added(0.0) - rest) / 3)
+
+
 def test_more_ranks_are_faster_and_lose_a_little() -> None:
     work, here = flux(), cluster("8xH100")
     times = [poster_time(work, Split(u, 1), here).extrapolated for u in (1, 2, 4, 8)]
@@ -110,14 +126,15 @@ def test_more_ranks_are_faster_and_lose_a_little() -> None:
 
 
 def test_the_published_scaling_of_flux_at_4096_px_is_met() -> None:
-    """xDiT's figure of August 2024: FLUX.1-schnell, 4 eager steps at 4096 px on 1, 2, 4 and 8 A100."""
+    """xDiT's figure of August 2024: FLUX.1-schnell, 4 eager steps at 4096 px on 1, 2, 4 and 8 A100, less
+    the 0.9 s that do not shrink with them (prompt, VAE)."""
     work = flux(model="flux-schnell", preset="direct")
     for ranks, published in ((1, 79.03), (2, 39.48), (4, 20.1), (8, 10.63)):
         split = Split(ranks, 1)
         steps = sum(
             each.steps * step_time(work, each, split, cluster("8xA100")).total for each in work.extrapolated
         )
-        assert steps == pytest.approx(published, rel=0.1)
+        assert steps == pytest.approx(published - 0.9, rel=0.1)
 
 
 def test_a_single_poster_gets_all_ranks_and_a_hundred_get_one_each() -> None:

@@ -118,6 +118,7 @@ def test_the_stages_of_a_poster_are_those_measured(stage: str) -> None:
 def test_several_ranks_give_the_host_more_to_start() -> None:
     assert host_work(Split()) == (0, 0)
     assert host_work(Split(8, 1)) == (5, 2)
+    assert host_work(Split(8, 1), pieces=3) == (15, 6)
     assert host_work(Split(8, 2)) == (16, 3)
     assert host_work(Split(1, 4)) == (32, 3)
 

@@ -33,30 +33,50 @@ INCHES_PER_METRE = 1 / 0.0254
 SRGB = b"sRGB", bytes([PERCEPTUAL])
 
 
-def write_png(
-    path: Path, image: EightBit | Bands, recipe: dict[str, Any], *, dpi: float | None = None
-) -> None:
-    """Write 8-bit sRGB, an array (H, W, 3) or bands, with the recipe as compressed text.
+def write_png(path: Path, image: EightBit | Bands, recipe: dict[str, Any]) -> None:
+    """Write 8-bit sRGB, an array (H, W, 3) or bands, with the recipe as text.
 
     The same input gives the same file. Memory does not grow with the height of bands.
     """
     bands = image if isinstance(image, Bands) else bands_of_array(image)
-    text = zlib.compress(json.dumps(recipe, ensure_ascii=False).encode())
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.write(_poster_head(bands, recipe))
+            _write_rows(file, bands)
+
+    write_file(path, write)
+
+
+def write_hashed_png(path: Path, bands: Bands, recipe: dict[str, Any], *, dpi: float | None = None) -> str:
+    """The same with the hash of the pixels in the recipe, which is returned; bands are read once."""
+    read, digest = hashed(bands)
+
+    def head() -> bytes:
+        return _poster_head(bands, {**recipe, "pixels_sha256": digest.text}, dpi)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("r+b") as file:
+            file.write(head())  # takes the room; the hash of no rows is as long as any
+            _write_rows(file, read)
+            file.seek(0)
+            file.write(head())
+
+    write_file(path, write)
+    return digest.text
+
+
+def _poster_head(bands: Bands, recipe: dict[str, Any], dpi: float | None = None) -> bytes:
+    """All that comes before the rows; its length does not depend on the hash in ``recipe``."""
     chunks = [
         _header(bands),
         chunk(*SRGB),
         b"" if dpi is None else _resolution(dpi),
         chunk(b"tEXt", b"Software\0" + SOFTWARE),
-        chunk(b"iTXt", RECIPE_KEY + b"\0\1\0\0\0" + text),
+        chunk(b"iTXt", RECIPE_KEY + b"\0\0\0\0\0" + json.dumps(recipe, ensure_ascii=False).encode()),
         _packet(packet(recipe, media="image/png", whole=False).encode()),
     ]
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            file.write(SIGNATURE + b"".join(chunks))
-            _write_rows(file, bands)
-
-    write_file(path, write)
+    return SIGNATURE + b"".join(chunks)
 
 
 def write_print_png(path: Path, bands: Bands, labels: Labels) -> str:

@@ -11,7 +11,7 @@ from imax_dist.output.image.bands import Bands, bands_of_array
 from imax_dist.output.image.finish import check, finish, inherit
 from imax_dist.output.image.labels import hash_of
 from imax_dist.output.image.pixels import rounded, to_eight_bit
-from imax_dist.output.image.png import write_png
+from imax_dist.output.image.png import write_hashed_png, write_png
 from imax_dist.output.image.reader import Picture
 from imax_dist.output.image.settings import FinishSettings, kind_of, read_outputs
 
@@ -29,17 +29,15 @@ def recipe_path(path: Path) -> Path:
 def write_poster(path: Path, pixels: Tensor | Bands, recipe: dict[str, Any]) -> dict[str, Any]:
     """Write ``path`` (PNG, or a print file from the floats), the request's print files, and the recipe.
 
-    ``pixels`` are (H, W, 3) floats in [0, 1], whole or in bands; bands are read a few times, and memory does
-    not grow with their height. Returns the recipe with the hash of the pixels in 8 bits and a
+    ``pixels`` are (H, W, 3) floats in [0, 1], whole or in bands; bands are read once a file, and memory
+    does not grow with their height. Returns the recipe with the hash of the pixels in 8 bits and a
     record of each print file. Raises CannotWrite or NoPermission; no file is left then.
     """
     bands = pixels if isinstance(pixels, Bands) else bands_of_array(pixels.float().numpy())
-    complete = {**recipe, "pixels_sha256": hash_of(rounded(bands))}
-    picture = Picture(bands, None, complete)
     written: list[Path] = []
     try:
-        final = {**complete, **_main_file(path, picture, written)}
-        final |= _print_files(path, picture, written)
+        final = _main_file(path, bands, recipe, written)
+        final |= _print_files(path, Picture(bands, None, final), written)
         write_json(recipe_path(path), final)
     except Exception:
         for file in written:
@@ -63,17 +61,18 @@ def require_printable(path: Path, request: Mapping[str, Any]) -> None:
         check(path.with_suffix(f".{ending}"), settings)
 
 
-def _main_file(path: Path, picture: Picture, written: list[Path]) -> dict[str, Any]:
-    recipe = picture.recipe or {}
+def _main_file(path: Path, bands: Bands, recipe: dict[str, Any], written: list[Path]) -> dict[str, Any]:
+    """Write the poster itself; returns its recipe with the hash of the pixels in 8 bits."""
     if kind_of(path) == "png":
         sheet = inherit(FinishSettings(), recipe).sheet()
-        dpi: float | None = recipe.get("request", {}).get("dpi")
-        write_png(path, rounded(picture.bands), recipe, dpi=dpi or (sheet.dpi if sheet else None))
+        dpi = recipe.get("request", {}).get("dpi") or (sheet.dpi if sheet else None)
+        digest = write_hashed_png(path, rounded(bands), recipe, dpi=dpi)
         written.append(path)
-        return {}
-    record = finish(picture, path, FinishSettings()).record
+        return {**recipe, "pixels_sha256": digest}
+    complete = {**recipe, "pixels_sha256": hash_of(rounded(bands))}
+    record = finish(Picture(bands, None, complete), path, FinishSettings()).record
     written.append(path)
-    return {"file": record}
+    return {**complete, "file": record}
 
 
 def _print_files(path: Path, picture: Picture, written: list[Path]) -> dict[str, Any]:

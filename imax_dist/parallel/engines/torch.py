@@ -13,16 +13,41 @@ from imax_dist.parallel.key_parts import KeyPart, attend_parts, block_lengths, k
 from imax_dist.parallel.mesh import SequenceMesh
 from imax_dist.parallel.ring import rotate
 from imax_dist.parallel.sequence import JointLayout
-from imax_dist.parallel.ulysses import all_heads, divisible_heads, gather_heads, own_heads, send_qkv
+from imax_dist.parallel.ulysses import (
+    Arriving,
+    Here,
+    Piece,
+    all_heads,
+    divisible_heads,
+    gather_heads,
+    joined_heads,
+    own_heads,
+    send_output,
+    send_qkv,
+)
 from imax_dist.shapes import Heads, KeyHeads
+
+MOST_PIECES = 4
+"""Of a rank's heads: each more hides less and costs the host two calls a block."""
+LEAST_TOKENS = 32768
+"""Of the whole sequence, from which one head's attention lasts longer (1 ms on an H100) than the calls."""
+
+
+def head_pieces(keys: int, tokens: int) -> int:
+    """Pieces in which a GPU exchanges a rank's ``keys`` key heads, with their queries (DECISIONS 111)."""
+    return min(MOST_PIECES, keys) if tokens >= LEAST_TOKENS else 1
 
 
 class TorchEngine:
     """See AttentionEngine; ``mesh`` of one rank is plain attention. ``kernel`` None: torch's own choice."""
 
-    def __init__(self, mesh: SequenceMesh, *, kernel: Kernel | None = None) -> None:
+    def __init__(
+        self, mesh: SequenceMesh, *, kernel: Kernel | None = None, pieces: int | None = None
+    ) -> None:
         self.mesh = mesh
         self.kernel = kernel
+        self.pieces = pieces
+        """Of a rank's heads, exchanged in turn; None: as many as pay."""
 
     def __call__(
         self, query: Heads, key: KeyHeads, value: KeyHeads, *, layout: JointLayout, text_weight: int = 1
@@ -39,26 +64,50 @@ class TorchEngine:
                 query, key, value, layout=layout, text_weight=text_weight
             )
         lengths = [layout.joint[rank] for rank in self.mesh.ulysses_ranks(self.mesh.ring_index)]
-        coming = send_qkv((query, key, value), lengths, self.mesh)
-        return lambda: self._with_sharded_text(coming.wait(), lengths, layout=layout, text_weight=text_weight)
+        count = self._pieces(key, sum(lengths))
+        coming = [
+            send_qkv((query, key, value), lengths, self.mesh, Piece(number, count)) for number in range(count)
+        ]
+        return lambda: self._in_turn(coming, lengths, layout=layout, text_weight=text_weight)
 
-    def _with_sharded_text(
+    def _pieces(self, key: KeyHeads, tokens: int) -> int:
+        """A ring hides its exchange itself; on a CPU the cores that would compute copy the bytes."""
+        keys = key.shape[2] // self.mesh.ulysses
+        if self.mesh.ulysses == 1 or self.mesh.ring > 1:
+            return 1
+        if self.pieces is None:
+            return head_pieces(keys, tokens) if key.is_cuda else 1
+        return min(self.pieces, keys)
+
+    def _in_turn(
         self,
-        qkv: tuple[Tensor, Tensor, Tensor],
+        coming: Sequence[Arriving | Here],
         lengths: Sequence[int],
         *,
         layout: JointLayout,
         text_weight: int,
     ) -> Heads:
+        """Attention of one piece of the heads while the next arrives and the one before returns."""
+        returning = []
+        for each in coming:
+            output = self._with_sharded_text(each.wait(), layout=layout, text_weight=text_weight)
+            if self.mesh.ulysses == 1:
+                return output
+            returning.append(send_output(output, lengths, self.mesh))
+        return joined_heads(returning)
+
+    def _with_sharded_text(
+        self, qkv: tuple[Tensor, Tensor, Tensor], *, layout: JointLayout, text_weight: int
+    ) -> Heads:
         mesh, (q, k, v) = self.mesh, qkv
         if mesh.ring == 1 and text_weight == 1:
-            return gather_heads(attend(q, k, v, kernel=self.kernel), lengths, mesh)
+            return attend(q, k, v, kernel=self.kernel)
         merged: PartialAttention | None = None
         for owner, block_k, block_v in rotate(k, v, block_lengths(layout.joint, mesh), mesh):
             parts = key_parts(layout, mesh.ulysses_ranks(owner), text_weight=text_weight)
             merged = attend_parts(q, block_k, block_v, parts, merged=merged, kernel=self.kernel)
         assert merged is not None
-        return gather_heads(merged.output.to(q.dtype), lengths, mesh)
+        return merged.output.to(q.dtype)
 
     def _with_replicated_text(
         self, query: Heads, key: KeyHeads, value: KeyHeads, *, layout: JointLayout, text_weight: int
