@@ -34,6 +34,7 @@ from imax_dist.jobs.store import Queue, Store, Tokens, Webhooks
 from imax_dist.output.atomic import require_writable
 from imax_dist.service.access import Door
 from imax_dist.service.app import Chore, make_app
+from imax_dist.service.arrivals import Arrivals
 from imax_dist.service.bell import Bell
 from imax_dist.service.estimates import Estimates
 from imax_dist.service.feed import Feed
@@ -111,6 +112,7 @@ def run_service(
         registry = CollectorRegistry()
         listen = both(both(log.listener(), service.feed), batch_log(serving.out / "events.jsonl"))
         board.note = lambda text: listen(BatchNote(text))
+        service.load_early()
         with application(service, registry, door, log=log, store=store, keep=serving.pool.keep):
             announce(f"http://{serving.host}:{door.getsockname()[1]}/")
             listen(ClusterStarting(serving.ray))
@@ -175,6 +177,7 @@ def make_service(serving: Serving, store: Store, fleet: Fleet, *, wake: Callable
     def gangs() -> int:
         return fleet.pool.gangs
 
+    arrivals = Arrivals(queue, settings, estimates, gangs, writer)
     return Service(
         out=out,
         settings=settings,
@@ -183,7 +186,7 @@ def make_service(serving: Serving, store: Store, fleet: Fleet, *, wake: Callable
         feed=feed,
         views=Views(out, estimates, feed, settings.loras, gangs),
         uploads=uploads,
-        submissions=Submissions(queue, limits_of(settings), settings, uploads, estimates, gangs, writer),
+        submissions=Submissions(limits_of(settings), settings, uploads, estimates, arrivals),
         writer=writer,
         ahead=queue.ahead,
         stalled_s=max(limits.first_step, limits.stage) + limits.join,

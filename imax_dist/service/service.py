@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,15 @@ class Service:
     wake_pool: Callable[[], None] = nothing
     before_scrape: Callable[[], None] = nothing
     """Brings the metrics of the queue up to date."""
+
+    def load_early(self) -> None:
+        """Import what the first requests would wait for, and spare garbage collection all that is there.
+
+        It stays as long as the process, and a look through its 300 000 objects stops every request for 0.2 s.
+        """
+        self.submissions.editors()
+        gc.collect()
+        gc.freeze()
 
     async def read(self, look: Callable[[], Value]) -> Value:
         """A look into store or disk, beside the loop."""

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from imax_dist.config import named_configs
-from imax_dist.errors import BadValue, CannotWrite, ImaxError
+from imax_dist.errors import BadValue, ImaxError
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.manifest import read_entries
 from imax_dist.jobs.manifest_files import Entry, Mistake
 from imax_dist.jobs.settings import Limits
 from imax_dist.jobs.state import Queued
-from imax_dist.jobs.store import Queue, Row, Submission
+from imax_dist.jobs.store import Submission
 from imax_dist.pipeline.check import is_editor
 from imax_dist.service.access import Client
+from imax_dist.service.arrivals import Arrivals, Made
 from imax_dist.service.estimates import Estimates
 from imax_dist.service.refusals import Refused
 from imax_dist.service.settings import ServiceSettings
@@ -31,7 +29,6 @@ from imax_dist.service.uploads import Uploads
 KEY = r"[\x21-\x7e]{1,200}"
 URL = r"[\x21-\x7e]{1,2000}"
 MOST_LISTED = 20
-WAITING = ("queued", "running", "proofed")
 OWN_FIELDS = ("webhook", "approval")
 """Of a job, besides those of a manifest's line."""
 PLAIN_FIELDS = "prompt size seed model preset steps native_steps paper dpi bleed landscape priority"
@@ -40,39 +37,17 @@ READ_AT_ONCE = frozenset((*PLAIN_FIELDS.split(), *OWN_FIELDS))
 MOST_METHODS = 1000
 
 
-class Made(NamedTuple):
-    """What became of a submission."""
-
-    row: Row
-    new: bool
-    ahead: int | None
-    """Queued jobs that are taken before it, where it is new and that is known."""
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """What one request asks for, until it is written."""
-
-    submissions: Sequence[Submission]
-    client: Client
-    answer: asyncio.Future[list[Made]]
-
-
 @dataclass
 class Submissions:
-    """Checks requests and writes them into the store; all that arrive at one time in one transaction."""
+    """Checks requests, which ``arrivals`` writes into the store."""
 
-    queue: Queue
     limits: Limits
     settings: ServiceSettings
     uploads: Uploads
     estimates: Estimates
-    gangs: Callable[[], int]
-    writer: ThreadPoolExecutor
+    arrivals: Arrivals
     _methods: dict[str, str] = field(default_factory=dict)
     _editors: dict[str, bool] = field(default_factory=dict)
-    _arrived: list[Arrival] = field(default_factory=list)
-    _writing: bool = False
 
     def read(
         self, lines: Iterable[Entry | Mistake], client: Client, *, key: str | None = None
@@ -140,91 +115,7 @@ class Submissions:
 
     async def submit(self, submissions: Sequence[Submission], client: Client) -> list[Made]:
         """What became of each, in order. Raises Refused (429) over the client's quota."""
-        arrival = Arrival(submissions, client, asyncio.get_running_loop().create_future())
-        self._arrived.append(arrival)
-        if not self._writing:
-            self._writing = True
-            try:
-                while self._arrived:
-                    await self._answer_arrived()
-            finally:
-                self._writing = False
-        return await arrival.answer
-
-    async def _answer_arrived(self) -> None:
-        arrived, self._arrived = self._arrived, []
-        loop = asyncio.get_running_loop()
-        try:
-            answers = await loop.run_in_executor(self.writer, self._write, arrived)
-        except Exception as error:
-            answers = [error] * len(arrived)
-        for arrival, found in zip(arrived, answers, strict=True):
-            if arrival.answer.cancelled():
-                continue
-            if isinstance(found, Exception):
-                arrival.answer.set_exception(found)
-            else:
-                arrival.answer.set_result(found)
-
-    def _write(self, arrived: Sequence[Arrival]) -> list[list[Made] | Exception]:
-        """One transaction for all; where that fails, one each, so that each hears its own fault."""
-        refused = self._over_quota(arrived)
-        taken = [each for each in arrived if id(each) not in refused]
-        answers: dict[int, list[Made] | Exception] = {**refused}
-        try:
-            made = iter(self._submit([one for each in taken for one in each.submissions]))
-            answers |= {id(each): [next(made) for _ in each.submissions] for each in taken}
-        except Exception as error:
-            answers |= {id(each): error if len(taken) == 1 else self._write_one(each) for each in taken}
-        return [answers[id(each)] for each in arrived]
-
-    def _write_one(self, arrival: Arrival) -> list[Made] | Exception:
-        try:
-            return self._submit(arrival.submissions)
-        except Exception as error:
-            return error
-
-    def _submit(self, submissions: Sequence[Submission]) -> list[Made]:
-        rows = self.queue.submit_all(submissions)
-        before = self._before([row for row, new in rows if new])
-        places = [before[row.priority] + row.position if new and before else None for row, new in rows]
-        return [Made(row, new, ahead) for (row, new), ahead in zip(rows, places, strict=True)]
-
-    def _before(self, new: Sequence[Row]) -> dict[int, int]:
-        """By priority, what makes a new row's position its place: they stand one behind the other.
-
-        Empty where the store is away by now: the rows are written.
-        """
-        before: dict[int, int] = {}
-        with suppress(CannotWrite):
-            for row in new:
-                if row.priority not in before:
-                    before[row.priority] = self.queue.ahead(row) - row.position
-            return before
-        return {}
-
-    def _over_quota(self, arrived: Sequence[Arrival]) -> dict[int, Refused]:
-        """Who asks for more than may wait, those before in this writing counted as well."""
-        waiting = self.queue.counts_of(sorted({each.client.name for each in arrived}), WAITING)
-        refused = {}
-        for each in arrived:
-            name, most = each.client.name, each.client.limit("waiting", self.settings)
-            more = len(each.submissions)
-            if waiting[name] + more <= most or self._all_known(each.submissions):
-                waiting[name] += more
-            else:
-                refused[id(each)] = self._queue_full(waiting[name], more, most)
-        return refused
-
-    def _queue_full(self, waiting: int, more: int, most: int) -> Refused:
-        typical = self.estimates.typical() or 60.0
-        wait = max(1, math.ceil(typical * (waiting + more - most) / max(1, self.gangs())))
-        text = f"{waiting} of your jobs wait or run, and {most} may; ask again in about {wait} s"
-        return Refused(429, text, code="queue_full", headers={"Retry-After": str(wait)})
-
-    def _all_known(self, submissions: Sequence[Submission]) -> bool:
-        """Whether nothing new is asked for: a client asks again after an answer that was lost."""
-        return all(each.key and self.queue.by_key(each.owner, each.key) is not None for each in submissions)
+        return await self.arrivals.submit(submissions, client)
 
     def _own(self, entry: Entry, client: Client) -> tuple[Entry, dict[str, Any]] | Mistake:
         """What a manifest's line cannot have, taken out of it and checked."""

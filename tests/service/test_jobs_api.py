@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -22,9 +22,11 @@ from imax_dist.errors import CannotWrite
 from imax_dist.events import JobDone
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.state import Failed, Proofed, done_state
-from imax_dist.jobs.store import Delivery, Row, Webhooks
+from imax_dist.jobs.store import Delivery, Queue, Row, Submission, Webhooks
 from imax_dist.output.image.poster import write_poster
 from imax_dist.pipeline.request import Request
+from imax_dist.service.access import ANYBODY
+from imax_dist.service.arrivals import Arrivals
 from imax_dist.service.job_view import BASE
 from imax_dist.service.settings import ServiceSettings
 from imax_dist.service.webhooks import Caller
@@ -73,6 +75,43 @@ def test_jobs_that_come_together_stand_one_behind_the_other(ask: Client, here: S
     with ThreadPoolExecutor(8) as pool:
         places = list(pool.map(lambda _: ask("POST", BASE, JOB).json["place"], range(24)))
     assert sorted(places) == list(range(min(places), min(places) + 24))
+
+
+class Crowd:
+    """A queue at which another client arrives with every writing, fifty times."""
+
+    def __init__(self) -> None:
+        self.written = 0
+        self.come: Callable[[], None] = lambda: None
+
+    def counts_of(self, owners: Sequence[str], states: Sequence[str]) -> dict[str, int]:
+        return dict.fromkeys(owners, 0)
+
+    def submit_all(self, submissions: Sequence[Submission]) -> list[tuple[Row, bool]]:
+        self.written += 1
+        if self.written < 50:
+            self.come()
+        return []
+
+
+def test_the_first_of_a_crowd_is_answered_first(here: Served) -> None:
+    crowd, parts = Crowd(), here.service.submissions.arrivals
+    arrivals = Arrivals(cast(Queue, crowd), parts.settings, parts.estimates, parts.gangs, parts.writer)
+
+    async def arrive() -> int:
+        loop = asyncio.get_running_loop()
+        others: list[Any] = []
+        crowd.come = lambda: others.append(
+            asyncio.run_coroutine_threadsafe(arrivals.submit([], ANYBODY), loop)
+        )
+        await arrivals.submit([], ANYBODY)
+        written = crowd.written
+        while crowd.written < 50:
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*map(asyncio.wrap_future, others))
+        return written
+
+    assert asyncio.run(arrive()) < 10
 
 
 def test_the_same_key_and_request_is_the_same_job_and_another_request_a_conflict(ask: Client) -> None:
