@@ -1,9 +1,10 @@
 """Photographs, made smaller and enlarged again: what each way gets back, loses and invents.
 
 The photographs are those in the package scikit-image (``pip install --no-deps scikit-image``; only its files
-are read): astronaut (NASA, public domain), chelsea and coffee (CC0). The truth is a crop of ``--scale`` times
-the model's native side, the picture given one of native size. The model that ships has seen drawn scenes and
-no photograph, and neither has its autoencoder: its own ceiling stands beside the others.
+are read) whose sides hold twice 256 px: astronaut and hubble (NASA, public domain), camera and brick (CC0,
+grey). The truth is a crop of ``--scale`` times the model's native side, the picture given one of native size.
+The model that ships has seen drawn scenes and no photograph, and neither has its autoencoder: its own ceiling
+stands beside the others.
 
     python -m tests.bench.photographs [--out DIR] [--scale 2] [--only NAME ...]
 """
@@ -31,7 +32,12 @@ from imax_dist.study.metrics.spectrum import detail_against_truth
 from imax_dist.super_resolution.network import network_of, read_weights
 
 Pixels = npt.NDArray[np.uint8]
-PHOTOGRAPHS = {"astronaut": "astronaut.png", "chelsea": "chelsea.png", "coffee": "coffee.png"}
+PHOTOGRAPHS = {
+    "astronaut": "astronaut.png",
+    "camera": "camera.png",
+    "brick": "brick.png",
+    "hubble": "hubble_deep_field.jpg",
+}
 WAYS = {
     "quick": {"preset": "quick"},
     "quick, bicubic": {"preset": "quick", "method": {"reference": {"upsample": "pixels"}}},
