@@ -61,14 +61,16 @@ def weighted(part: PartialAttention, copies: int | float) -> PartialAttention:
 
 
 def merge(first: PartialAttention | None, second: PartialAttention) -> PartialAttention:
-    """Attention over the union of two disjoint sets of keys, in float32 or better."""
+    """Attention over the union of two disjoint sets of keys, in float32 or better.
+
+    One kernel reads both outputs and writes the new one.
+    """
     precise = _promoted(second)
     if first is None:
         return precise
     total = torch.logaddexp(first.log_sum_exp, precise.log_sum_exp)
     share = (precise.log_sum_exp - total).exp().unsqueeze(-1)
-    output = first.output + share * (precise.output - first.output)
-    return PartialAttention(output, total)
+    return PartialAttention(torch.lerp(first.output, precise.output, share), total)
 
 
 def _promoted(part: PartialAttention) -> PartialAttention:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -92,6 +92,7 @@ def process_group(
     on_gpu = topology.device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(topology.device)
+        put_messages_first(os.environ)
     if topology.world_size == 1:
         yield
         return
@@ -109,6 +110,14 @@ def process_group(
         abandon_process_group()
         raise
     dist.destroy_process_group()
+
+
+def put_messages_first(environment: MutableMapping[str, str]) -> None:
+    """Let NCCL's kernels go before those of attention that have not begun, unless the user set it otherwise.
+
+    Where an attention kernel fills the GPU, what travels beside it would else start when it has ended.
+    """
+    environment.setdefault("TORCH_NCCL_HIGH_PRIORITY", "1")
 
 
 def abandon_process_group(*, wait_s: float = 5.0) -> None:

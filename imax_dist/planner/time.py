@@ -13,8 +13,13 @@ from imax_dist.planner.workload import Pass, Workload
 
 GUIDANCE_PASSES = 20
 """Times that filter and Euler step read or write the float32 latents."""
-MERGE_PASSES = 6
-"""Times that merging a ring block's attention reads or writes the float32 output."""
+MERGE_PASSES = 4
+"""Times that merging a ring block's attention reads or writes the float32 output: made float32, then both
+outputs read and one written."""
+KERNELS_A_PLACE = 6
+"""Of a ring: sent, merged."""
+PIECE_KERNELS = 5
+"""Of an exchange of heads, and of each further piece of them with its attention."""
 FUSED_SHARE = 0.7
 """Of the bytes of a block's element-wise kernels, what is left once they are compiled: a step of
 FLUX.1's shape on an H100, 1024 and 2048 px, eager and compiled (BENCHMARKS.md, "One GPU")."""
@@ -98,11 +103,10 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
 def host_work(split: Split, pieces: int = 1) -> tuple[int, int]:
     """Kernels and calls of collectives that several ranks add to the host's work in a block.
 
-    Kernels counted on ``meta`` tensors: 5 for an exchange of heads, and 5 a further piece of them with its
-    attention; 8 a place of a ring. Calls: two for each piece, one a hop. For GPUs: on CPUs the measured link
-    holds all of it.
+    Kernels were counted on ``meta`` tensors. Calls: two for each piece of the heads, one a hop. For GPUs: on
+    CPUs the measured link holds all of it.
     """
     if split.ranks == 1:
         return 0, 0
-    kernels = 8 * split.ring if split.ring > 1 else 5 * pieces
+    kernels = KERNELS_A_PLACE * split.ring if split.ring > 1 else PIECE_KERNELS * pieces
     return kernels, communication.ULYSSES_CALLS * pieces * (split.ulysses > 1) + split.ring - 1

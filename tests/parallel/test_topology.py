@@ -8,7 +8,7 @@ import torch.distributed as dist
 from ranks import run_ranks
 
 from imax_dist.errors import BadConfig
-from imax_dist.parallel.topology import Topology, detect, pick_device, process_group
+from imax_dist.parallel.topology import Topology, detect, pick_device, process_group, put_messages_first
 
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 
@@ -53,6 +53,15 @@ def test_more_local_ranks_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch)
     assert pick_device("auto", local_rank=1) == torch.device("cuda", 1)
     with pytest.raises(BadConfig, match=r"local rank 2 has no GPU: this host has 2; start as many ranks"):
         pick_device("cuda", local_rank=2)
+
+
+def test_messages_go_first_on_gpus_unless_the_user_says_otherwise() -> None:
+    unset: dict[str, str] = {}
+    put_messages_first(unset)
+    assert unset == {"TORCH_NCCL_HIGH_PRIORITY": "1"}
+    chosen = {"TORCH_NCCL_HIGH_PRIORITY": "0"}
+    put_messages_first(chosen)
+    assert chosen == {"TORCH_NCCL_HIGH_PRIORITY": "0"}
 
 
 def test_a_world_of_one_joins_nothing() -> None:

@@ -119,8 +119,8 @@ def test_several_ranks_give_the_host_more_to_start() -> None:
     assert host_work(Split()) == (0, 0)
     assert host_work(Split(8, 1)) == (5, 2)
     assert host_work(Split(8, 1), pieces=3) == (15, 6)
-    assert host_work(Split(8, 2)) == (16, 3)
-    assert host_work(Split(1, 4)) == (32, 3)
+    assert host_work(Split(8, 2)) == (12, 3)
+    assert host_work(Split(1, 4)) == (24, 3)
 
 
 def test_pictures_between_passes_are_counted_at_their_own_size() -> None:
