@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,6 +124,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = recipe_of(options.recipe)
     posters = wanted(options, recipe)
     topology = detect(device=options.device)
+    _check_requests(options, posters, topology)
     quiet_libraries()
     stop = StopSignal(quiet=not topology.is_first)
     timeout = options.rank_timeout
@@ -149,6 +150,14 @@ def run(options: argparse.Namespace) -> int:
             finally:
                 bars.close()
     return 0
+
+
+def _check_requests(options: argparse.Namespace, posters: Sequence[Poster], topology: Topology) -> None:
+    """Before the networks' libraries are imported; several ranks find out together, as one may download."""
+    from imax_dist.pipeline.check import check_request
+
+    if topology.world_size == 1:
+        check_request(posters[0].request, parallel_settings(options), guide=False)
 
 
 def _render(
@@ -271,8 +280,8 @@ def _print_sigmas(plan: PosterPlan) -> None:
         name = "target" if one is plan.last else str(one.render_size)
         print(f"{name} sigmas  " + " ".join(f"{s:.4f}" for s in one.sigmas), file=sys.stderr)
         if plan.uses_native:
-            kept = f"keeps {one.kept:.0%} of the band of the picture before"
-            print(f"{name} start   {one.sigmas[0]:.4f}, {one.steps} steps, {kept}", file=sys.stderr)
+            kept = f"{one.steps} steps, keeps {one.kept:.0%} of the band of the picture before"
+            print(f"{name} start   {one.sigmas[0]:.4f}, {kept}", file=sys.stderr)
 
 
 def _check_outputs(options: argparse.Namespace, posters: list[Poster], topology: Topology) -> None:

@@ -19,6 +19,7 @@ from tiny_flux import edit_json, make_tiny_flux
 
 from imax_dist.cli import generate as module
 from imax_dist.errors import BadConfig
+from imax_dist.models import libraries
 
 Imax = Callable[..., Any]
 
@@ -253,3 +254,16 @@ def test_an_unreadable_model_file_is_reported(imax: Imax, tiny: Path, tmp_path: 
     (copy / "vae/config.json").write_bytes(b"\xff\xfe")
     outcome = imax("generate", "a red sun", "--model", copy, "--out", tmp_path / "out/sea.png", "-q")
     check(outcome, 78, "vae/config.json is not readable JSON")
+
+
+@pytest.mark.parametrize("wrong", [("--model", "nosuch"), ("--set", "start.sigma=2")])
+def test_a_mistake_is_told_before_the_networks_libraries_are_imported(
+    imax: Imax, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: tuple[str, str]
+) -> None:
+    def imported() -> None:
+        raise AssertionError("too early")
+
+    monkeypatch.setattr(libraries, "quiet_libraries", imported)
+    outcome = imax("generate", "a red sun", *wrong, "--out", tmp_path / "sea.png", "-q")
+    assert outcome.code in (66, 78)
+    assert not list(tmp_path.iterdir())

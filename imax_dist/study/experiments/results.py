@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,17 @@ from imax_dist.study.experiments.table import interval, legend, table
 DEFAULT_PRESET = Request.preset
 WIDEST = 1100
 """Pixels across of a sheet on the page."""
-SHEETS_OF = ("presets", "guidance", "sequential", "filter", "truth", "cascade", "aspect")
+SHEETS_OF = (
+    "presets",
+    "guidance",
+    "sequential",
+    "filter",
+    "truth",
+    "cascade",
+    "aspect",
+    "super-resolution",
+    "upscale",
+)
 QUESTIONS = (
     ("share of the caption's facts in the poster", "facts", "direct", "sampled directly"),
     ("the same", "facts", "official", "the authors' released code"),
@@ -99,7 +110,7 @@ def _section(name: str, found: Mapping[str, Any], page: Path, pictures: Path, *,
     if name in SHEETS_OF:
         write_sheets(pictures / name, found, cache, widest=WIDEST)
         shown += sorted((pictures / name).glob("*.jpg"))
-    images = "\n\n".join(f"![{name}]({path.relative_to(page.parent)})" for path in shown)
+    images = "\n\n".join(f"![{name}]({os.path.relpath(path, page.parent)})" for path in shown)
     finding = load_study(name).finding.strip()
     numbers = f"{table(found)}\n{vote_line(found)}\n{images}\n"
     paper = f" ({found['paper']})" if found["paper"] else ""
