@@ -15,6 +15,7 @@ import argparse
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,10 @@ PHOTOGRAPHS = {
     "brick": "brick.png",
     "hubble": "hubble_deep_field.jpg",
 }
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
+    "upscale, strength 0": {"strength": 0.0},
+    "upscale, strength .2": {"strength": 0.2},
+    "upscale, strength .4": {"strength": 0.4},
     "quick": {"preset": "quick"},
     "quick, bicubic": {"preset": "quick", "method": {"reference": {"upsample": "pixels"}}},
     "imax": {"preset": "imax"},
@@ -121,7 +125,10 @@ def main() -> None:
             ways = made(renderer, truth, small, options.out)
             for way, picture in ways.items():
                 print(f"| {name} | {way} | {row(picture, truth, small)} |", flush=True)
-            write_sheet(options.out / f"{name}.png", [*ways.values(), truth], columns=4, heads=list(ways)[:4])
+            shown = {**ways, "truth": truth}
+            write_sheet(
+                options.out / f"{name}.png", list(shown.values()), columns=len(shown), heads=list(shown)
+            )
 
 
 if __name__ == "__main__":
