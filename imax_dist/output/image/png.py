@@ -73,8 +73,8 @@ def _poster_head(bands: Bands, recipe: dict[str, Any], dpi: float | None = None)
         chunk(*SRGB),
         b"" if dpi is None else _resolution(dpi),
         chunk(b"tEXt", b"Software\0" + SOFTWARE),
+        _packet(packet(recipe, media="image/png", whole=False).encode()),  # first: a prompt may look like one
         chunk(b"iTXt", RECIPE_KEY + b"\0\0\0\0\0" + json.dumps(recipe, ensure_ascii=False).encode()),
-        _packet(packet(recipe, media="image/png", whole=False).encode()),
     ]
     return SIGNATURE + b"".join(chunks)
 

@@ -37,7 +37,7 @@ def write_poster(path: Path, pixels: Tensor | Bands, recipe: dict[str, Any]) -> 
     written: list[Path] = []
     try:
         final = _main_file(path, bands, recipe, written)
-        final |= _print_files(path, Picture(bands, None, final), written)
+        final |= _print_files(path, bands, final, written)
         write_json(recipe_path(path), final)
     except Exception:
         for file in written:
@@ -75,9 +75,10 @@ def _main_file(path: Path, bands: Bands, recipe: dict[str, Any], written: list[P
     return {**complete, "file": record}
 
 
-def _print_files(path: Path, picture: Picture, written: list[Path]) -> dict[str, Any]:
+def _print_files(path: Path, bands: Bands, recipe: dict[str, Any], written: list[Path]) -> dict[str, Any]:
+    """Write what the request asks for besides, from the floats as well and not from the poster's file."""
     records = {}
-    recipe = picture.recipe or {}
+    picture = Picture(bands, None, {name: fact for name, fact in recipe.items() if name != "file"})
     for ending, settings in _outputs({} if recipe.get("proof") else recipe.get("request", {})).items():
         out = path.with_suffix(f".{ending}")
         if out == path:

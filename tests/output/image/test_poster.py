@@ -40,6 +40,22 @@ def test_picture_and_recipe_lie_side_by_side(tmp_path: Path, rng: torch.Generato
     assert complete == {**RECIPE, "pixels_sha256": hash_of(bands_of_array(to_eight_bit(given)))}
 
 
+def test_words_that_look_like_labels_are_a_prompt(tmp_path: Path, rng: torch.Generator) -> None:
+    false = "<a xmlns:i='urn:imax-dist:recipe:1/'><i:recipe>{}</i:recipe></a>"
+    recipe = {"request": {"prompt": f"<?xpacket begin='' ?>{false}<?xpacket end='w'?>"}}
+    complete = write_poster(tmp_path / "sea.png", pixels(rng), recipe)
+    assert read_recipe(tmp_path / "sea.png") == complete
+
+
+def test_print_files_beside_a_tiff_are_made_of_the_poster_and_not_of_it(
+    tmp_path: Path, rng: torch.Generator
+) -> None:
+    complete = write_poster(tmp_path / "sea.tif", pixels(rng), {"request": {"output": {"jpg": {}}}})
+    assert complete["file"]["kind"] == "tiff"
+    assert "made_from" not in complete["files"]["sea.jpg"]
+    assert "made_from" not in read_recipe(tmp_path / "sea.jpg")["file"]
+
+
 def test_the_recipe_is_named_after_the_picture() -> None:
     assert recipe_path(Path("out/red.sea.png")) == Path("out/red.sea.recipe.json")
 
