@@ -101,21 +101,23 @@ class Arrivals:
 
     def _submit(self, submissions: Sequence[Submission]) -> list[Made]:
         rows = self.queue.submit_all(submissions)
-        before = self._before([row for row, new in rows if new])
-        places = [before[row.priority] + row.position if new and before else None for row, new in rows]
-        return [Made(row, new, ahead) for (row, new), ahead in zip(rows, places, strict=True)]
+        ahead = self._ahead([row for row, new in rows if new])
+        return [Made(row, new, ahead.get(row.id)) for row, new in rows]
 
-    def _before(self, new: Sequence[Row]) -> dict[int, int]:
-        """By priority, what makes a new row's position its place: they stand one behind the other.
+    def _ahead(self, new: Sequence[Row]) -> dict[str, int]:
+        """How many are taken before each, by its id: those of one priority stand one behind the other.
 
         Empty where the store is away by now: the rows are written.
         """
-        before: dict[int, int] = {}
+        ahead: dict[str, int] = {}
+        following: dict[int, int] = {}
         with suppress(CannotWrite):
             for row in new:
-                if row.priority not in before:
-                    before[row.priority] = self.queue.ahead(row) - row.position
-            return before
+                if row.id not in ahead:  # a key may come twice
+                    first = following.get(row.priority)
+                    ahead[row.id] = self.queue.ahead(row) if first is None else first
+                    following[row.priority] = ahead[row.id] + 1
+            return ahead
         return {}
 
     def _over_quota(self, arrived: Sequence[Arrival]) -> dict[int, Refused]:

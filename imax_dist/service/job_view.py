@@ -59,7 +59,7 @@ class Views:
             "after": state.after if isinstance(state, Queued) else "",
             "error": {"kind": state.kind, "message": state.message} if isinstance(state, Failed) else None,
             "seconds": state.seconds if isinstance(state, Done) else None,
-            "preview": None if look is None else f"{base}/files/{look.name}?v={look.stat().st_mtime_ns}",
+            "preview": None if look is None else _address(base, look),
             "files": [
                 {"name": name, **facts, "url": f"{base}/files/{quote(name)}"} for name, facts in files.items()
             ],
@@ -120,6 +120,13 @@ def _files(row: Row, folder: Path) -> dict[str, dict[str, Any]]:
 
 def _look(folder: Path) -> Path | None:
     return next((path for path in (folder / name for name in LOOKS) if is_file(path)), None)
+
+
+def _address(base: str, look: Path) -> str | None:
+    try:
+        return f"{base}/files/{look.name}?v={look.stat().st_mtime_ns}"
+    except OSError:  # a preview goes once its poster is there
+        return None
 
 
 def _with_name(lora: str, names: dict[str, str]) -> str:

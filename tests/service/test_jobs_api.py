@@ -21,6 +21,7 @@ from served import Served, served, wait_until
 from imax_dist.errors import CannotWrite
 from imax_dist.events import JobDone
 from imax_dist.jobs.job import JobFolder
+from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.state import Failed, Proofed, done_state
 from imax_dist.jobs.store import Delivery, Queue, Row, Submission, Webhooks
 from imax_dist.output.image.poster import write_poster
@@ -77,6 +78,17 @@ def test_jobs_that_come_together_stand_one_behind_the_other(ask: Client, here: S
     assert sorted(places) == list(range(min(places), min(places) + 24))
 
 
+def test_jobs_of_several_priorities_that_come_together_have_their_places(here: Served) -> None:
+    arrivals, queue = here.service.submissions.arrivals, here.service.queue
+    made = [
+        Submission(make_job(Request("a sun"), name=f"mixed-{each}", priority=each % 2), "shop", str(each))
+        for each in (2, 1, 4, 3, 4, 6)  # 4: one that asks again before it was answered
+    ]
+    found = asyncio.run(arrivals.submit(made, ANYBODY))
+    assert [each.ahead for each in found] == [queue.ahead(each.row) for each in found]
+    queue.cancel([each.row.id for each in found])
+
+
 class Crowd:
     """A queue at which another client arrives with every writing, fifty times."""
 
@@ -112,6 +124,14 @@ def test_the_first_of_a_crowd_is_answered_first(here: Served) -> None:
         return written
 
     assert asyncio.run(arrive()) < 10
+
+
+def test_a_preview_that_is_gone_by_now_is_none(
+    ask: Client, here: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ask("POST", BASE, JOB).json["id"]
+    monkeypatch.setattr("imax_dist.service.job_view.is_file", lambda _: True)  # it was there
+    assert ask("GET", f"{BASE}/{job}").json["preview"] is None
 
 
 def test_the_same_key_and_request_is_the_same_job_and_another_request_a_conflict(ask: Client) -> None:

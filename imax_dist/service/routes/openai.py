@@ -10,6 +10,7 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,10 +207,12 @@ async def _stream_one(making: Making, row: Row) -> AsyncIterator[str]:
             over = row.state_name in OVER
             look = await making.here.read(lambda row=row: making.here.views.look(row))  # type: ignore[misc]
             if look is not None and len(shown) < making.call.partial_images and not (over and shown):
-                stamp = look.stat().st_mtime_ns
-                if stamp not in shown:
-                    shown.append(stamp)
-                    yield await _partial(making, look, len(shown) - 1)
+                with suppress(FileNotFoundError):  # a preview goes once its poster is there
+                    stamp = look.stat().st_mtime_ns
+                    if stamp not in shown:
+                        event = await _partial(making, look, len(shown))
+                        shown.append(stamp)
+                        yield event
             if over:
                 break
             await _next(making, news)
