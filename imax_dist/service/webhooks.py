@@ -74,9 +74,9 @@ class Caller:
     send: Send = post
 
     async def run(self) -> None:
-        """Until cancelled. A store that is away is asked again later."""
+        """Until cancelled. A store or a disk that is away is asked again later."""
         while True:
-            with suppress(ImaxError):
+            with suppress(ImaxError, OSError):
                 if await self._any():
                     due = await self.service.write(lambda: self.webhooks.take(AT_ONCE))
                     await asyncio.gather(*(self.call(each) for each in due))

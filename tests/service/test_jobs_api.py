@@ -407,10 +407,12 @@ def unreachable(*_: object) -> None:
 class Calls:
     """Webhooks with one that is always due, in a store that does not answer when it was made."""
 
-    made = unreachable
-
-    def __init__(self) -> None:
+    def __init__(self, error: Exception) -> None:
         self.taken = 0
+        self.error = error
+
+    def made(self, number: int) -> None:
+        raise self.error
 
     def waiting(self) -> int:
         return 1
@@ -420,9 +422,12 @@ class Calls:
         return [Delivery(1, "x", "http://hooks.example/", "{}", 0)]
 
 
-def test_webhooks_go_on_after_a_store_that_was_away(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [CannotWrite("no answer"), OSError(116, "Stale file handle")])
+def test_webhooks_go_on_after_a_store_or_disk_that_was_away(
+    here: Served, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     monkeypatch.setattr("imax_dist.service.webhooks.LOOK_EVERY_S", 0.0)
-    calls = Calls()
+    calls = Calls(error)
     caller = Caller(here.service, cast(Webhooks, calls), b"", lambda _: None, send=lambda *_: 200)
 
     async def for_some_looks() -> bool:
