@@ -193,8 +193,10 @@ def test_a_stopped_batch_goes_on_and_a_killed_one_and_nothing_is_rendered_twice(
     starts = begun.count('"event": "batch.started"', "events.jsonl")
     again = begun.start()
     begun.wait_for('"event": "batch.started"', count=starts + 1, files="events.jsonl")
+    os.kill(again.pid, signal.SIGSTOP)  # or it may be done before the other one has imported its libraries
     refused = begun.start()
     _, message = refused.communicate(timeout=HARD_LIMIT_S)
+    os.kill(again.pid, signal.SIGCONT)
     assert refused.returncode == 75
     assert f"is being filled by process {again.pid}" in message
     finishes(begun, again)
