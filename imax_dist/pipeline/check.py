@@ -23,11 +23,13 @@ from imax_dist.pipeline.upsample import require_network
 def check_request(request: Request, settings: ParallelSettings, *, guide: bool) -> None:
     """Raise now what its plan, LoRA files or guide would raise once the model is loaded.
 
-    ``guide`` False omits the guide's file: rank 0 alone reads it. What needs no model comes first, since a
-    model may have to be downloaded.
+    ``guide`` False omits the guide's file, which rank 0 alone reads, and with it the plan, whose size it may
+    give. What needs no model comes first, since a model may have to be downloaded.
     """
     load_method(request)
-    if guide and request.guide is not None:
+    if request.guide is not None:
+        if not guide:
+            return
         require_file(Path(request.guide), "guide")
     plan = check_plan(request, describe_model(request.model, loras=request.lora), guide=guide)
     if plan.extrapolates:

@@ -17,6 +17,7 @@ from imax_dist.output.image.bands import bands_of_array
 from imax_dist.output.image.poster import write_poster
 from imax_dist.output.image.reader import open_picture
 from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.guide import completed
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
@@ -160,6 +161,16 @@ def test_the_mask_is_0_outside_1_inside_and_smooth_between(
 def test_a_region_that_cannot_be_is_one_sentence(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(BadValue, match=message):
         make_plan(Request(**{"guide": "a.png", **fields}), describe_model("embedded"), ImageSize(150, 100))
+
+
+@pytest.mark.parametrize("guide", [True, False], ids=["reads the poster", "does not read it"])
+def test_a_region_beyond_the_models_own_size_is_refused_by_no_rank(
+    guide: bool, tiny: Any, tmp_path: Path
+) -> None:
+    """The poster's size is its file's, which rank 0 alone reads: others must not take the model's for it."""
+    path = poster(tmp_path / "a.png", width=300, height=200)
+    asked = Request(guide=str(path), region="250,150,48,48", model=tiny.spec.name)
+    check_request(asked, ParallelSettings(), guide=guide)
 
 
 def test_a_poster_whose_values_would_change_is_refused(tmp_path: Path) -> None:
