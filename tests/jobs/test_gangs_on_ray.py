@@ -389,11 +389,13 @@ def harmed_and_mended(
 
     with pytest.raises(CannotWrite, match=sentence):
         run_batch(batch, watch=lambda _: strike)
-    assert not list(out.rglob(".*")), "no half-written file"
+    if sentence == "full":  # what was being written when a disk becomes read-only cannot be removed either
+        assert not list(out.rglob(".*")), "no half-written file"
     mend_it()
     heard: list[PoolEvent] = []
     rows = run_batch(batch, watch=lambda _: heard.append)
     assert isinstance(rows[0].state, Done)
+    assert not list(out.rglob(".*")), "no half-written file"
     notes = [
         event.event.text for event in heard if isinstance(event, InJob) and isinstance(event.event, Note)
     ]
