@@ -206,10 +206,7 @@ def application(
 ) -> Iterator[None]:
     """The application answers at ``door`` for the length of the block. Raises CannotWrite if it cannot."""
     caller = Caller(service, Webhooks(store.database), webhook_secret(service.out), log)
-    chores: list[Chore] = [
-        lambda: _sweep(service, store, keep),
-        lambda: service.read(service.submissions.editors),
-    ]
+    chores: list[Chore] = [lambda: _sweep(service, store, keep)]
     chores += [caller.run] if service.settings.webhook_hosts else []
     app = make_app(service, registry, log=log, chores=chores)
     config = uvicorn.Config(
