@@ -15,7 +15,7 @@ from imax_dist.errors import BadManifest, BadValue
 from imax_dist.output.atomic import write_file
 from imax_dist.output.image.bands import Bands
 from imax_dist.output.image.labels import Labels
-from imax_dist.output.image.vips import Sink, save
+from imax_dist.output.image.vips import Sink, save_jpeg
 
 LONGEST_SIDE = 65_500
 LONGEST_HEAD = 4096
@@ -63,7 +63,7 @@ def require_fit(path: Path, bands: Bands) -> None:
 def save_coded(bands: Bands, quality: int, sink: Sink) -> None:
     """The JPEG without its start marker and labels: tables, frame and scan head, scan, end marker."""
     body = _Body(sink)
-    save(bands, "jpeg", body, Q=quality, subsample_mode="off")
+    save_jpeg(bands, body, Q=quality, subsample_mode="off")
     body.close()
 
 

@@ -84,8 +84,8 @@ def rows_of_pieces(pieces: Iterator[bytes], loader: str, where: str) -> Iterator
     yield from rows(image, where)
 
 
-def save(bands: Bands, kind: str, sink: Sink, **options: Any) -> None:
-    """Encode ``bands`` of 8 bits as ``kind`` (jpeg) into ``sink``, without any metadata.
+def save_jpeg(bands: Bands, sink: Sink, **options: Any) -> None:
+    """Encode ``bands`` of 8 bits into ``sink``, without any metadata.
 
     What reading the bands or writing to the sink raises comes out as it is.
     """
@@ -94,7 +94,7 @@ def save(bands: Bands, kind: str, sink: Sink, **options: Any) -> None:
     target = pyvips.TargetCustom()
     target.on_write(stream.guarded(lambda piece: _written(sink, piece), 0))
     image = stream.image(pyvips)
-    run(stream, lambda: getattr(image, f"{kind}save_target")(target, keep="none", **options))
+    run(stream, lambda: image.jpegsave_target(target, keep="none", **options))
 
 
 def save_file(bands: Bands, change: Callable[[Any], Any], write: Callable[[Any], object]) -> None:
