@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 NOBODY = 65_534
+LONGEST_IN_USE_S = 30
 
 
 class DyingDisk:
@@ -37,7 +39,13 @@ class DyingDisk:
         self.mount()
 
     def unmount(self) -> None:
-        run(["umount", str(self.path)])
+        """As soon as nobody has a file open there: a rank that was just killed may take a moment to end."""
+        deadline = time.monotonic() + LONGEST_IN_USE_S
+        while subprocess.run(["umount", str(self.path)], capture_output=True, check=False).returncode:
+            if time.monotonic() > deadline:
+                users = subprocess.run(["fuser", "-vm", str(self.path)], capture_output=True, check=False)
+                raise TimeoutError(f"{self.path} stays in use: {(users.stdout + users.stderr).decode()}")
+            time.sleep(0.1)
         run(["losetup", "-d", self._device])
 
 

@@ -22,9 +22,9 @@ from imax_dist.cli.main import main
 from imax_dist.errors import ClusterUnavailable
 
 HARD_LIMIT_S = 200
-STEPS = 80
+STEPS = 400
 POSTER = {"prompt": "a red sun over the sea", "size": "144x112", "preset": "one_jump", "steps": STEPS}
-"""Of a tiny network, with a checkpoint every five steps: seconds of work, in which a signal falls."""
+"""Of a tiny network, with a checkpoint every five steps: 6 ms a step make seconds of work, in which a signal falls."""
 
 
 class Command:
@@ -189,6 +189,7 @@ def test_a_stopped_batch_goes_on_and_a_killed_one_and_nothing_is_rendered_twice(
     killed.kill()
     killed.communicate(timeout=HARD_LIMIT_S)
     assert wait_until_gone(killed.pid) == []
+    assert begun.count('"event": "job.done"') == done + 1, "there must be a poster left to make"
 
     starts = begun.count('"event": "batch.started"', "events.jsonl")
     again = begun.start()
