@@ -24,7 +24,7 @@ from imax_dist.errors import ClusterUnavailable
 HARD_LIMIT_S = 200
 STEPS = 400
 POSTER = {"prompt": "a red sun over the sea", "size": "144x112", "preset": "one_jump", "steps": STEPS}
-"""Of a tiny network, with a checkpoint every five steps: 6 ms a step make seconds of work, in which a signal falls."""
+"""Of a tiny network, with a checkpoint every five steps of 6 ms: seconds of work, in which a signal falls."""
 
 
 class Command:
