@@ -33,7 +33,7 @@ from imax_dist.jobs.job import Job, JobFolder
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.slot import Slot, Watch, Working
-from imax_dist.jobs.state import Running, State, done_state, event_of, interrupted
+from imax_dist.jobs.state import Queued, Running, State, done_state, event_of, interrupted
 from imax_dist.jobs.task import Gang, Lost, Outcome, Task, Work
 from imax_dist.output.image.poster import require_printable
 from imax_dist.pipeline.checkpoint import CheckpointFolder
@@ -82,6 +82,7 @@ class Attempts:
             now=now,
             ranks=gang.ranks,
             proofs_first=self.settings.proofs_first,
+            ahead=self.settings.passes_ahead > 0,
             proofs_only=self._proofs_only,
         )
         if chosen is None:
@@ -147,6 +148,7 @@ class Attempts:
             outcome = policy.refusal(error)
             self._store(job_id, policy.after(outcome, state, self.settings, self._what(work)), slot)
             return None
+        ahead = self._passes_ahead(state)
         self._report(JobStarted(job_id, slot, attempt, work))
         return Task(
             job_id=job_id,
@@ -157,11 +159,16 @@ class Attempts:
             attempt=attempt,
             checkpoint_every=self.settings.checkpoint_every,
             preview_every=self.settings.preview_every,
-            small_proof=self.settings.proof == "small" or job.request.starts_from_guide,
+            small_proof=not ahead and (self.settings.proof == "small" or job.request.starts_from_guide),
+            passes_ahead=ahead,
             deliver=self.settings.deliver,
             checkpoints=str(self._checkpoints(job_id, folder)),
             hangs=state.hangs,
         )
+
+    def _passes_ahead(self, state: Queued) -> int:
+        """None before somebody has approved the proof, nor again where an attempt at them failed."""
+        return 0 if self._proofs_only or state.approval or state.attempts else self.settings.passes_ahead
 
     def _checkpoints(self, job_id: str, folder: JobFolder) -> Path:
         elsewhere = self.settings.checkpoints

@@ -50,6 +50,8 @@ def after(outcome: Outcome, before: Queued, settings: PoolSettings, what: Circum
     if isinstance(outcome, Refused):
         return _after_refusal(outcome, begun, settings.retry, what)
     if outcome.kind == "out_of_memory":
+        if what.work == "proof" and settings.passes_ahead and not before.attempts:
+            return replace(begun, not_before=0.0, after=outcome.message)  # the next goes ahead no further
         return _after_out_of_memory(outcome, begun, settings, what)
     if outcome.kind == "drained":
         return replace(begun, not_before=0.0, after=outcome.message)
@@ -86,9 +88,9 @@ def allowed_silence(
     return allowed * 2.0 ** min(patience, 10)
 
 
-def wanted_work(state: Queued, *, proofs_first: bool, proofs_only: bool) -> Work:
-    """Whether a waiting job needs its proof or its poster next."""
-    wants_proof = proofs_first or proofs_only or state.approval
+def wanted_work(state: Queued, *, proofs_first: bool, proofs_only: bool, ahead: bool = False) -> Work:
+    """Whether a waiting job needs its proof or its poster next; with ``ahead``, at its first attempt."""
+    wants_proof = proofs_first or proofs_only or state.approval or (ahead and not state.attempts)
     return "proof" if wants_proof and not state.proofed else "poster"
 
 
@@ -108,26 +110,36 @@ def choose(
     ranks: int,
     proofs_first: bool = False,
     proofs_only: bool = False,
+    ahead: bool = False,
 ) -> Choice | None:
     """What a free gang of ``ranks`` does next: one poster, or up to ``ranks`` proofs; None for nothing.
 
     ``waiting`` is in the order they are to be taken. With ``proofs_first``, proofs go before posters while
-    there are any, so that a whole batch can be looked at early; else what comes first decides.
+    there are any, so that a whole batch can be looked at early; else what comes first decides. With ``ahead``
+    posters begin as proofs, a round of them at a time.
     """
+    if ranks == 1:
+        ahead = False
     proofs: list[str] = []
     posters: list[str] = []
+    eager: list[str] = []
     first: Work | None = None
     for job, state in waiting:
         if state.not_before > now:
             continue
-        if wanted_work(state, proofs_first=proofs_first, proofs_only=proofs_only) == "proof":
+        wanted = wanted_work(state, proofs_first=proofs_first, proofs_only=proofs_only, ahead=ahead)
+        if wanted == "proof":
             proofs.append(job)
+            asked = wanted_work(state, proofs_first=proofs_first, proofs_only=proofs_only)
+            eager += [job] * (asked == "poster")
             first = first or "proof"
         elif len(posters) <= SPARE and (state.ranks or ranks) == ranks:
             posters.append(job)
             first = first or "poster"
         if len(proofs) == ranks + SPARE or (len(posters) > SPARE and not proofs_first and not proofs_only):
             break
+    if first == "proof" and len(proofs) == 1 and proofs == eager:
+        return Choice("poster", proofs, 1)  # nothing for the other ranks to do meanwhile
     if proofs and (proofs_first or proofs_only or not posters or first == "proof"):
         return Choice("proof", proofs, ranks)
     return Choice("poster", posters, 1) if posters else None

@@ -210,16 +210,15 @@ class Rank:
         """This rank alone: the native picture, and the checkpoint that the poster resumes from."""
         assert self._renderer is not None
         folder = JobFolder(Path(task.folder))
-        proof = self._renderer.proof(
+        self._renderer.proof(
             task.request,
             checkpoints=checkpoints_of(task),
+            show=lambda pixels: write_native(folder.proof, pixels),
             listen=self._listener(task),
             stop=lambda: task.job_id in self._stop_requested,
             small=task.small_proof,
+            passes=task.passes_ahead,
         )
-        if proof.pixels is None:
-            return {}
-        write_native(folder.proof, proof.pixels)
         return {}
 
     def _listener(self, task: Task) -> Listener:

@@ -13,7 +13,7 @@ from imax_dist.config import named_configs
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.pipeline.ranks import load_parallel
 from imax_dist.pipeline.request import Request
-from imax_dist.planner.choose import Choice, choose
+from imax_dist.planner.choose import choose
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.describe import one_line
 from imax_dist.planner.hardware import Hardware, load_hardware
@@ -78,15 +78,10 @@ def fill_defaults_from_plan(
         least_link_gb_s=LEAST_SHARE * hardware.network.bandwidth / 1e9 if spans else None,
         native="shared" if choice.chosen.longest.native_by == "shared" else "rank0",
         compile="regional" if choice.compiled else "none",
-        proofs_first=settings.proofs_first or _ahead(choice, settings),
+        passes_ahead=settings.passes_ahead or choice.chosen.longest.passes_ahead,
         open=(),
     )
     return chosen, one_line(choice)
-
-
-def _ahead(choice: Choice, settings: PoolSettings) -> bool:
-    """Whether every rank is to make native pictures of other posters first: proofs, which posters resume."""
-    return choice.chosen.longest.native_by == "ahead" and settings.proof == "native"
 
 
 def open_pool(settings: PoolSettings, hosts: Sequence[Host]) -> PoolSettings:

@@ -27,6 +27,8 @@ class Task:
     checkpoint_every: int = 5
     preview_every: int = 0
     small_proof: bool = False
+    passes_ahead: int = 0
+    """Passes that the rank of a proof makes alone, the native one first; 0: only a proof is wanted."""
     deliver: str = ""
     """Where the finished poster is sent before the task ends; empty: nowhere."""
     checkpoints: str = ""

@@ -38,9 +38,16 @@ from imax_dist.shapes import Latents
 
 def run_passes(run: Run, vae: VaeRunner, conditioning: Conditioning) -> Latents:
     """The poster's latents, the same bits on every rank."""
+    state = _first(run, vae.model, conditioning)
+    return go_on(run, vae, conditioning, state, through=len(run.plan.passes)).latents
+
+
+def go_on(
+    run: Run, vae: VaeRunner, conditioning: Conditioning, state: PassState, *, through: int
+) -> PassState:
+    """From ``state``, within or at the end of a pass, to the end of the pass ``through``."""
     model, topology = vae.model, run.ranks.topology
-    state = _first(run, model, conditioning)
-    for plan in run.plan.passes[max(state.number - 1, 0) :]:
+    for plan in run.plan.passes[max(state.number - 1, 0) : through]:
         if plan.number > state.number:
             state = _decoded_if_large(run, run.plan.passes[state.number - 1], vae, state)
             state = _shared(partial(begin_pass, plan, model, state), topology)
@@ -54,7 +61,7 @@ def run_passes(run: Run, vae: VaeRunner, conditioning: Conditioning) -> Latents:
         with stage(run.listen, plan.name, steps=plan.steps):
             look = partial(run.look, plan)
             state = sampler.run(state, listen=run.listen, look=look, after_step=run.end_together)
-    return state.latents
+    return state
 
 
 def _first(run: Run, model: FlowModel, conditioning: Conditioning) -> PassState:

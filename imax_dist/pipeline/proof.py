@@ -2,15 +2,18 @@
 
 Or, where the native picture would not show what is to be chosen (a strength, a switch of the recipe), a small
 poster: the whole recipe at PROOF_SCALE times native. A native proof ends with a checkpoint after the last
-native step; a render of the same request finds it there and resumes with the target-size pass, so that what
+native step; a render of the same request finds it there and resumes with the pass after it, so that what
 was approved is what the poster is guided by.
+
+Where many ranks make many posters, a rank goes on alone with the first of the larger passes, too, which are
+too small to be shared well (DECISIONS 113).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
@@ -22,25 +25,22 @@ from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.decode import decode_whole
 from imax_dist.pipeline.guide import completed, with_guide
-from imax_dist.pipeline.native import native_pass
+from imax_dist.pipeline.native import guide_as_native, native_pass
+from imax_dist.pipeline.passes import begin_pass, go_on
 from imax_dist.pipeline.pixels import as_picture
-from imax_dist.pipeline.plan import PosterPlan, make_plan
+from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.prompt import embed_prompt
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.render import render_with
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.run import Run, never
+from imax_dist.pipeline.upsample import with_network
+from imax_dist.pipeline.vae_runner import VaeRunner
 
 PROOF_SCALE = 1.5
 """Sides of a small proof against native, at most: 2.25 times the tokens."""
+ALONE = ParallelSettings()
 NO_SHEET: dict[str, Any] = {"paper": None, "dpi": None, "bleed": None, "landscape": False, "output": {}}
-
-
-class Proof(NamedTuple):
-    """``pixels`` (H, W, 3) in [0, 1]; None if a poster of this plan is under way already."""
-
-    pixels: Tensor | None
-    plan: PosterPlan
 
 
 def render_proof(
@@ -48,42 +48,61 @@ def render_proof(
     request: Request,
     *,
     checkpoints: CheckpointFolder,
+    show: Callable[[Tensor], None],
     listen: Listener = ignore,
     stop: Callable[[], bool] = never,
     marks: Marks = SILENT,
-) -> Proof:
-    """Make the native picture on this rank alone and leave its last checkpoint. ``model`` has its text part.
+    settings: ParallelSettings = ALONE,
+    passes: int = 1,
+) -> None:
+    """Make the native picture on this rank alone, ``show`` it and leave its last checkpoint.
 
-    Raises the errors of imax_dist.errors; Preempted if ``stop`` returned True, after a checkpoint.
+    ``model`` has its text part; the picture is (H, W, 3) in [0, 1]. So many ``passes``, the native one first,
+    but not the poster's last, are made with their checkpoints; ``settings`` are the gang's. Nothing is shown
+    where the poster has gone on beyond the native pass. Raises the errors of imax_dist.errors; Preempted if
+    ``stop`` returned True, after a checkpoint.
     """
     request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
-    ranks = _alone(model, marks)
+    ranks = _alone(model, marks, settings)
     request, picture = completed(request, None, listen)
     plan, guide = with_guide(make_plan(request, model.spec, picture), ranks.topology, listen, stop)
-    if guide is not None and request.starts_from_guide:
-        return Proof(as_picture(guide), plan)
+    plan, network = with_network(plan, ranks.topology, listen)
     run = Run(plan, ranks, checkpoints, listen, stop, guide=guide)
+    through = min(passes, len(plan.passes)) - 1 if plan.uses_native else 0
+    if run.starts_from_guide and guide is not None:
+        show(as_picture(guide))
+        if through < 1:
+            return
     found = run.find_checkpoint()
-    start = None if found is None else found.to(model.device)
-    if start is not None and start.number > 0:
-        return Proof(None, plan)
+    state = None if found is None else found.to(model.device)
+    if state is not None and state.number > max(through, 0):
+        return
     with stage(listen, "prompt"):
         conditioning = embed_prompt(plan, model, ranks.topology, picture=guide)
-    native = native_pass(run, model, conditioning, start)
-    run.save(native)
-    with stage(listen, "decode"):
-        return Proof(decode_whole(model, native.latents), plan)
+    if run.starts_from_guide and guide is not None:
+        state = state or guide_as_native(run, model, guide)
+    elif state is None or state.number == 0:
+        state = native_pass(run, model, conditioning, state)
+        run.save(state)
+        with stage(listen, "decode"):
+            show(decode_whole(model, state.latents))
+    assert state is not None
+    if through > 0:
+        vae = VaeRunner.for_plan(plan, model, ranks, listen=listen, stop=stop, network=network)
+        start = begin_pass(plan.passes[0], model, state) if state.number == 0 else state
+        run.save(go_on(run, vae, conditioning, start, through=through))
 
 
 def render_small(
     model: FlowModel,
     request: Request,
     *,
+    show: Callable[[Tensor], None],
     listen: Listener = ignore,
     stop: Callable[[], bool] = never,
     marks: Marks = SILENT,
-) -> Proof:
-    """The request's recipe at PROOF_SCALE times native, in the poster's shape, on this rank alone.
+) -> None:
+    """``show`` the request's recipe at PROOF_SCALE times native, in the poster's shape, by this rank alone.
 
     A region is made anew at the poster's own size. Leaves no checkpoint: the poster's own passes are of other
     sizes. Raises as ``render_proof``.
@@ -94,10 +113,13 @@ def render_small(
     size = native_size(plan.size, side, model.spec.token_pixels)
     if size.area < plan.size.area and plan.region is None:
         request = dataclasses.replace(request, size=str(size), scale=None, **NO_SHEET)
-    rendering = render_with(model, _alone(model, marks), request, listen=listen, stop=stop)
-    return Proof(rendering.pixels, rendering.plan)
+    rendering = render_with(model, _alone(model, marks, ALONE), request, listen=listen, stop=stop)
+    assert rendering.pixels is not None
+    show(rendering.pixels)
 
 
-def _alone(model: FlowModel, marks: Marks) -> Ranks:
-    topology = Topology.alone(model.device, marks=marks)
-    return join_for(model, ParallelSettings(), topology)
+def _alone(model: FlowModel, marks: Marks, settings: ParallelSettings) -> Ranks:
+    """``settings`` without what several ranks share."""
+    own = dataclasses.replace(settings, ulysses=None, ring=None, text="sharded", native="rank0")
+    own = dataclasses.replace(own, cfg="batched" if settings.cfg == "batched" else "two_passes")
+    return join_for(model, own, Topology.alone(model.device, marks=marks))

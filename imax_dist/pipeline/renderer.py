@@ -20,7 +20,7 @@ from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.loading import change_requested_loras, differs_in_loras, load_requested
 from imax_dist.pipeline.preview import PreviewFile
-from imax_dist.pipeline.proof import Proof, render_proof, render_small
+from imax_dist.pipeline.proof import ALONE, render_proof, render_small
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, checked_link, join_for
 from imax_dist.pipeline.render import Rendering, render_with
 from imax_dist.pipeline.request import Request, key_of
@@ -119,16 +119,30 @@ class Renderer:
         request: Request,
         *,
         checkpoints: CheckpointFolder,
+        show: Callable[[Tensor], None],
         listen: Listener = ignore,
         stop: Callable[[], bool] = never,
         small: bool = False,
-    ) -> Proof:
-        """The native picture or a ``small`` render, on this rank alone; others may make others meanwhile."""
+        passes: int = 0,
+    ) -> None:
+        """``show`` the native picture or a ``small`` render, made on this rank alone; others may make others
+        meanwhile. So many ``passes``, the native one first, but not the poster's last; 0 is that one."""
         listen, marks = self._marked(listen), self.topology.marks
         model = self.model(request, listen=listen, text=True)
         if small:
-            return render_small(model, request, listen=listen, stop=stop, marks=marks)
-        return render_proof(model, request, checkpoints=checkpoints, listen=listen, stop=stop, marks=marks)
+            render_small(model, request, show=show, listen=listen, stop=stop, marks=marks)
+            return
+        render_proof(
+            model,
+            request,
+            checkpoints=checkpoints,
+            show=show,
+            listen=listen,
+            stop=stop,
+            marks=marks,
+            settings=self.parallel if passes else ALONE,
+            passes=max(passes, 1),
+        )
 
     def _marked(self, listen: Listener) -> Listener:
         return both(listen, self.topology.marks.hear)

@@ -9,7 +9,6 @@ from imax_dist.errors import BadValue
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.estimate import (
     GIB,
-    USABLE,
     Estimate,
     Rejected,
     estimate,
@@ -18,6 +17,7 @@ from imax_dist.planner.estimate import (
     too_large,
     usable_bytes,
 )
+from imax_dist.planner.memory import USABLE
 from imax_dist.planner.refusal import refusal
 from imax_dist.planner.split import Fixed, gangs_that_fit, layouts
 from imax_dist.planner.workload import Workload

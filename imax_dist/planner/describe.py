@@ -12,6 +12,7 @@ from imax_dist.planner.choose import Choice
 from imax_dist.planner.communication import sent
 from imax_dist.planner.estimate import GIB, Estimate, Rejected, usable_bytes
 from imax_dist.planner.hardware import Hardware
+from imax_dist.planner.poster import PosterTime
 from imax_dist.planner.workload import Workload
 from imax_dist.wording import duration, plural
 
@@ -140,6 +141,7 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
         "tail_idle": estimate.span.idle,
         "gpu_hours": estimate.gpu_hours,
         "native_by": estimate.longest.native_by,
+        "passes_ahead": estimate.longest.passes_ahead,
         "efficiency": dict(zip(("step", "poster"), estimate.efficiencies or (1.0, 1.0), strict=True)),
     }
 
@@ -147,7 +149,7 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
 NATIVE_BY = {
     "rank0": "rank 0 makes the native picture",
     "shared": "all ranks make the native picture",
-    "ahead": "each rank makes native pictures of other posters first",
+    "ahead": "each rank makes the native picture of a poster of its own before",
 }
 
 
@@ -159,7 +161,14 @@ def _efficiency(best: Estimate) -> str:
         lost = best.longest.lost(best.alone, best.layout.split.ranks)
         named = [f"{name} {100 * share:.0f} %" for name, share in lost.items() if share >= 0.005]
         text += f"; lost: {', '.join(named)}" if named else ""
-    return f"{text}; {NATIVE_BY[best.longest.native_by]}" if best.longest.native else text
+    made = best.longest.native or best.longest.passes_ahead
+    return f"{text}; {_native_by(best.longest)}" if made else text
+
+
+def _native_by(poster: PosterTime) -> str:
+    if poster.passes_ahead < 2:
+        return NATIVE_BY[poster.native_by]
+    return f"each rank makes the first {poster.passes_ahead} passes of a poster of its own before"
 
 
 def _start(best: Estimate) -> str:

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imax_dist.planner.cluster import Cluster
-from imax_dist.planner.memory import RankMemory, rank_memory
+from imax_dist.planner.memory import USABLE, RankMemory, rank_memory
 from imax_dist.planner.poster import PosterTime, poster_time, start_time
 from imax_dist.planner.split import Layout, Split, splits, why_illegal
 from imax_dist.planner.workload import Workload
 
 GIB = 2.0**30
-USABLE = 0.96
-"""Of a device's memory: the allocator's fragments and other processes take the rest."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from imax_dist.planner.split import Split
 from imax_dist.planner.vae import vae_bytes
 from imax_dist.planner.workload import Pass, Workload
 
+USABLE = 0.96
+"""Of a device's memory: the allocator's fragments and other processes take the rest."""
 ATTENTION_HELD = 12.0
 """N x D tensors alive in a single-stream block's attention: residual, norm, MLP (4), q k v twice (6)."""
 ULYSSES_HELD = 6.0
@@ -60,6 +62,15 @@ def rank_memory(work: Workload, split: Split, cluster: Cluster) -> RankMemory:
         vae=max(vae_bytes(work, split, cluster), network_bytes(work, split)) + held,
         reserve=cluster.hardware.reserve,
     )
+
+
+def alone_bytes(work: Workload, each: Pass, cluster: Cluster) -> float:
+    """Of a rank that makes this pass alone, its text encoders beside it."""
+    network = work.network
+    parameters = network.transformer.parameters + network.autoencoder.parameter_count
+    weights = work.element * float(parameters + network.encoder_parameters * (not work.encoders_away))
+    held = 4.0 * WHOLE_LATENTS * work.latents * work.latent_channels
+    return weights + step_bytes(work, each, Split()) + held + cluster.hardware.reserve
 
 
 def network_bytes(work: Workload, split: Split) -> float:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from imax_dist.planner.cluster import Cluster
+from imax_dist.planner.memory import USABLE, alone_bytes
 from imax_dist.planner.split import Split
 from imax_dist.planner.time import StepTime, step_time
 from imax_dist.planner.vae import vae_time
@@ -39,6 +41,8 @@ class PosterTime:
     """The longest step of the last pass."""
     native_by: NativeBy = "rank0"
     """Who makes the native picture: what is asked for, or the fastest where the planner chooses."""
+    passes_ahead: int = 0
+    """Passes that each rank makes alone for a poster of its own, the native one first."""
 
     @property
     def render(self) -> float:
@@ -66,41 +70,104 @@ class PosterTime:
         return {name: (ranks * own - alone.stages[name]) / whole for name, own in self.stages.items()}
 
 
+class _Way(NamedTuple):
+    """Who makes the native picture and the first larger ``passes`` after it."""
+
+    native_by: NativeBy
+    own: Split
+    share: float = 1.0
+    """Of the seconds of one rank alone that a poster of the batch costs its gang."""
+    passes: int = 0
+
+
 def poster_time(work: Workload, split: Split, cluster: Cluster, *, posters: int = 1) -> PosterTime:
     """Of a poster on a gang whose model is loaded, and which makes so many ``posters`` like it in turn."""
+    found = (_time(work, split, cluster, way) for way in _ways(work, split, cluster, posters))
+    return min(found, key=lambda each: each.total)
+
+
+def _ways(work: Workload, split: Split, cluster: Cluster, posters: int) -> Iterator[_Way]:
+    """Those that are possible and allowed, the plainest first.
+
+    Ahead on GPUs alone: on CPUs every rank's text encoders would be in the one memory of the host. Larger
+    passes only where a rank has room for them, and never the last.
+    """
+    fits = split.ranks > 1 and all(each.image >= split.ranks for each in work.native)
+    if not (work.native_by == "shared" and fits):
+        yield _Way("rank0", Split())
+    if fits and work.native_by != "rank0":
+        yield _Way("shared", split)
+    if work.native_by == "shared" or not (split.ranks > 1 < posters and cluster.hardware.kind == "gpu"):
+        return
+    share = math.ceil(posters / split.ranks) / posters
+    for passes in range(max((each.number for each in work.extrapolated), default=1)):
+        alone = [each for each in work.extrapolated if each.number <= passes]
+        if any(alone_bytes(work, each, cluster) > USABLE * cluster.hardware.memory for each in alone):
+            return
+        yield _Way("ahead", Split(), share, passes)
+
+
+def _time(work: Workload, split: Split, cluster: Cluster, way: _Way) -> PosterTime:
     device = cluster.hardware
-    native_by, native, native_step = _native(work, split, cluster, posters)
-    steps = [(each.steps, step_time(work, each, split, cluster)) for each in work.extrapolated]
+    native = [(each.steps, step_time(work, each, way.own, cluster)) for each in work.native]
+    ahead = [
+        (each.steps, step_time(work, each, Split(), cluster))
+        for each in work.extrapolated
+        if each.number <= way.passes
+    ]
+    steps = [
+        (each.steps, step_time(work, each, split, cluster))
+        for each in work.extrapolated
+        if each.number > way.passes
+    ]
     prompt = 2.0 * work.network.encoder_parameters * work.prompt_tokens
     pixels = work.network.autoencoder.factor**2 * work.latents
     put_away = PUT_AWAY_S * pixels if device.kind == "gpu" else 0.0
     return PosterTime(
         prompt=prompt / device.rates_of(work.dtype).linear.at(4096.0),
-        native=native,
-        enlarge=enlarge_time(work, split, cluster),
-        extrapolated=sum(count * step.total for count, step in steps),
+        native=way.share * _seconds(native),
+        enlarge=enlarge_time(work, split, cluster, ahead=way.passes, share=way.share),
+        extrapolated=way.share * _seconds(ahead) + _seconds(steps),
         decode=max(put_away, vae_time(work, "decoder", work.grid, split=split, cluster=cluster)),
         write=WRITE_S[device.kind] * pixels,
-        step=max([step for _, step in steps] or native_step, key=lambda step: step.total),
-        native_by=native_by,
+        step=max([step for _, step in steps or native], key=lambda step: step.total),
+        native_by=way.native_by,
+        passes_ahead=way.passes + 1 if way.native_by == "ahead" else 0,
     )
 
 
-def enlarge_time(work: Workload, split: Split, cluster: Cluster) -> float:
-    """Pictures decoded, enlarged and encoded between the passes, the native one's decode by rank 0 alone."""
-    total = network_time(work, split, cluster)
+def _seconds(steps: Iterable[tuple[int, StepTime]]) -> float:
+    return sum(count * step.total for count, step in steps)
+
+
+def enlarge_time(
+    work: Workload, split: Split, cluster: Cluster, *, ahead: int = 0, share: float = 1.0
+) -> float:
+    """Pictures decoded, enlarged and encoded between the passes, the native one's decode by rank 0 alone.
+
+    Those for the first ``ahead`` passes by one rank alone, of which a poster costs its gang this ``share``.
+    """
+    total = network_time(work, split, cluster, ahead=ahead, share=share)
     for one in work.enlarged:
-        ranks = split if one.by_all else Split()
+        alone = one.number <= ahead
+        encoding, part = (Split(), share) if alone else (split, 1.0)
+        decoding = Split() if one.number == 1 else encoding
         if one.before is not None:
-            total += vae_time(work, "decoder", one.before, split=ranks, cluster=cluster)
-        total += vae_time(work, "encoder", one.after, split=split, cluster=cluster)
+            total += part * vae_time(work, "decoder", one.before, split=decoding, cluster=cluster)
+        total += part * vae_time(work, "encoder", one.after, split=encoding, cluster=cluster)
     return total
 
 
-def network_time(work: Workload, split: Split, cluster: Cluster) -> float:
+def network_time(
+    work: Workload, split: Split, cluster: Cluster, *, ahead: int = 0, share: float = 1.0
+) -> float:
     """Seconds in which super-resolution networks enlarge the references."""
     rate = cluster.hardware.rates_of(work.dtype).convolution.at(NETWORK_WIDTH)
-    return sum(one.flops * one.width * one.rows(split.ranks) for one in work.by_network) / rate
+    pixels = (
+        each.width * (share * each.rows(1) if each.number <= ahead else each.rows(split.ranks)) * each.flops
+        for each in work.by_network
+    )
+    return sum(pixels) / rate
 
 
 def start_time(work: Workload, cluster: Cluster) -> float:
@@ -111,26 +178,3 @@ def start_time(work: Workload, cluster: Cluster) -> float:
     )
     reading = work.element * numbers / device.disk if device.disk else 0.0
     return device.warm_up + reading + (COMPILING_S if work.compiled else 0.0)
-
-
-def _native(
-    work: Workload, split: Split, cluster: Cluster, posters: int
-) -> tuple[NativeBy, float, list[StepTime]]:
-    """Who makes the native picture, its seconds in each poster, and its steps.
-
-    Ahead on GPUs alone: on CPUs every rank's text encoders would be in the one memory of the host.
-    """
-    ways: dict[NativeBy, tuple[Split, float]] = {"rank0": (Split(), 1.0)}
-    if split.ranks > 1 and posters > 1 and cluster.hardware.kind == "gpu":
-        ways["ahead"] = Split(), math.ceil(posters / split.ranks) / posters
-    fits = split.ranks > 1 and all(each.image >= split.ranks for each in work.native)
-    if fits and work.native_by != "rank0":
-        ways["shared"] = split, 1.0
-    if work.native_by == "shared":
-        ways = {"shared": ways["shared"]} if fits else {"rank0": ways["rank0"]}
-    found = {}
-    for name, (own, share) in ways.items():
-        steps = [(each.steps, step_time(work, each, own, cluster)) for each in work.native]
-        found[name] = share * sum(count * step.total for count, step in steps), [step for _, step in steps]
-    best = min(found, key=lambda name: found[name][0])
-    return best, *found[best]

@@ -50,6 +50,8 @@ class Pass:
     """2 with classifier-free guidance, else 1."""
     context: int = 0
     """Tokens of the picture that an editor is shown."""
+    number: int = 0
+    """Of the pass: 0 is the native one."""
 
     @property
     def seen(self) -> int:
@@ -67,8 +69,9 @@ class Enlarged(NamedTuple):
     before: LatentGrid | None
     """Of what is decoded; None: the picture was given."""
     after: LatentGrid
-    by_all: bool
-    """Whether all ranks decode it; the native picture is rank 0's."""
+    number: int
+    """Of the pass it is for. All ranks decode it if the pass before it was theirs: the native picture is
+    rank 0's."""
 
 
 class ByNetwork(NamedTuple):
@@ -81,6 +84,8 @@ class ByNetwork(NamedTuple):
     held: int
     """Numbers of a pixel."""
     reach: int
+    number: int
+    """Of the pass."""
 
     def rows(self, ranks: int) -> float:
         """That one rank computes."""
@@ -113,7 +118,8 @@ class Workload:
     """Text encoders in the host's memory, as ``text_encoders: cpu`` of the parallel settings asks."""
     native_by: Literal["rank0", "shared", "auto"] = "rank0"
     """As ``native`` of the parallel settings; auto is the faster of both. Where a gang makes several posters,
-    rank 0's part may be made ahead, for as many posters at once as there are ranks (``proofs_first``)."""
+    rank 0's part may be made ahead, for as many posters at once as there are ranks (``proofs_first``), and
+    the first of the larger passes after it (``passes_ahead``)."""
     compiled: bool | None = False
     """Blocks compiled on a GPU, as ``compile`` of the parallel settings asks; None is left to the planner."""
     windowed: bool = False
@@ -230,14 +236,14 @@ def _autoencoder_of(config: dict[str, Any]) -> Autoencoder:
 
 def _shown(plan: PosterPlan) -> tuple[Enlarged, ...]:
     """The picture that an editor is shown, at every pass's size."""
-    return tuple(Enlarged(None, one.grid, by_all=True) for one in plan.passes if one.context != "none")
+    return tuple(Enlarged(None, one.grid, one.number) for one in plan.passes if one.context != "none")
 
 
 def _enlarged(plan: PosterPlan) -> tuple[Enlarged, ...]:
     given = plan.request.starts_from_guide
     grids = [None if given else plan.native.grid, *(one.grid for one in plan.passes)]
     return tuple(
-        Enlarged(before, one.grid, by_all=one.number > 1)
+        Enlarged(before, one.grid, one.number)
         for before, one in zip(grids, plan.passes, strict=False)
         for _ in one.reference_sigmas
     )
@@ -246,9 +252,13 @@ def _enlarged(plan: PosterPlan) -> tuple[Enlarged, ...]:
 def _by_network(plan: PosterPlan) -> tuple[ByNetwork, ...]:
     """Of every pass's references; ``auto`` is taken to be installed."""
     network = shape_for_plan(plan.method.reference.network)
-    sizes = [one.reference_size or plan.native_size for one in plan.passes for _ in one.reference_sigmas]
-    reach = network.trunk_reach
-    return tuple(ByNetwork(size.height, size.width, network.flops, network.held, reach) for size in sizes)
+    sizes = [
+        (one.reference_size or plan.native_size, one.number)
+        for one in plan.passes
+        for _ in one.reference_sigmas
+    ]
+    cost = (network.flops, network.held, network.trunk_reach)
+    return tuple(ByNetwork(size.height, size.width, *cost, number) for size, number in sizes)
 
 
 def _native(plan: PassPlan) -> tuple[Pass, ...]:
@@ -270,7 +280,7 @@ def _extrapolated(plan: PassPlan) -> tuple[Pass, ...]:
     ]
     images = [(count, grid.tokens(plan.spec.patch).count) for count, grid in counts if count]
     shown = plan.context == "tokens"
-    return tuple(Pass(count, image, text, runs, image * shown) for count, image in images)
+    return tuple(Pass(count, image, text, runs, image * shown, plan.number) for count, image in images)
 
 
 def _runs(plan: PassPlan, scale: float) -> int:

@@ -432,6 +432,28 @@ def test_a_gang_of_two_makes_the_pictures_of_one_process(
         assert len(native) == 3, "the poster went on from the proof"
 
 
+def test_a_gang_makes_the_first_passes_ahead_and_its_posters_from_them(
+    small_ray: None, sea: Request, tmp_path: Path
+) -> None:
+    """Two posters of two passes beyond native size, a rank each, then together."""
+    small: dict[str, Any] = {"model": sea.model, "steps": 4, "native_steps": 3, "dtype": "float64"}
+    way: dict[str, Any] = {**small, "method": {"cascade": [2.0], "start": {"sigma": 0.8}}}
+    requests = {name: Request(f"a {name}", size="160x144", **way) for name in ("sea", "hill")}
+    run = Run(tmp_path, requests)
+    states = run(passes_ahead=2)
+    work = [fields["work"] for fields in run.heard("job.started")]
+    assert work == ["proof", "proof", "poster", "poster"]
+    topology = Topology.alone()
+    for name, request in requests.items():
+        assert isinstance(states[name], Done)
+        pixels = render(request, topology=topology).pixels
+        assert pixels is not None
+        assert run.done(name)["pixels_sha256"] == hash_of(bands_of_array(to_eight_bit(pixels)))
+        steps = [fields["stage"] for fields in run.heard("step", job=name)]
+        assert steps == sorted(steps, key=["native", "cascade 1", "extrapolated"].index), "none made again"
+        assert steps.count("native") == 3
+
+
 def test_a_gang_whose_host_is_told_that_it_goes_away_drains_and_none_is_built_there(
     small_ray: None, tmp_path: Path
 ) -> None:

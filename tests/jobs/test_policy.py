@@ -182,3 +182,26 @@ def test_a_process_that_ray_ended_for_its_memory_is_out_of_memory(error: RayErro
 def test_a_call_that_raised_is_a_crash_with_the_reason_and_no_traceback() -> None:
     error = RayTaskError("run", "Traceback (most recent call last): ...", AttributeError("no load_model"))
     assert loss_of(error, 0) == Lost("crashed", "rank 0: AttributeError: no load_model")
+
+
+def test_posters_begin_ahead_a_round_at_a_time() -> None:
+    waiting = [("a", Queued()), ("b", Queued()), ("c", Queued())]
+    assert choose(waiting, now=NOW, ranks=2, ahead=True) == Choice("proof", ["a", "b", "c"], 2)
+    begun = Queued(attempts=1, proofed=True)
+    waiting = [("a", begun), ("b", begun), ("c", Queued())]
+    assert choose(waiting, now=NOW, ranks=2, ahead=True) == Choice("poster", ["a", "b"], 1)
+    assert choose(waiting[2:], now=NOW, ranks=2, ahead=True) == Choice("poster", ["c"], 1), "none beside it"
+    assert choose([("a", Queued()), ("b", Queued())], now=NOW, ranks=1, ahead=True) == Choice(
+        "poster", ["a", "b"], 1
+    )
+    stopped = [("a", Queued(attempts=1)), ("b", Queued())]
+    assert choose(stopped, now=NOW, ranks=2, ahead=True) == Choice("poster", ["a"], 1), "only once"
+    approval = [("a", Queued(approval=True))]
+    assert choose(approval, now=NOW, ranks=2, ahead=True) == Choice("proof", ["a"], 2)
+
+
+def test_a_pass_ahead_without_room_is_left_to_the_gang() -> None:
+    lost, ahead = Lost("out_of_memory", "no room"), replace(SETTINGS, passes_ahead=2)
+    proof = replace(HERE, work="proof")
+    assert after(lost, Queued(), ahead, proof) == Queued(attempts=1, after="no room")
+    assert isinstance(after(lost, Queued(attempts=1), ahead, proof), Failed), "a native picture without room"

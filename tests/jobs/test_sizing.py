@@ -51,15 +51,16 @@ def test_gpus_of_every_node_are_used_and_no_gang_lies_on_two_unasked() -> None:
     assert (many.gangs, many.ranks, many.placement) == (16, 1, "STRICT_PACK")
 
 
-def test_a_batch_on_gangs_of_several_gpus_makes_native_pictures_ahead() -> None:
-    flux, asked = posters(5, "4096x4096", "flux-dev"), PoolSettings(ranks=8, open=("gangs",))
+def test_a_batch_on_gangs_of_several_gpus_makes_its_first_passes_ahead() -> None:
+    flux, asked = posters(8, "4096x4096", "flux-dev"), PoolSettings(ranks=8, open=("gangs",))
     chosen, _ = fill_defaults_from_plan(asked, flux, [H100])
-    assert (chosen.proofs_first, chosen.native) == (True, "rank0")
-    small, _ = fill_defaults_from_plan(replace(asked, proof="small"), flux, [H100])
-    assert not small.proofs_first, "a small proof is no native picture"
-    assert not fill_defaults_from_plan(asked, flux[:1], [H100])[0].proofs_first
+    assert (chosen.passes_ahead, chosen.proofs_first, chosen.native) == (2, False, "rank0")
+    small, _ = fill_defaults_from_plan(asked, posters(5, "2048x2048", "flux-dev"), [H100])
+    assert small.passes_ahead == 1, "the last pass is everybody's"
+    assert not fill_defaults_from_plan(asked, flux[:1], [H100])[0].passes_ahead
+    assert fill_defaults_from_plan(replace(asked, passes_ahead=1), flux, [H100])[0].passes_ahead == 1
     on_cores = PoolSettings(ranks=2, open=("gangs",))
-    assert not fill_defaults_from_plan(on_cores, posters(5), [CORES])[0].proofs_first
+    assert not fill_defaults_from_plan(on_cores, posters(5), [CORES])[0].passes_ahead
 
 
 def test_a_batch_compiles_blocks_where_it_gains_by_it(tmp_path: Path) -> None:

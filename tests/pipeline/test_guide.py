@@ -170,9 +170,9 @@ def test_a_guide_goes_with_other_switches(tiny: Any, tmp_path: Path, method: dic
 def test_the_proof_of_a_guided_poster_is_the_guide(tiny: Any, tmp_path: Path) -> None:
     path = picture(tmp_path / "guide.png", 64, 64)
     request = Request(PROMPT, size="128x128", model=tiny.spec.name, guide=str(path))
-    proof = render_proof(tiny, request, checkpoints=CheckpointFolder(tmp_path / "checkpoints"))
-    assert proof.pixels is not None
-    assert np.array_equal((proof.pixels.numpy() * 255).round(), np.asarray(Image.open(path)))
+    shown: list[torch.Tensor] = []
+    render_proof(tiny, request, checkpoints=CheckpointFolder(tmp_path / "checkpoints"), show=shown.append)
+    assert np.array_equal((shown[0].numpy() * 255).round(), np.asarray(Image.open(path)))
 
 
 def test_a_proof_whose_rank_died_before_its_picture_is_made_from_its_checkpoint(
@@ -184,12 +184,14 @@ def test_a_proof_whose_rank_died_before_its_picture_is_made_from_its_checkpoint(
 
     def proof() -> tuple[Any, int]:
         steps: list[object] = []
+        shown: list[torch.Tensor] = []
         checkpoints = CheckpointFolder(folder, every=1)
 
         def listen(event: object) -> None:
             steps.extend([event] * isinstance(event, StepDone))
 
-        return render_proof(tiny, request, checkpoints=checkpoints, listen=listen).pixels, len(steps)
+        render_proof(tiny, request, checkpoints=checkpoints, show=shown.append, listen=listen)
+        return shown[0], len(steps)
 
     (first, steps), (again, none) = proof(), proof()
     assert (steps, none) == (4, 0)

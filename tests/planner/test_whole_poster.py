@@ -16,7 +16,7 @@ from imax_dist.planner.describe import as_json, lines
 from imax_dist.planner.hardware import load_hardware
 from imax_dist.planner.poster import poster_time
 from imax_dist.planner.split import Split, layouts
-from imax_dist.planner.time import host_work
+from imax_dist.planner.time import host_work, step_time
 from imax_dist.planner.workload import Workload, under, workload_of
 
 
@@ -79,9 +79,30 @@ def test_native_pictures_made_ahead_take_a_round_of_all_ranks(
 
 
 def test_a_small_batch_on_one_gang_is_planned_with_native_pictures_ahead(work: Workload) -> None:
-    choice = choose([work] * 5, parse_cluster("8xH100"), ranks=8)
+    choice = choose([work] * 8, parse_cluster("8xH100"), ranks=8)
     assert choice.chosen.longest.native_by == "ahead"
-    assert "each rank makes native pictures of other posters first" in " ".join(lines(choice, [work] * 5))
+    said = " ".join(" ".join(lines(choice, [work] * 8)).split())
+    assert "each rank makes the first 2 passes of a poster of its own before" in said
+
+
+def test_passes_ahead_are_alone_for_a_round_and_the_last_one_never(work: Workload) -> None:
+    cluster, split = parse_cluster("2x8xH100"), Split(8, 2)
+    many = poster_time(work, split, cluster, posters=16)
+    assert (many.native_by, many.passes_ahead) == ("ahead", 2)
+    first = [each for each in work.extrapolated if each.number == 1]
+    alone = sum(each.steps * step_time(work, each, Split(), cluster).total for each in first) / 16
+    rest = [each for each in work.extrapolated if each.number == 2]
+    together = sum(each.steps * step_time(work, each, split, cluster).total for each in rest)
+    assert many.extrapolated == pytest.approx(alone + together)
+    full = replace(cluster, hardware=replace(cluster.hardware, memory=36e9))
+    assert poster_time(work, split, full, posters=16).passes_ahead < 2, "no room for it on one rank"
+
+
+def test_a_poster_on_sixteen_gpus_uses_nine_tenths_of_their_time(work: Workload) -> None:
+    cluster = parse_cluster("2x8xH100", load_hardware("H100-measured"))
+    for split, least in ((Split(8, 2), 0.90), (Split(8, 1), 0.95)):
+        alone = poster_time(work, Split(), cluster).total
+        assert alone / (split.ranks * poster_time(work, split, cluster, posters=64).total) >= least
 
 
 def test_a_gang_loads_once_and_the_first_poster_waits_for_it(work: Workload) -> None:
@@ -126,9 +147,9 @@ def test_several_ranks_give_the_host_more_to_start() -> None:
 def test_pictures_between_passes_are_counted_at_their_own_size() -> None:
     """Native 1024 to 2048 to 4096: the second is decoded by all ranks."""
     first, second = flux(preset="imax").enlarged
-    assert (first.before, first.by_all) == (flux().native_grid, False)
+    assert (first.before, first.number) == (flux().native_grid, 1)
     assert first.after == second.before
-    assert (second.after, second.by_all) == (flux().grid, True)
+    assert (second.after, second.number) == (flux().grid, 2)
 
 
 def test_no_layout_splits_a_ulysses_group_over_nodes() -> None:
