@@ -135,8 +135,9 @@ def run(options: argparse.Namespace) -> int:
         reported_out_of_memory(posters[0].request, topology),
         ExitStack() as group,
     ):
-        evidence = posters[0].out.with_suffix(".hang")
-        topology = watch.enter_context(watched(topology, options.beacons, evidence=evidence))
+        compiled, evidence = parallel_settings(options).compiles, posters[0].out.with_suffix(".hang")
+        seen = watched(topology, options.beacons, evidence=evidence, compiled=compiled)
+        topology = watch.enter_context(seen)
         _check_outputs(options, posters, topology)
         quiet = options.quiet or not topology.is_first
         if options.of_user and not quiet:

@@ -65,9 +65,9 @@ def run(options: argparse.Namespace) -> int:
     """Start the ranks; a lost one makes this program begin anew, with one restart less."""
     from imax_dist.launcher.elastic import Watched, run_ranks, worth_another_try
 
-    out = _check(options)
+    evidence, compiled = _check(options)
     nodes = _nodes(options)
-    watch = Watched(out.with_suffix(".hang"), alive=options.alive, notice=options.notice)
+    watch = Watched(evidence, alive=options.alive, notice=options.notice, compiled=compiled)
     code = run_ranks([*this_package(), *options.command], nodes, drain_s=options.drain, watch=watch)
     if not worth_another_try(code) or options.restarts < 1:
         return code
@@ -106,11 +106,15 @@ def this_package() -> list[str]:
     return ["-m", "imax_dist"] if inside else ["-P", "-m", "imax_dist"]
 
 
-def _check(options: argparse.Namespace) -> Path:
-    """Refuse once, before any rank starts, what every rank would refuse; the first poster's file."""
+def _check(options: argparse.Namespace) -> tuple[Path, bool]:
+    """Refuse once, before any rank starts, what every rank would refuse.
+
+    Returns where the evidence of a hang goes, beside the first poster, and whether blocks are compiled.
+    """
     from imax_dist.cli import generate, redo, upscale
     from imax_dist.cli.parser import VerbParser
     from imax_dist.cli.poster_request import wanted
+    from imax_dist.cli.request_options import parallel_settings
 
     verbs: dict[str, Any] = {"generate": generate, "upscale": upscale, "redo": redo}
     name = options.command[0] if options.command else ""
@@ -125,7 +129,7 @@ def _check(options: argparse.Namespace) -> Path:
     verbs[name].add_arguments(parser)
     given = parser.parse_all(options.command[1:])
     verbs[name].prepare(given)
-    return wanted(given)[0].out
+    return wanted(given)[0].out.with_suffix(".hang"), parallel_settings(given).compiles
 
 
 def _nodes(options: argparse.Namespace) -> Nodes:

@@ -21,8 +21,6 @@ from imax_dist.output.atomic import write_json
 
 EVIDENCE_S = 3.0
 """For stacks from every rank that still answers; then the gang is destroyed."""
-COMPILES = 5.0
-"""Times as long for the first blocks of a network that is compiled."""
 
 
 def sights_of(facts: Sequence[dict[str, Any]]) -> list[Sight]:
@@ -50,9 +48,9 @@ class GangWatch:
             stage_heartbeat=deadlines.stage_heartbeat,
             exchange=deadlines.exchange,
             factor=deadlines.block_factor,
-            first_block=deadlines.first_block * (COMPILES if compiled else 1.0),
+            first_block=deadlines.first_block,
             stage=deadlines.stage_quiet,
-        )
+        ).where(compiled=compiled)
         self._sights = {sight.rank: sight for sight in sights}
         self._jobs: dict[int, Task] = {}
         self._judges: list[Judge] = []

@@ -21,10 +21,13 @@ from imax_dist.parallel.topology import Topology
 
 
 @contextmanager
-def watched(topology: Topology, beacons: Path | None, *, evidence: Path) -> Iterator[Topology]:
+def watched(
+    topology: Topology, beacons: Path | None, *, evidence: Path, compiled: bool = False
+) -> Iterator[Topology]:
     """``topology`` whose marks are looked at: by the launcher that reads ``beacons``, or by the ranks.
 
     Every rank must call this, in a process group. Without a launcher a rank alone has nobody to look at it.
+    ``compiled``: first steps compile the network's blocks, and take longer.
     """
     with ExitStack() as held:
         if beacons is None and topology.world_size == 1:
@@ -33,7 +36,7 @@ def watched(topology: Topology, beacons: Path | None, *, evidence: Path) -> Iter
         folder = _folder_of_host(topology, held) if beacons is None else beacons
         beacon = held.enter_context(beating(topology.rank, folder, device=topology.device))
         if beacons is None:
-            held.enter_context(RankWatch(folder, evidence=evidence, speaker="imax"))
+            held.enter_context(RankWatch(folder, evidence=evidence, compiled=compiled, speaker="imax"))
         yield replace(topology, marks=beacon)
 
 

@@ -58,11 +58,12 @@ class Nodes:
 @dataclass(frozen=True)
 class Watched:
     """Ranks that are looked after: where the evidence of a hang goes, what is touched while they move, what
-    appears before this machine is taken away."""
+    appears before this machine is taken away, and whether their first steps compile the network's blocks."""
 
     evidence: Path
     alive: Path | None = None
     notice: Path | None = None
+    compiled: bool = False
 
 
 def run_ranks(command: list[str], nodes: Nodes, *, drain_s: int, watch: Watched | None = None) -> int:
@@ -85,9 +86,7 @@ def run_ranks(command: list[str], nodes: Nodes, *, drain_s: int, watch: Watched 
                 beacons = Path(logs) / "beacons"
                 beacons.mkdir()
                 command = [*command, "--beacons", str(beacons)]
-                watching.enter_context(
-                    RankWatch(beacons, evidence=watch.evidence, alive=watch.alive, notice=watch.notice)
-                )
+                watching.enter_context(RankWatch(beacons, **vars(watch)))
             elastic_launch(_launch_config(nodes, drain_s=drain_s, logs=logs), sys.executable)(*command)
     except ChildFailedError as error:
         return telling_code(failure.exitcode for failure in error.failures.values())

@@ -21,8 +21,6 @@ from imax_dist.liveness.judge import Judge, Verdict
 from imax_dist.liveness.silence import Silence
 
 LOOK_S = 0.5
-FIRST_BLOCK_S = 300.0
-"""Whether blocks are compiled in their first steps is not known here."""
 EVIDENCE_S = 2.0
 """For ranks to leave their stacks."""
 JUDGED = "judged"
@@ -33,8 +31,8 @@ class RankWatch:
     """Looks at ``folder`` in a thread of its own, for the length of the block.
 
     ``evidence``: where stacks are kept. ``alive``: a file that is touched while the ranks are well, for a
-    probe from outside to look at. ``notice``: a file whose appearance is as good as a SIGTERM. ``speaker``
-    begins the sentence of a verdict.
+    probe from outside to look at. ``notice``: a file whose appearance is as good as a SIGTERM. ``compiled``:
+    first steps compile the network's blocks. ``speaker`` begins the sentence of a verdict.
     """
 
     def __init__(
@@ -45,6 +43,7 @@ class RankWatch:
         alive: Path | None = None,
         notice: Path | None = None,
         limits: Silence | None = None,
+        compiled: bool = False,
         speaker: str = "imax launch",
     ) -> None:
         self._folder = folder
@@ -52,7 +51,7 @@ class RankWatch:
         self._notice = notice
         self._evidence = evidence
         self._alive = alive
-        self._judge = Judge(limits or Silence(first_block=FIRST_BLOCK_S), time.monotonic)
+        self._judge = Judge((limits or Silence()).where(compiled=compiled), time.monotonic)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="rank watch")
 

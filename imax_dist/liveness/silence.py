@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+COMPILES = 5.0
+"""Times as long for the first blocks of a network that is compiled."""
 
 
 @dataclass(frozen=True)
@@ -22,3 +25,7 @@ class Silence:
     stage: float = 60.0
     """A stage without steps in which nothing is computed, read or written."""
     patience: float = 1.0
+
+    def where(self, *, compiled: bool) -> Silence:
+        """The same, with time in the first steps for blocks that are ``compiled`` in them."""
+        return replace(self, first_block=self.first_block * COMPILES) if compiled else self

@@ -8,11 +8,14 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from imax_dist.cli.main import main
 from imax_dist.events import StageStarted
+from imax_dist.launcher import elastic, watch
 from imax_dist.launcher.watch import LOOK_S, RankWatch
 from imax_dist.liveness.beacon import Beacon, Place
 from imax_dist.liveness.heartbeat import EVIDENCE_WANTED, Heartbeat, Sight, SightFile, beating, read_sights
@@ -86,3 +89,25 @@ def test_a_rank_leaves_its_stacks_when_it_is_asked(tmp_path: Path) -> None:
     (sight,) = read_sights(tmp_path)
     assert (sight.rank, sight.place.stage) == (3, "between stages")
     assert sight.beat >= 1
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"), [([], 60.0), (["--compile", "auto"], 60.0), (["--compile", "regional"], 300.0)]
+)
+def test_first_steps_have_more_time_only_where_they_compile_blocks(
+    given: list[str], allowed: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[elastic.Watched] = []
+    limits: list[Silence] = []
+
+    def ended_well(command: list[str], nodes: elastic.Nodes, **named: Any) -> int:
+        seen.append(named["watch"])
+        return 0
+
+    monkeypatch.setattr(elastic, "run_ranks", ended_well)
+    monkeypatch.setattr(watch, "Judge", lambda silence, _: limits.append(silence))
+    out = tmp_path / "sea.png"
+    assert main(["launch", "--ranks", "2", "generate", "a red sun", "--out", str(out), *given]) == 0
+    RankWatch(tmp_path, **vars(seen[0]))
+    assert [silence.first_block for silence in limits] == [allowed]
+    assert seen[0].evidence == tmp_path / "sea.hang"
