@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from imax_dist.planner.hardware import load_hardware
+from tests.bench.two_gpus_renders import CASES, table
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = (
@@ -51,22 +52,43 @@ def test_without_a_gpu_it_says_so() -> None:
     assert "there is no GPU here; --tiny runs every section" in done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.machines
-@pytest.mark.timeout(400)
-def test_the_first_hour_on_two_gpus_runs_whole_on_gloo(tmp_path: Path) -> None:
-    file = tmp_path / "measured.yaml"
+def first_hour(file: Path, *only: str) -> list[str]:
+    """These sections of it, on gloo; it writes the hardware ``file``."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    sections_but_hangs = [name for name in SECTIONS if name != "Hangs"]  # tests/liveness has those
     command = [sys.executable, "-m", "tests.bench.two_gpus", "--tiny", "--hardware", str(file)]
-    command += ["--only", *sections_but_hangs]
+    command += ["--only", *only]
     done = subprocess.run(
         command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=380
     )
     assert done.returncode == 0, done.stdout + done.stderr
     sections = done.stdout.split("### ")[1:]
-    assert [section.splitlines()[0] for section in sections] == sections_but_hangs
+    assert [section.splitlines()[0] for section in sections] == list(only)
     assert "failed" not in done.stdout
+    return sections
+
+
+@pytest.mark.slow
+@pytest.mark.machines
+def test_its_whole_posters_are_those_of_one_rank(tmp_path: Path) -> None:
+    (section,) = first_hour(tmp_path / "measured.yaml", "Renders")
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines()[4:] if line.startswith("|")]
+    assert [name for name, *_ in rows] == list(CASES)
+    assert all(float(latents) < 1e-10 and float(picture) < 1e-6 for _, latents, picture in rows)
+
+
+def test_a_poster_that_differs_is_named_and_fails_its_section() -> None:
+    lines = table([{"right": (1e-14, 0.0), "wrong": (0.0, 0.0)}, {"right": (0.0, 0.0), "wrong": (1e-3, 0.0)}])
+    with pytest.raises(RuntimeError, match=r"not the poster of one rank: wrong$"):
+        list(lines)
+
+
+@pytest.mark.slow
+@pytest.mark.machines
+@pytest.mark.timeout(400)
+def test_the_first_hour_on_two_gpus_runs_whole_on_gloo(tmp_path: Path) -> None:
+    file = tmp_path / "measured.yaml"
+    sections_but_hangs = [name for name in SECTIONS if name != "Hangs"]  # tests/liveness has those
+    sections = first_hour(file, *sections_but_hangs)
     rows = [line.split("|") for line in sections[0].splitlines() if line.startswith("| u")]
     assert len(rows) == 6
     assert all(float(row[3]) < 1e-4 for row in rows)

@@ -1,9 +1,10 @@
 """The first hour on two to eight GPUs in one command: `python -m tests.bench.two_gpus`.
 
-What one GPU cannot tell: whether the collectives are right on NCCL, how fast links are by message size,
-whether a hop hides behind attention, what communicators hold, how ranks end that are stopped or run out of
-memory, how a step scales, which engine is faster. Prints Markdown tables for BENCHMARKS.md and writes a
-hardware file for `imax plan --hardware`. `--tiny` runs every section on gloo, where numbers mean nothing.
+What one GPU cannot tell: whether the collectives are right on NCCL and whole posters with them, how fast
+links are by message size, whether a hop hides behind attention, what communicators hold, how ranks end that
+are stopped or run out of memory, how a step scales, which engine is faster. Prints Markdown tables for
+BENCHMARKS.md and writes a hardware file for `imax plan --hardware`. `--tiny` runs every section on gloo,
+where numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +26,7 @@ import torch.distributed as dist
 
 from imax_dist.parallel.topology import Topology, process_group
 from tests.bench import two_gpus_ranks as on_ranks
+from tests.bench import two_gpus_renders as whole_renders
 from tests.bench.hangs import KINDS, SKIPPED, seconds_until_seen
 from tests.bench.two_gpus_ending import seconds_until_the_others_end
 
@@ -94,6 +97,13 @@ def parity(setting: Setting) -> Iterator[str]:
     for degrees, text in found[0]:
         worst = max(own[degrees, text] for own in found)
         yield f"| u{degrees[0]} r{degrees[1]} | {text} | {worst:.1e} |"
+
+
+def renders(setting: Setting) -> Iterator[str]:
+    """Whole posters by all ranks against the same by one."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole_renders.make_models(Path(folder))
+        yield from whole_renders.table(run(setting, whole_renders.differences, folder))
 
 
 def bandwidths(setting: Setting) -> Iterator[str]:
@@ -204,6 +214,7 @@ def scaling(setting: Setting) -> Iterator[str]:
 
 SECTIONS: dict[str, Callable[[Setting], Iterator[str]]] = {
     "Parity": parity,
+    "Renders": renders,
     "Bandwidth by size": bandwidths,
     "Overlap of a hop with attention": overlap,
     "Overlap of the exchange with an MLP": beside_mlp,
