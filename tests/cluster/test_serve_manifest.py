@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import network_checks
 import pod_checks
 import pytest
 import yaml
@@ -29,6 +30,7 @@ POD_RULES = (
     "shared_memory",
     "security",
 )
+NETWORK_RULES = ("nccl_settings", "lost_nodes", "no_gpus_unasked")
 
 
 def by_kind(kind: str) -> Document:
@@ -49,7 +51,9 @@ def container(document: Document) -> dict[str, Any]:
 
 def complaints(document: Document) -> list[str]:
     """What is wrong with the deployment, in words."""
-    found = [text for name in POD_RULES for text in getattr(pod_checks, name)(document)]
+    rules = [getattr(pod_checks, name) for name in POD_RULES]
+    rules += [getattr(network_checks, name) for name in NETWORK_RULES]
+    found = [text for rule in rules for text in rule(document)]
     box = container(document)
     options = build_parser().parse_args([*box["command"], *box["args"]][3:])
     pool: PoolSettings = from_mapping(PoolSettings, load_named("jobs", options.pool), where="pool")
@@ -113,6 +117,14 @@ def few_gpus(document: Document) -> None:
         resources[key]["nvidia.com/gpu"] = "4"
 
 
+def settings_of_its_own(document: Document) -> None:
+    container(document)["envFrom"] = []
+
+
+def patience_with_lost_nodes(document: Document) -> None:
+    pods(document)[0].spec["tolerations"][2]["tolerationSeconds"] = 300
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -124,6 +136,8 @@ def few_gpus(document: Document) -> None:
         (plain_password, "PGPASSWORD does not come from a secret"),
         (as_root, "runAsNonRoot"),
         (few_gpus, "8 gangs of 1 on 4 GPUs"),
+        (settings_of_its_own, "takes no settings from nccl.yaml"),
+        (patience_with_lost_nodes, "unreachable is not given up"),
     ],
 )
 def test_breaking_a_rule_is_seen(deployment: Document, change: Callable[[Document], None], said: str) -> None:
