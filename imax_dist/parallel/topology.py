@@ -93,6 +93,7 @@ def process_group(
     if on_gpu:
         torch.cuda.set_device(topology.device)
         put_messages_first(os.environ)
+        make_dump_folder(os.environ)
     if topology.world_size == 1:
         yield
         return
@@ -118,6 +119,14 @@ def put_messages_first(environment: MutableMapping[str, str]) -> None:
     Where an attention kernel fills the GPU, what travels beside it would else start when it has ended.
     """
     environment.setdefault("TORCH_NCCL_HIGH_PRIORITY", "1")
+
+
+def make_dump_folder(environment: Mapping[str, str]) -> None:
+    """The folder of NCCL's dumps: torch writes them into one that is there, or not at all."""
+    folder = os.path.dirname(environment.get("TORCH_FR_DUMP_TEMP_FILE", ""))
+    if folder:
+        with suppress(OSError):  # evidence only: no poster fails for it
+            os.makedirs(folder, exist_ok=True)
 
 
 def abandon_process_group(*, wait_s: float = 5.0) -> None:

@@ -65,6 +65,17 @@ def word(old: str, new: str) -> Callable[[Document], None]:
     return change
 
 
+def copying(old: str, new: str) -> Callable[[Document], None]:
+    """Another word in what Ray's workers do before they stop."""
+
+    def change(document: Document) -> None:
+        box = pods(document)[-1].spec["containers"][0]
+        command = box["lifecycle"]["preStop"]["exec"]["command"]
+        command[-1] = command[-1].replace(old, new)
+
+    return change
+
+
 RULES = ("spec", "podFailurePolicy", "rules")
 GANG = ("spec", "replicatedJobs", 0)
 GANG_RULES = (*GANG, "template", "spec", "podFailurePolicy", "rules")
@@ -162,4 +173,13 @@ MUTATIONS = [
     ),
     Mutation("undisturbed", CLUSTER, put("spec", "workerGroupSpecs", 0, "replicas", 3), "of 3 machines"),
     Mutation("undisturbed", JOBSET, put("metadata", "name", "sea"), "of 2 machines"),
+    Mutation("dumps", JOBSET, variable("TORCH_FR_DUMP_TEMP_FILE", {"value": "/data/nccl-"}), "pod's own"),
+    Mutation("dumps", JOB, variable("POD_NAME", {"value": "imax"}), "pod's own"),
+    Mutation(
+        "dumps", JOB, variable("TORCH_FR_DUMP_TEMP_FILE", {"value": "/tmp/$(POD_NAME)/nccl-"}), "volume claim"
+    ),
+    Mutation("session_logs", CLUSTER, in_box("lifecycle", {}), "go with the pod"),
+    Mutation("session_logs", RAYJOB, copying("timeout 20 ", "timeout 30 "), "longer than the grace period"),
+    Mutation("session_logs", RAYJOB, copying("/data", "/tmp"), "volume claim"),
+    Mutation("session_logs", CLUSTER, copying("/$POD_NAME", ""), "pod's own"),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cluster_files import Document, command_line, environment, gpu_pods, load, pods, value_of
+from log_checks import DUMPS
 
 LOST_S = 30
 """After which pods of an unreachable node are given up; Kubernetes' own default is 300."""
@@ -14,7 +15,7 @@ Complaints = Iterator[str]
 
 
 def nccl_settings(document: Document) -> Complaints:
-    """NCCL's settings come from nccl.yaml alone."""
+    """NCCL's settings come from nccl.yaml alone, but for the file of its dumps (log_checks.py)."""
     (settings,) = load("nccl.yaml")
     for pod in gpu_pods(document):
         box = pod.spec["containers"][0]
@@ -22,7 +23,7 @@ def nccl_settings(document: Document) -> Complaints:
         if settings["metadata"]["name"] not in taken:
             yield f"{pod.where}: takes no settings from nccl.yaml"
         for name in environment(pod.spec):
-            if name.startswith(("NCCL_", "TORCH_NCCL_", "TORCH_FR_")):
+            if name.startswith(("NCCL_", "TORCH_NCCL_", "TORCH_FR_")) and name != DUMPS:
                 yield f"{pod.where}: {name} belongs into nccl.yaml"
 
 

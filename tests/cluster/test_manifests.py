@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import log_checks
 import network_checks
 import pod_checks
 import pytest
@@ -33,7 +34,7 @@ from imax_dist.jobs.manifest import shard
 SCHEMA_VERSION = "1.35"
 CHECKS: dict[str, Callable[[Document], pod_checks.Complaints]] = {
     name: check
-    for module in (pod_checks, run_checks, network_checks)
+    for module in (pod_checks, run_checks, network_checks, log_checks)
     for name, check in vars(module).items()
     if getattr(check, "__module__", "") == module.__name__ and not name.startswith("_") and callable(check)
 }

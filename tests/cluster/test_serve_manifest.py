@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import log_checks
 import network_checks
 import pod_checks
 import pytest
@@ -52,7 +53,7 @@ def container(document: Document) -> dict[str, Any]:
 def complaints(document: Document) -> list[str]:
     """What is wrong with the deployment, in words."""
     rules = [getattr(pod_checks, name) for name in POD_RULES]
-    rules += [getattr(network_checks, name) for name in NETWORK_RULES]
+    rules += [log_checks.dumps, *(getattr(network_checks, name) for name in NETWORK_RULES)]
     found = [text for rule in rules for text in rule(document)]
     box = container(document)
     options = build_parser().parse_args([*box["command"], *box["args"]][3:])
@@ -121,6 +122,10 @@ def settings_of_its_own(document: Document) -> None:
     container(document)["envFrom"] = []
 
 
+def dumps_of_all(document: Document) -> None:
+    container(document)["env"][-1]["value"] = "/data/logs/nccl-rank-"
+
+
 def patience_with_lost_nodes(document: Document) -> None:
     pods(document)[0].spec["tolerations"][2]["tolerationSeconds"] = 300
 
@@ -137,6 +142,7 @@ def patience_with_lost_nodes(document: Document) -> None:
         (as_root, "runAsNonRoot"),
         (few_gpus, "8 gangs of 1 on 4 GPUs"),
         (settings_of_its_own, "takes no settings from nccl.yaml"),
+        (dumps_of_all, "in no folder of the pod's own"),
         (patience_with_lost_nodes, "unreachable is not given up"),
     ],
 )

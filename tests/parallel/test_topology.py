@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
 from ranks import run_ranks
 
 from imax_dist.errors import BadConfig
-from imax_dist.parallel.topology import Topology, detect, pick_device, process_group, put_messages_first
+from imax_dist.parallel.topology import (
+    Topology,
+    detect,
+    make_dump_folder,
+    pick_device,
+    process_group,
+    put_messages_first,
+)
 
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 
@@ -62,6 +71,15 @@ def test_messages_go_first_on_gpus_unless_the_user_says_otherwise() -> None:
     chosen = {"TORCH_NCCL_HIGH_PRIORITY": "0"}
     put_messages_first(chosen)
     assert chosen == {"TORCH_NCCL_HIGH_PRIORITY": "0"}
+
+
+def test_the_folder_of_the_dumps_is_made_if_it_can_be(tmp_path: Path) -> None:
+    make_dump_folder({})
+    make_dump_folder({"TORCH_FR_DUMP_TEMP_FILE": "nccl-rank-"})
+    make_dump_folder({"TORCH_FR_DUMP_TEMP_FILE": str(tmp_path / "logs" / "pod-0" / "nccl-rank-")})
+    assert list((tmp_path / "logs").iterdir()) == [tmp_path / "logs" / "pod-0"]
+    (tmp_path / "file").touch()
+    make_dump_folder({"TORCH_FR_DUMP_TEMP_FILE": str(tmp_path / "file" / "pod-0" / "nccl-rank-")})
 
 
 def test_a_world_of_one_joins_nothing() -> None:
