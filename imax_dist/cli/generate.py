@@ -24,6 +24,7 @@ from imax_dist.cli.request_options import (
     add_recipe_options,
     add_seeds_options,
     parallel_settings,
+    settled_settings,
 )
 from imax_dist.cli.stop_signal import StopSignal
 from imax_dist.cli.user_defaults import of_user, sentence
@@ -142,7 +143,8 @@ def run(options: argparse.Namespace) -> int:
         quiet = options.quiet or not topology.is_first
         if options.of_user and not quiet:
             print(sentence(options.of_user), file=sys.stderr)
-        renderer = Renderer(topology, parallel_settings(options), open_group=group)
+        requests = [poster.request for poster in posters]
+        renderer = Renderer(topology, settled_settings(options, topology, requests), open_group=group)
         for number, poster in enumerate(posters):
             began = options.began if number == 0 else time.perf_counter()
             bars = ProgressBars(quiet=quiet, verbose=options.verbose, began=began)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imax_dist.config import set_key
 
 if TYPE_CHECKING:
+    from imax_dist.parallel.topology import Topology
     from imax_dist.pipeline.ranks import ParallelSettings
+    from imax_dist.pipeline.request import Request
 
 REQUEST_FIELDS = (
     "size", "paper", "dpi", "bleed", "landscape",
@@ -166,6 +170,18 @@ def add_parallel_options(group: Options) -> None:
         metavar="S",
         help="longest wait for another rank (default 3600)",
     )
+
+
+def settled_settings(
+    options: argparse.Namespace, topology: Topology, requests: Sequence[Request]
+) -> ParallelSettings:
+    """The same with what they leave to the planner decided for the ranks that were started."""
+    from imax_dist.planner.settle import settled
+
+    ranks = topology.world_size
+    per_host = min(ranks, int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
+    hosts = max(1, ranks // per_host)
+    return settled(parallel_settings(options), requests, gpu=topology.gpu, per_host=per_host, hosts=hosts)
 
 
 def parallel_settings(options: argparse.Namespace) -> ParallelSettings:

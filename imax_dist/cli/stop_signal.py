@@ -1,7 +1,8 @@
 """SIGTERM and Ctrl-C: the first finishes the step or band and checkpoints, the second leaves at once.
 
 The checkpoint of the last finished step is written when the first comes: machines are taken away in less time
-than a step may need.
+than a step may need. Where the main thread then stays in a call of a library, in which no handler of Python
+runs, another thread ends the process.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-from imax_dist.errors import ImaxError
+from imax_dist.errors import ImaxError, Preempted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+PATIENCE_S = 30.0
+"""From the first signal, or from the end of its checkpoint, until a call that does not return is given up."""
 
 
 class StopSignal:
@@ -51,10 +55,23 @@ class StopSignal:
         self._act = act
 
     def _listen(self, heard: int) -> None:
+        told = 0
         while numbers := os.read(heard, 64):
-            if self._act is not None and any(number in SIGNALS for number in numbers):
-                with suppress(ImaxError):  # the end of the step says what is wrong with the folder
-                    self._act()
+            stops = [number for number in numbers if number in SIGNALS]
+            told += len(stops)
+            if told > 1:
+                os._exit(128 + stops[-1])  # the main thread may wait where its handler does not run
+            if stops:
+                threading.Thread(target=self._save_and_wait, daemon=True, name="last step").start()
+
+    def _save_and_wait(self) -> None:
+        if self._act is not None:
+            with suppress(ImaxError):  # the end of the step says what is wrong with the folder
+                self._act()
+        time.sleep(PATIENCE_S)
+        if not self.requested:
+            self._write_line("stopped in a call that did not return; run the same command again to resume")
+            os._exit(Preempted.exit_code)
 
     def __call__(self) -> bool:
         return self.requested

@@ -167,8 +167,9 @@ class Attempts:
         )
 
     def _passes_ahead(self, state: Queued) -> int:
-        """None before somebody has approved the proof, nor again where an attempt at them failed."""
-        return 0 if self._proofs_only or state.approval or state.attempts else self.settings.passes_ahead
+        """None where the proof is to be looked at, nor again where an attempt at them failed."""
+        looked_at = self._proofs_only or self.settings.proofs_first or state.approval
+        return 0 if looked_at or state.attempts else self.settings.passes_ahead
 
     def _checkpoints(self, job_id: str, folder: JobFolder) -> Path:
         elsewhere = self.settings.checkpoints

@@ -74,8 +74,8 @@ class Rank:
     def take_rank(self, rank: int) -> None:
         """Be this rank of the gang, now that it is known which node each process runs on; begin to beat."""
         self.rank = rank
-        on_gpu = self.device == "cuda"
-        Heartbeat(rank, self._beacon, self._look, on_gpu=on_gpu, leaving=self.leaving).start()
+        device = torch.device("cuda" if self.device == "cuda" else "cpu")
+        Heartbeat(rank, self._beacon, self._look, device=device, leaving=self.leaving).start()
 
     def leaving(self) -> bool:
         """Whether this rank's host has been told that it goes away."""
@@ -210,9 +210,10 @@ class Rank:
         """This rank alone: the native picture, and the checkpoint that the poster resumes from."""
         assert self._renderer is not None
         folder = JobFolder(Path(task.folder))
+        checkpoints = self._checkpoints[task.job_id] = checkpoints_of(task)
         self._renderer.proof(
             task.request,
-            checkpoints=checkpoints_of(task),
+            checkpoints=checkpoints,
             show=lambda pixels: write_native(folder.proof, pixels),
             listen=self._listener(task),
             stop=lambda: task.job_id in self._stop_requested,

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imax_dist.config import named_configs
+from imax_dist.errors import BadValue
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.pipeline.ranks import load_parallel
 from imax_dist.pipeline.request import Request
-from imax_dist.planner.choose import choose
+from imax_dist.planner.choose import Choice, choose
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.describe import one_line
-from imax_dist.planner.hardware import Hardware, load_hardware
+from imax_dist.planner.estimate import kinds_of
+from imax_dist.planner.hardware import Hardware, hardware_of_gpu, load_hardware
+from imax_dist.planner.poster import first_without_room
+from imax_dist.planner.settle import least_link
 from imax_dist.planner.unknown import UnknownCost
 from imax_dist.planner.workload import Workload, under, workloads
 
@@ -24,9 +26,6 @@ CPU_RANK_BYTES = 4.0 * 2**30
 PREVIEW_EVERY = 2
 MEASURED_FILE = "imax-hardware.yaml"
 """What imax doctor --measure writes; taken from the working folder where there is one."""
-
-LEAST_SHARE = 0.5
-"""Of the network's bandwidth in the hardware file, that a gang over several nodes has to find."""
 
 
 class Host(NamedTuple):
@@ -44,15 +43,16 @@ def fill_defaults_from_plan(
 ) -> tuple[PoolSettings, str]:
     """``settings`` with what was left open chosen, and a line that says so.
 
-    A gang lies on several nodes only if somebody named so many ranks: the network between nodes is what a
-    plan knows least, and a gang that spans them is refused below half of what the hardware file says of it.
+    Of gangs that somebody named, only how their ranks work is chosen. Nobody asked for a gang on several
+    nodes gets one: the network between nodes is what a plan knows least, and a gang that spans them is
+    refused below half of what the hardware file says of it.
 
     Raises BadValue, with what would work, if a poster fits nowhere. Where the network or the
     GPU is not known to the planner, every device becomes a gang of its own, and the line says so.
     """
-    if not settings.open or not requests or not hosts:
-        return settings, ""
     wants_gpu = settings.device == "cuda" or (settings.device == "auto" and any(host.gpus for host in hosts))
+    if not requests or not hosts or not (settings.open or _undecided(settings, wants_gpu=wants_gpu)):
+        return settings, ""
     able = [host for host in hosts if host.gpus] if wants_gpu else list(hosts)
     counts = [host.gpus if wants_gpu else host.cores // settings.cpus_per_rank for host in able]
     per_node = max(1, min(counts, default=1))
@@ -61,27 +61,52 @@ def fill_defaults_from_plan(
         hardware = _hardware(able, gpu=wants_gpu, settings=settings)
         cluster = Cluster(hardware, per_node, len(able) or 1)
         within = {"most": per_node} if "ranks" in settings.open else {}
-        choice = choose(_works(requests, hardware, settings), cluster, **fixed, **within)
+        works = _works(requests, hardware, settings)
+        choice = choose(works, cluster, **fixed, **within)
     except UnknownCost as error:
+        if not settings.open:
+            return settings, ""
         gangs = fixed.get("gangs") or min(len(requests), sum(counts) // fixed.get("ranks", 1)) or 1
         chosen = replace(settings, gangs=gangs, ranks=fixed.get("ranks", 1), open=())
         return chosen, f"not planned ({error}): {chosen.gangs} gangs x {chosen.ranks} ranks"
+    except BadValue:
+        if settings.open:
+            raise
+        return settings, ""  # nodes may still be on their way
+    working = _how_ranks_work(settings, choice, works)
+    if not settings.open:
+        return working, ""
     layout = choice.chosen.layout
-    ulysses = layout.split.ulysses if layout.split.ranks > 1 else None
-    spans = layout.split.ranks > per_node
     chosen = replace(
-        settings,
+        working,
         gangs=layout.gangs,
         ranks=layout.split.ranks,
-        ulysses=ulysses,
-        placement="PACK" if spans else settings.placement,
-        least_link_gb_s=LEAST_SHARE * hardware.network.bandwidth / 1e9 if spans else None,
-        native="shared" if choice.chosen.longest.native_by == "shared" else "rank0",
-        compile="regional" if choice.compiled else "none",
-        passes_ahead=settings.passes_ahead or choice.chosen.longest.passes_ahead,
+        ulysses=layout.split.ulysses if layout.split.ranks > 1 else None,
+        placement="PACK" if layout.split.ranks > per_node else settings.placement,
         open=(),
     )
     return chosen, one_line(choice)
+
+
+def _undecided(settings: PoolSettings, *, wants_gpu: bool) -> bool:
+    """Whether a plan says more of gangs that somebody named: on GPUs of several ranks, or by the file."""
+    parallel = load_parallel(settings.parallel)
+    return (wants_gpu and settings.ranks > 1) or "auto" in (parallel.native, parallel.compile)
+
+
+def _how_ranks_work(settings: PoolSettings, choice: Choice, works: Sequence[Workload]) -> PoolSettings:
+    """Who makes the first passes, whether blocks are compiled, and the least link between nodes."""
+    longest, cluster = choice.chosen.longest, choice.cluster
+    full = [n for work in kinds_of(works) if (n := first_without_room(work, cluster)) is not None]
+    ahead = 0 if settings.proofs_first else min([longest.passes_ahead, *full])
+    spans = choice.chosen.layout.split.ranks > cluster.per_node
+    return replace(
+        settings,
+        native="shared" if longest.native_by == "shared" else "rank0",
+        compile="regional" if choice.compiled else "none",
+        passes_ahead=settings.passes_ahead or ahead,
+        least_link_gb_s=least_link(cluster.hardware) if spans else settings.least_link_gb_s,
+    )
 
 
 def open_pool(settings: PoolSettings, hosts: Sequence[Host]) -> PoolSettings:
@@ -171,12 +196,7 @@ def _hardware(hosts: Sequence[Host], *, gpu: bool, settings: PoolSettings) -> Ha
             return found if gpu else _with_memory(found, hosts)
     if not gpu:
         return _with_memory(load_hardware("cpu"), hosts)
-    kind = hosts[0].gpu if hosts else ""
-    words = re.split(r"[^A-Za-z0-9]+", kind.upper())
-    for name in named_configs("hardware"):
-        if name.upper() in words:
-            return load_hardware(name)
-    raise UnknownCost(f"configs/hardware does not describe a {kind or 'GPU of an unknown kind'}")
+    return hardware_of_gpu(hosts[0].gpu if hosts else "")
 
 
 def _with_memory(hardware: Hardware, hosts: Sequence[Host]) -> Hardware:

@@ -67,12 +67,12 @@ class Heartbeat:
         beacon: Beacon,
         report: Callable[[Sight], None],
         *,
-        on_gpu: bool,
+        device: torch.device,
         leaving: Callable[[], bool] = staying,
     ) -> None:
         self._beacon = beacon
         self._report = report
-        self._on_gpu = on_gpu
+        self._device = device
         self._leaving = leaving
         self._sight = Sight(rank, host=socket.gethostname(), pid=os.getpid())
         self._active = 0
@@ -90,6 +90,8 @@ class Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
+        if self._device.index is not None:  # a thread's own device is the first: half a GiB there a process
+            torch.cuda.set_device(self._device)
         while not self._stopped.wait(EVERY_S):
             with suppress(OSError):  # a folder that is gone has no reader either
                 self._beat()
@@ -100,7 +102,7 @@ class Heartbeat:
         seen = _activity()
         moved, computed = (new - old for new, old in zip(seen, self._seen, strict=True))
         self._seen = seen
-        by_cpu = not self._on_gpu or place.stage in COMPUTED_BY_CPU
+        by_cpu = self._device.type != "cuda" or place.stage in COMPUTED_BY_CPU
         busy = moved >= BYTES or (by_cpu and computed >= CPU_SHARE * EVERY_S)
         self._active += bool(busy and not place.waiting and not place.steps)
         self._sight = Sight(
@@ -137,7 +139,7 @@ class SightFile:
 def beating(rank: int, folder: Path, *, device: torch.device) -> Iterator[Beacon]:
     """A beacon whose sights lie in ``folder`` until the block ends; the file of a killed process stays."""
     file, beacon = SightFile(folder, rank), Beacon(device)
-    heartbeat = Heartbeat(rank, beacon, file, on_gpu=device.type == "cuda").start()
+    heartbeat = Heartbeat(rank, beacon, file, device=device).start()
     yield beacon
     heartbeat.stop()
     file.path.unlink(missing_ok=True)

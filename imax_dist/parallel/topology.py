@@ -42,6 +42,11 @@ class Topology:
         return self.rank == 0
 
     @property
+    def gpu(self) -> str:
+        """torch's name of it; empty on a CPU."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else ""
+
+    @property
     def backend(self) -> str:
         return "nccl" if self.device.type == "cuda" else "gloo"
 

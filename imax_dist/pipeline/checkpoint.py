@@ -46,6 +46,8 @@ class Checkpoint:
     state: PassState
     fingerprint: str
     seed: int
+    made_on: tuple[str, ...] = ()
+    """The sets of ranks that have made it so far, where they were others than those that wrote it."""
 
     @property
     def device(self) -> torch.device:
@@ -85,6 +87,7 @@ class CheckpointFolder:
             "step": str(state.step),
             "fingerprint": checkpoint.fingerprint,
             "seed": str(checkpoint.seed),
+            "made_on": json.dumps(checkpoint.made_on),
         }
         tensors = {name: tensor.contiguous().cpu() for name, tensor in state.to_tensors().items()}
         metadata["sha256"] = content_hash(metadata, tensors)
@@ -172,4 +175,5 @@ def _checked(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -
         raise BadManifest(f"{path} cannot be used: it holds numbers that are not finite")
     number = 0 if phase == "native" else 1 + int(metadata["pass"])
     state = PassState.from_tensors(number, int(metadata["step"]), tensors)
-    return Checkpoint(state, metadata["fingerprint"], int(metadata["seed"]))
+    made_on = tuple(str(each) for each in json.loads(metadata.get("made_on", "[]")))
+    return Checkpoint(state, metadata["fingerprint"], int(metadata["seed"]), made_on)

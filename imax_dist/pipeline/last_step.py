@@ -56,6 +56,7 @@ class LastStep(Generic[Offered]):
         value, passed = held
         if passed is None:
             return value
+        torch.cuda.set_device(value.device)  # of this thread, which else takes memory of the first one
         aside = torch.cuda.Stream(value.device)
         aside.wait_event(passed)
         with torch.cuda.stream(aside):

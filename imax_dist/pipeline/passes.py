@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from imax_dist.events import stage
@@ -27,6 +28,7 @@ from imax_dist.pipeline.reference import (
     encoded_reference,
     enlarged_latents,
     finished_pictures,
+    images_for,
     with_reference,
 )
 from imax_dist.pipeline.run import Run
@@ -115,16 +117,16 @@ def begin_pass(plan: PassPlan, model: FlowModel, before: PassState | None) -> Pa
 
 def _decoded_if_large(run: Run, plan: PassPlan, vae: VaeRunner, done: PassState) -> PassState:
     """With its picture, decoded by rows on all ranks, if there are several or one has no room for it."""
-    reference = plan.method.reference
     by_all = vae.strategy.name == "rows" and vae.topology.world_size > 1
     small = not (by_all or vae.strategy.too_large(plan.render_size))
-    if small or reference.upsample == "latents" or reference.kind == "per_step":
+    if small or plan.method.reference.upsample == "latents":
         return done
+    after, pictures = run.plan.passes[plan.number], []
     with stage(run.listen, "endpoint"), run.saved_if_stopped(done):
-        picture = decode(plan, vae, done.latents, dtype=done.latents.dtype)
-    if picture is None:
-        return done
-    return replace(done, pictures=as_pixels(picture.whole()).to(done.latents))
+        for latents in images_for(after, done):
+            picture = decode(plan, vae, latents, dtype=latents.dtype)
+            pictures += [] if picture is None else [as_pixels(picture.whole()).to(latents)]
+    return replace(done, pictures=torch.cat(pictures)) if pictures else done
 
 
 def _shared(make: Callable[[], PassState], topology: Topology) -> PassState:

@@ -14,6 +14,7 @@ from imax_dist.models.conditioning import Conditioning
 from imax_dist.parallel.broadcast import from_first_rank
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.plan import PosterPlan
+from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.shapes import Pixels
 from imax_dist.wording import first_line
 
@@ -45,6 +46,12 @@ def embed_prompt(
             raise BadManifest(text) from error
 
     return Conditioning.from_tensors(from_first_rank(embed, topology))
+
+
+def visiting(model: FlowModel, settings: ParallelSettings) -> bool:
+    """Whether the encoders come to the device for a prompt and leave it afterwards."""
+    on_device = settings.text_encoders == "device"
+    return on_device and (model.encoders_away or crowded(model.device))
 
 
 def crowded(device: torch.device) -> bool:

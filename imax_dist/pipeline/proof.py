@@ -29,7 +29,7 @@ from imax_dist.pipeline.native import guide_as_native, native_pass
 from imax_dist.pipeline.passes import begin_pass, go_on
 from imax_dist.pipeline.pixels import as_picture
 from imax_dist.pipeline.plan import make_plan
-from imax_dist.pipeline.prompt import embed_prompt
+from imax_dist.pipeline.prompt import embed_prompt, visiting
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.render import render_with
 from imax_dist.pipeline.request import Request
@@ -39,7 +39,6 @@ from imax_dist.pipeline.vae_runner import VaeRunner
 
 PROOF_SCALE = 1.5
 """Sides of a small proof against native, at most: 2.25 times the tokens."""
-ALONE = ParallelSettings()
 NO_SHEET: dict[str, Any] = {"paper": None, "dpi": None, "bleed": None, "landscape": False, "output": {}}
 
 
@@ -51,34 +50,37 @@ def render_proof(
     show: Callable[[Tensor], None],
     listen: Listener = ignore,
     stop: Callable[[], bool] = never,
-    marks: Marks = SILENT,
-    settings: ParallelSettings = ALONE,
-    passes: int = 1,
+    ranks: Ranks | None = None,
+    passes: int = 0,
 ) -> None:
     """Make the native picture on this rank alone, ``show`` it and leave its last checkpoint.
 
-    ``model`` has its text part; the picture is (H, W, 3) in [0, 1]. So many ``passes``, the native one first,
-    but not the poster's last, are made with their checkpoints; ``settings`` are the gang's. Nothing is shown
-    where the poster has gone on beyond the native pass. Raises the errors of imax_dist.errors; Preempted if
-    ``stop`` returned True, after a checkpoint.
+    ``model`` has its text part; the picture is (H, W, 3) in [0, 1]. ``passes`` ahead, the native one first,
+    but not the poster's last, are made with their checkpoints, by ``ranks`` of one (``alone``); with 0 the
+    native picture is made to be looked at, needed or not. Nothing is shown where the poster has gone on
+    beyond the native pass. Raises the errors of imax_dist.errors; Preempted if ``stop`` returned True, after
+    a checkpoint.
     """
     request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
-    ranks = _alone(model, marks, settings)
+    ranks = ranks or alone(model)
     request, picture = completed(request, None, listen)
     plan, guide = with_guide(make_plan(request, model.spec, picture), ranks.topology, listen, stop)
     plan, network = with_network(plan, ranks.topology, listen)
     run = Run(plan, ranks, checkpoints, listen, stop, guide=guide)
-    through = min(passes, len(plan.passes)) - 1 if plan.uses_native else 0
+    if passes and not plan.uses_native:
+        return
+    through = max(min(passes, len(plan.passes)) - 1, 0)
     if run.starts_from_guide and guide is not None:
         show(as_picture(guide))
         if through < 1:
             return
     found = run.find_checkpoint()
     state = None if found is None else found.to(model.device)
-    if state is not None and state.number > max(through, 0):
+    if state is not None and state.number > through:
         return
     with stage(listen, "prompt"):
-        conditioning = embed_prompt(plan, model, ranks.topology, picture=guide)
+        visit = visiting(model, ranks.settings)
+        conditioning = embed_prompt(plan, model, ranks.topology, picture=guide, visit=visit)
     if run.starts_from_guide and guide is not None:
         state = state or guide_as_native(run, model, guide)
     elif state is None or state.number == 0:
@@ -100,7 +102,7 @@ def render_small(
     show: Callable[[Tensor], None],
     listen: Listener = ignore,
     stop: Callable[[], bool] = never,
-    marks: Marks = SILENT,
+    ranks: Ranks | None = None,
 ) -> None:
     """``show`` the request's recipe at PROOF_SCALE times native, in the poster's shape, by this rank alone.
 
@@ -113,13 +115,14 @@ def render_small(
     size = native_size(plan.size, side, model.spec.token_pixels)
     if size.area < plan.size.area and plan.region is None:
         request = dataclasses.replace(request, size=str(size), scale=None, **NO_SHEET)
-    rendering = render_with(model, _alone(model, marks, ALONE), request, listen=listen, stop=stop)
+    rendering = render_with(model, ranks or alone(model), request, listen=listen, stop=stop)
     assert rendering.pixels is not None
     show(rendering.pixels)
 
 
-def _alone(model: FlowModel, marks: Marks, settings: ParallelSettings) -> Ranks:
-    """``settings`` without what several ranks share."""
+def alone(model: FlowModel, settings: ParallelSettings | None = None, marks: Marks = SILENT) -> Ranks:
+    """A rank by itself: a gang's ``settings`` without what several ranks share."""
+    settings = settings or ParallelSettings()
     own = dataclasses.replace(settings, ulysses=None, ring=None, text="sharded", native="rank0")
     own = dataclasses.replace(own, cfg="batched" if settings.cfg == "batched" else "two_passes")
     return join_for(model, own, Topology.alone(model.device, marks=marks))

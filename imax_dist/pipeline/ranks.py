@@ -109,6 +109,12 @@ class Ranks:
     """What was measured or was not available when they joined."""
 
     @property
+    def name(self) -> str:
+        """What a recipe calls them."""
+        mesh = f"ulysses {self.mesh.ulysses}, ring {self.mesh.ring}" if self.mesh.size > 1 else "1 rank"
+        return f"{mesh}, kernel {self.settings.kernel}"
+
+    @property
     def share_native(self) -> bool:
         """Whether all ranks make the native picture together."""
         return self.settings.native == "shared" and self.topology.world_size > 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -20,14 +21,19 @@ from imax_dist.pipeline.vae_runner import strategy_for
 from imax_dist.version import __version__
 
 FORMAT = "imax-recipe/1"
-BEFORE = {"compile": "none"}
+BEFORE = {"compile": "none", "native": "rank0", "made_on": []}
 """What was so when recipes did not say it yet."""
 PLANNED = ("guide", "network")
 """Files whose hashes stand in the plan."""
 
 
-def make_recipe(plan: PosterPlan, model: FlowModel, ranks: Ranks) -> dict[str, Any]:
-    """Request, resolved plan, model, and the surroundings that decide the last bits."""
+def make_recipe(
+    plan: PosterPlan, model: FlowModel, ranks: Ranks, made_on: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Request, resolved plan, model, and the surroundings that decide the last bits.
+
+    ``made_on`` are other ranks that have made a part of it.
+    """
     return {
         "format": FORMAT,
         "request": to_mapping(plan.request),
@@ -46,6 +52,7 @@ def make_recipe(plan: PosterPlan, model: FlowModel, ranks: Ranks) -> dict[str, A
         "surroundings": {
             **environment(model.device, ranks),
             "vae": strategy_for(plan, model, ranks).name,
+            "made_on": list(made_on),
         },
     }
 
@@ -67,6 +74,7 @@ def environment(device: torch.device, ranks: Ranks) -> dict[str, Any]:
         "cfg": ranks.settings.cfg,
         "kernel": ranks.settings.kernel,
         "quality": ranks.settings.quality,
+        "native": "shared" if ranks.share_native else "rank0",
         "compile": "regional" if ranks.settings.compiles else "none",
     }
 

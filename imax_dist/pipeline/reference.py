@@ -26,7 +26,7 @@ def finished_pictures(plan: PassPlan, model: FlowModel, before: PassState) -> Pi
     """The pictures, (N, 3, h, w) in [-1, 1], that the reference of ``plan`` is made of."""
     if before.pictures is not None:
         return before.pictures
-    return torch.cat([model.decode_image(image).clamp(-1.0, 1.0) for image in _images(plan, before)])
+    return torch.cat([model.decode_image(image).clamp(-1.0, 1.0) for image in images_for(plan, before)])
 
 
 @torch.no_grad()
@@ -43,7 +43,9 @@ def encoded_reference(plan: PassPlan, vae: VaeRunner, pictures: Pixels) -> Laten
 def enlarged_latents(plan: PassPlan, before: PassState) -> Latents:
     """Enlarge the latents themselves: cheap, but a VAE's latents do not scale like an image."""
     size = (plan.grid.height, plan.grid.width)
-    images = [F.interpolate(x, size=size, mode="bicubic", align_corners=False) for x in _images(plan, before)]
+    images = [
+        F.interpolate(x, size=size, mode="bicubic", align_corners=False) for x in images_for(plan, before)
+    ]
     return torch.cat(images)
 
 
@@ -56,7 +58,8 @@ def with_reference(plan: PassPlan, start: PassState, reference: Latents) -> Pass
     return replace(start, latents=latents, reference=reference, pictures=None)
 
 
-def _images(plan: PassPlan, before: PassState) -> tuple[Latents, ...]:
+def images_for(plan: PassPlan, before: PassState) -> tuple[Latents, ...]:
+    """What ``plan`` is guided by: the picture before it, or its endpoint at each of the plan's steps."""
     if plan.constant_reference:
         return (before.latents,)
     return before.endpoints[-len(plan.reference_sigmas) :]

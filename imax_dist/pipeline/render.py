@@ -25,7 +25,7 @@ from imax_dist.pipeline.loading import load_requested
 from imax_dist.pipeline.passes import run_passes
 from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.preview import PreviewFile, Previews
-from imax_dist.pipeline.prompt import crowded, embed_prompt
+from imax_dist.pipeline.prompt import embed_prompt, visiting
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.recipe import make_recipe
 from imax_dist.pipeline.region import redone
@@ -135,7 +135,7 @@ def render_with(
         picture = decode(plan, vae, latents)
         if picture is not None and guide is not None:
             picture = _like_the_guide(plan, picture, guide)
-    return Rendering(picture, latents, plan, make_recipe(plan, model, ranks))
+    return Rendering(picture, latents, plan, make_recipe(plan, model, ranks, run.made_on))
 
 
 def _like_the_guide(plan: PosterPlan, picture: DecodedPicture, guide: Pixels) -> DecodedPicture:
@@ -151,7 +151,6 @@ def render_latents(run: Run, vae: VaeRunner) -> Latents:
     """All stages but the decode; the final latents are the same bits on every rank."""
     plan, topology, model = run.plan, run.ranks.topology, vae.model
     with stage(run.listen, "prompt"):
-        on_device = run.ranks.settings.text_encoders == "device"
-        visit = on_device and (model.encoders_away or crowded(topology.device))
+        visit = visiting(model, run.ranks.settings)
         conditioning = embed_prompt(plan, model, topology, picture=run.guide, visit=visit)
     return run_passes(run, vae, conditioning)

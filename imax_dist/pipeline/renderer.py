@@ -20,7 +20,7 @@ from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.loading import change_requested_loras, differs_in_loras, load_requested
 from imax_dist.pipeline.preview import PreviewFile
-from imax_dist.pipeline.proof import ALONE, render_proof, render_small
+from imax_dist.pipeline.proof import alone, render_proof, render_small
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, checked_link, join_for
 from imax_dist.pipeline.render import Rendering, render_with
 from imax_dist.pipeline.request import Request, key_of
@@ -48,6 +48,7 @@ class Renderer:
             self._open.enter_context(process_group(self.topology))
         self._kept: tuple[tuple[object, ...], bool, FlowModel] | None = None
         self._ranks: dict[tuple[Any, ...], Ranks] = {}
+        self._alone: dict[tuple[Any, ...], Ranks] = {}
 
     @classmethod
     def join(
@@ -97,7 +98,7 @@ class Renderer:
         model = on_every_rank(
             lambda: self.model(request, listen=listen, text=self.topology.is_first), self.topology
         )
-        kind = (model.spec.heads, model.spec.kv_heads, model.spec.head_dim, model.dtype)
+        kind = _kind(model)
         if kind not in self._ranks:
             with stage(listen, "join"):
                 self._ranks[kind] = join_for(model, self.parallel, self.topology)
@@ -126,23 +127,17 @@ class Renderer:
         passes: int = 0,
     ) -> None:
         """``show`` the native picture or a ``small`` render, made on this rank alone; others may make others
-        meanwhile. So many ``passes``, the native one first, but not the poster's last; 0 is that one."""
-        listen, marks = self._marked(listen), self.topology.marks
+        meanwhile. So many ``passes``, the native one first, but not the poster's last."""
+        listen = self._marked(listen)
         model = self.model(request, listen=listen, text=True)
+        kind = _kind(model)
+        if kind not in self._alone:
+            self._alone[kind] = alone(model, self.parallel, self.topology.marks)
+        how: dict[str, Any] = {"show": show, "listen": listen, "stop": stop, "ranks": self._alone[kind]}
         if small:
-            render_small(model, request, show=show, listen=listen, stop=stop, marks=marks)
+            render_small(model, request, **how)
             return
-        render_proof(
-            model,
-            request,
-            checkpoints=checkpoints,
-            show=show,
-            listen=listen,
-            stop=stop,
-            marks=marks,
-            settings=self.parallel if passes else ALONE,
-            passes=max(passes, 1),
-        )
+        render_proof(model, request, checkpoints=checkpoints, passes=passes, **how)
 
     def _marked(self, listen: Listener) -> Listener:
         return both(listen, self.topology.marks.hear)
@@ -181,3 +176,8 @@ class Renderer:
             gc.collect()
         device = self.topology.device
         return load_requested(request, self.parallel, device=device, text=text, keeps_base=True)
+
+
+def _kind(model: FlowModel) -> tuple[Any, ...]:
+    """What mesh and kernel are chosen for."""
+    return model.spec.heads, model.spec.kv_heads, model.spec.head_dim, model.dtype

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from torch import Tensor
@@ -49,6 +49,8 @@ class Run:
     """Rank 0 gives it the plan of a pass and the states before and after each of its steps."""
     guide: Pixels | None = None
     """The picture given, (1, 3, H, W) in [-1, 1] at its own size."""
+    made_on: list[str] = field(default_factory=list)
+    """Other ranks that have made steps of it, as its checkpoint says: the last bits may be theirs."""
 
     @property
     def starts_from_guide(self) -> bool:
@@ -73,6 +75,7 @@ class Run:
             self.listen(Note(f"not resumed: {sentence}"))
         if checkpoint is None:
             return None
+        self.made_on[:] = [each for each in checkpoint.made_on if each != self.ranks.name]
         state = checkpoint.state
         self.listen(Note(f"resumed after step {state.step} of the {stage_name(self.pass_of(state).name)}"))
         return state
@@ -134,7 +137,8 @@ class Run:
             self.checkpoints.last.offer(self._checkpoint(state))
 
     def _checkpoint(self, state: PassState) -> Checkpoint:
-        return Checkpoint(state, self.plan.fingerprint, self.plan.request.seed)
+        made_on = (*self.made_on, self.ranks.name)
+        return Checkpoint(state, self.plan.fingerprint, self.plan.request.seed, made_on)
 
     def _due(self, state: PassState, plan: PassPlan) -> bool:
         return self.checkpoints is not None and self.checkpoints.due(state.step, plan.steps)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -122,6 +123,15 @@ def load_hardware(name: str) -> Hardware:
         raise BadValue(f"hardware {name!r} is not known; {listing}, or a file of imax doctor --measure")
     found = known[name.lower()]
     return read_hardware(load_named("hardware", found), where=f"configs/hardware/{found}.yaml")
+
+
+def hardware_of_gpu(name: str) -> Hardware:
+    """By torch's or Ray's name of a GPU, such as ``NVIDIA H100 80GB HBM3``. Raises UnknownCost."""
+    words = re.split(r"[^A-Za-z0-9]+", name.upper())
+    for known in named_configs("hardware"):
+        if known.upper() in words:
+            return load_hardware(known)
+    raise UnknownCost(f"configs/hardware does not describe a {name or 'GPU of an unknown kind'}")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.split import Split
@@ -33,10 +33,13 @@ class RankMemory:
     """Activations, tokens in transit, positions, latents."""
     vae: float
     reserve: float
+    prompt: float = 0.0
+    """Of text encoders that leave a crowded GPU after the prompt (pipeline/prompt.py); else they are
+    ``encoders``, which stay."""
 
     @property
     def stages(self) -> float:
-        return max(self.step, self.vae)
+        return max(self.step, self.vae, self.prompt)
 
     @property
     def total(self) -> float:
@@ -45,6 +48,8 @@ class RankMemory:
     @property
     def fullest(self) -> str:
         """The stage that sets the peak, in people's words."""
+        if self.prompt == self.stages:
+            return "the prompt"
         return "a step" if self.step >= self.vae else "the VAE"
 
 
@@ -55,12 +60,17 @@ def rank_memory(work: Workload, split: Split, cluster: Cluster) -> RankMemory:
     steps = [step_bytes(work, each, alone) for each in work.native]
     steps += [step_bytes(work, each, split) for each in work.extrapolated]
     held = 4.0 * WHOLE_LATENTS * work.latents * work.latent_channels
+    weights = element * float(network.transformer.parameters + network.autoencoder.parameter_count)
+    encoders = 0.0 if work.encoders_away else element * float(network.encoder_parameters)
+    device = cluster.hardware
+    visit = device.kind == "gpu" and 2 * (weights + encoders) > device.memory
     return RankMemory(
-        weights=element * float(network.transformer.parameters + network.autoencoder.parameter_count),
-        encoders=0.0 if work.encoders_away else element * float(network.encoder_parameters),
+        weights=weights,
+        encoders=0.0 if visit else encoders,
         step=max(steps) + held,
         vae=max(vae_bytes(work, split, cluster), network_bytes(work, split)) + held,
-        reserve=cluster.hardware.reserve,
+        reserve=device.reserve,
+        prompt=encoders if visit else 0.0,
     )
 
 
@@ -70,7 +80,9 @@ def alone_bytes(work: Workload, each: Pass, cluster: Cluster) -> float:
     parameters = network.transformer.parameters + network.autoencoder.parameter_count
     weights = work.element * float(parameters + network.encoder_parameters * (not work.encoders_away))
     held = 4.0 * WHOLE_LATENTS * work.latents * work.latent_channels
-    return weights + step_bytes(work, each, Split()) + held + cluster.hardware.reserve
+    encoded = (replace(work, grid=one.after) for one in work.enlarged if one.number == each.number)
+    vae = max((vae_bytes(one, Split(), cluster) for one in encoded), default=0.0)
+    return weights + max(step_bytes(work, each, Split()), vae) + held + cluster.hardware.reserve
 
 
 def network_bytes(work: Workload, split: Split) -> float:

@@ -100,11 +100,16 @@ def _ways(work: Workload, split: Split, cluster: Cluster, posters: int) -> Itera
     if work.native_by == "shared" or not (split.ranks > 1 < posters and cluster.hardware.kind == "gpu"):
         return
     share = math.ceil(posters / split.ranks) / posters
-    for passes in range(max((each.number for each in work.extrapolated), default=1)):
-        alone = [each for each in work.extrapolated if each.number <= passes]
-        if any(alone_bytes(work, each, cluster) > USABLE * cluster.hardware.memory for each in alone):
-            return
+    last = max((each.number for each in work.extrapolated), default=1)
+    for passes in range(min(last, first_without_room(work, cluster) or last)):
         yield _Way("ahead", Split(), share, passes)
+
+
+def first_without_room(work: Workload, cluster: Cluster) -> int | None:
+    """Number of the first larger pass that one rank has not the memory for; None if it has for all."""
+    room = USABLE * cluster.hardware.memory
+    full = (each.number for each in work.extrapolated if alone_bytes(work, each, cluster) > room)
+    return min(full, default=None)
 
 
 def _time(work: Workload, split: Split, cluster: Cluster, way: _Way) -> PosterTime:

@@ -15,6 +15,10 @@ from imax_dist.jobs.ray_gangs import pool_parallel
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.sizing import Host, fill_defaults_from_plan, open_pool, planned_seconds
 from imax_dist.pipeline.request import Request
+from imax_dist.planner.cluster import Cluster
+from imax_dist.planner.hardware import load_hardware
+from imax_dist.planner.poster import first_without_room
+from imax_dist.planner.workload import Workload, workloads
 
 OPEN = PoolSettings(open=("gangs", "ranks"))
 GIB = 2.0**30
@@ -61,6 +65,34 @@ def test_a_batch_on_gangs_of_several_gpus_makes_its_first_passes_ahead() -> None
     assert fill_defaults_from_plan(replace(asked, passes_ahead=1), flux, [H100])[0].passes_ahead == 1
     on_cores = PoolSettings(ranks=2, open=("gangs",))
     assert not fill_defaults_from_plan(on_cores, posters(5), [CORES])[0].passes_ahead
+
+
+def test_of_gangs_that_were_named_the_planner_says_how_their_ranks_work() -> None:
+    """Also of pools such as configs/jobs/eight-gpus.yaml, which leave nothing open."""
+    flux, named = posters(16, "4096x4096", "flux-dev"), PoolSettings(ranks=8, gangs=2)
+    chosen, said = fill_defaults_from_plan(named, flux, [H100, H100])
+    assert (chosen.passes_ahead, said) == (2, "")
+    assert (chosen.gangs, chosen.ranks, chosen.placement) == (2, 8, named.placement)
+    wide, _ = fill_defaults_from_plan(PoolSettings(ranks=16), flux, [H100, H100])
+    assert pool_parallel(wide).least_link_gb_s == pytest.approx(0.5 * 40, rel=0.5)
+    seen = replace(named, proofs_first=True)
+    assert fill_defaults_from_plan(seen, flux, [H100, H100])[0].passes_ahead == 0, "they are looked at first"
+    assert fill_defaults_from_plan(named, flux, [H100._replace(gpu="X1")])[0] == named
+    assert fill_defaults_from_plan(named, flux, [H100._replace(gpus=4)])[0] == named, "nodes on their way"
+
+
+def test_a_poster_without_room_for_a_pass_on_one_rank_holds_all_others_back() -> None:
+    kinds = [*posters(8, "4096x4096", "flux-dev"), *posters(8, "8192x8192", "flux-dev")]
+    named = PoolSettings(ranks=8)
+    all_of_it = fill_defaults_from_plan(named, kinds, [H100])[0].passes_ahead
+    h100 = load_hardware("H100")
+    little = replace(h100, memory=h100.memory * 0.55)
+    assert first_without_room(_work(kinds[-1]), Cluster(little, 8)) == 2
+    assert all_of_it == 3
+
+
+def _work(request: Request) -> Workload:
+    return workloads([request], device="gpu")[0]
 
 
 def test_a_batch_compiles_blocks_where_it_gains_by_it(tmp_path: Path) -> None:

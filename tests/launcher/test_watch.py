@@ -77,9 +77,18 @@ def test_a_notice_that_the_machine_goes_away_is_as_good_as_a_sigterm(
     assert capfd.readouterr().err == said
 
 
+def test_its_thread_holds_no_memory_of_another_rank_s_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new thread's device is GPU 0, and an event asked there opens a context on it: half a GiB a rank."""
+    set_to: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", set_to.append)
+    for device in (torch.device("cuda", 3), torch.device("cpu")):
+        Heartbeat(3, Beacon(), print, device=device).start().stop()
+    assert set_to == [torch.device("cuda", 3)]
+
+
 def test_a_rank_leaves_its_stacks_when_it_is_asked(tmp_path: Path) -> None:
     file = SightFile(tmp_path, 3)
-    heartbeat = Heartbeat(3, Beacon(), file, on_gpu=False).start()
+    heartbeat = Heartbeat(3, Beacon(), file, device=torch.device("cpu")).start()
     (tmp_path / EVIDENCE_WANTED).touch()
     deadline = time.monotonic() + 60
     while not (tmp_path / "rank-3.stacks.txt").exists() and time.monotonic() < deadline:

@@ -20,6 +20,7 @@ from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.proof import render_proof
 from imax_dist.pipeline.ranks import ParallelSettings
+from imax_dist.pipeline.recipe import differences
 from imax_dist.pipeline.render import render
 from imax_dist.pipeline.request import Request
 
@@ -94,6 +95,29 @@ def test_two_and_four_ranks_go_on_from_one_rank_s_passes(model: Any, tmp_path: P
         for latents, stages in run_ranks(world, _resumed, request, str(tmp_path), parallel):
             assert np.abs(latents - expected).max() < 1e-10
             assert set(stages) <= {"extrapolated"}
+
+
+def test_a_recipe_says_who_else_made_a_part_of_the_poster(model: Any, tmp_path: Path) -> None:
+    """On ranks of another number the last bits differ, so making it anew must not claim them."""
+    request = request_of(model)
+    proof(model, request, tmp_path, passes=2)
+    (recipe,) = run_ranks(2, _recipe, request, str(tmp_path))[:1]
+    assert recipe["surroundings"]["made_on"] == ["1 rank, kernel cpu"]
+    (whole,) = run_ranks(2, _recipe, request, None)[:1]
+    assert whole["surroundings"]["made_on"] == []
+    assert [each.partition(":")[0] for each in differences(recipe, whole)] == ["made_on"]
+    proof(model, request, tmp_path / "one", passes=2)
+    assert _recipe(Topology.alone(), request, str(tmp_path / "one"))["surroundings"]["made_on"] == []
+
+
+def _recipe(topology: Topology, request: Request, folder: str | None) -> dict[str, Any]:
+    checkpoints = CheckpointFolder(Path(folder), resume="must") if folder else None
+    return render(request, topology=topology, checkpoints=checkpoints).recipe
+
+
+def test_a_poster_without_native_guidance_has_nothing_to_begin_ahead(model: Any, tmp_path: Path) -> None:
+    request = request_of(model, preset="direct", method={})
+    assert proof(model, request, tmp_path, passes=2) == ([], [])
 
 
 def _resumed(topology: Topology, request: Request, folder: str, parallel: dict[str, Any]) -> Any:

@@ -177,7 +177,7 @@ def test_no_more_gangs_than_posters_and_idle_devices_are_named() -> None:
 
 
 def test_a_tight_plan_carries_a_warning() -> None:
-    work, here = flux(), cluster("1xH100")
+    work, here = replace(flux(), encoders_away=True, vae_gib=8), cluster("1xH100")
     need = rank_memory(work, Split(), here).total
     tight = replace(here, hardware=replace(here.hardware, memory=need / 0.9))
     assert any("memory is tight" in warning for warning in choose([work], tight).warnings)
@@ -209,12 +209,12 @@ def test_what_a_refusal_offers_does_fit() -> None:
 
 def test_where_only_the_vae_is_too_large_a_bound_on_it_is_offered() -> None:
     with pytest.raises(
-        BadValue, match=r"what would: 4 ranks with vae_memory_gib: \d+ in the parallel settings, or"
+        BadValue, match=r"what would: 3 ranks with vae_memory_gib: \d+ in the parallel settings, or"
     ) as refused:
-        choose([flux("8192x8192")], cluster("4xL40S"))
+        choose([flux("9216x9216")], cluster("3xL40S"))
     offered = int(str(refused.value).split("vae_memory_gib: ")[1].split()[0])
-    less = replace(flux("8192x8192"), vae_gib=offered)
-    assert choose([less], cluster("4xL40S")).chosen.layout.split.ranks == 4
+    less = replace(flux("9216x9216"), vae_gib=offered)
+    assert choose([less], cluster("3xL40S")).chosen.layout.split.ranks == 3
 
 
 def test_degrees_that_are_fixed_are_kept_or_refused_with_those_that_divide() -> None:
@@ -257,8 +257,17 @@ def test_text_encoders_on_the_host_do_not_count_against_a_gpu() -> None:
     here = cluster("1xH100")
     assert rank_memory(with_them, Split(), here).encoders > 9e9
     assert rank_memory(without, Split(), here).encoders == 0.0
+    little = replace(here, hardware=replace(here.hardware, memory=36e9))
     with pytest.raises(BadValue, match="1 rank with text_encoders: cpu in the parallel settings"):
-        choose([flux()], cluster("1xL40S"))
+        choose([replace(flux("2048x2048"), vae_gib=2)], little)
+
+
+def test_text_encoders_leave_a_gpu_they_would_crowd() -> None:
+    """As they do after the prompt of every poster (pipeline/prompt.py): a poster fits that could not."""
+    need = rank_memory(flux(), Split(), cluster("1xL40S"))
+    assert (need.encoders, need.fullest) == (0.0, "the VAE")
+    assert need.prompt > 9e9
+    assert choose([flux()], cluster("1xL40S")).chosen.layout.split.ranks == 1
 
 
 @pytest.mark.parametrize(

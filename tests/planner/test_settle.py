@@ -1,0 +1,38 @@
+"""What the planner decides for ranks that a launcher has placed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from imax_dist.pipeline.ranks import ParallelSettings
+from imax_dist.pipeline.request import Request
+from imax_dist.planner.hardware import load_hardware
+from imax_dist.planner.settle import settled
+
+H100 = "NVIDIA H100 80GB HBM3"
+ONE = [Request("a poster", size="4096x4096", model="flux-dev")]
+AUTO = ParallelSettings(native="auto", compile="auto")
+
+
+def test_one_poster_on_eight_gpus_has_its_native_picture_made_by_all() -> None:
+    found = settled(AUTO, ONE, gpu=H100, per_host=8, hosts=1)
+    assert (found.native, found.compile, found.least_link_gb_s) == ("shared", "none", None)
+    many = settled(AUTO, ONE * 400, gpu=H100, per_host=8, hosts=1)
+    assert many.compile == "regional", "it pays for compiling"
+
+
+def test_ranks_on_two_hosts_are_refused_below_half_of_the_hardware_file_s_link() -> None:
+    """As a JobSet starts them, where no pool planned anything."""
+    found = settled(ParallelSettings(), ONE, gpu=H100, per_host=8, hosts=2)
+    assert found.least_link_gb_s == pytest.approx(load_hardware("H100").network.bandwidth / 2e9)
+    own = replace(ParallelSettings(), least_link_gb_s=1.0)
+    assert settled(own, ONE, gpu=H100, per_host=8, hosts=2) == own
+    assert settled(ParallelSettings(), ONE, gpu="", per_host=1, hosts=2).least_link_gb_s is None
+
+
+@pytest.mark.parametrize(("gpu", "per_host"), [("NVIDIA X1", 8), (H100, 1)])
+def test_what_is_not_known_or_not_asked_stays(gpu: str, per_host: int) -> None:
+    assert settled(AUTO, ONE, gpu=gpu, per_host=per_host, hosts=1) == AUTO
+    assert settled(ParallelSettings(), ONE, gpu=gpu, per_host=per_host, hosts=1) == ParallelSettings()
