@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from imax_dist.planner.hardware import load_hardware
+from imax_dist.planner.hardware import load_hardware, read_hardware
+from tests.bench.two_gpus_ranks import hardware_file
 from tests.bench.two_gpus_renders import CASES, table
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = (
-    "Parity", "Bandwidth by size", "Overlap of a hop with attention", "Communicators", "Hangs", "Endings",
-    "Strong scaling and engines",
+    "Parity", "Bandwidth by size", "Host cost of a call", "Overlap of a hop with attention", "Communicators",
+    "Hangs", "Endings", "Strong scaling and engines",
 )  # fmt: skip
 """Of the first hour on several GPUs."""
 
@@ -96,3 +98,10 @@ def test_the_first_hour_on_two_gpus_runs_whole_on_gloo(tmp_path: Path) -> None:
     assert "| out of memory | " in endings
     assert "| 71 |" in endings
     assert load_hardware(str(file)).link.kind == "measured by tests.bench.two_gpus"
+
+
+def test_the_hardware_file_holds_what_a_call_costs_the_host() -> None:
+    written = hardware_file({1 << 20: 1e-3, 8 << 20: 5e-3}, latency=2e-5, call=3.5e-5, tiny=True)
+    found = read_hardware(yaml.safe_load(written), where="measured")
+    assert found.call == pytest.approx(3.5e-5)
+    assert found.link.latency == pytest.approx(2e-5)

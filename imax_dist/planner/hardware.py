@@ -87,6 +87,8 @@ class Hardware:
     """At which products read weights that no cache holds."""
     dispatch: float
     """Seconds to start one kernel; on a GPU kernels are started while others run."""
+    call: float | None
+    """Seconds of the host in one call of torch.distributed; None: not measured."""
     step: float
     """Seconds of a step outside the network, whatever the size; 0 where it was not measured."""
     warm_up: float
@@ -164,6 +166,7 @@ class _HardwareText:
     reserve: str
     source: str
     weight_bandwidth: str | None = None
+    call: str | None = None
     step: str | None = None
     warm_up: str | None = None
     disk: str | None = None
@@ -195,6 +198,7 @@ def read_hardware(mapping: dict[str, Any], *, where: str) -> Hardware:
         memory_bandwidth=bandwidth,
         weight_bandwidth=_weights(file, bandwidth, where),
         dispatch=quantity(file.dispatch, "time", where=f"{where}: dispatch"),
+        call=quantity(file.call, "time", where=f"{where}: call") if file.call else None,
         step=quantity(file.step, "time", where=f"{where}: step") if file.step else 0.0,
         warm_up=quantity(file.warm_up, "time", where=f"{where}: warm_up") if file.warm_up else 0.0,
         disk=quantity(file.disk, "bandwidth", where=f"{where}: disk") if file.disk else None,
@@ -208,8 +212,8 @@ def read_hardware(mapping: dict[str, Any], *, where: str) -> Hardware:
 
 
 QUANTITIES = (
-    "memory", "memory_bandwidth", "weight_bandwidth", "dispatch", "step", "warm_up", "disk", "reserve",
-    "bandwidth", "latency",
+    "memory", "memory_bandwidth", "weight_bandwidth", "dispatch", "call", "step", "warm_up", "disk",
+    "reserve", "bandwidth", "latency",
 )  # fmt: skip
 
 

@@ -28,7 +28,8 @@ FUSED_OPERATIONS = 0.4
 MLP_FLOPS = 8.0
 """Of the first half of an MLP, a token and square of the width."""
 CALL_S = 1e-4
-"""Host seconds of one call of torch.distributed on a GPU: assumed, tests/bench/two_gpus.py measures it."""
+"""Host seconds of one call of torch.distributed on a GPU: assumed where the hardware file has no ``call``,
+which tests/bench/two_gpus.py measures."""
 PACKING_PASSES = {"ulysses": 10, "ring": 4}
 """Times that queries, keys, values and output are read or written to be sent: each once on its way out, the
 output once more when it is back; keys and values laid together."""
@@ -78,7 +79,7 @@ def step_time(work: Workload, tokens: Pass, split: Split, cluster: Cluster) -> S
     pieces = communication.pieces(net, tokens, split, cluster)
     kernels, calls = host_work(split, pieces) if device.kind == "gpu" else (0, 0)
     operations = started * (net.operations + net.blocks * kernels)
-    operations += net.blocks * calls * CALL_S / device.dispatch
+    operations += net.blocks * calls * (device.call or CALL_S) / device.dispatch
     begun = starting(device, operations, linear + attention + elementwise)
     mlp = 0.0
     if device.kind == "gpu" and not work.compiled:  # an engine is not begun from compiled blocks

@@ -120,6 +120,15 @@ def bandwidths(setting: Setting) -> Iterator[str]:
         yield f"| {size} | {' | '.join(cells)} |"
 
 
+def host_cost(setting: Setting) -> Iterator[str]:
+    """What the planner calls ``call``: gloo's calls end with their messages, NCCL's at once."""
+    yield "| call | us of the host |"
+    yield "|---|---|"
+    found = run(setting, on_ranks.host_seconds_a_call)
+    for name in found[0]:
+        yield f"| {name} | {1e6 * max(own[name] for own in found):.1f} |"
+
+
 def overlap(setting: Setting) -> Iterator[str]:
     """Whether a ring hop travels while attention is computed."""
     tokens = [256] if setting.tiny else [2304, 8448, 33024]
@@ -216,6 +225,7 @@ SECTIONS: dict[str, Callable[[Setting], Iterator[str]]] = {
     "Parity": parity,
     "Renders": renders,
     "Bandwidth by size": bandwidths,
+    "Host cost of a call": host_cost,
     "Overlap of a hop with attention": overlap,
     "Overlap of the exchange with an MLP": beside_mlp,
     "Pieces of heads": in_pieces,
@@ -228,11 +238,14 @@ SECTIONS: dict[str, Callable[[Setting], Iterator[str]]] = {
 
 
 def write_hardware(setting: Setting, path: Path) -> None:
-    """The description of this kind of device with the links that were measured."""
+    """The description of this kind of device, its links as measured; on GPUs what a call costs the host."""
     sizes = [1 << 12, 1 << 20] if setting.tiny else [1 << 12, 1 << 20, 8 << 20, 64 << 20, 256 << 20]
     latency, *seconds = run(setting, on_ranks.bandwidths, sizes)[0]["exchange of heads"]
     by_size = dict(zip(sizes[1:], seconds, strict=True))
-    path.write_text(on_ranks.hardware_file(by_size, latency=latency, tiny=setting.tiny))
+    call = None
+    if not setting.tiny:
+        call = max(seconds for own in run(setting, on_ranks.host_seconds_a_call) for seconds in own.values())
+    path.write_text(on_ranks.hardware_file(by_size, latency=latency, call=call, tiny=setting.tiny))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

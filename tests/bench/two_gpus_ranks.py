@@ -30,6 +30,8 @@ from tests.bench.flux_shape import FLUX_DEV, TINY, Step, make_model
 
 TEXT, IMAGE = 7, 61
 RUNS = 5
+CALLS = 200
+"""In a row: fewer than a GPU's queue holds, which would make the host wait."""
 BLOCK = 128
 """Of tokens: other lengths cost cuDNN 19 % (BENCHMARKS.md, "One GPU")."""
 
@@ -88,6 +90,33 @@ def bandwidths(topology: Topology, sizes: list[int]) -> dict[str, list[float]]:
 
         for name, call in zip(found, (exchange, hop, collect), strict=True):
             found[name].append(best(call, topology))
+    return found
+
+
+def host_seconds_a_call(topology: Topology) -> dict[str, float]:
+    """Seconds of the host in one exchange of heads and one hop: nothing waits for the device meanwhile."""
+    world, rank = topology.world_size, topology.rank
+    sent = torch.zeros(world * 64, device=topology.device)
+    received = torch.empty_like(sent)
+
+    def exchange() -> None:
+        dist.all_to_all_single(received, sent, async_op=True).wait()
+
+    def hop() -> None:
+        post([(sent, (rank + 1) % world)], [(received, (rank - 1) % world)], None).wait()
+
+    found = {}
+    for name, call in (("exchange of heads", exchange), ("ring hop", hop)):
+        seconds = []
+        for _ in range(1 + RUNS):
+            dist.barrier()
+            wait(topology)
+            started = time.perf_counter()
+            for _ in range(CALLS):
+                call()
+            seconds.append((time.perf_counter() - started) / CALLS)
+        found[name] = min(seconds[1:])
+    wait(topology)
     return found
 
 
@@ -221,8 +250,9 @@ def engines(tiny: bool) -> list[str]:
     return [name for name in ENGINES if name != "xfuser" or (installed and not tiny)]
 
 
-def hardware_file(seconds: dict[int, float], *, latency: float, tiny: bool) -> str:
-    """A data sheet of this GPU (or the CPU's) with the link as measured, by MiB of a message."""
+def hardware_file(seconds: dict[int, float], *, latency: float, call: float | None = None, tiny: bool) -> str:
+    """A data sheet of this GPU (or the CPU's) with the link as measured, by MiB of a message; ``call``: what
+    one of them costs the host."""
     device = "cpu" if tiny else torch.cuda.get_device_name(0)
     words = device.upper().replace("-", " ").split()
     name = next((name for name in named_configs("hardware") if name.upper() in words), "cpu")
@@ -234,6 +264,8 @@ def hardware_file(seconds: dict[int, float], *, latency: float, tiny: bool) -> s
         "latency": f"{1e6 * latency:.4g} us",
     }
     content = {**load_named("hardware", name), "link": link}
+    if call is not None:
+        content["call"] = f"{1e6 * call:.4g} us"
     text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     return text
 

@@ -79,6 +79,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("link.bandwidth", 300, "bench: link.bandwidth: 300 has no unit; write for example 450 GB/s"),
         ("network.latency", "50", "network.latency: 50 has no unit"),
         ("memory", "80 GB/s", "is not a unit of memory"),
+        ("call", 30, "bench: call: 30 has no unit; write for example 10 us"),
         ("link.efficiency", 1.4, "link.efficiency 1.4 must be above 0 and at most 1"),
         ("peak", {"bfloat16": "1 TFLOP/s"}, "either peak and efficiency"),
         ("rates", {}, "either peak and efficiency"),

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from planner.works import flux
+from planner.works import MEASURED, flux
 
 from imax_dist.models.blueprint import find_blueprint
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.request import Request
 from imax_dist.planner.choose import choose
 from imax_dist.planner.cluster import Cluster, parse_cluster
+from imax_dist.planner.communication import ULYSSES_CALLS
 from imax_dist.planner.describe import as_json, lines
-from imax_dist.planner.hardware import load_hardware
+from imax_dist.planner.hardware import load_hardware, read_hardware
 from imax_dist.planner.poster import poster_time
 from imax_dist.planner.split import Split, layouts
-from imax_dist.planner.time import host_work, step_time
+from imax_dist.planner.time import CALL_S, host_work, step_time
 from imax_dist.planner.workload import Workload, under, workload_of
 
 
@@ -142,6 +143,21 @@ def test_several_ranks_give_the_host_more_to_start() -> None:
     assert host_work(Split(8, 1), pieces=3) == (15, 6)
     assert host_work(Split(8, 2)) == (12, 3)
     assert host_work(Split(1, 4)) == (24, 3)
+
+
+def test_a_call_costs_the_host_what_was_measured_or_else_what_is_assumed() -> None:
+    """Where kernels are done before the host has started them, so that every call shows."""
+    work = flux("1536x1536")
+
+    def starting(**measured: str) -> float:
+        slow_host = read_hardware({**MEASURED, "dispatch": "100 us", **measured}, where="bench")
+        return step_time(work, work.extrapolated[-1], Split(8, 1), Cluster(slow_host, 8)).starting
+
+    assumed = starting()
+    assert assumed > 0.0
+    assert starting(call=f"{1e6 * CALL_S} us") == pytest.approx(assumed)
+    calls = ULYSSES_CALLS * work.network.transformer.blocks
+    assert starting(call=f"{1e6 * CALL_S + 1000} us") - assumed == pytest.approx(1e-3 * calls)
 
 
 def test_pictures_between_passes_are_counted_at_their_own_size() -> None:
