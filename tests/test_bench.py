@@ -11,13 +11,15 @@ import pytest
 import yaml
 
 from imax_dist.planner.hardware import load_hardware, read_hardware
+from tests.bench import two_gpus_contexts
+from tests.bench.two_gpus_contexts import Held
 from tests.bench.two_gpus_ranks import hardware_file
 from tests.bench.two_gpus_renders import CASES, table
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = (
     "Parity", "Bandwidth by size", "Host cost of a call", "Overlap of a hop with attention", "Communicators",
-    "Hangs", "Endings", "Strong scaling and engines",
+    "Contexts on GPU 0", "Hangs", "Endings", "Strong scaling and engines",
 )  # fmt: skip
 """Of the first hour on several GPUs."""
 
@@ -76,6 +78,22 @@ def test_its_whole_posters_are_those_of_one_rank(tmp_path: Path) -> None:
     rows = [line.strip("| ").split(" | ") for line in section.splitlines()[4:] if line.startswith("|")]
     assert [name for name, *_ in rows] == list(CASES)
     assert all(float(latents) < 1e-10 and float(picture) < 1e-6 for _, latents, picture in rows)
+
+
+def test_a_rank_on_the_gpu_of_another_is_named() -> None:
+    """By what nvidia-smi lists or by a context of its own; a container's nvidia-smi lists nobody."""
+    gpus = ("GPU-a", "GPU-b")
+    listed = two_gpus_contexts.read_listing("70, GPU-a, 900\n71, GPU-b, 950\n5, GPU-b, 12\n")
+    right = [Held(70, 0, (0,), gpus, listed), Held(71, 1, (1,), gpus, listed)]
+    assert list(two_gpus_contexts.table(right))[2:] == [
+        "| rank 0 | 900 | - |  |",
+        "| rank 1 | - | 950 |  |",
+        "| 5, no rank | - | 12 | |",
+    ]
+    for seen in (listed | {(71, "GPU-a"): "412"}, {}):
+        wrong = [held._replace(listed=seen) for held in (right[0], right[1]._replace(contexts=(0, 1)))]
+        with pytest.raises(RuntimeError, match=r"memory on a GPU of another: rank 1 on GPU 0$"):
+            list(two_gpus_contexts.table(wrong))
 
 
 def test_a_poster_that_differs_is_named_and_fails_its_section() -> None:

@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 
 from imax_dist.parallel.topology import Topology, process_group
+from tests.bench import two_gpus_contexts as gpu_contexts
 from tests.bench import two_gpus_ranks as on_ranks
 from tests.bench import two_gpus_renders as whole_renders
 from tests.bench.hangs import KINDS, SKIPPED, seconds_until_seen
@@ -186,6 +187,16 @@ def communicators(setting: Setting) -> Iterator[str]:
         yield f"| u{degrees[0]} r{degrees[1]} | {groups} | {taken / 2**20:.0f} | {seconds:.1f} |"
 
 
+def contexts(setting: Setting) -> Iterator[str]:
+    """Whether a rank holds memory on a GPU that is not its own."""
+    if setting.tiny:
+        yield "needs GPUs"
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        whole_renders.make_models(Path(folder))
+        yield from gpu_contexts.table(run(setting, gpu_contexts.held_after_a_render, folder))
+
+
 def hangs(setting: Setting) -> Iterator[str]:
     """Ranks that are stopped, skip a hop or never end, in a step of seven seconds."""
     yield "| kind | seconds until it is seen | said |"
@@ -231,6 +242,7 @@ SECTIONS: dict[str, Callable[[Setting], Iterator[str]]] = {
     "Pieces of heads": in_pieces,
     "Odd lengths": odd_lengths,
     "Communicators": communicators,
+    "Contexts on GPU 0": contexts,
     "Hangs": hangs,
     "Endings": endings,
     "Strong scaling and engines": scaling,
