@@ -1,7 +1,8 @@
-"""Which process holds memory on which GPU, for two_gpus.py: a rank that touches another's takes half a GB there.
+"""Which process holds memory on which GPU, for two_gpus.py.
 
-Most often it is GPU 0, the one that is meant where no device is named. A process knows its own contexts;
-their size is what nvidia-smi says, which in a container may not know our processes.
+A rank that touches a GPU of another takes half a gigabyte there, most often on GPU 0, which is meant where no
+device is named. A process knows its own contexts; their size is what nvidia-smi says, which in a container
+may not know our processes.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def table(ranks: Sequence[Held]) -> Iterator[str]:
         foreign = sorted(on - {held.own})
         strays += [f"rank {rank} on GPU {number}" for number in foreign]
         cells = [
-            listed.get((held.process, gpu), "a context" if k in on else "-") for k, gpu in enumerate(gpus)
+            listed.get((held.process, gpu), "a context" if number in on else "-")
+            for number, gpu in enumerate(gpus)
         ]
         yield f"| rank {rank} | {' | '.join(cells)} | {'NOT ITS OWN' if foreign else ''} |"
     own = {held.process for held in ranks}
