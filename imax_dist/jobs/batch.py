@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 from imax_dist.config import from_mapping as settings_from
 from imax_dist.config import load_config
@@ -51,6 +51,8 @@ from imax_dist.jobs.store.store import is_url
 from imax_dist.output.atomic import require_writable
 from imax_dist.pipeline.run import never
 
+Given = ParamSpec("Given")
+
 NOT_LOGGED = (
     StepDone,
     Progress,
@@ -85,6 +87,8 @@ class Batch:
     proofs_only: bool = False
     store: str | None = None
     """A database, or a file elsewhere; None: ``batch.sqlite`` in ``out``."""
+    alive: Path | None = None
+    """Touched once a second while the pool's loop turns, or waits for a disk: for a probe from outside."""
 
 
 def load_pool_settings(name: str, changes: dict[str, Any]) -> PoolSettings:
@@ -176,7 +180,8 @@ def _run(
         with ray_cluster(batch.ray, settings, note=board.note):
             settings = _planned(settings, board, ray_hosts(), listen)
             listen = both(listen, PoolMetrics(board))
-            deps = PoolDeps(listen=listen, stop=arm(), check=check)
+            deps = PoolDeps(listen=listen, stop=arm(), check=touching(batch.alive, check))
+            board.sleep = touching(batch.alive, board.sleep)
             pool = Pool(
                 board,
                 RayGangs(settings),
@@ -187,6 +192,18 @@ def _run(
             )
             pool.run()
     listen(BatchDone())
+
+
+def touching(alive: Path | None, act: Callable[Given, None]) -> Callable[Given, None]:
+    """``act``, and then the file ``alive`` is touched, if there is one."""
+
+    def touch(*given: Given.args, **named: Given.kwargs) -> None:
+        act(*given, **named)
+        if alive is not None:
+            with suppress(OSError):  # a probe's concern; the batch goes on
+                alive.touch()
+
+    return touch
 
 
 def _planned(

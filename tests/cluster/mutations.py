@@ -163,6 +163,9 @@ MUTATIONS = [
     Mutation("lost_nodes", JOB, in_pod("tolerations", 1, "tolerationSeconds", 300), "not given up"),
     Mutation("lost_nodes", RAYJOB, in_pod("tolerations", []), "unreachable"),
     Mutation("liveness", JOBSET, word("--alive=/tmp/alive", "--alive=/tmp/other"), "no probe looks at"),
+    Mutation("liveness", JOB, word("--alive=/tmp/alive", "--quiet"), "no probe looks at a file of --alive"),
+    Mutation("liveness", JOB, in_box("livenessProbe", {}), "no probe looks at /tmp/alive"),
+    Mutation("liveness", JOB, in_box("startupProbe", {}), "no probe waits for the driver"),
     Mutation("own_machines", JOBSET, in_pod("affinity", {}), "share a machine"),
     Mutation("own_machines", JOBSET, lambda d: pods(d)[0].template["metadata"].pop("annotations"), "racks"),
     Mutation(

@@ -55,15 +55,20 @@ def lost_nodes(document: Document) -> Complaints:
 
 
 def liveness(document: Document) -> Complaints:
-    """A launcher that hangs is seen by the file that it touches while its ranks move."""
-    if document["kind"] != "JobSet":
+    """A launcher or driver that hangs is seen by the file that it touches while its ranks move."""
+    if document["kind"] not in ("Job", "JobSet"):
         return
     alive = value_of(command_line(document), "--alive")
     for pod in gpu_pods(document):
-        probe = pod.spec["containers"][0].get("livenessProbe", {})
-        command = " ".join(probe.get("exec", {}).get("command", []))
-        if not alive or f"find {alive} " not in command:
+        box = pod.spec["containers"][0]
+        if not alive or f"find {alive} " not in _probe(box, "livenessProbe"):
             yield f"{pod.where}: no probe looks at {alive or 'a file of --alive'}"
+        if document["kind"] == "Job" and f"test -e {alive}" not in _probe(box, "startupProbe"):
+            yield f"{pod.where}: no probe waits for the driver, which starts Ray first"
+
+
+def _probe(box: Document, name: str) -> str:
+    return " ".join(box.get(name, {}).get("exec", {}).get("command", []))
 
 
 def own_machines(document: Document) -> Complaints:

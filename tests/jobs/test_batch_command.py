@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def wait_until_gone(session: int) -> list[int]:
 @pytest.mark.timeout(300)
 def test_a_sigterm_to_the_whole_group_ends_in_seconds_and_ray_was_private(begun: Command) -> None:
     """As systemd, timeout and supervisors send it: Ray died of it, and the driver after 60 s, with 1."""
-    process = begun.start()
+    process = begun.start("--alive", str(begun.folder / "alive"))
     begun.wait_for(f'"index": 2, "steps": {STEPS}', count=2)
     family = psutil.Process(process.pid).children(recursive=True)
     raylet = next(child for child in family if child.name() == "raylet")
@@ -156,6 +156,7 @@ def test_a_sigterm_to_the_whole_group_ends_in_seconds_and_ray_was_private(begun:
     }
     assert set(listening) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
     ranks = [pid for event in begun.events("gang.ready") for pid in event["pids"]]
+    assert (begun.folder / "alive").exists(), "for a probe from outside"
     assert {psutil.Process(pid).nice() for pid in ranks} == {psutil.Process(process.pid).nice()}
     os.killpg(process.pid, signal.SIGTERM)
     began = time.monotonic()
@@ -272,6 +273,34 @@ def test_a_batch_with_nothing_to_do_starts_no_ray(
     store.close()
     assert main(["batch", str(manifest), "--out", str(out), "-q"]) == 76
     assert "no such size" in capsys.readouterr().out
+
+
+def test_the_file_of_alive_is_touched_as_the_loop_turns_and_while_it_waits_for_a_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imax_dist.jobs import batch as jobs_batch
+
+    manifest, alive = tmp_path / "m.jsonl", tmp_path / "alive"
+    manifest.write_text('{"id": "a", "prompt": "x"}\n')
+    turned: list[bool] = []
+
+    class TurningPool:
+        def __init__(self, board: Any, *_: object, deps: Any, **named: object) -> None:
+            self.board, self.deps = board, deps
+
+        def run(self) -> None:
+            for act in (self.deps.check, lambda: self.board.sleep(0.0)):
+                assert not alive.exists()
+                act()
+                alive.unlink()
+                turned.append(True)
+
+    monkeypatch.setattr(jobs_batch, "ray_cluster", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(jobs_batch, "ray_hosts", list)
+    monkeypatch.setattr(jobs_batch, "Pool", TurningPool)
+    words = ["batch", str(manifest), "--out", str(tmp_path / "out"), "--alive", str(alive), "-q"]
+    main([*words, "--gangs", "1", "--ranks", "1", "--device", "cpu"])
+    assert turned == [True, True]
 
 
 def test_a_read_only_disk_is_reported_before_anything_starts(
