@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from psutil import virtual_memory
 
 from imax_dist.errors import BadConfig, MissingInput
 from imax_dist.models.conversion import converted, without_memory
@@ -61,6 +64,8 @@ def require_text(folder: Path, *, encoders: Iterable[str], tokenizers: Iterable[
             raise MissingInput(f"model folder {folder} is incomplete: {config} is missing")
 
 
+PIECE = 4 << 20
+"""Bytes of a request to read ahead: the kernel cuts longer ones short."""
 SINGLE_MARK = "single_file.json"
 """In the folder of a component whose weights are a link to a file with names of its own (``assembled``)."""
 
@@ -70,6 +75,7 @@ def load_complete(network: Any, folder: Path, **options: Any) -> Any:
 
     Only safetensors are opened: without ``use_safetensors`` the libraries fall back to pickled files.
     """
+    read_ahead(folder)
     if (folder / SINGLE_MARK).is_file():
         return _load_single(network, folder, **options)
     module, report = network.from_pretrained(
@@ -82,6 +88,20 @@ def load_complete(network: Any, folder: Path, **options: Any) -> Any:
             f"the first is {missing[0]}"
         )
     return module
+
+
+def read_ahead(folder: Path) -> None:
+    """Ask for the weights' pages in order, before a mapping asks for them one by one.
+
+    Not of files that the machine's free memory would not hold: they would push each other out.
+    """
+    files = [(path, path.stat().st_size) for path in folder.glob("*.safetensors")]
+    if not hasattr(os, "posix_fadvise") or sum(size for _, size in files) > virtual_memory().available:
+        return
+    for path, size in files:
+        with suppress(OSError), path.open("rb") as file:
+            for at in range(0, size, PIECE):
+                os.posix_fadvise(file.fileno(), at, PIECE, os.POSIX_FADV_WILLNEED)
 
 
 def _load_single(network: Any, folder: Path, **options: Any) -> Any:
