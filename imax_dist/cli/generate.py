@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,11 +133,10 @@ def run(options: argparse.Namespace) -> int:
         ExitStack() as watch,
         lost_ranks_reported(timeout),
         process_group(topology, timeout_s=timeout),
-        reported_out_of_memory(posters[0].request, topology),
         ExitStack() as group,
     ):
-        compiled, evidence = parallel_settings(options).compiles, posters[0].out.with_suffix(".hang")
-        seen = watched(topology, options.beacons, evidence=evidence, compiled=compiled)
+        hang, compiled = posters[0].out.with_suffix(".hang"), parallel_settings(options).compile != "none"
+        seen = watched(topology, options.beacons, evidence=hang, compiled=compiled)
         topology = watch.enter_context(seen)
         _check_outputs(options, posters, topology)
         quiet = options.quiet or not topology.is_first
@@ -148,10 +147,8 @@ def run(options: argparse.Namespace) -> int:
         for number, poster in enumerate(posters):
             began = options.began if number == 0 else time.perf_counter()
             bars = ProgressBars(quiet=quiet, verbose=options.verbose, began=began)
-            try:
+            with closing(bars), reported_out_of_memory(poster.request, topology):
                 _render(options, poster, renderer, bars=bars, stop=stop, recipe=recipe)
-            finally:
-                bars.close()
     return 0
 
 

@@ -129,7 +129,7 @@ def _check(options: argparse.Namespace) -> tuple[Path, bool]:
     verbs[name].add_arguments(parser)
     given = parser.parse_all(options.command[1:])
     verbs[name].prepare(given)
-    return wanted(given)[0].out.with_suffix(".hang"), parallel_settings(given).compiles
+    return wanted(given)[0].out.with_suffix(".hang"), parallel_settings(given).compile != "none"
 
 
 def _nodes(options: argparse.Namespace) -> Nodes:

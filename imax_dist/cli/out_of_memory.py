@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -12,8 +11,6 @@ from imax_dist.errors import ImaxError, OutOfMemory
 if TYPE_CHECKING:
     from imax_dist.parallel.topology import Topology
     from imax_dist.pipeline.request import Request
-
-MOST_RANKS = 64
 
 
 @contextmanager
@@ -49,23 +46,12 @@ def smallest_plan(request: Request, *, device_name: str, more_than: int) -> str 
     None for a device that configs/hardware does not describe, a model whose sizes are not known, or a poster
     that fits on no 64 ranks. ``device_name`` is torch's, for example ``NVIDIA H100 80GB HBM3``.
     """
-    from imax_dist.config import named_configs
-    from imax_dist.planner.choose import choose
-    from imax_dist.planner.cluster import Cluster
-    from imax_dist.planner.hardware import load_hardware
+    from imax_dist.planner.hardware import hardware_of_gpu
+    from imax_dist.planner.more_ranks import room_on_more_ranks
     from imax_dist.planner.workload import workloads
 
-    name = next((name for name in named_configs("hardware") if name in device_name.split()), None)
-    if name is None:
-        return None
-    hardware = load_hardware(name)
-    ranks = 2 * more_than
-    while ranks <= MOST_RANKS:
-        per_node = min(ranks, hardware.per_node)
-        cluster = Cluster(hardware, per_node, math.ceil(ranks / per_node))
-        with suppress(ImaxError):
-            chosen = choose(workloads([request], device="gpu"), cluster, gangs=1, ranks=ranks).chosen
-            needed = chosen.memory.total / 2**30
-            return f"start {ranks} ranks: the planner finds room on {ranks}x{name}, {needed:.0f} GiB a rank"
-        ranks *= 2
+    with suppress(ImaxError):
+        works, hardware = workloads([request], device="gpu"), hardware_of_gpu(device_name)
+        room = room_on_more_ranks(works, hardware, than=more_than)
+        return None if room is None else f"start {room.ranks} ranks: {room.sentence}"
     return None

@@ -243,6 +243,7 @@ class Attempts:
             progressed=self.board.furthest(job_id) > watch.began_at,
             ranks=working.gang.ranks,
             proofs_only=self._proofs_only,
+            remedy=lambda: self._deps.remedy(self.board.job(job_id).request, working.gang.ranks),
         )
         self.cancelling.discard(job_id)
         self._store(job_id, policy.after(outcome, state.before, self.settings, what), gang)

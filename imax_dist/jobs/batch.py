@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -44,7 +45,7 @@ from imax_dist.jobs.ray_gangs import RayGangs, pool_parallel
 from imax_dist.jobs.reconcile import add_jobs
 from imax_dist.jobs.retention import prune
 from imax_dist.jobs.settings import PoolSettings
-from imax_dist.jobs.sizing import Host, fill_defaults_from_plan, ray_hosts, this_host
+from imax_dist.jobs.sizing import Host, fill_defaults_from_plan, ray_hosts, remedy, this_host
 from imax_dist.jobs.store import Row
 from imax_dist.jobs.store.files import store_path, store_paths
 from imax_dist.jobs.store.store import is_url
@@ -178,9 +179,14 @@ def _run(
             settings = _planned(settings, board, [this_host()], listen)
         listen(ClusterStarting(batch.ray))
         with ray_cluster(batch.ray, settings, note=board.note):
-            settings = _planned(settings, board, ray_hosts(), listen)
-            listen = both(listen, PoolMetrics(board))
-            deps = PoolDeps(listen=listen, stop=arm(), check=touching(batch.alive, check))
+            hosts = ray_hosts()
+            settings = _planned(settings, board, hosts, listen)
+            deps = PoolDeps(
+                listen=both(listen, PoolMetrics(board)),
+                stop=arm(),
+                check=touching(batch.alive, check),
+                remedy=partial(remedy, settings=settings, hosts=hosts),
+            )
             board.sleep = touching(batch.alive, board.sleep)
             pool = Pool(
                 board,

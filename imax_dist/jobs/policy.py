@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -37,6 +37,8 @@ class Circumstances:
     """It got at least one step further than any attempt before."""
     ranks: int
     proofs_only: bool = False
+    remedy: Callable[[], str] = str
+    """Asked once a poster ran out of memory on all ranks it may have: more that have room, in words."""
 
 
 def after(outcome: Outcome, before: Queued, settings: PoolSettings, what: Circumstances) -> State:
@@ -212,7 +214,7 @@ def _after_out_of_memory(outcome: Lost, begun: Queued, settings: PoolSettings, w
         )
     message = (
         f"{outcome.message}; it ran on {plural(what.ranks, 'rank')}, and "
-        f"most_ranks allows no more: set it, or ask for a smaller size"
+        f"most_ranks allows no more: {what.remedy() or 'set it, or ask for a smaller size'}"
     )
     failed = Failed("out_of_memory", message, begun.attempts, proofed=begun.proofed)
     return replace(failed, approval=begun.approval)

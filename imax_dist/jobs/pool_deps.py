@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from imax_dist.events import PoolListener, ignore
 from imax_dist.jobs.store import free
 from imax_dist.jobs.task import Gang
+from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.run import never
 
 
@@ -28,6 +29,12 @@ def in_background(function: Callable[[], Gang]) -> Future[Gang]:
     return future
 
 
+def no_plan(request: Request, ranks: int) -> str:
+    """Nobody knows the devices."""
+    del request, ranks
+    return ""
+
+
 @dataclass(frozen=True)
 class PoolDeps:
     """Clock, signals, listeners, threads."""
@@ -43,5 +50,7 @@ class PoolDeps:
     """Whether somebody has changed the queue since the last call; it is looked at every second anyway."""
     check: Callable[[], None] = free
     """Raises if the batch's folder is no longer this driver's."""
+    remedy: Callable[[Request, int], str] = no_plan
+    """More ranks than so many, on which a poster has room, in words; empty if the planner knows none."""
     background: Callable[[Callable[[], Gang]], Future[Gang]] = in_background
     tick_s: float = 0.01

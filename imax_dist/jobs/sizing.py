@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imax_dist.errors import BadValue
+from imax_dist.errors import BadValue, ImaxError
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.pipeline.ranks import load_parallel
 from imax_dist.pipeline.request import Request
@@ -17,6 +18,7 @@ from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.describe import one_line
 from imax_dist.planner.estimate import kinds_of
 from imax_dist.planner.hardware import Hardware, hardware_of_gpu, load_hardware
+from imax_dist.planner.more_ranks import room_on_more_ranks
 from imax_dist.planner.poster import first_without_room
 from imax_dist.planner.settle import least_link
 from imax_dist.planner.unknown import UnknownCost
@@ -147,6 +149,18 @@ def planned_seconds(request: Request, settings: PoolSettings, hosts: Sequence[Ho
     except UnknownCost:
         return None
     return choice.chosen.longest.total
+
+
+def remedy(request: Request, ranks: int, settings: PoolSettings, hosts: Sequence[Host]) -> str:
+    """What a pool should allow a poster that ran out of memory on ``ranks``; empty if no plan is known."""
+    able = [host for host in hosts if host.gpus]
+    if settings.device != "cpu" and able:
+        with suppress(ImaxError):
+            hardware = _hardware(able, gpu=True, settings=settings)
+            room = room_on_more_ranks(_works([request], hardware, settings), hardware, than=ranks)
+            if room is not None:
+                return f"set most_ranks: {room.ranks}; {room.sentence}"
+    return ""
 
 
 def _works(requests: Sequence[Request], hardware: Hardware, settings: PoolSettings) -> list[Workload]:

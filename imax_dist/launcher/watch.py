@@ -32,7 +32,7 @@ class RankWatch:
 
     ``evidence``: where stacks are kept. ``alive``: a file that is touched while the ranks are well, for a
     probe from outside to look at. ``notice``: a file whose appearance is as good as a SIGTERM. ``compiled``:
-    first steps compile the network's blocks. ``speaker`` begins the sentence of a verdict.
+    first steps may compile the network's blocks. ``speaker`` begins the sentence of a verdict.
     """
 
     def __init__(

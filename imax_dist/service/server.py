@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -29,7 +30,7 @@ from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.ray_gangs import RayGangs, pool_parallel
 from imax_dist.jobs.retention import prune
 from imax_dist.jobs.settings import Keep, PoolSettings
-from imax_dist.jobs.sizing import Host, open_pool, planned_seconds, ray_hosts, this_host
+from imax_dist.jobs.sizing import Host, open_pool, planned_seconds, ray_hosts, remedy, this_host
 from imax_dist.jobs.store import Queue, Store, Tokens, Webhooks
 from imax_dist.output.atomic import require_writable
 from imax_dist.service.access import Door
@@ -128,6 +129,7 @@ def run_service(
                     check=check,
                     sleep=bell.pause,
                     news=bell.heard,
+                    remedy=partial(remedy, settings=fleet.pool, hosts=fleet.hosts),
                 )
                 service.health.ready = True
                 pool = Pool(board, RayGangs(fleet.pool), fleet.pool, out=serving.out, deps=deps)

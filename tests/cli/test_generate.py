@@ -9,15 +9,21 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from imax_dist.cli import out_of_memory
+from imax_dist.errors import OutOfMemory
 from imax_dist.events import RenderEvent, StepDone
 from imax_dist.output.image.png import read_pixels
 from imax_dist.output.image.provenance import read_recipe
+from imax_dist.pipeline.renderer import Renderer
+from imax_dist.pipeline.request import Request
 
 PROMPT = "a red sun over the sea with two white boats"
 Imax = Callable[..., Any]
@@ -385,3 +391,25 @@ def test_the_poster_of_another_request_is_kept(generate: Imax, rendered: Path, t
     out.write_bytes(b"not ours")
     assert generate(*other).code == 64
     assert out.read_bytes() == b"not ours"
+
+
+def test_out_of_memory_looks_for_a_plan_of_the_poster_that_was_being_made(
+    imax: Imax, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def plan(request: Request, **_: object) -> str:
+        asked.append(request.seed)
+        return "start 2 ranks: there is room"
+
+    def render(renderer: Renderer, request: Request, **_: object) -> SimpleNamespace:
+        if request.seed == 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.20 GiB")
+        return SimpleNamespace(picture=None)
+
+    monkeypatch.setattr(out_of_memory, "smallest_plan", plan)
+    monkeypatch.setattr(Renderer, "render", render)
+    ended = imax("generate", "a red sun", "--seeds", "7,8,9", "--out", tmp_path / "sea.png", "-q")
+    assert ended.code == OutOfMemory.exit_code
+    assert "rank 0 of 1 ran out of memory (CUDA out of memory); start 2 ranks: there is room" in ended.err
+    assert asked == [8]

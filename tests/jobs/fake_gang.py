@@ -80,6 +80,7 @@ class World:
             now=self.clock.now,
             wall=lambda: self.clock.now() + self.clock.wall_ahead,
             sleep=self.clock.sleep,
+            remedy=lambda request, ranks: f"set most_ranks: {2 * ranks} for {request.size}",
             background=at_once,
             tick_s=0.25,
         )

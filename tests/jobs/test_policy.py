@@ -92,7 +92,7 @@ def test_out_of_memory_doubles_the_ranks_as_far_as_allowed() -> None:
     assert more.ranks == 4
     end = after(lost, more, replace(SETTINGS, most_ranks=4), replace(HERE, ranks=4))
     assert isinstance(end, Failed)
-    assert "ran on 4 ranks" in end.message
+    assert "ran on 4 ranks, and most_ranks allows no more: set it, or ask for a smaller size" in end.message
 
 
 @pytest.mark.parametrize(("failures", "seconds"), [(0, 0.0), (1, 2.0), (2, 4.0), (3, 5.0), (10_000, 5.0)])

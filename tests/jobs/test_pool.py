@@ -172,7 +172,7 @@ def test_out_of_memory_without_more_ranks_fails_with_the_reason(tmp_path: Path, 
     world.scripts["a"] = [Script(0, MEMORY)]
     states = Shop(tmp_path, world, 1).run()
     assert states["a"].kind == "out_of_memory"
-    assert "most_ranks allows no more" in states["a"].message
+    assert "ran on 1 rank, and most_ranks allows no more: set most_ranks: 2 for" in states["a"].message
 
 
 def test_out_of_memory_fails_when_the_cluster_has_no_more_ranks(tmp_path: Path, world: World) -> None:

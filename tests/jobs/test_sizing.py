@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from imax_dist.jobs import sizing
 from imax_dist.jobs.batch import load_pool_settings
 from imax_dist.jobs.ray_gangs import pool_parallel
 from imax_dist.jobs.settings import PoolSettings
-from imax_dist.jobs.sizing import Host, fill_defaults_from_plan, open_pool, planned_seconds
+from imax_dist.jobs.sizing import Host, fill_defaults_from_plan, open_pool, planned_seconds, remedy
 from imax_dist.pipeline.request import Request
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.hardware import load_hardware
@@ -187,3 +188,12 @@ def test_a_poster_is_planned_on_a_gang_of_the_pool_or_not_at_all() -> None:
     assert planned_seconds(Request("x", size="256x256"), PoolSettings(device="cuda"), unknown) is None
     with pytest.raises(BadValue):
         planned_seconds(Request("x", size="30000x30000"), PoolSettings(device="cpu"), [Host(1, 0, "", GIB)])
+
+
+def test_the_plan_that_would_have_had_room_is_named() -> None:
+    (request,) = posters(1, "8192x8192", "flux-dev")
+    said = remedy(request, 1, PoolSettings(gangs=8, ranks=1), [H100])
+    assert re.fullmatch(r"set most_ranks: 2; the planner finds room on 2xH100, \d+ GiB a rank", said)
+    assert remedy(request, 64, PoolSettings(gangs=8, ranks=1), [H100]) == ""
+    assert remedy(request, 1, PoolSettings(gangs=8, ranks=1, device="cpu"), [H100]) == ""
+    assert remedy(request, 1, PoolSettings(gangs=8, ranks=1), [H100._replace(gpu="a new kind")]) == ""

@@ -101,7 +101,7 @@ def test_a_rank_leaves_its_stacks_when_it_is_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "allowed"), [([], 60.0), (["--compile", "auto"], 60.0), (["--compile", "regional"], 300.0)]
+    ("given", "allowed"), [([], 60.0), (["--compile", "auto"], 300.0), (["--compile", "regional"], 300.0)]
 )
 def test_first_steps_have_more_time_only_where_they_compile_blocks(
     given: list[str], allowed: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
