@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from imax_dist.planner.hardware import load_hardware, read_hardware
-from tests.bench import two_gpus_contexts
+from tests.bench import two_gpus, two_gpus_contexts
+from tests.bench.hangs import SKIPPED
 from tests.bench.two_gpus_contexts import Held
 from tests.bench.two_gpus_ranks import hardware_file
 from tests.bench.two_gpus_renders import CASES, table
@@ -107,7 +108,7 @@ def test_a_poster_that_differs_is_named_and_fails_its_section() -> None:
 @pytest.mark.timeout(400)
 def test_the_first_hour_on_two_gpus_runs_whole_on_gloo(tmp_path: Path) -> None:
     file = tmp_path / "measured.yaml"
-    sections_but_hangs = [name for name in SECTIONS if name != "Hangs"]  # tests/liveness has those
+    sections_but_hangs = [name for name in SECTIONS if name != "Hangs"]  # a verdict takes six seconds
     sections = first_hour(file, *sections_but_hangs)
     rows = [line.split("|") for line in sections[0].splitlines() if line.startswith("| u")]
     assert len(rows) == 6
@@ -116,6 +117,14 @@ def test_the_first_hour_on_two_gpus_runs_whole_on_gloo(tmp_path: Path) -> None:
     assert "| out of memory | " in endings
     assert "| 71 |" in endings
     assert load_hardware(str(file)).link.kind == "measured by tests.bench.two_gpus"
+
+
+def test_its_hangs_are_those_that_the_liveness_tests_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/liveness/test_hangs.py makes both for real, through the same ``seconds_until_seen``."""
+    seen = {"stopped": (6.0, "silent: rank 1"), SKIPPED: (None, "nothing")}
+    monkeypatch.setattr(two_gpus, "seconds_until_seen", lambda kind, *_, **__: seen[kind])
+    rows = list(two_gpus.hangs(two_gpus.Setting(2, tiny=True)))[2:]
+    assert rows == ["| stopped | 6.0 | silent: rank 1 |", f"| {SKIPPED} | not called a hang | nothing |"]
 
 
 def test_the_hardware_file_holds_what_a_call_costs_the_host() -> None:
