@@ -26,20 +26,24 @@ PRELOADED = [
 ]
 
 
-def run_ranks(world_size: int, function: Callable[..., Any], *args: Any, timeout_s: float = 90) -> list[Any]:
+def run_ranks(
+    world_size: int, function: Callable[..., Any], *args: Any, timeout_s: float = 90, device: str = "cpu"
+) -> list[Any]:
     """``function(topology, *args)`` on every rank; the results by rank. Kills all ranks at the timeout.
 
-    A world of one joins no process group: it is this process.
+    A world of one joins no process group: it is this process. A ``device`` is every rank's.
     """
     if world_size == 1:
-        return [function(Topology(0, 1, 0, "test", torch.device("cpu")), *args)]
+        return [function(Topology(0, 1, 0, "test", torch.device(device)), *args)]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
     pipes = [context.Pipe(duplex=False) for _ in range(world_size)]
     processes = [
         context.Process(
-            target=_rank, args=(rank, world_size, store.port, pipes[rank][1], function, args), daemon=True
+            target=_rank,
+            args=(rank, world_size, store.port, pipes[rank][1], device, function, args),
+            daemon=True,
         )
         for rank in range(world_size)
     ]
@@ -61,11 +65,13 @@ def _rank(
     world_size: int,
     port: int,
     sender: Connection,
+    device: str,
     function: Callable[..., Any],
     args: tuple[Any, ...],
 ) -> None:
     torch.set_num_threads(1)
-    topology = Topology(rank, world_size, rank, "test", torch.device("cpu"))
+    place = torch.device(device)
+    topology = Topology(rank, world_size, rank, "test", place, shares_gpu=place.type == "cuda")
     try:
         store = dist.TCPStore("127.0.0.1", port, None, is_master=False, timeout=timedelta(seconds=30))
         with process_group(topology, store=store, timeout_s=60):

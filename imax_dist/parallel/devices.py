@@ -28,13 +28,14 @@ class Device(NamedTuple):
 def check_devices(topology: Topology) -> list[str]:
     """The host of every rank, by rank.
 
-    Raises the same BadConfig on every rank if GPUs differ or two ranks share one. CPUs are not compared.
+    Raises the same BadConfig on every rank if GPUs differ, or two ranks share one where none is to be shared.
+    CPUs are not compared.
     """
     if topology.world_size == 1:
         return [socket.gethostname()]
     found = gather_devices(own_device(topology.device), topology)
     if topology.device.type == "cuda":
-        refuse_unequal(found)
+        refuse_unequal(found, shared=topology.shares_gpu)
     return [device.host for device in found]
 
 
@@ -62,8 +63,8 @@ def gather_texts(own: str, topology: Topology) -> list[str]:
     return [bytes(row).rstrip(b"\0").decode() for row in gathered.cpu().tolist()]
 
 
-def refuse_unequal(devices: Sequence[Device]) -> None:
-    """Raise BadConfig for two kinds of GPU, or two ranks on one."""
+def refuse_unequal(devices: Sequence[Device], *, shared: bool = False) -> None:
+    """Raise BadConfig for two kinds of GPU, or two ranks on one unless it may be ``shared``."""
     first = devices[0]
     for rank, device in enumerate(devices):
         if device.name != first.name:
@@ -72,7 +73,7 @@ def refuse_unequal(devices: Sequence[Device]) -> None:
                 f"({device.host}); all ranks of a poster need the same kind of GPU"
             )
         other = next(k for k, one in enumerate(devices) if one.identity == device.identity)
-        if other != rank:
+        if other != rank and not shared:
             raise BadConfig(
                 f"parallel: ranks {other} and {rank} compute on the same GPU of {device.host} "
                 f"({device.identity}); give each rank its own, by LOCAL_RANK or CUDA_VISIBLE_DEVICES"

@@ -31,6 +31,8 @@ class Topology:
     device: torch.device
     marks: Marks = field(default=SILENT, compare=False, repr=False)
     """Says where this rank is, to whoever watches over the ranks."""
+    shares_gpu: bool = False
+    """For tests: other ranks compute on the same GPU, which NCCL refuses; gloo carries everything instead."""
 
     @classmethod
     def alone(cls, device: torch.device | str = "cpu", *, marks: Marks = SILENT) -> Topology:
@@ -48,7 +50,7 @@ class Topology:
 
     @property
     def backend(self) -> str:
-        return "nccl" if self.device.type == "cuda" else "gloo"
+        return "nccl" if self.device.type == "cuda" and not self.shares_gpu else "gloo"
 
 
 def detect(environment: Mapping[str, str] | None = None, *, device: str = "auto") -> Topology:
@@ -108,7 +110,7 @@ def process_group(
         rank=topology.rank if store is not None else -1,
         world_size=topology.world_size if store is not None else -1,
         timeout=timedelta(seconds=timeout_s),
-        device_id=topology.device if on_gpu else None,
+        device_id=topology.device if topology.backend == "nccl" else None,
     )
     try:
         yield

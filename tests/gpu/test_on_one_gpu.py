@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from ranks import run_ranks
+from tiny_flux import make_tiny_flux
 from tiny_vae import make_tiny_vae
 
 from imax_dist.models.compiled import compile_blocks
@@ -168,6 +170,22 @@ def test_compiled_blocks_make_the_eager_poster() -> None:
     settings = ParallelSettings(compile="regional")
     found = render_with(model, join_for(model, settings, ON_GPU), request)
     assert (found.latents - eager.latents).abs().max() < 1e-3 * eager.latents.abs().max()
+
+
+def latents_of(topology: Topology, request: Request, parallel: dict[str, Any]) -> torch.Tensor:
+    rendering = render(request, topology=topology, parallel=ParallelSettings(**parallel))
+    assert (rendering.pixels is not None) == topology.is_first
+    return rendering.latents.cpu()
+
+
+@pytest.mark.parametrize("parallel", [{"ulysses": 2}, {"ring": 2}, {"native": "shared"}], ids=str)
+def test_two_ranks_on_the_gpu_make_the_poster_of_one(parallel: dict[str, Any], tmp_path: Path) -> None:
+    """Over gloo, through host memory: every line of a render on several GPUs but NCCL's own."""
+    model = str(make_tiny_flux(tmp_path / "model"))
+    request = Request("a red sun over the sea", size="144x112", model=model, dtype="float64")
+    expected = latents_of(ON_GPU, request, {})
+    for latents in run_ranks(2, latents_of, request, parallel, device="cuda:0", timeout_s=200):
+        assert (latents - expected).abs().max() < 1e-9
 
 
 def test_a_gpu_is_measured_as_a_hardware_file_is_written() -> None:

@@ -33,5 +33,7 @@ def test_unequal_or_shared_gpus_are_refused_with_ranks_and_names() -> None:
         BadConfig, match=r"rank 0 computes on NVIDIA H100 .* \(a\), rank 1 on NVIDIA L40S \(b\)"
     ):
         refuse_unequal([Device(H100, "a", "GPU-1"), Device("NVIDIA L40S", "b", "GPU-2")])
+    shared = [Device(H100, "a", f"GPU-{k}") for k in (1, 2, 1)]
+    refuse_unequal(shared, shared=True)
     with pytest.raises(BadConfig, match=r"ranks 0 and 2 compute on the same GPU of a \(GPU-1\); give each"):
-        refuse_unequal([Device(H100, "a", f"GPU-{k}") for k in (1, 2, 1)])
+        refuse_unequal(shared)

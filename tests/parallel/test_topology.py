@@ -43,6 +43,10 @@ def test_the_backend_follows_the_device(device: str, backend: str) -> None:
     assert Topology(0, 2, 0, "test", torch.device(device)).backend == backend
 
 
+def test_ranks_that_share_a_gpu_talk_over_gloo() -> None:
+    assert Topology(0, 2, 0, "test", torch.device("cuda", 0), shares_gpu=True).backend == "gloo"
+
+
 @pytest.mark.parametrize("device", ["tpu", "mps", "cuda:1", ""])
 def test_an_unknown_device_is_refused(device: str) -> None:
     with pytest.raises(BadConfig, match=r"is not known; choose auto, cpu or cuda"):
