@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from tests.chaos.harmed_ranks import where
 from tests.chaos.shop import Fault, Record, Shop, busy, patiently, wait_until
 from tests.chaos.strikes import back, deal, seen, strike
 from tests.chaos.surroundings import imax, own_disk
@@ -81,7 +82,7 @@ def prepare(folder: Path, posters: int, steps: int) -> tuple[Path, Path, Path]:
     whole.write_text("\n".join(map(json.dumps, lines)))
     one_each.write_text("\n".join(map(json.dumps, lines[: len(REQUESTS)])))
     limits = {name: round(seconds * busy(), 1) for name, seconds in DEADLINES.items()}
-    pool.write_text(yaml.safe_dump({**POOL, "deadlines": limits}))
+    pool.write_text(yaml.safe_dump({**POOL, "deadlines": limits, "notice": where(folder)}))
     return whole, one_each, pool
 
 
@@ -228,7 +229,8 @@ def trial(folder: Path, options: argparse.Namespace, record: Record) -> tuple[li
                 if calm.driver.wait(300 * busy()):
                     raise RuntimeError("the undisturbed run failed")
             shop.start()
-            kinds = deal(options.seed, options.faults, set() if may_be_full else {"disk full"})
+            without = {*options.without, *(() if may_be_full else ("disk full",))}
+            kinds = deal(options.seed, options.faults, without)
             storm(shop, kinds, options.seed)
             finish(shop, 60.0 * options.minutes)
             return verdict(shop, hashes(calm.out), options.posters), refused_checkpoints(shop.out)
@@ -277,6 +279,7 @@ def main() -> int:
     parser.add_argument("--posters", type=int, default=60)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--faults", type=int, default=20, help="each kind once, as far as they go")
+    parser.add_argument("--without", nargs="*", default=[], metavar="KIND", help="faults that are not dealt")
     parser.add_argument("--minutes", type=float, default=20, help="pause or give up after this long")
     parser.add_argument("--folder", type=Path, help="kept, so that the same command goes on; else temporary")
     options = parser.parse_args()

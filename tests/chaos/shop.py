@@ -152,6 +152,9 @@ class Shop:
     def events(self) -> list[Event]:
         return self._log(self.out / "events.jsonl").events()
 
+    def events_since(self, moment: float) -> list[Event]:
+        return [event for event in self.events() if seconds_of(event) >= moment - 0.01]
+
     def events_of(self, job: str) -> list[Event]:
         return self._log(self.out / job / "events.jsonl").events()
 

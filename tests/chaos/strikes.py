@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from tests.chaos.harmed_ranks import HARMED
 from tests.chaos.shop import PATIENCE_S, Event, Fault, Shop, last_step, patiently, seconds_of, wait_until
 from tests.chaos.surroundings import PREEMPTED, SURROUNDINGS
 
@@ -98,6 +99,7 @@ STRIKES: dict[str, Strike] = {
     "driver SIGTERM": end_driver(signal.SIGTERM),
     "drain": drain,
     **SURROUNDINGS,
+    **HARMED,
 }
 SHARES = {"kill": 5, "stop": 3, "torn checkpoint": 2, "flipped bit": 2, "driver kill": 2, "drain": 2}
 """How often each is dealt beside the others, which are dealt once in so many."""

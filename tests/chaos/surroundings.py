@@ -132,7 +132,7 @@ def disk_full(shop: Shop, fault: Fault, pid: int) -> None:
 
 def clock_jump(shop: Shop, fault: Fault, pid: int) -> None:
     """An hour on and, seconds later, back: no gang is taken for hung."""
-    with _no_gang_lost(shop, fault):
+    with no_gang_lost(shop, fault):
         switch = shop.switches / "clock"
         switch.write_text("3600")
         time.sleep(STEP_BACK_S)
@@ -142,7 +142,7 @@ def clock_jump(shop: Shop, fault: Fault, pid: int) -> None:
 
 def slow_fsync(shop: Shop, fault: Fault, pid: int) -> None:
     """Checkpoints take longer than a step may: a slow disk is no hang."""
-    with _no_gang_lost(shop, fault):
+    with no_gang_lost(shop, fault):
         switch = shop.switches / "fsync"
         switch.write_text(str(SLOW_FSYNC_S))
         time.sleep(2 * SLOW_FSYNC_S)
@@ -150,7 +150,7 @@ def slow_fsync(shop: Shop, fault: Fault, pid: int) -> None:
 
 
 @contextmanager
-def _no_gang_lost(shop: Shop, fault: Fault) -> Iterator[None]:
+def no_gang_lost(shop: Shop, fault: Fault) -> Iterator[None]:
     def lost() -> int:
         return sum(event["event"] == "gang.lost" for event in shop.events())
 

@@ -1,6 +1,7 @@
-"""On the path of the chaos run's processes: a clock that is set and a slow disk, by files in $IMAX_CHAOS."""
+"""In the chaos run's processes: clocks that are set or do harm, a slow disk, by files in $IMAX_CHAOS."""
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -26,7 +27,23 @@ def _slow(real):
     return fsync
 
 
+def _harm(real):
+    """The clock that a step reads: it waits, or finds no memory, in the process that the file names."""
+
+    def perf_counter():
+        if threading.current_thread().name != "heartbeat":
+            began = real()
+            while (wait := _number(f"wait-{os.getpid()}")) > real() - began:
+                time.sleep(min(wait, 0.05))
+            if _number(f"memory-{os.getpid()}"):
+                raise MemoryError("can't allocate memory (chaos)")
+        return real()
+
+    return perf_counter
+
+
 if FOLDER.is_dir():
+    time.perf_counter = _harm(time.perf_counter)
     os.fsync = _slow(os.fsync)
     if os.environ.get("IMAX_CHAOS_DRIVER"):
         time.time = _set_clock(time.time)
