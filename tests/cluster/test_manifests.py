@@ -22,6 +22,7 @@ from cluster_files import (
     load,
     own_words,
     pods,
+    pool_settings,
     ray_cluster_spec,
     workload,
 )
@@ -32,6 +33,8 @@ from imax_dist.cli.main import build_parser
 from imax_dist.jobs.manifest import shard
 
 SCHEMA_VERSION = "1.35"
+AUTOSCALED_S = 15 * 60
+"""Until a node that an autoscaler starts takes pods."""
 CHECKS: dict[str, Callable[[Document], pod_checks.Complaints]] = {
     name: check
     for module in (pod_checks, run_checks, network_checks, log_checks)
@@ -199,3 +202,8 @@ def test_the_cluster_says_the_version_of_ray_that_the_image_installs(name: str) 
     cluster = ray_cluster_spec(workload(name)) or {}
     pins = (CLUSTER.parent / "constraints.txt").read_text(encoding="utf-8").split()
     assert f"ray=={cluster['rayVersion']}" in pins
+
+
+@pytest.mark.parametrize("name", ["indexed-job.yaml", "rayjob.yaml"])
+def test_its_gangs_wait_for_a_machine_that_an_autoscaler_starts(name: str) -> None:
+    assert pool_settings(workload(name)).deadlines.place >= AUTOSCALED_S
