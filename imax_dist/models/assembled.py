@@ -19,7 +19,7 @@ import yaml
 
 from imax_dist.errors import BadValue, MissingInput
 from imax_dist.models.conversion import fit
-from imax_dist.models.encoder_files import encoder_of
+from imax_dist.models.encoder_files import Found, encoders_in, require_encoders
 from imax_dist.models.model_paths import find_file, find_pipeline
 from imax_dist.models.registry import ARCHITECTURES
 from imax_dist.models.single_file import SingleFile, is_single_file, recognise
@@ -111,8 +111,10 @@ def take_inventory(asked: Asked) -> Inventory:
     wanted = (*pipeline.encoders, *pipeline.tokenizers)
     named = [_named(text) for text in asked.text_encoders]
     found = find_pipeline(single.table["pipeline"], str(single.table["source"]))
-    for place in [*named, *([] if found is None else [found])]:
-        for part, source in _text_in(place, single, wanted).items():
+    own = _in_file(single.file, encoders_in(single.file, single.table))
+    of_folder = {} if found is None else _text_in(found, single, wanted)
+    for text in [*(_text_in(place, single, wanted) for place in named), own, of_folder]:
+        for part, source in text.items():
             sources.setdefault(part, source)
     for part in pipeline.encoders:
         file = None if part in sources else find_file(single.table.get("files", {}).get(part, ()))
@@ -195,12 +197,15 @@ def _named(text: str) -> Path:
 
 
 def _text_in(place: Path, single: SingleFile, wanted: Iterable[str]) -> dict[str, Source]:
-    """Text encoders and tokenizers of a pipeline folder, or the one encoder a file is."""
+    """Text encoders and tokenizers of a pipeline folder, or the encoders in a file."""
     if place.is_dir():
         there = {part: place / part for part in wanted}
         return {part: Source(folder) for part, folder in there.items() if _is_whole(folder)}
-    part, prefix, config = encoder_of(place, single.table)
-    return {part: Source(place, prefix, config)}
+    return _in_file(place, require_encoders(place, single.table))
+
+
+def _in_file(file: Path, encoders: Mapping[str, Found]) -> dict[str, Source]:
+    return {part: Source(file, *found) for part, found in encoders.items()}
 
 
 def _said(place: Path, single: SingleFile) -> dict[str, Any]:
