@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,52 @@ def test_a_file_without_an_encoder_is_refused_with_what_there_is(
     message = r"none of those of .*/FLUX.1-dev .*: text_encoder \(CLIPTextModel\), text_encoder_2 \(T5"
     with pytest.raises(BadValue, match=message):
         find_model(str(named))
+
+
+def eight_bits(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Matrices with a scale beside each, as t5xxl_fp8_e4m3fn_scaled has them, and the numbers meant."""
+    stored, meant = {"scaled_fp8": torch.zeros(0, dtype=torch.float8_e4m3fn)}, dict(tensors)
+    for name, x in tensors.items():
+        stored[name] = x
+        if x.ndim == 2 and name.startswith("encoder.block."):
+            scale = torch.tensor(2.0**-6)
+            stored[name] = (x.float() / scale).to(torch.float8_e4m3fn)
+            stored[name.replace(".weight", ".scale_weight")] = scale
+            meant[name] = (stored[name].float() * scale).to(x.dtype)
+    return stored, meant
+
+
+def in_files(folder: Path, root: Path, t5: Mapping[str, Tensor]) -> Path:
+    """The pipeline as people keep it: transformer, CLIP and T5 a file each, config.json beside each."""
+    clip = {f"text_model.{name}": x for name, x in weights(folder / "text_encoder").items()}
+    clip["text_projection.weight"] = torch.eye(32)  # which the published file has too
+    files = {
+        "transformer": ("net.safetensors", weights(folder / "transformer")),
+        "text_encoder": ("clip_l.safetensors", clip),
+        "text_encoder_2": ("t5xxl.safetensors", dict(t5)),
+    }
+    for part, (name, tensors) in files.items():
+        (root / part).mkdir(parents=True)
+        save_file(tensors, root / part / name)
+        (root / part / "config.json").write_bytes((folder / part / "config.json").read_bytes())
+    encoders = "../text_encoder/clip_l.safetensors, ../text_encoder_2/t5xxl.safetensors, "
+    named = with_tokenizers(root / "transformer/net.safetensors", folder, encoders)
+    named.write_text(f"{named.read_text()}vae: {folder}\n")
+    return named
+
+
+@pytest.mark.parametrize("form", ["plain", "fp8 scaled"])
+def test_clip_and_t5_in_files_of_their_own_make_the_folders_picture(
+    flux_folder: Path, tmp_path: Path, form: str
+) -> None:
+    stored = meant = weights(flux_folder / "text_encoder_2")
+    if form == "fp8 scaled":
+        stored, meant = eight_bits(stored)
+    folder = tmp_path / "folder"
+    shutil.copytree(flux_folder, folder)
+    save_file(meant, folder / "text_encoder_2/model.safetensors", metadata={"format": "pt"})
+    files = in_files(flux_folder, tmp_path / "files", stored)
+    found, expected = (poster(each, tmp_path / f"{n}.png") for n, each in enumerate((files, folder)))
+    assert np.array_equal(found, expected)
+    if form == "fp8 scaled":
+        assert not np.array_equal(found, poster(flux_folder, tmp_path / "rounded-not.png"))
