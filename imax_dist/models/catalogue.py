@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from imax_dist.config import from_mapping, load_named, named_configs
 from imax_dist.models.find import SHIPPED
 from imax_dist.models.spec import ModelSettings
+from imax_dist.models.stored import HEADER
 from imax_dist.models.weights import INDEXES, pipeline_index
 
 BYTES_PER_WEIGHT = 2
@@ -97,7 +98,7 @@ def faults(folder: Path) -> list[str]:
             )
     for file in weight_files(folder):
         try:
-            with safe_open(file, framework="pt"):
+            with safe_open(file, framework=HEADER):
                 pass
         except (SafetensorError, OSError) as error:
             found.append(f"{file.relative_to(folder)} does not open: {error}")

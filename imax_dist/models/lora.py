@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from imax_dist.errors import BadValue, MissingInput
 from imax_dist.models.lora_loaders import bare, loader_of
 from imax_dist.models.spec import Lora, ModelSpec
+from imax_dist.models.stored import HEADER, mapped
 from imax_dist.models.weights import component_config
 from imax_dist.named_file import plain_size
 from imax_dist.wording import first_line
@@ -85,13 +86,14 @@ def _find(source: str, weight: float) -> Lora:
     if plain_size(file, "lora") is None:
         raise MissingInput(f"lora {source} does not exist; give a .safetensors file on this machine")
     try:
-        with safe_open(file, framework="pt") as opened:
+        with safe_open(file, framework=HEADER) as opened:
             kinds = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118
             _check_kind(source, {key: str(part.get_dtype()) for key, part in kinds.items()})
             _check_ranks(source, {key: part.get_shape() for key, part in kinds.items()})
     except SafetensorError as error:
         raise BadValue(f"lora {source} is not a .safetensors file: {error}") from error
-    return Lora(source, file, weight, hashlib.sha256(file.read_bytes()).hexdigest())
+    with file.open("rb") as content:
+        return Lora(source, file, weight, hashlib.file_digest(content, "sha256").hexdigest())
 
 
 def _check_kind(source: str, dtypes: Mapping[str, str]) -> None:
@@ -223,9 +225,8 @@ def _without_weights(folder: Path) -> Any:
 
 def _tensors(lora: Lora) -> dict[str, Any]:
     """Raises BadValue for numbers that no picture can come from."""
-    from safetensors.torch import load_file
-
-    tensors: dict[str, Any] = load_file(lora.file)
+    with mapped(lora.file) as opened:
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     for key, x in tensors.items():
         if not bool(x.isfinite().all()):
             raise BadValue(f"its tensor {key} holds numbers that are not finite; the training has diverged")
@@ -240,7 +241,7 @@ def _trained_scale(lora: Lora) -> Callable[[str, int], float]:
     if lora.file.name == "adapter_model.safetensors" and beside.is_file():
         text = beside.read_text(encoding="utf-8")
     else:
-        with safe_open(lora.file, framework="pt") as opened:
+        with safe_open(lora.file, framework=HEADER) as opened:
             text = (opened.metadata() or {}).get("lora_adapter_metadata", "{}")
     try:
         settings = {key.removeprefix("transformer."): value for key, value in json.loads(text).items()}

@@ -7,7 +7,8 @@ table of values and block maxima are in the file. The rest of a form is no tenso
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from imax_dist.errors import BadConfig, BadValue
-from imax_dist.wording import first_line
+from imax_dist.wording import file_size, first_line
 
 SCALES = (".scale_weight", ".weight_scale")
 """Behind a layer's name: its weights' scale, of ComfyUI's older and newer fp8 files."""
@@ -37,12 +38,16 @@ class Stored(NamedTuple):
     shape: tuple[int, ...]
 
 
+HEADER = "np"
+"""The framework to read headers with: for torch the whole file is mapped, which may be more than memory."""
+
+
 def header(file: Path) -> dict[str, Stored]:
     """Every tensor of a .safetensors or .gguf file. Raises BadValue for one that is torn or none."""
     if file.suffix == ".gguf":
         return _gguf_header(file)
     try:
-        with safe_open(file, framework="pt") as opened:
+        with safe_open(file, framework=HEADER) as opened:
             parts = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118
             return {key: Stored(part.get_dtype(), tuple(part.get_shape())) for key, part in parts.items()}
     except (SafetensorError, OSError) as error:
@@ -102,10 +107,25 @@ def shapes(file: Path, prefix: str = "") -> dict[str, tuple[int, ...]]:
     found = {name: x.shape for name, x in own.items() if not is_beside(name)}
     states = [name for name in own if STATE in name]
     if states:
-        with safe_open(file, framework="pt") as opened:
+        with safe_open(file, framework=HEADER) as opened:
             for name in states:
-                found[name.partition(STATE)[0]] = tuple(_state(opened.get_tensor(prefix + name))["shape"])
+                note = torch.from_numpy(opened.get_tensor(prefix + name))
+                found[name.partition(STATE)[0]] = tuple(_state(note)["shape"])
     return found
+
+
+@contextmanager
+def mapped(file: Path) -> Iterator[Any]:
+    """The file open for its tensors. Raises BadValue where this machine cannot map it."""
+    try:
+        opened = safe_open(file, framework="pt")
+    except RuntimeError as error:
+        raise BadValue(
+            f"{file} ({file_size(file.stat().st_size)}) cannot be mapped into this machine's memory: "
+            f"{first_line(error)}; take a machine with more, or the same model in fewer bits"
+        ) from error
+    with opened as tensors:
+        yield tensors
 
 
 TABLE_PIECE = 1 << 20
@@ -118,7 +138,7 @@ def numbers(file: Path, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
     Raises BadValue for a form that is not read.
     """
     made: dict[str, Tensor] = {}
-    with safe_open(file, framework="pt") as opened:
+    with mapped(file) as opened:
         names = [name for name in opened.keys() if name.startswith(prefix)]  # noqa: SIM118
         there = set(names)
         for name in names:
