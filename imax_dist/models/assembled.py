@@ -26,7 +26,7 @@ from imax_dist.models.single_file import SingleFile, is_single_file, recognise
 from imax_dist.models.stored import beside, shapes
 from imax_dist.models.weights import SINGLE_MARK, pipeline_index
 
-LAYOUT = 1
+LAYOUT = 2
 """Counted up when what is written here changes."""
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 WORDS = ("tokenizer", "processor")

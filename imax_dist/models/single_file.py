@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from imax_dist.config import load_named, named_configs
 from imax_dist.errors import BadValue, MissingInput
@@ -19,6 +20,8 @@ SINGLE = (".safetensors", ".gguf", ".sft")
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "")
 """Before the names of a transformer's tensors."""
 VAE_PREFIXES = ("vae.", "first_stage_model.")
+TELLING = ("in_channels", "guidance_embeds", "zero_cond_t")
+"""Keys of a transformer's config.json in which models of one network differ."""
 OTHERWISE = "v1"
 """What diffusers calls a file whose names it does not know."""
 
@@ -72,25 +75,61 @@ def recognise(file: Path) -> SingleFile:
             f"model {file} is a single file ({_otherwise(file)}), which is none of the networks supported: "
             f"{', '.join(table['source'] for table in tables())}"
         )
-    tried = [_tried(file, table, prefix=prefix) for table in candidates]
-    best, how = min(tried, key=lambda pair: (pair[1].faults, -_named(file, pair[0].table)))
-    if how.faults:
-        raise BadValue(
-            f"model {file} looks like {best.table['source']}, but does not fit it: {how.sentence()}"
-        )
-    return best
+    tried = [_tried(file, table, prefix=prefix, among=candidates) for table in candidates]
+    best = min(tried, key=lambda each: each.rank)
+    if best.fit.faults:
+        source = best.single.table["source"]
+        raise BadValue(f"model {file} looks like {source}, but does not fit it: {best.fit.sentence()}")
+    return best.single
 
 
-def _tried(file: Path, table: Mapping[str, Any], *, prefix: str) -> tuple[SingleFile, Fit]:
-    """The file as one of this architecture, and how it fits."""
+class Tried(NamedTuple):
+    """A file as one of an architecture."""
+
+    single: SingleFile
+    fit: Fit
+    is_own: bool
+    """Whether its config is the one beside the file."""
+
+    @property
+    def rank(self) -> tuple[float, bool, int]:
+        """The least is what it is: tensors first, then the config beside it, then its name."""
+        return self.fit.faults, not self.is_own, -_named(self.single.file, self.single.table)
+
+
+def _tried(file: Path, table: Mapping[str, Any], *, prefix: str, among: list[dict[str, Any]]) -> Tried:
+    pipeline, own, found = ARCHITECTURES[table["pipeline"]], beside(file, "_class_name"), shapes(file, prefix)
+    config = table["components"]["transformer"]
+    is_own = (
+        own is not None
+        and own["_class_name"] == pipeline.networks[0]
+        and pipeline.settings(own) == table["settings"]
+        and all(_value(own, key, table) == _value(config, key, table) for key in _telling(table, among))
+    )
+    config = own if is_own and own is not None else config
+    single = SingleFile(file, table, prefix, config, len(found), form(header(file)))
+    return Tried(single, fit(found, _network(table), config), is_own)
+
+
+def _network(table: Mapping[str, Any]) -> Any:
     import diffusers
 
-    pipeline, own, found = ARCHITECTURES[table["pipeline"]], beside(file, "_class_name"), shapes(file, prefix)
-    kind = pipeline.networks[0]
-    fits_own = own is not None and own["_class_name"] == kind and pipeline.settings(own) == table["settings"]
-    config = own if fits_own and own is not None else table["components"]["transformer"]
-    single = SingleFile(file, table, prefix, config, len(found), form(header(file)))
-    return single, fit(found, getattr(diffusers, kind), config)
+    return getattr(diffusers, ARCHITECTURES[table["pipeline"]].networks[0])
+
+
+def _telling(table: Mapping[str, Any], among: list[dict[str, Any]]) -> list[str]:
+    """Keys by which a config beside a file tells which model of the table's network it is of."""
+    alike = [each for each in among if _network(each) is _network(table)]
+    values = {
+        key: {_value(each["components"]["transformer"], key, each) for each in alike} for key in TELLING
+    }
+    return [key for key, each in values.items() if len(each) > 1]
+
+
+def _value(config: Mapping[str, Any], key: str, table: Mapping[str, Any]) -> Any:
+    """Of a key that a config may leave to the class's default."""
+    default = inspect.signature(_network(table).__init__).parameters.get(key)
+    return config.get(key, None if default is None else default.default)
 
 
 def tables() -> list[dict[str, Any]]:

@@ -240,9 +240,34 @@ def test_an_editor_whose_tensors_are_anothers_is_told_by_the_files_name(
 ) -> None:
     file = single(pipelines["qwen-image"], "qwen-image", tmp_path / "one").with_name("net.safetensors")
     named = file.rename(file.with_name(f"{file_name}.safetensors"))
+    if "2511" in file_name:
+        rename(named.with_name("config.json"), '"zero_cond_t": false', '"zero_cond_t": true')
     found = recognise(named)
     assert found.summary().startswith(f"the transformer of {source}, ")
     assert architecture_table("qwen-image-edit-2511")["components"]["transformer"]["zero_cond_t"]
+
+
+def beside_its_config(name: str, folder: Path) -> Path:
+    """The transformer of a tiny pipeline as a file whose name tells nothing."""
+    pipeline = make_tiny(name, folder / "pipeline")
+    shutil.copy(pipeline / "transformer/diffusion_pytorch_model.safetensors", folder / "net.safetensors")
+    shutil.copy(pipeline / "transformer/config.json", folder)
+    return folder / "net.safetensors"
+
+
+@pytest.mark.parametrize("name", ["flux-dev", "flux-schnell", "flux-fill", "qwen-image"])
+def test_a_config_beside_a_file_says_which_of_a_network_it_is(tmp_path: Path, name: str) -> None:
+    found = recognise(beside_its_config(name, tmp_path))
+    assert found.table["settings"] == name
+    assert found.config == json.loads((tmp_path / "config.json").read_text())
+
+
+def test_a_key_of_the_config_beside_a_file_tells_the_editor_of_november(tmp_path: Path) -> None:
+    file = beside_its_config("qwen-image", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "zero_cond_t": True}))
+    assert recognise(file).table["settings"] == "qwen-image-edit-2511"
+    assert recognise(file).config["zero_cond_t"]
 
 
 def test_parts_named_on_the_command_line_are_those_of_a_yaml(
