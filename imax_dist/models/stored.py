@@ -75,9 +75,16 @@ def beside(file: Path, key: str) -> dict[str, Any] | None:
         loaded = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadValue(f"{config}, beside model {file.name}, is not readable JSON: {error}") from error
-    if isinstance(loaded, dict) and "auto_map" in loaded:
+    if not isinstance(loaded, dict):
+        return None
+    refuse_own_code(config, loaded)
+    return loaded if key in loaded else None
+
+
+def refuse_own_code(config: Path, loaded: Mapping[str, Any]) -> None:
+    """Raise BadValue for a configuration that names code beside it."""
+    if "auto_map" in loaded:
         raise BadValue(f"{config} asks for code of its own (auto_map), which is never run; take that key out")
-    return loaded if isinstance(loaded, dict) and key in loaded else None
 
 
 def is_beside(name: str) -> bool:

@@ -34,7 +34,8 @@ def load_text_encoder(
     from transformers import AutoTokenizer
 
     network = load_complete(kind, folder / f"text_encoder{number}", dtype=dtype)
-    words = (tokenizer or AutoTokenizer).from_pretrained(folder / f"tokenizer{number}")
+    place = folder / f"tokenizer{number}"
+    words = (tokenizer or AutoTokenizer).from_pretrained(place, trust_remote_code=False)
     return TextEncoder(words, network.to(device).eval())
 
 

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from psutil import virtual_memory
 
-from imax_dist.errors import BadConfig, MissingInput
+from imax_dist.errors import BadConfig, BadValue, MissingInput
 from imax_dist.models.conversion import converted, without_memory
-from imax_dist.models.stored import numbers
+from imax_dist.models.stored import numbers, refuse_own_code
 
 MODULAR_INDEX = "modular_model_index.json"
 INDEXES = ("model_index.json", MODULAR_INDEX)
+LIBRARIES = ("diffusers", "transformers", "imax")
+"""Of the parts of an index; the last is ours, of folders that ``assembled`` makes."""
 
 
 def pipeline_class(folder: Path) -> str:
@@ -27,13 +29,24 @@ def pipeline_class(folder: Path) -> str:
 
 
 def pipeline_index(folder: Path) -> dict[str, Any]:
-    """model_index.json, or that of a modular pipeline. Raises MissingInput if the folder is no pipeline."""
+    """model_index.json, or that of a modular pipeline.
+
+    Raises MissingInput if the folder is no pipeline, BadValue if a part is of a library we do not know.
+    """
     index = folder / "model_index.json"
     if (folder / MODULAR_INDEX).is_file():
         index = folder / MODULAR_INDEX
     if not index.is_file():
         raise MissingInput(f"model folder {folder} has no model_index.json; it is not in diffusers layout")
-    return _read_json(index)
+    loaded = _read_json(index)
+    for part, entry in loaded.items():
+        library = entry[0] if isinstance(entry, list) and entry and not part.startswith("_") else None
+        if isinstance(library, str) and library not in LIBRARIES:
+            raise BadValue(
+                f"{index} takes {part} from {library!r}, whose code is never run; it may name "
+                f"{' and '.join(LIBRARIES[:2])}"
+            )
+    return loaded
 
 
 def component_config(folder: Path, component: str, *, weights: bool = True) -> dict[str, Any]:
@@ -55,13 +68,18 @@ def guider_configs(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def require_text(folder: Path, *, encoders: Iterable[str], tokenizers: Iterable[str]) -> None:
-    """Raise MissingInput unless the text encoders and tokenizers of a pipeline are there."""
+    """Raise MissingInput unless the text encoders and tokenizers of a pipeline are there.
+
+    Raises BadValue where a tokenizer asks for code of its own.
+    """
     for component in encoders:
         component_config(folder, component)
     for component in tokenizers:
         config = f"{component}/tokenizer_config.json"
         if not (folder / config).is_file():
             raise MissingInput(f"model folder {folder} is incomplete: {config} is missing")
+        for each in sorted((folder / component).glob("*config.json")):
+            _read_json(each)
 
 
 PIECE = 4 << 20
@@ -130,7 +148,7 @@ def _load_encoder(network: Any, folder: Path, tensors: dict[str, Any], dtype: to
     """One of transformers' networks."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     module, report = network.from_pretrained(
         None, config=config, state_dict=tensors, output_loading_info=True, dtype=dtype
     )
@@ -172,4 +190,5 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise BadConfig(f"{path} is not readable JSON: {error}") from error
     if not isinstance(loaded, dict):
         raise BadConfig(f"{path} is not a configuration: its top level is not an object")
+    refuse_own_code(path, loaded)
     return loaded

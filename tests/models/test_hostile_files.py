@@ -16,7 +16,7 @@ from fuzzing import damaged
 from safetensors.torch import load_file
 from tiny_flux import make_tiny_flux
 
-from imax_dist.errors import BadManifest, ImaxError
+from imax_dist.errors import BadManifest, BadValue, ImaxError
 from imax_dist.models.load import Loading, describe_model, load
 from imax_dist.models.quantised import load_transformer
 from imax_dist.models.tiny import make_tiny
@@ -109,3 +109,25 @@ def test_a_hostile_chat_template_is_one_sentence(tmp_path: Path, template: str) 
     plan = make_plan(Request("a red sun", model=str(made)), model.spec)
     with pytest.raises(BadManifest, match="the chat template of its tokenizer fails: "):
         embed_prompt(plan, model, Topology.alone(cpu))
+
+
+@pytest.mark.parametrize(
+    "config", ["transformer/config.json", "text_encoder/config.json", "tokenizer/tokenizer_config.json"]
+)
+def test_a_part_that_asks_for_its_own_code_is_refused_by_name(tmp_path: Path, config: str) -> None:
+    made = make_tiny("flux-schnell", tmp_path / "model")
+    file = made / config
+    asks = {"auto_map": {"AutoModel": "evil.Net", "AutoTokenizer": ["evil.Words", None]}}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **asks}))
+    with pytest.raises(
+        BadValue, match=rf"{config} asks for code of its own \(auto_map\), which is never run"
+    ):
+        describe_model(str(made))
+
+
+def test_an_index_with_a_library_of_its_own_is_refused_by_name(tmp_path: Path) -> None:
+    made = make_tiny("flux-schnell", tmp_path / "model")
+    index = made / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "text_encoder": ["evil", "Net"]}))
+    with pytest.raises(BadValue, match=r"takes text_encoder from 'evil', whose code is never run"):
+        describe_model(str(made))

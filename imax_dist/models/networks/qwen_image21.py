@@ -111,7 +111,7 @@ def load_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> T
     from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
     network = load_complete(Qwen3VLForConditionalGeneration, folder / "text_encoder", dtype=dtype)
-    words = AutoTokenizer.from_pretrained(folder / "processor")
+    words = AutoTokenizer.from_pretrained(folder / "processor", trust_remote_code=False)
     return TextEncoder(words, network.to(device).eval())
 
 
