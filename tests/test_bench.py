@@ -42,10 +42,11 @@ def test_every_section_of_the_gpu_benchmark_runs_on_a_small_shape() -> None:
     assert [section.splitlines()[0] for section in sections] == [
         "Roofline and kernels", "One step", "Against a bare diffusers transformer", "Kernels of a step",
         "A head of 512 channels", "Engines on one rank", "Two ranks on one device",
-        "Steps of larger pictures", "VAE decode", "Whole job",
+        "Steps of larger pictures", "VAE decode", "Whole job", "Whole posters by kernel",
     ]  # fmt: skip
     assert "failed" not in done.stdout
     assert all(len(section.splitlines()) > 3 for section in sections)
+    assert "| cpu | refused" not in sections[-1]
     differences = [line.split("|")[2] for line in sections[6].splitlines() if line.startswith("| ulysses")]
     assert len(differences) == 2
     assert max(map(float, differences)) < 1e-4

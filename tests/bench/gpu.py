@@ -48,6 +48,7 @@ from tests.bench.flux_shape import (
     use_ours,
     wait,
 )
+from tests.bench.gpu_posters import posters_by_kernel
 
 LIMIT_S = 8 * 60
 STEP_HEADING = (
@@ -312,6 +313,11 @@ def whole_job(bench: Bench) -> Iterator[str]:
     yield f"| whole job | {time.perf_counter() - started:.2f} |"
 
 
+def kernels_in_posters(bench: Bench) -> Iterator[str]:
+    """The whole poster with each available kernel, at even and odd grid."""
+    yield from posters_by_kernel(bench.model, bench.sizes[1])
+
+
 SECTIONS: dict[str, Callable[[Bench], Iterator[str]]] = {
     "Roofline and kernels": roofline,
     "One step": steps,
@@ -323,6 +329,7 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[str]]] = {
     "Steps of larger pictures": large_steps,
     "VAE decode": vae,
     "Whole job": whole_job,
+    "Whole posters by kernel": kernels_in_posters,
 }
 
 
