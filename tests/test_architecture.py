@@ -235,10 +235,15 @@ def pickle_violations(tree: ast.AST) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute | ast.Name) and resolved(node, names) in LOADS_PICKLES:
             yield node.lineno, f"{resolved(node, names)} may load a pickle"
-        if isinstance(node, ast.keyword) and node.arg in RUNS_CODE:
+        if isinstance(node, ast.keyword) and node.arg in RUNS_CODE and not is_false(node.value):
             yield node.value.lineno, f"{node.arg} runs what a model's folder brings"
         if isinstance(node, ast.Constant) and node.value in (*RUNS_CODE, "RAY_AUTH_MODE"):
             yield node.lineno, f"{node.value} is not for the package to set"
+
+
+def is_false(node: ast.expr) -> bool:
+    """A literal ``False``: with None transformers asks at the terminal."""
+    return isinstance(node, ast.Constant) and node.value is False
 
 
 def house_violations(source: str) -> list[str]:
@@ -422,6 +427,7 @@ def long_function(lines: int) -> str:
         ("from torch import load\nread = load", "torch.load may load a pickle"),
         ("import numpy as np\nnp.load('x')", "numpy.load may load a pickle"),
         ("load(x, trust_remote_code=True)", "trust_remote_code runs what a model's folder brings"),
+        ("load(x, trust_remote_code=None)", "trust_remote_code runs what a model's folder brings"),
         ("load(x, **{'custom_pipeline': y})", "custom_pipeline is not for the package to set"),
         ("variables['RAY_AUTH_MODE'] = 'disabled'", "RAY_AUTH_MODE is not for the package to set"),
         ("import pickle", "pickle pickles"),
