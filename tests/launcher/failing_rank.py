@@ -1,7 +1,8 @@
 """A rank of `imax generate` whose peer fails alone, as on NCCL: destroying the group waits for all ranks.
 
-Rank 1 runs out of memory, or is killed, where ``Renderer.render`` would compute; rank 0 waits in a collective
-that never completes. With FAILING_RANK_REAL on GPUs nothing is emulated: the allocation is, and so is NCCL.
+Rank 1 runs out of memory, raises or is killed, where ``Renderer.render`` would compute; rank 0 waits in a
+collective that never completes. With FAILING_RANK_REAL on GPUs nothing is emulated: the allocation is, and so
+is NCCL.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def render(renderer: Renderer, *arguments: Any, **named: Any) -> None:
             Path(STRUCK).write_text(str(time.time()))
         if HOW == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if HOW == "raises":
+            raise RuntimeError("planted")
         if REAL:
             torch.empty(1 << 50, dtype=torch.uint8, device=renderer.topology.device)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.20 GiB. GPU 1 has 79.10 GiB")
