@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,6 +36,8 @@ OTHER_KINDS = {
 }
 """By a piece of a tensor's name: what is not B A alone, nor a product (``lora_products``)."""
 PLAIN_DTYPES = ("F64", "F32", "F16", "BF16")
+WHOLE_DTYPES = ("I64", "I32", "I16", "I8", "U8")
+"""In which some trainers store an alpha."""
 PRODUCTS = {".lokr_": "LoKr", ".hada_": "LoHa"}
 """Of LyCORIS, by a piece of a tensor's name; ``lora_products`` reads them."""
 
@@ -106,12 +109,22 @@ def _check_kind(source: str, dtypes: Mapping[str, str]) -> None:
             )
     if not any("lora" in key for key in dtypes) and kind_of(dtypes) is None:
         raise BadValue(f"lora {source} holds no LoRA: none of its {len(dtypes)} tensors is named after one")
-    odd = next((key for key, dtype in dtypes.items() if dtype not in PLAIN_DTYPES), None)
+    plain = next((key for key in dtypes if ".lora_" in key or ".lora." in key), None)
+    if plain is not None and kind_of(dtypes) is not None:
+        raise BadValue(
+            f"lora {source} holds {kind_of(dtypes)} layers and plain ones, the first is {plain}; "
+            "save them as two files"
+        )
+    odd = next((key for key, dtype in dtypes.items() if not _is_plain(key, dtype)), None)
     if odd is not None:
         raise BadValue(
             f"lora {source} is stored as {dtypes[odd]} (tensor {odd}), whose scale is not known; "
             "save it as bfloat16 or float16"
         )
+
+
+def _is_plain(key: str, dtype: str) -> bool:
+    return dtype in PLAIN_DTYPES or (key.endswith(".alpha") and dtype in WHOLE_DTYPES)
 
 
 def _check_ranks(source: str, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -230,9 +243,18 @@ def _tensors(lora: Lora) -> dict[str, Any]:
     for key, x in tensors.items():
         if not bool(x.isfinite().all()):
             raise BadValue(f"its tensor {key} holds numbers that are not finite; the training has diverged")
-        if key.endswith(".alpha") and float(x) == 0.0:
-            raise BadValue(f"{key} is 0, so that the layer would change nothing; give it an alpha above 0")
+        if key.endswith(".alpha"):
+            if x.numel() != 1:
+                raise BadValue(f"{key} has shape {tuple(x.shape)}, but a layer has one alpha")
+            _check_alpha(key, float(x))
     return tensors
+
+
+def _check_alpha(key: str, alpha: float) -> None:
+    if alpha == 0.0:
+        raise BadValue(f"{key} is 0, so that the layer would change nothing; give it an alpha above 0")
+    if not math.isfinite(alpha):
+        raise BadValue(f"{key} is {alpha}, which no layer can be trained with")
 
 
 def _trained_scale(lora: Lora) -> Callable[[str, int], float]:
@@ -245,7 +267,8 @@ def _trained_scale(lora: Lora) -> Callable[[str, int], float]:
             text = (opened.metadata() or {}).get("lora_adapter_metadata", "{}")
     try:
         settings = {key.removeprefix("transformer."): value for key, value in json.loads(text).items()}
-        alpha, pattern = settings.get("lora_alpha"), dict(settings.get("alpha_pattern") or {})
+        alpha = None if settings.get("lora_alpha") is None else float(settings["lora_alpha"])
+        pattern = {key: float(value) for key, value in dict(settings.get("alpha_pattern") or {}).items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise BadValue(f"its adapter settings are not readable: {first_line(error)}") from error
     if settings.get("use_dora"):
@@ -256,6 +279,9 @@ def _trained_scale(lora: Lora) -> Callable[[str, int], float]:
         own = next(
             (value for key, value in pattern.items() if f".{layer}".endswith(f".{key.lstrip('^')}")), alpha
         )
-        return 1.0 if own is None else float(own) / rank**root
+        if own is None:
+            return 1.0
+        _check_alpha("the alpha in its adapter settings", own)
+        return float(own / rank**root)
 
     return scale

@@ -77,6 +77,7 @@ def fit_layers(
     layers = list(dict.fromkeys(layer_of(key) for key in own))
     modules = dict(network.named_modules())
     if any(spelt(layer) in modules for layer in layers):
+        refuse_twice({layer: spelt(layer) for layer in layers})
         made, sources = _asspelt(own, trained_scale), {layer: [spelt(layer)] for layer in layers}
     else:
         made, sources = _converted(own, layers, pipeline)
@@ -101,6 +102,16 @@ def spelt(layer: str) -> str:
     for prefix in PREFIXES:
         layer = layer.removeprefix(prefix)
     return layer
+
+
+def refuse_twice(names: Mapping[str, str]) -> None:
+    """Raise BadValue where two layers of a file are one of the network: one would replace the other."""
+    first: dict[str, str] = {}
+    for layer, name in names.items():
+        if first.setdefault(name, layer) != layer:
+            raise BadValue(
+                f"its layers {first[name]} and {layer} are both {name} of the network; leave out one of them"
+            )
 
 
 def _asspelt(tensors: Mapping[str, Tensor], trained_scale: TrainedScale) -> dict[str, Tensor]:

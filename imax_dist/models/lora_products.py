@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imax_dist.models.lora_layers import OF_TEXT, LoraLayers, spelt
+from imax_dist.models.lora_layers import OF_TEXT, LoraLayers, refuse_twice, spelt
 
 UNDERSCORED = ("lycoris_", "lora_unet_", "lora_transformer_")
 """Before a layer's name whose dots are written as underscores."""
@@ -40,6 +40,7 @@ def fit_products(tensors: Mapping[str, Tensor], network: nn.Module) -> LoraLayer
         else:
             layers.setdefault(layer, {})[part] = x
     names = {layer: _name(layer, flat) for layer in layers}
+    refuse_twice(names)
     reasons = {layer: _misfit(parts, modules.get(names[layer])) for layer, parts in layers.items()}
     wrong = [f"{layer} {why}" for layer, why in reasons.items() if why]
     fitting = {

@@ -215,6 +215,30 @@ def test_the_alpha_of_adapter_settings_counts(flux: Path, tmp_path: Path) -> Non
         assert (query(loaded(flux, str(file))) - plain - 3.0 * up @ down).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("alpha", "sentence"),
+    [
+        ('"x"', r"its adapter settings are not readable: could not convert string to float: 'x'"),
+        ("0", r"the alpha in its adapter settings is 0, so that the layer would change nothing"),
+        ("NaN", r"the alpha in its adapter settings is nan"),
+    ],
+)
+def test_an_alpha_of_adapter_settings_that_is_none_is_refused(
+    flux: Path, tmp_path: Path, alpha: str, sentence: str
+) -> None:
+    file = tmp_path / "header.safetensors"
+    save_file(matrices(), file, {"lora_adapter_metadata": f'{{"r": 2, "lora_alpha": {alpha}}}'})
+    with pytest.raises(BadValue, match=sentence):
+        loaded(flux, str(file))
+
+
+def test_an_alpha_stored_as_a_whole_number_is_that_number(flux: Path, tmp_path: Path) -> None:
+    down, up = matrices().values()
+    save_file(first("alpha", torch.tensor(6)), tmp_path / "whole.safetensors")
+    added = query(loaded(flux, str(tmp_path / "whole.safetensors"))) - query(loaded(flux))
+    assert (added - 3.0 * up @ down).abs().max() < 1e-5
+
+
 def first(name: str, x: Tensor) -> dict[str, Tensor]:
     """``matrices`` with a tensor more, or in the place of another."""
     return {**matrices(), f"{LAYER}.{name}": x}
@@ -238,6 +262,18 @@ def first(name: str, x: Tensor) -> dict[str, Tensor]:
         (
             {"lora_unet_x.hada_t1": torch.ones(2, 2)},
             r"is a LoHa with a core of Tucker's, which",
+        ),
+        (first("alpha", torch.ones(2)), r"to_q.alpha has shape \(2,\), but a layer has one alpha"),
+        (
+            first("lokr_w1", torch.ones(2, 2)),
+            r"holds LoKr layers and plain ones, the first is .*lora_A.weight; save",
+        ),
+        (
+            {
+                **matrices(),
+                **{key.replace("transformer", "diffusion_model", 1): x for key, x in matrices().items()},
+            },
+            r"its layers \S+ and \S+ are both single_tr\S+ of the network",
         ),
         ({"lora_te_x.lora_down.weight": torch.ones(2, 2)}, r"1 layers of text encoders and none of a transf"),
         ({f"{LAYER}.lora_A.weight": torch.ones(2, 32)}, r"has only one of its two matrices \(down\)"),
