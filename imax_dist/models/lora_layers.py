@@ -6,6 +6,7 @@ ComfyUI, black-forest-labs, x-labs) goes through the converter of diffusers' own
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -78,10 +79,11 @@ def fit_layers(
     modules = dict(network.named_modules())
     if any(spelt(layer) in modules for layer in layers):
         refuse_twice({layer: spelt(layer) for layer in layers})
-        made, sources = _asspelt(own, trained_scale), {layer: [spelt(layer)] for layer in layers}
+        read = Converted(_asspelt(own, trained_scale), {layer: [spelt(layer)] for layer in layers}, {})
     else:
-        made, sources = _converted(own, layers, pipeline)
-    reasons = {layer: _misfit(sources.get(layer, []), made, modules) for layer in layers}
+        read = _converted(own, layers, pipeline)
+    made, sources, torn = read
+    reasons = {layer: torn.get(layer) or _misfit(sources.get(layer, []), made, modules) for layer in layers}
     wrong = [f"{layer} {why}" for layer, why in reasons.items() if why]
     good = {name for layer in layers if not reasons[layer] for name in sources[layer]}
     fitting = {
@@ -136,29 +138,37 @@ def _is(key: str, side: str) -> bool:
     return key.removeprefix(f"{layer_of(key)}.").startswith(SIDES[side])
 
 
-def _converted(
-    tensors: Mapping[str, Tensor], layers: list[str], pipeline: Any
-) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
-    """By diffusers' converter: its tensors, and for each of the file's layers where it went.
+class Converted(NamedTuple):
+    """What diffusers' converter made of a file."""
 
-    A file that the converter refuses as a whole is given to it layer by layer, to find the misspelt.
-    """
-    try:
-        return _convert(tensors, pipeline), _destinations(tensors, layers, pipeline)
-    except (ValueError, KeyError, RuntimeError, AssertionError, AttributeError, IndexError) as error:
-        refused = first_line(error)
-    made: dict[str, Tensor] = {}
-    sources: dict[str, list[str]] = {}
+    tensors: dict[str, Tensor]
+    places: dict[str, list[str]]
+    """For each of the file's layers, where in the network it went."""
+    torn: dict[str, str]
+    """Layers whose matrices it could not take apart, and what it said."""
+
+
+UNREAD = (ValueError, KeyError, AssertionError, AttributeError, IndexError)
+"""What a converter raises for names that it does not know."""
+
+
+def _converted(tensors: Mapping[str, Tensor], layers: list[str], pipeline: Any) -> Converted:
+    """A file that the converter refuses as a whole is given to it layer by layer, to find what it reads."""
+    with contextlib.suppress(*UNREAD, RuntimeError):
+        return Converted(_convert(tensors, pipeline), _destinations(tensors, layers, pipeline), {})
+    made = Converted({}, {}, {})
     for layer in layers:
         alone = {key: x for key, x in tensors.items() if layer_of(key) == layer}
         try:
             part, went = _convert(alone, pipeline), _destinations(alone, [layer], pipeline)
-        except (ValueError, KeyError, RuntimeError, AssertionError, AttributeError, IndexError):
+        except UNREAD:
             continue
-        made, sources = made | part, sources | went
-    if not made:
-        raise BadValue(f"diffusers' converter does not read its names ({refused or 'no reason given'})")
-    return made, sources
+        except RuntimeError as error:
+            made.torn[layer] = f"does not pass diffusers' converter ({first_line(error)})"
+            continue
+        made.tensors.update(part)
+        made.places.update(went)
+    return made
 
 
 def _convert(tensors: Mapping[str, Tensor], pipeline: Any) -> dict[str, Tensor]:

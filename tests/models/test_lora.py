@@ -171,6 +171,37 @@ def test_a_misspelt_layer_of_kohyas_is_named(flux: Path, tmp_path: Path) -> None
         loaded(flux, str(tmp_path / "kohya.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("layers", "names", "form"),
+    [
+        (
+            [f"lora_unet_down_blocks_1_attentions_{n}_transformer_blocks_0_attn1_to_q" for n in (0, 1)],
+            ("lora_down", "lora_up"),
+            "kohya",
+        ),
+        (
+            ["base_model.model.double_blocks.0.img_attn.qkv", "base_model.model.single_blocks.0.linear1"],
+            ("lora_A", "lora_B"),
+            "PEFT",
+        ),
+    ],
+    ids=["SDXL's, kohya", "fal's"],
+)
+def test_a_lora_whose_names_are_none_of_the_networks_is_counted(
+    flux: Path, tmp_path: Path, layers: list[str], names: tuple[str, str], form: str
+) -> None:
+    shapes = (2, 32), (32, 2)
+    tensors = {
+        f"{layer}.{name}.weight": torch.ones(shape)
+        for layer in layers
+        for name, shape in zip(names, shapes, strict=True)
+    }
+    save_file(tensors, tmp_path / "foreign.safetensors")
+    message = rf"does not fit model .*: 0 of 2 layers \({form}\) fit; {layers[0]} is not a layer"
+    with pytest.raises(BadValue, match=message):
+        loaded(flux, str(tmp_path / "foreign.safetensors"))
+
+
 def test_half_a_lora_is_refused_unless_a_part_is_asked_for(flux: Path, tmp_path: Path) -> None:
     plain = loaded(flux)
     good = layers_of(plain.transformer, 4)
