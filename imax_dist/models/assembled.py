@@ -23,7 +23,7 @@ from imax_dist.models.encoder_files import Found, encoders_in, require_encoders
 from imax_dist.models.model_paths import find_file, find_pipeline
 from imax_dist.models.registry import ARCHITECTURES
 from imax_dist.models.single_file import SingleFile, is_single_file, recognise
-from imax_dist.models.stored import beside, shapes
+from imax_dist.models.stored import beside, refuse_pickle, shapes
 from imax_dist.models.weights import SINGLE_MARK, pipeline_index
 
 LAYOUT = 2
@@ -85,8 +85,11 @@ def named_parts(model: str, *, vae: str | None, text_encoders: Sequence[str]) ->
             f"vae and encoder go with a model in one file, but {model} is none; give a .safetensors or .gguf "
             "file as model, or name them in its YAML file"
         )
-    named = {"source": _absolute(model), "text_encoders": [_absolute(each) for each in text_encoders]}
-    text = yaml.safe_dump(named if vae is None else {**named, "vae": _absolute(vae)})
+    named = {
+        "source": _absolute(model, "model"),
+        "text_encoders": [_absolute(each, "text encoder") for each in text_encoders],
+    }
+    text = yaml.safe_dump(named if vae is None else {**named, "vae": _absolute(vae, "vae")})
     file = _cache() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.yaml"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -96,8 +99,8 @@ def named_parts(model: str, *, vae: str | None, text_encoders: Sequence[str]) ->
     return str(file)
 
 
-def _absolute(path: str) -> str:
-    return str(_named(path).absolute())
+def _absolute(path: str, what: str) -> str:
+    return str(_named(path, what).absolute())
 
 
 def take_inventory(asked: Asked) -> Inventory:
@@ -109,7 +112,7 @@ def take_inventory(asked: Asked) -> Inventory:
     if vae is not None:
         sources["vae"] = vae
     wanted = (*pipeline.encoders, *pipeline.tokenizers)
-    named = [_named(text) for text in asked.text_encoders]
+    named = [_named(text, "text encoder") for text in asked.text_encoders]
     found = find_pipeline(single.table["pipeline"], str(single.table["source"]))
     own = _in_file(single.file, encoders_in(single.file, single.table))
     of_folder = {} if found is None else _text_in(found, single, wanted)
@@ -159,7 +162,7 @@ def _vae(asked: Asked, single: SingleFile) -> Source | None:
     """In the same file, as named, or in one of the usual folders."""
     table = single.table["components"]["vae"]
     if asked.vae is not None:
-        place = _named(asked.vae)
+        place = _named(asked.vae, "vae")
         if place.is_dir():
             inside = place / "vae" if (place / "vae/config.json").is_file() else place
             if not (inside / "config.json").is_file():
@@ -189,10 +192,13 @@ def _fitting_vae(file: Path, prefix: str, table: Mapping[str, Any], single: Sing
     return Source(file, prefix, config)
 
 
-def _named(text: str) -> Path:
+def _named(text: str, what: str) -> Path:
+    refuse_pickle(text, what)
     place = Path(text).expanduser()
     if not place.exists():
-        raise MissingInput(f"{text} does not exist; give a .safetensors file or a folder in diffusers layout")
+        raise MissingInput(
+            f"{what} {text} does not exist; give a .safetensors file or a folder in diffusers layout"
+        )
     return place
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from imax_dist.errors import BadValue, MissingInput
 from imax_dist.models.lora_loaders import bare, loader_of
 from imax_dist.models.spec import Lora, ModelSpec
-from imax_dist.models.stored import HEADER, mapped
+from imax_dist.models.stored import HEADER, mapped, refuse_pickle
 from imax_dist.models.weights import component_config
 from imax_dist.named_file import plain_size
 from imax_dist.wording import first_line
@@ -80,6 +80,7 @@ def find_loras(texts: Sequence[str]) -> tuple[Lora, ...]:
 
 
 def _find(source: str, weight: float) -> Lora:
+    refuse_pickle(source, "lora")
     file = Path(source)
     if file.is_dir():
         inside = sorted(file.glob("*.safetensors"))

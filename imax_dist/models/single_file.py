@@ -12,10 +12,9 @@ from imax_dist.config import load_named, named_configs
 from imax_dist.errors import BadValue, MissingInput
 from imax_dist.models.conversion import Fit, fit
 from imax_dist.models.registry import ARCHITECTURES
-from imax_dist.models.stored import beside, form, header, shapes
+from imax_dist.models.stored import beside, form, header, refuse_pickle, shapes
 from imax_dist.wording import plural
 
-PICKLED = (".ckpt", ".bin", ".pt", ".pth")
 SINGLE = (".safetensors", ".gguf", ".sft")
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "")
 """Before the names of a transformer's tensors."""
@@ -55,11 +54,8 @@ class SingleFile:
 def is_single_file(name: str) -> bool:
     """Whether a model's name is that of a file. Raises BadValue for a pickled one, which is never opened."""
     file = Path(name)
-    if file.suffix in PICKLED and (file.is_file() or name.count("/") != 1):
-        raise BadValue(
-            f"model {name} is a pickled file ({file.suffix}), which is never opened; "
-            "take the same model as .safetensors, or its folder in diffusers layout"
-        )
+    if file.is_file() or name.count("/") != 1:  # else a hub id
+        refuse_pickle(name, "model")
     return file.suffix in SINGLE
 
 

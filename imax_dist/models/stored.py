@@ -38,8 +38,19 @@ class Stored(NamedTuple):
     shape: tuple[int, ...]
 
 
+PICKLED = (".ckpt", ".bin", ".pt", ".pth", ".pkl", ".pickle")
 HEADER = "np"
 """The framework to read headers with: for torch the whole file is mapped, which may be more than memory."""
+
+
+def refuse_pickle(name: str, what: str) -> None:
+    """Raise BadValue for a file given as ``what`` that is pickled: loading one runs its code."""
+    file = Path(name)
+    if file.suffix.lower() in PICKLED and not file.is_dir():
+        raise BadValue(
+            f"{what} {name} is a pickled file ({file.suffix}), which is never opened; "
+            f"take the same {what} as .safetensors, or in a folder in diffusers layout"
+        )
 
 
 def header(file: Path) -> dict[str, Stored]:

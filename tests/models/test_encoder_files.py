@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from torch import Tensor
 from imax_dist.cli.main import main
 from imax_dist.errors import BadValue
 from imax_dist.models import single_file
+from imax_dist.models.assembled import named_parts
 from imax_dist.models.find import find_model
+from imax_dist.models.lora import find_loras
 from imax_dist.models.tiny import make_tiny
 
 CHECKPOINT = {"transformer": "model.diffusion_model.", "vae": "vae."}
@@ -178,3 +180,23 @@ def test_clip_and_t5_in_files_of_their_own_make_the_folders_picture(
     assert np.array_equal(found, expected)
     if form == "fp8 scaled":
         assert not np.array_equal(found, poster(flux_folder, tmp_path / "rounded-not.png"))
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.CKPT", "x.pkl", "x.bin", "x.Pth"])
+@pytest.mark.parametrize("what", ["model", "vae", "text encoder", "lora"])
+def test_a_pickle_is_refused_by_name_whatever_it_is_given_as(
+    flux_folder: Path, tmp_path: Path, what: str, name: str
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(b"never opened")
+    net = str(flux_folder / "transformer/diffusion_pytorch_model.safetensors")
+    given: dict[str, Callable[[], Any]] = {
+        "model": lambda: find_model(str(file)),
+        "vae": lambda: named_parts(net, vae=str(file), text_encoders=()),
+        "text encoder": lambda: named_parts(net, vae=None, text_encoders=[str(file)]),
+        "lora": lambda: find_loras([f"{file}:0.5"]),
+    }
+    with pytest.raises(
+        BadValue, match=rf"^{what} .*{name} is a pickled file \({file.suffix}\), which is never"
+    ):
+        given[what]()
