@@ -57,7 +57,7 @@ class StopSignal:
     def _listen(self, heard: int) -> None:
         told = 0
         while numbers := os.read(heard, 64):
-            stops = [number for number in numbers if number in SIGNALS]
+            stops = [n for n in numbers if n in SIGNALS and signal.getsignal(n) == self._handle]
             told += len(stops)
             if told > 1:
                 os._exit(128 + stops[-1])  # the main thread may wait where its handler does not run

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from imax_dist.cli import stop_signal
 from imax_dist.errors import Preempted
 
 BLOCKED = """
@@ -52,3 +53,22 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: signal.Signals)
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == 128 + number
+
+
+def test_a_signal_that_is_another_s_by_then_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The listener of an earlier command of this process still hears it."""
+    before, heard = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    ended: list[int] = []
+    monkeypatch.setattr(stop_signal.os, "_exit", ended.append)
+    monkeypatch.setattr(stop_signal, "PATIENCE_S", 0.1)
+    saved: list[int] = []
+    try:
+        stop_signal.StopSignal(quiet=True).at_once(lambda: saved.append(1))
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.5)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, heard)
+    assert (saved, ended) == ([], [])
