@@ -44,12 +44,14 @@ class Case:
     """In the middle of a pass, then resumed from its checkpoint."""
 
     def request(self, models: Path) -> Request:
-        return Request(PROMPT, model=str(models / self.model), dtype="float64", **self.fields)
+        fields = {"native_steps": 3, "steps": 4, **self.fields}
+        return Request(PROMPT, model=str(models / self.model), dtype="float64", **fields)
 
 
 SCALES = {"guidance_scale": {"native": 2.0, "extrapolated": 3.0}}
+CASCADE = {"cascade": [2.0], "start": {"sigma": 0.8}}
 CASES = {
-    "default recipe, cascade": Case({"size": "272x208", "steps": 8}),
+    "by way of twice native": Case({"size": "160x144", "method": CASCADE}),
     "text copies in a grid": Case({"size": "144x112", "method": {"text": {"copies": "grid"}}}),
     "native pass shared": Case({"size": "144x112"}, {"native": "shared"}),
     "guidance split": Case({"size": "144x112", "method": SCALES}, {"cfg": "split"}, model=GUIDED),
