@@ -137,6 +137,7 @@ def run_check(options: argparse.Namespace) -> int:
     from imax_dist.models.libraries import quiet_libraries
     from imax_dist.models.load import describe_model
     from imax_dist.models.lora import fit_loras
+    from imax_dist.models.registry import architecture_of
 
     quiet_libraries()
     parts = _parts(options.name)
@@ -145,6 +146,7 @@ def run_check(options: argparse.Namespace) -> int:
     broken = faults(folder)
     if broken:
         raise MissingInput(f"model {options.name} is incomplete: " + "; ".join(broken))
+    architecture_of(options.name, folder).refuse_misfits(folder)
     fitted = fit_loras(spec, folder, partial=options.lora_partial)
     size = sum(file.stat().st_size for file in weight_files(folder))
     fits = size <= LARGEST_SHARE * _free_memory()

@@ -11,7 +11,7 @@ import torch
 from imax_dist.models.base import FlowModel
 from imax_dist.models.components import TEXT, TOKENIZER, Configs, load_components, read_configs
 from imax_dist.models.spec import ModelSettings, ModelSpec
-from imax_dist.models.weights import weights_hash
+from imax_dist.models.weights import SINGLE_MARK, refuse_misfit, weights_hash
 
 
 class LoadText(Protocol):
@@ -51,6 +51,14 @@ class Architecture(NamedTuple):
         """Facts from the config files. Raises MissingInput, BadConfig or BadValue if they do not fit."""
         configs = read_configs(settings, folder, encoders=self.encoders, tokenizers=self.tokenizers)
         return self.facts(name, settings, configs, weights_hash(folder))
+
+    def refuse_misfits(self, folder: Path) -> None:
+        """Raise BadValue where a tensor of transformer or VAE has another shape than its config.json says."""
+        import diffusers
+
+        for part, kind in zip(("transformer", "vae"), self.networks, strict=True):
+            if any((folder / part).glob("*.safetensors")) and not (folder / part / SINGLE_MARK).is_file():
+                refuse_misfit(getattr(diffusers, kind), folder / part)
 
     def load(
         self,

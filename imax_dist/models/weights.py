@@ -15,7 +15,7 @@ from psutil import virtual_memory
 
 from imax_dist.errors import BadConfig, BadValue, MissingInput
 from imax_dist.models.conversion import converted, without_memory
-from imax_dist.models.stored import numbers, refuse_own_code
+from imax_dist.models.stored import numbers, refuse_own_code, shapes
 
 MODULAR_INDEX = "modular_model_index.json"
 INDEXES = ("model_index.json", MODULAR_INDEX)
@@ -96,16 +96,33 @@ def load_complete(network: Any, folder: Path, **options: Any) -> Any:
     read_ahead(folder)
     if (folder / SINGLE_MARK).is_file():
         return _load_single(network, folder, **options)
-    module, report = network.from_pretrained(
-        folder, output_loading_info=True, use_safetensors=True, **options
-    )
+    if not hasattr(network, "load_config"):
+        return _whole(network.from_pretrained(folder, use_safetensors=True, **ENCODERS, **options), folder)
+    try:
+        return _whole(
+            network.from_pretrained(folder, output_loading_info=True, use_safetensors=True, **options), folder
+        )
+    except (ValueError, OSError, RuntimeError):
+        refuse_misfit(network, folder)
+        raise
+
+
+ENCODERS = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+"""For transformers' networks, which then say in their report what does not fit instead of raising."""
+
+
+def _whole(loaded: tuple[Any, dict[str, Any]], folder: Path) -> Any:
+    """The network if the libraries' report has no gap in it. Raises BadValue or MissingInput."""
+    module, report = loaded
+    for name, found, wanted in sorted(report.get("mismatched_keys", ())):
+        raise BadValue(_misfit(folder, name, found, wanted))
     missing = sorted(report["missing_keys"])
     if missing:
         raise MissingInput(
             f"{folder} is incomplete: its weights lack {len(missing)} tensors that its config.json asks for, "
             f"the first is {missing[0]}"
         )
-    return module
+    return module.eval()
 
 
 def read_ahead(folder: Path) -> None:
@@ -122,6 +139,33 @@ def read_ahead(folder: Path) -> None:
                 os.posix_fadvise(file.fileno(), at, PIECE, os.POSIX_FADV_WILLNEED)
 
 
+def refuse_misfit(network: Any, folder: Path) -> None:
+    """Compare the headers of a folder's weights with its config.json, for one of diffusers' networks.
+
+    Raises MissingInput for a torn file, BadValue for a tensor of another shape. Quantised weights have other
+    shapes and pass.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            found |= shapes(file)
+        except BadValue as error:
+            raise MissingInput(f"{folder} is incomplete: {error}") from error
+    config = component_config(folder, ".")
+    if config.get("quantization_config"):
+        return
+    for name, x in without_memory(network, config).state_dict().items():
+        if found.get(name, x.shape) != tuple(x.shape):
+            raise BadValue(_misfit(folder, name, found[name], x.shape))
+
+
+def _misfit(folder: Path, name: str, found: Iterable[int], wanted: Iterable[int]) -> str:
+    return (
+        f"{folder} does not fit its config.json: tensor {name} is {tuple(found)} in the file and "
+        f"{tuple(wanted)} in the network; take weights and config.json from the same model"
+    )
+
+
 def _load_single(network: Any, folder: Path, **options: Any) -> Any:
     """The same from a file in its authors' names, and from 8 and 4 bits made numbers."""
     dtype = options.pop("torch_dtype", None) or options.pop("dtype")
@@ -136,6 +180,13 @@ def _load_single(network: Any, folder: Path, **options: Any) -> Any:
         return _load_encoder(network, folder, tensors, dtype)
     module = without_memory(network, config)
     made = converted(tensors, network, config, set(module.state_dict()))
+    for name, x in made.items():
+        if not x.is_floating_point() and not name.endswith("num_batches_tracked"):
+            kind = str(x.dtype).removeprefix("torch.")
+            raise BadValue(
+                f"{file.resolve()}: tensor {name} is stored as {kind}, whose scale is not known; "
+                "take a bf16, fp8 or GGUF file"
+            )
     gaps = module.load_state_dict(made, assign=True, strict=False).missing_keys
     for name in gaps:
         if not name.endswith("num_batches_tracked"):
@@ -149,15 +200,9 @@ def _load_encoder(network: Any, folder: Path, tensors: dict[str, Any], dtype: to
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    module, report = network.from_pretrained(
-        None, config=config, state_dict=tensors, output_loading_info=True, dtype=dtype
-    )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise MissingInput(
-            f"{folder} lacks {len(missing)} tensors of a text encoder, the first is {missing[0]}"
-        )
-    return module.eval()
+    (file,) = folder.glob("*.safetensors")
+    loaded = network.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype, **ENCODERS)
+    return _whole(loaded, file.resolve())
 
 
 def weights_hash(folder: Path) -> str:

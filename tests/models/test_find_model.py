@@ -257,7 +257,7 @@ def test_weights_that_are_not_whole_are_refused(
 ) -> None:
     file = next((copy / part).glob("*.safetensors"))
     damage(f"{part}/{file.name}")(copy)
-    with pytest.raises(MissingInput, match=r"does not load from|is incomplete: its weights lack 1 tensors"):
+    with pytest.raises(MissingInput, match=r"does not load from|is incomplete: "):
         load_model(str(copy), device=CPU)
 
 
