@@ -13,7 +13,7 @@ from imax_dist.jobs.job import Job
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
 from imax_dist.jobs.state import Failed, Proofed, Queued, State, done_state
 from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Stopped, Work
-from imax_dist.pipeline.request import ModelKey, key_of
+from imax_dist.pipeline.request import ModelKey, base_of, key_of
 from imax_dist.wording import plural
 
 STEPPING = ("native", *CASCADE, "extrapolated")
@@ -174,15 +174,17 @@ def order_for(
 ) -> list[tuple[str, Queued]]:
     """``waiting`` as a free gang should take it that has the model ``kept`` loaded.
 
-    Of equal priority, jobs of that model go first, so that none is loaded in vain; a job that was ``passed``
+    Of equal priority, jobs of that model go first, then those with other LoRA files, so that no weights are
+    loaded in vain; a job that was ``passed``
     over ``MOST_PASSED_OVER`` times goes before all. What another free gang has loaded is left to it.
     """
     times = passed or {}
 
-    def place(entry: tuple[str, Queued]) -> tuple[bool, int, bool]:
+    def place(entry: tuple[str, Queued]) -> tuple[bool, int, bool, bool]:
         job = jobs[entry[0]]
-        patient = times.get(job.id, 0) < MOST_PASSED_OVER
-        return patient, -job.priority, kept is not None and key_of(job.request) != kept
+        patient, key = times.get(job.id, 0) < MOST_PASSED_OVER, key_of(job.request)
+        loads = kept is not None and base_of(key) != base_of(kept)
+        return patient, -job.priority, loads, kept is not None and key != kept
 
     def is_eligible(entry: tuple[str, Queued]) -> bool:
         key = key_of(jobs[entry[0]].request)

@@ -193,3 +193,8 @@ def size_in_words(request: Mapping[str, Any]) -> str:
 def key_of(request: Request) -> ModelKey:
     """Requests with one key are rendered by one loaded model."""
     return request.model, request.dtype, request.lora, request.lora_partial
+
+
+def base_of(key: ModelKey) -> ModelKey:
+    """Keys with one base differ in LoRA files alone, which a loaded model exchanges."""
+    return key[:2]

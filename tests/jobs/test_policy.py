@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
+from imax_dist.jobs.job import Job
 from imax_dist.jobs.outcomes import loss_of, most_informative
-from imax_dist.jobs.policy import Choice, Circumstances, after, allowed_silence, backoff, choose
+from imax_dist.jobs.policy import Choice, Circumstances, after, allowed_silence, backoff, choose, order_for
 from imax_dist.jobs.settings import Deadlines, PoolSettings, Retry
 from imax_dist.jobs.state import Done, Failed, Proofed, Queued
 from imax_dist.jobs.task import Finished, Lost, Outcome, Refused, Stopped
+from imax_dist.pipeline.request import Request, key_of
 
 SETTINGS = PoolSettings(retry=Retry(attempts=3, backoff=2.0, longest_backoff=5.0))
 NOW = 100.0
@@ -27,6 +29,20 @@ def test_a_proof_leads_to_approval_or_straight_to_the_poster() -> None:
     proof = replace(HERE, work="proof")
     assert after(Finished(), Queued(), SETTINGS, replace(proof, proofs_only=True)) == Proofed(1)
     assert after(Finished(), Queued(), SETTINGS, proof) == Queued(attempts=1, proofed=True)
+
+
+def test_other_lora_files_of_the_loaded_model_go_before_another_model() -> None:
+    asked = {
+        "other model": Request("a", model="m/b"),
+        "other dtype": Request("a", model="m/a", dtype="float32"),
+        "other files": Request("a", model="m/a", lora=("night.safetensors",)),
+        "the same": Request("a", model="m/a", lora=("day.safetensors",)),
+    }
+    jobs = {name: Job(name, request) for name, request in asked.items()}
+    waiting = [(name, Queued()) for name in jobs]
+    found = order_for(waiting, jobs, kept=key_of(asked["the same"]))
+    assert [name for name, _ in found] == ["the same", "other files", "other model", "other dtype"]
+    assert order_for(waiting, jobs, kept=None) == waiting
 
 
 def test_a_stop_does_not_count_against_a_job() -> None:
