@@ -29,18 +29,27 @@ def model_folders() -> list[Path]:
 def model_files() -> Iterator[Path]:
     """Every file of weights in the folders that is no part of a pipeline in diffusers layout."""
     for folder in model_folders():
-        for place, inside, names in os.walk(folder):
-            depth = len(Path(place).relative_to(folder).parts)
-            is_pipeline = any(index in names for index in INDEXES)
-            if depth >= DEPTH or is_pipeline:
-                inside.clear()
-            if not is_pipeline:
-                yield from (Path(place) / name for name in sorted(names) if name.endswith(ENDINGS))
+        yield from _files_below(folder)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for place, inside, names in os.walk(folder):
+        depth = len(Path(place).relative_to(folder).parts)
+        is_pipeline = any(index in names for index in INDEXES)
+        if depth >= DEPTH or is_pipeline:
+            inside.clear()
+        if not is_pipeline:
+            yield from (Path(place) / name for name in sorted(names) if name.endswith(ENDINGS))
 
 
 def transformer_files() -> list[Path]:
     """Those of the files that lie where ComfyUI keeps transformers and whole models, or in no such folder."""
-    found = [path for path in model_files() if path.parent.name not in OTHER_KINDS]
+    found = [
+        path
+        for folder in model_folders()
+        for path in _files_below(folder)
+        if not {folder.name, *path.parent.relative_to(folder).parts} & set(OTHER_KINDS)
+    ]
     return list({path.resolve(): path for path in found}.values())
 
 

@@ -12,6 +12,7 @@ import torch
 from imax_dist.cli.main import main
 from imax_dist.errors import BadValue
 from imax_dist.models.catalogue import faults
+from imax_dist.models.model_paths import transformer_files
 from imax_dist.models.stored import header, numbers
 
 LARGER_THAN_MEMORY = 4 << 40
@@ -50,3 +51,15 @@ def test_a_file_that_cannot_be_mapped_is_one_sentence(huge: Path) -> None:
         BadValue, match=r"huge.safetensors \(.*\) cannot be mapped into this machine's memory: "
     ):
         numbers(huge, "", torch.float32)
+
+
+def test_only_files_that_may_be_models_are_listed(
+    huge: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folder of ComfyUI's has folders of its own: what lies in loras/flux is as much a LoRA as in loras."""
+    for place in ("loras", "loras/flux", "vae/flux", "text_encoders/qwen", "checkpoints/flux"):
+        (tmp_path / "models" / place).mkdir(parents=True)
+        (tmp_path / "models" / place / "x.safetensors").write_bytes(b"-")
+    monkeypatch.setenv("IMAX_MODELS", str(tmp_path))
+    found = {str(file.relative_to(tmp_path / "models")) for file in transformer_files()}
+    assert found == {"net/huge.safetensors", "checkpoints/flux/x.safetensors"}
