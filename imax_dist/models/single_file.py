@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from imax_dist.config import load_named, named_configs
 from imax_dist.errors import BadValue, MissingInput
 from imax_dist.models.conversion import Fit, fit
+from imax_dist.models.other_files import what_else
 from imax_dist.models.registry import ARCHITECTURES
 from imax_dist.models.stored import beside, form, header, refuse_pickle, shapes
 from imax_dist.wording import plural
@@ -21,8 +22,6 @@ PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "")
 VAE_PREFIXES = ("vae.", "first_stage_model.")
 TELLING = ("in_channels", "guidance_embeds", "zero_cond_t")
 """Keys of a transformer's config.json in which models of one network differ."""
-OTHERWISE = "v1"
-"""What diffusers calls a file whose names it does not know."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,7 @@ def recognise(file: Path) -> SingleFile:
     prefix = next(each for each in PREFIXES if any(name.startswith(each) for name in tensors) or not each)
     candidates = _candidates({name.removeprefix(prefix) for name in tensors if name.startswith(prefix)})
     if not candidates:
-        raise BadValue(
-            f"model {file} is a single file ({_otherwise(file)}), which is none of the networks supported: "
-            f"{', '.join(table['source'] for table in tables())}"
-        )
+        raise BadValue(f"model {file} {what_else(tensors, [table['source'] for table in tables()])}")
     tried = [_tried(file, table, prefix=prefix, among=candidates) for table in candidates]
     best = min(tried, key=lambda each: each.rank)
     if best.fit.faults:
@@ -154,15 +150,3 @@ def _candidates(names: set[str]) -> list[dict[str, Any]]:
     found = [table for table in tables() if any(mark in names for mark in table["marks"])]
     strict = [table for table in found if table["pipeline"] == "ZImagePipeline"]
     return strict or found
-
-
-def _otherwise(file: Path) -> str:
-    """``780 tensors, xl_base by their names``."""
-    import torch
-    from diffusers.loaders.single_file_utils import infer_diffusers_model_type
-
-    found = header(file)
-    tensors = {name: torch.empty(x.shape, device="meta") for name, x in found.items()}
-    kind = infer_diffusers_model_type(tensors)
-    known = f"{kind} by their names" if kind != OTHERWISE else "of no network that diffusers knows"
-    return f"{plural(len(found), 'tensor')}, {known}"

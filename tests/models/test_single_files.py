@@ -297,6 +297,45 @@ def test_four_bits_are_the_numbers_that_bitsandbytes_makes_of_them(name: str) ->
     assert torch.equal(made.float(), expected)
 
 
+KINDS = {
+    "ae": ("decoder.conv_in.weight", "an autoencoder", "--vae", "vae"),
+    "qwen vae": ("decoder.conv1.weight", "an autoencoder", "--vae", "vae"),
+    "clip_l": (
+        "text_model.embeddings.token_embedding.weight",
+        "a text encoder",
+        "--encoder",
+        "text_encoders",
+    ),
+    "t5xxl": ("shared.weight", "a text encoder", "--encoder", "text_encoders"),
+    "qwen_3_4b": ("model.embed_tokens.weight", "a text encoder", "--encoder", "text_encoders"),
+    "kohya": ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", "a LoRA", "--lora", "loras"),
+    "lokr": ("lycoris_transformer_blocks_0_attn_to_q.lokr_w1", "a LoRA", "--lora", "loras"),
+    "loha": ("transformer.transformer_blocks.0.attn.to_q.hada_w1_a", "a LoRA", "--lora", "loras"),
+}
+"""By a published file: a tensor of it, what it is, its option and ComfyUI's folder."""
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_given_in_a_transformers_place_is_named_with_its_own(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensor, what, option, folder = KINDS[name]
+    save_file({"more.weight": torch.zeros(1), tensor: torch.zeros(2, 2)}, tmp_path / "x.safetensors")
+    assert main(["model", "check", str(tmp_path / "x.safetensors")]) == 64
+    said = capsys.readouterr().err
+    assert f"is {what} by its tensor {tensor}, no transformer: give it as {option} beside" in said
+    assert f"models/{folder}" in said
+    assert "networks supported" not in said
+
+
+def test_a_checkpoint_of_an_unknown_transformer_is_not_named_after_its_parts(tmp_path: Path) -> None:
+    """It holds an autoencoder and text encoders too, behind their prefixes."""
+    names = ("first_stage_model.decoder.conv_in.weight", "text_encoders.a.transformer.shared.weight", "net.x")
+    save_file({name: torch.zeros(1) for name in names}, tmp_path / "x.safetensors")
+    with pytest.raises(BadValue, match=r"3 tensors, of no network .* none of the networks supported: "):
+        recognise(tmp_path / "x.safetensors")
+
+
 @pytest.mark.slow
 def test_every_described_architecture_can_be_built_and_has_a_mark_of_its_own() -> None:
     import diffusers
