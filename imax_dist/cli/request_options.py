@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
+import socket
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,13 +177,25 @@ def add_parallel_options(group: Options) -> None:
 def settled_settings(
     options: argparse.Namespace, topology: Topology, requests: Sequence[Request]
 ) -> ParallelSettings:
-    """The same with what they leave to the planner decided for the ranks that were started."""
+    """The same with what they leave to the planner decided by rank 0 for the ranks that were started.
+
+    Every rank must call this: another one may have other files, or fewer ranks beside it.
+    """
+    from imax_dist.parallel.broadcast import from_first_rank
+    from imax_dist.parallel.devices import gather_texts
     from imax_dist.planner.settle import settled
 
-    ranks = topology.world_size
-    per_host = min(ranks, int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
-    hosts = max(1, ranks // per_host)
-    return settled(parallel_settings(options), requests, gpu=topology.gpu, per_host=per_host, hosts=hosts)
+    parallel = parallel_settings(options)
+    if topology.world_size == 1:
+        return parallel
+    on_hosts = Counter(gather_texts(socket.gethostname(), topology))
+
+    def decide() -> dict[str, Any]:
+        per_host = max(on_hosts.values())
+        found = settled(parallel, requests, gpu=topology.gpu, per_host=per_host, hosts=len(on_hosts))
+        return {name: getattr(found, name) for name in ("native", "compile", "least_link_gb_s")}
+
+    return replace(parallel, **from_first_rank(decide, topology))
 
 
 def parallel_settings(options: argparse.Namespace) -> ParallelSettings:

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-from imax_dist.errors import ImaxError, Preempted
+from imax_dist.errors import Preempted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 """From the first signal, or from the end of its checkpoint, until a call that does not return is given up."""
 
 
@@ -66,12 +66,14 @@ class StopSignal:
 
     def _save_and_wait(self) -> None:
         if self._act is not None:
-            with suppress(ImaxError):  # the end of the step says what is wrong with the folder
+            with suppress(Exception):  # the end of the step says what is wrong with the folder
                 self._act()
         time.sleep(PATIENCE_S)
-        if not self.requested:
+        if self.requested:
+            return
+        if not self.quiet:
             self._write_line("stopped in a call that did not return; run the same command again to resume")
-            os._exit(Preempted.exit_code)
+        os._exit(Preempted.exit_code)
 
     def __call__(self) -> bool:
         return self.requested

@@ -82,7 +82,7 @@ class Attempts:
             now=now,
             ranks=gang.ranks,
             proofs_first=self.settings.proofs_first,
-            ahead=self.settings.passes_ahead > 0,
+            ahead=bool(self.settings.passes_ahead),
             proofs_only=self._proofs_only,
         )
         if chosen is None:
@@ -169,7 +169,7 @@ class Attempts:
     def _passes_ahead(self, state: Queued) -> int:
         """None where the proof is to be looked at, nor again where an attempt at them failed."""
         looked_at = self._proofs_only or self.settings.proofs_first or state.approval
-        return 0 if looked_at or state.attempts else self.settings.passes_ahead
+        return 0 if looked_at or state.attempts else self.settings.passes_ahead or 0
 
     def _checkpoints(self, job_id: str, folder: JobFolder) -> Path:
         elsewhere = self.settings.checkpoints
@@ -243,6 +243,7 @@ class Attempts:
             progressed=self.board.furthest(job_id) > watch.began_at,
             ranks=working.gang.ranks,
             proofs_only=self._proofs_only,
+            ahead=working.work == "proof" and self._passes_ahead(state.before) > 1,
             remedy=lambda: self._deps.remedy(self.board.job(job_id).request, working.gang.ranks),
         )
         self.cancelling.discard(job_id)

@@ -37,6 +37,8 @@ class Circumstances:
     """It got at least one step further than any attempt before."""
     ranks: int
     proofs_only: bool = False
+    ahead: bool = False
+    """A proof that went on with larger passes."""
     remedy: Callable[[], str] = str
     """Asked once a poster ran out of memory on all ranks it may have: more that have room, in words."""
 
@@ -52,7 +54,7 @@ def after(outcome: Outcome, before: Queued, settings: PoolSettings, what: Circum
     if isinstance(outcome, Refused):
         return _after_refusal(outcome, begun, settings.retry, what)
     if outcome.kind == "out_of_memory":
-        if what.work == "proof" and settings.passes_ahead and not before.attempts:
+        if what.ahead:
             return replace(begun, not_before=0.0, after=outcome.message)  # the next goes ahead no further
         return _after_out_of_memory(outcome, begun, settings, what)
     if outcome.kind == "drained":
@@ -138,7 +140,8 @@ def choose(
         elif len(posters) <= SPARE and (state.ranks or ranks) == ranks:
             posters.append(job)
             first = first or "poster"
-        if len(proofs) == ranks + SPARE or (len(posters) > SPARE and not proofs_first and not proofs_only):
+        enough = len(posters) > SPARE and not (proofs_first or proofs_only or first == "proof")
+        if len(proofs) == ranks + SPARE or enough:
             break
     if first == "proof" and len(proofs) == 1 and proofs == eager:
         return Choice("poster", proofs, 1)  # nothing for the other ranks to do meanwhile
@@ -209,6 +212,10 @@ def _after_refusal(outcome: Refused, begun: Queued, retry: Retry, what: Circumst
 
 
 def _after_out_of_memory(outcome: Lost, begun: Queued, settings: PoolSettings, what: Circumstances) -> State:
+    if what.work == "proof":
+        message = f"{outcome.message}; a rank makes it alone, so ask for a model that takes less memory"
+        failed = Failed("out_of_memory", message, begun.attempts, proofed=begun.proofed)
+        return replace(failed, approval=begun.approval)
     wanted = 2 * what.ranks
     if settings.most_ranks is not None and wanted <= settings.most_ranks:
         return replace(

@@ -211,10 +211,16 @@ class Rank:
         assert self._renderer is not None
         folder = JobFolder(Path(task.folder))
         checkpoints = self._checkpoints[task.job_id] = checkpoints_of(task)
+
+        def show(pixels: torch.Tensor) -> None:
+            write_native(folder.proof, pixels)
+            if task.passes_ahead > 1:  # the poster goes on after it, and shows it no more
+                write_native(folder.path / "native.png", pixels)
+
         self._renderer.proof(
             task.request,
             checkpoints=checkpoints,
-            show=lambda pixels: write_native(folder.proof, pixels),
+            show=show,
             listen=self._listener(task),
             stop=lambda: task.job_id in self._stop_requested,
             small=task.small_proof,

@@ -147,9 +147,10 @@ class PoolSettings:
     """Steps between previews of a running poster, ``preview.jpg`` in its folder; 0: none."""
     proofs_first: bool = False
     """Make the native images of waiting posters first, a different one on every rank."""
-    passes_ahead: int = 0
+    passes_ahead: int | None = None
     """Passes of a poster, the native one first and never the last, that each rank makes alone for a poster
-    of its own before all ranks make these posters together: those too small to be shared well."""
+    of its own before all ranks make these posters together: those too small to be shared well. None is
+    left to the planner; 0 is never."""
     proof: Literal["native", "small"] = "native"
     """What a proof shows: the native picture, or a small render of the whole recipe (pipeline/proof.py); of a
     poster with a guide it is always the latter."""
@@ -175,7 +176,7 @@ class PoolSettings:
         if not self.idle > 0:
             raise BadConfig(f"jobs: idle {self.idle} must be above 0")
         for name in ("checkpoint_every", "preview_every", "passes_ahead"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise BadConfig(f"jobs: {name} {getattr(self, name)} must be 0 (never) or more")
         if self.retry.attempts < 1:
             raise BadConfig(f"jobs: retry.attempts {self.retry.attempts} must be at least 1")

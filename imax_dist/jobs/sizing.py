@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imax_dist.errors import BadValue, ImaxError
+from imax_dist.errors import ImaxError
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.pipeline.ranks import load_parallel
 from imax_dist.pipeline.request import Request
@@ -45,8 +45,8 @@ def fill_defaults_from_plan(
 ) -> tuple[PoolSettings, str]:
     """``settings`` with what was left open chosen, and a line that says so.
 
-    Of gangs that somebody named, only how their ranks work is chosen. Nobody asked for a gang on several
-    nodes gets one: the network between nodes is what a plan knows least, and a gang that spans them is
+    Of gangs that somebody named, only how their ranks work is chosen. Nobody gets a gang on several nodes
+    unasked: the network between nodes is what a plan knows least, and a gang that spans them is
     refused below half of what the hardware file says of it.
 
     Raises BadValue, with what would work, if a poster fits nowhere. Where the network or the
@@ -71,10 +71,10 @@ def fill_defaults_from_plan(
         gangs = fixed.get("gangs") or min(len(requests), sum(counts) // fixed.get("ranks", 1)) or 1
         chosen = replace(settings, gangs=gangs, ranks=fixed.get("ranks", 1), open=())
         return chosen, f"not planned ({error}): {chosen.gangs} gangs x {chosen.ranks} ranks"
-    except BadValue:
+    except ImaxError:
         if settings.open:
             raise
-        return settings, ""  # nodes may still be on their way
+        return settings, ""  # nodes may be on their way, and a job that is wrong fails alone
     working = _how_ranks_work(settings, choice, works)
     if not settings.open:
         return working, ""
@@ -106,7 +106,7 @@ def _how_ranks_work(settings: PoolSettings, choice: Choice, works: Sequence[Work
         settings,
         native="shared" if longest.native_by == "shared" else "rank0",
         compile="regional" if choice.compiled else "none",
-        passes_ahead=settings.passes_ahead or ahead,
+        passes_ahead=ahead if settings.passes_ahead is None else settings.passes_ahead,
         least_link_gb_s=least_link(cluster.hardware) if spans else settings.least_link_gb_s,
     )
 

@@ -48,7 +48,7 @@ def encoders_in(file: Path, table: Mapping[str, Any]) -> dict[str, Found]:
     made = {}
     for part, config in encoders_of(table).items():
         kind = config["architectures"][0]
-        if own is not None and own["architectures"][0] == kind:
+        if own is not None and kind in (own.get("architectures") or []):
             config = own
         mark, width = MARKS[kind].tensor, int(config[MARKS[kind].width])
         behind = [

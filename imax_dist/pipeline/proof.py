@@ -67,7 +67,7 @@ def render_proof(
     plan, guide = with_guide(make_plan(request, model.spec, picture), ranks.topology, listen, stop)
     plan, network = with_network(plan, ranks.topology, listen)
     run = Run(plan, ranks, checkpoints, listen, stop, guide=guide)
-    if passes and not plan.uses_native:
+    if passes and plan.extrapolates and not plan.uses_native:
         return
     through = max(min(passes, len(plan.passes)) - 1, 0)
     if run.starts_from_guide and guide is not None:

@@ -20,6 +20,8 @@ from imax_dist.planner.quantity import EXAMPLES, Kind, quantity
 from imax_dist.planner.unknown import UnknownCost
 
 MIB = 2.0**20
+SAME_MEMORY = 0.2
+"""Share by which the memory in a GPU's name may differ: there are an A100 of 40 GB and one of 80."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,12 @@ def load_hardware(name: str) -> Hardware:
 def hardware_of_gpu(name: str) -> Hardware:
     """By torch's or Ray's name of a GPU, such as ``NVIDIA H100 80GB HBM3``. Raises UnknownCost."""
     words = re.split(r"[^A-Za-z0-9]+", name.upper())
+    said = next((float(word[:-2]) for word in words if re.fullmatch(r"\d+GB", word)), None)
     for known in named_configs("hardware"):
         if known.upper() in words:
-            return load_hardware(known)
+            found = load_hardware(known)
+            if said is None or abs(1e9 * said / found.memory - 1) < SAME_MEMORY:
+                return found
     raise UnknownCost(f"configs/hardware does not describe a {name or 'GPU of an unknown kind'}")
 
 

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from imax_dist.errors import BadValue
+from imax_dist.errors import ImaxError
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.request import Request
-from imax_dist.planner.choose import choose
+from imax_dist.planner.choose import Choice, choose
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.hardware import Hardware, hardware_of_gpu, load_hardware
-from imax_dist.planner.unknown import UnknownCost
 from imax_dist.planner.workload import under, workloads
 
 LEAST_SHARE = 0.5
@@ -31,18 +30,21 @@ def settled(
     spans = hosts > 1 and bool(gpu) and parallel.least_link_gb_s is None
     if ranks == 1 or not (spans or "auto" in (parallel.native, parallel.compile)):
         return parallel
-    with suppress(UnknownCost, BadValue):
+    with suppress(ImaxError):  # the renderer says what is wrong with a poster, and downloads a model
         hardware = hardware_of_gpu(gpu) if gpu else load_hardware("cpu")
         if spans:
             parallel = replace(parallel, least_link_gb_s=least_link(hardware))
-        device = hardware.kind
-        works = [under(work, parallel, device=device) for work in workloads(requests, device=device)]
-        choice = choose(works, Cluster(hardware, per_host, hosts), gangs=1, ranks=ranks)
-        if parallel.native == "auto":
-            shared = choice.chosen.longest.native_by == "shared"
+        plain, cluster = workloads(requests, device=hardware.kind), Cluster(hardware, per_host, hosts)
+
+        def chosen(count: int) -> Choice:
+            works = [under(work, parallel, device=hardware.kind) for work in plain[:count]]
+            return choose(works, cluster, gangs=1, ranks=ranks)
+
+        if parallel.native == "auto":  # of one poster: these ranks make none ahead, however many they make
+            shared = chosen(1).chosen.longest.native_by == "shared"
             parallel = replace(parallel, native="shared" if shared else "rank0")
         if parallel.compile == "auto":
-            parallel = replace(parallel, compile="regional" if choice.compiled else "none")
+            parallel = replace(parallel, compile="regional" if chosen(len(plain)).compiled else "none")
     return parallel
 
 

@@ -477,6 +477,7 @@ def test_a_gang_makes_the_first_passes_ahead_and_its_posters_from_them(
         steps = [fields["stage"] for fields in run.heard("step", job=name)]
         assert steps == sorted(steps, key=["native", "cascade 1", "extrapolated"].index), "none made again"
         assert steps.count("native") == 3
+        assert (tmp_path / name / "native.png").is_file()
 
 
 def test_a_gang_whose_host_is_told_that_it_goes_away_drains_and_none_is_built_there(

@@ -210,6 +210,8 @@ def test_posters_begin_ahead_a_round_at_a_time() -> None:
     assert choose([("a", Queued()), ("b", Queued())], now=NOW, ranks=1, ahead=True) == Choice(
         "poster", ["a", "b"], 1
     )
+    many = [("new", Queued()), *((f"old-{k}", Queued(attempts=1)) for k in range(20)), ("later", Queued())]
+    assert choose(many, now=NOW, ranks=2, ahead=True) == Choice("proof", ["new", "later"], 2)
     stopped = [("a", Queued(attempts=1)), ("b", Queued())]
     assert choose(stopped, now=NOW, ranks=2, ahead=True) == Choice("poster", ["a"], 1), "only once"
     approval = [("a", Queued(approval=True))]
@@ -217,7 +219,8 @@ def test_posters_begin_ahead_a_round_at_a_time() -> None:
 
 
 def test_a_pass_ahead_without_room_is_left_to_the_gang() -> None:
-    lost, ahead = Lost("out_of_memory", "no room"), replace(SETTINGS, passes_ahead=2)
-    proof = replace(HERE, work="proof")
-    assert after(lost, Queued(), ahead, proof) == Queued(attempts=1, after="no room")
-    assert isinstance(after(lost, Queued(attempts=1), ahead, proof), Failed), "a native picture without room"
+    lost, proof = Lost("out_of_memory", "no room"), replace(HERE, work="proof")
+    assert after(lost, Queued(), SETTINGS, replace(proof, ahead=True)) == Queued(attempts=1, after="no room")
+    told = after(lost, Queued(), replace(SETTINGS, most_ranks=8), proof)
+    assert isinstance(told, Failed), "a native picture without room; more ranks do not help"
+    assert "a rank makes it alone" in told.message

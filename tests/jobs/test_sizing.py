@@ -63,7 +63,11 @@ def test_a_batch_on_gangs_of_several_gpus_makes_its_first_passes_ahead() -> None
     small, _ = fill_defaults_from_plan(asked, posters(5, "2048x2048", "flux-dev"), [H100])
     assert small.passes_ahead == 1, "the last pass is everybody's"
     assert not fill_defaults_from_plan(asked, flux[:1], [H100])[0].passes_ahead
-    assert fill_defaults_from_plan(replace(asked, passes_ahead=1), flux, [H100])[0].passes_ahead == 1
+    for wished in (0, 1):
+        assert (
+            fill_defaults_from_plan(replace(asked, passes_ahead=wished), flux, [H100])[0].passes_ahead
+            == wished
+        )
     on_cores = PoolSettings(ranks=2, open=("gangs",))
     assert not fill_defaults_from_plan(on_cores, posters(5), [CORES])[0].passes_ahead
 
@@ -80,6 +84,9 @@ def test_of_gangs_that_were_named_the_planner_says_how_their_ranks_work() -> Non
     assert fill_defaults_from_plan(seen, flux, [H100, H100])[0].passes_ahead == 0, "they are looked at first"
     assert fill_defaults_from_plan(named, flux, [H100._replace(gpu="X1")])[0] == named
     assert fill_defaults_from_plan(named, flux, [H100._replace(gpus=4)])[0] == named, "nodes on their way"
+    wrong = [replace(flux[0], model="/nowhere"), replace(flux[0], preset="nosuch")]
+    for job in wrong:
+        assert fill_defaults_from_plan(named, [*flux, job], [H100, H100])[0] == named, "it fails alone"
 
 
 def test_a_poster_without_room_for_a_pass_on_one_rank_holds_all_others_back() -> None:

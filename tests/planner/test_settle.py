@@ -8,8 +8,9 @@ import pytest
 
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.request import Request
-from imax_dist.planner.hardware import load_hardware
+from imax_dist.planner.hardware import hardware_of_gpu, load_hardware
 from imax_dist.planner.settle import settled
+from imax_dist.planner.unknown import UnknownCost
 
 H100 = "NVIDIA H100 80GB HBM3"
 ONE = [Request("a poster", size="4096x4096", model="flux-dev")]
@@ -20,7 +21,7 @@ def test_one_poster_on_eight_gpus_has_its_native_picture_made_by_all() -> None:
     found = settled(AUTO, ONE, gpu=H100, per_host=8, hosts=1)
     assert (found.native, found.compile, found.least_link_gb_s) == ("shared", "none", None)
     many = settled(AUTO, ONE * 400, gpu=H100, per_host=8, hosts=1)
-    assert many.compile == "regional", "it pays for compiling"
+    assert (many.native, many.compile) == ("shared", "regional"), "it pays for compiling"
 
 
 def test_ranks_on_two_hosts_are_refused_below_half_of_the_hardware_file_s_link() -> None:
@@ -30,6 +31,18 @@ def test_ranks_on_two_hosts_are_refused_below_half_of_the_hardware_file_s_link()
     own = replace(ParallelSettings(), least_link_gb_s=1.0)
     assert settled(own, ONE, gpu=H100, per_host=8, hosts=2) == own
     assert settled(ParallelSettings(), ONE, gpu="", per_host=1, hosts=2).least_link_gb_s is None
+
+
+def test_a_model_that_is_still_to_be_downloaded_is_no_mistake() -> None:
+    hub = [Request("a poster", model="some/hubid")]
+    found = settled(ParallelSettings(), hub, gpu=H100, per_host=8, hosts=2)
+    assert found.least_link_gb_s == pytest.approx(load_hardware("H100").network.bandwidth / 2e9)
+
+
+def test_a_gpu_of_another_memory_is_another_gpu() -> None:
+    assert hardware_of_gpu("NVIDIA A100-SXM4-80GB").name == "A100"
+    with pytest.raises(UnknownCost):
+        hardware_of_gpu("NVIDIA A100-SXM4-40GB")
 
 
 @pytest.mark.parametrize(("gpu", "per_host"), [("NVIDIA X1", 8), (H100, 1)])
