@@ -13,7 +13,7 @@ from imax_dist.errors import BadValue, MissingInput
 from imax_dist.models.conversion import Fit, fit
 from imax_dist.models.other_files import what_else
 from imax_dist.models.registry import ARCHITECTURES
-from imax_dist.models.stored import beside, form, header, refuse_pickle, shapes
+from imax_dist.models.stored import beside, form, header, refuse_pickle, refuse_unread, shapes
 from imax_dist.wording import plural
 
 SINGLE = (".safetensors", ".gguf", ".sft")
@@ -59,7 +59,7 @@ def is_single_file(name: str) -> bool:
 
 
 def recognise(file: Path) -> SingleFile:
-    """What the file is. Raises MissingInput without one, BadValue if it is torn, unknown or misfits."""
+    """What the file is. Raises MissingInput without one, BadValue for one that is torn, unknown or unfit."""
     if not file.is_file():
         raise MissingInput(f"model file {file} does not exist")
     tensors = header(file)
@@ -67,6 +67,7 @@ def recognise(file: Path) -> SingleFile:
     candidates = _candidates({name.removeprefix(prefix) for name in tensors if name.startswith(prefix)})
     if not candidates:
         raise BadValue(f"model {file} {what_else(tensors, [table['source'] for table in tables()])}")
+    refuse_unread(file, prefix)
     tried = [_tried(file, table, prefix=prefix, among=candidates) for table in candidates]
     best = min(tried, key=lambda each: each.rank)
     if best.fit.faults:

@@ -22,12 +22,18 @@ from imax_dist.wording import file_size, first_line
 
 SCALES = (".scale_weight", ".weight_scale")
 """Behind a layer's name: its weights' scale, of ComfyUI's older and newer fp8 files."""
-BESIDE = (*SCALES, ".scale_input", ".input_scale", ".comfy_quant", ".absmax", ".quant_map")
+WEIGHT = ".weight"
+NOTE = ".comfy_quant"
+NOTES = "_quantization_metadata"
+"""Where ComfyUI notes a weight's form: behind its layer's name, or for all of them in the header."""
+BESIDE = (*SCALES, ".scale_input", ".input_scale", NOTE, ".absmax", ".quant_map")
 NESTED = (".nested_absmax", ".nested_quant_map")
 MARKERS = ("scaled_fp8",)
 STATE = ".quant_state.bitsandbytes__"
 FORMATS = ("float8_e4m3fn", "float8_e5m2")
-"""Of ComfyUI's ``comfy_quant`` notes: those whose scale is one number, or one a row."""
+"""Of ComfyUI's notes: those whose scale is one number, or one a row."""
+WHOLE = {"I8": "int8", "U8": "uint8", "I16": "int16", "I32": "int32", "I64": "int64"}
+"""Weights are none of these, unless a scale or a table goes with them."""
 FLOAT8 = {"F8_E4M3": "fp8 e4m3", "F8_E5M2": "fp8 e5m2"}
 
 
@@ -132,6 +138,43 @@ def shapes(file: Path, prefix: str = "") -> dict[str, tuple[int, ...]]:
     return found
 
 
+def refuse_unread(file: Path, prefix: str = "") -> None:
+    """Raise BadValue for a weight under ``prefix`` in a form that is not read, told by header and notes."""
+    if file.suffix == ".gguf":
+        return
+    tensors, forms = header(file), _noted(file)
+    for name, x in tensors.items():
+        if not name.startswith(prefix) or not name.endswith(WEIGHT):
+            continue
+        layer = name.removesuffix(WEIGHT)
+        known = any(each in tensors for each in (*_states(name), *(layer + end for end in SCALES)))
+        why = f"{WHOLE[x.dtype]}, whose scale is not known" if x.dtype in WHOLE and not known else ""
+        if forms.get(layer, FORMATS[0]) not in FORMATS:
+            why = f"{forms[layer]}, which is not read"
+        if why:
+            raise BadValue(f"{file}: tensor {name} is stored as {why}; take a bf16, fp8 or GGUF file")
+
+
+def _states(name: str) -> list[str]:
+    """What bitsandbytes may keep beside a tensor of four bits."""
+    return [f"{name}{STATE}{kind}" for kind in ("nf4", "fp4")]
+
+
+def _noted(file: Path) -> dict[str, str]:
+    """By layer, the form that ComfyUI notes: in the header's own words, or in a tensor beside the weight."""
+    with safe_open(file, framework=HEADER) as opened:
+        names = [name for name in opened.keys() if name.endswith(NOTE)]  # noqa: SIM118
+        try:
+            notes = dict(json.loads((opened.metadata() or {}).get(NOTES, "{}")).get("layers", {}))
+            for name in names:
+                notes[name.removesuffix(NOTE)] = _state(torch.from_numpy(opened.get_tensor(name)))
+            return {layer: str(note.get("format")) for layer, note in notes.items()}
+        except (ValueError, AttributeError, TypeError) as error:
+            raise BadValue(
+                f"{file}: its notes of stored forms are not readable: {first_line(error)}"
+            ) from error
+
+
 @contextmanager
 def mapped(file: Path) -> Iterator[Any]:
     """The file open for its tensors. Raises BadValue where this machine cannot map it."""
@@ -155,6 +198,7 @@ def numbers(file: Path, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
 
     Raises BadValue for a form that is not read.
     """
+    refuse_unread(file, prefix)
     made: dict[str, Tensor] = {}
     with mapped(file) as opened:
         names = [name for name in opened.keys() if name.startswith(prefix)]  # noqa: SIM118
@@ -168,14 +212,10 @@ def numbers(file: Path, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
 
 def _number(opened: Any, name: str, there: set[str], dtype: torch.dtype) -> Tensor:
     x: Tensor = opened.get_tensor(name)
-    state = next((f"{name}{STATE}{kind}" for kind in ("nf4", "fp4") if f"{name}{STATE}{kind}" in there), None)
+    state = next((each for each in _states(name) if each in there), None)
     if state is not None:
         return _four_bits(opened, name, _state(opened.get_tensor(state))).to(dtype)
     layer = name.removesuffix(".weight")
-    note = f"{layer}.comfy_quant"
-    if note in there and _state(opened.get_tensor(note)).get("format") not in FORMATS:
-        kind = _state(opened.get_tensor(note)).get("format")
-        raise BadValue(f"tensor {name} is stored as {kind}, which is not read; take a bf16, fp8 or GGUF file")
     scale = next((layer + end for end in SCALES if layer + end in there), None)
     factor = None if scale is None or layer == name else opened.get_tensor(scale).float()
     if x.is_floating_point() and x.element_size() == 1:

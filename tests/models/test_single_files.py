@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -295,6 +296,53 @@ def test_four_bits_are_the_numbers_that_bitsandbytes_makes_of_them(name: str) ->
     made = numbers(file, f"{name}.", torch.bfloat16)["weight"]
     expected = load_file(file)[f"expected.{name}.weight"]
     assert torch.equal(made.float(), expected)
+
+
+NOTED = f"{PREFIX}transformer_blocks.0.attn.to_q"
+
+
+@pytest.mark.parametrize("kind", ["mxfp8", "nvfp4", "int8_tensorwise"])
+@pytest.mark.parametrize("place", ["tensor", "header"])
+def test_a_form_that_is_not_read_is_named_without_loading_and_by_loading_alike(
+    pipelines: dict[str, Path], tmp_path: Path, kind: str, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ComfyUI notes a layer's form in a tensor beside it, or those of all layers in the header."""
+    named = single(pipelines["qwen-image"], "qwen-image", tmp_path / "one")
+    net, note = named.with_name("net.safetensors"), {"format": kind}
+    tensors, words = load_file(net), None
+    if place == "tensor":
+        tensors[f"{NOTED}.comfy_quant"] = torch.frombuffer(
+            bytearray(json.dumps(note).encode()), dtype=torch.uint8
+        )
+    else:
+        words = {"_quantization_metadata": json.dumps({"layers": {NOTED: note}})}
+    save_file(tensors, net, metadata=words)
+    sentence = (
+        f"{net}: tensor {NOTED}.weight is stored as {kind}, which is not read; take a bf16, fp8 or GGUF"
+    )
+    assert main(["model", "check", str(named), "--no-load"]) == 64
+    assert sentence in capsys.readouterr().err
+    with pytest.raises(BadValue, match=re.escape(sentence)):
+        numbers(net, PREFIX, torch.bfloat16)
+
+
+@pytest.mark.parametrize("words", ["{", "[]", '{"layers": {"a": 1}}'])
+def test_notes_that_are_none_are_one_sentence(pipelines: dict[str, Path], tmp_path: Path, words: str) -> None:
+    net = single(pipelines["qwen-image"], "qwen-image", tmp_path / "one").with_name("net.safetensors")
+    save_file(load_file(net), net, metadata={"_quantization_metadata": words})
+    with pytest.raises(BadValue, match=r"net.safetensors: its notes of stored forms are not readable: "):
+        recognise(net)
+
+
+def test_whole_numbers_without_a_scale_are_refused_without_loading(
+    pipelines: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = single(pipelines["qwen-image"], "qwen-image", tmp_path / "one")
+    damaged(
+        named, lambda tensors: tensors.update({f"{NOTED}.weight": tensors[f"{NOTED}.weight"].to(torch.int8)})
+    )
+    assert main(["model", "check", str(named), "--no-load"]) == 64
+    assert f"tensor {NOTED}.weight is stored as int8, whose scale is not known" in capsys.readouterr().err
 
 
 KINDS = {
