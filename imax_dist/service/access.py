@@ -28,7 +28,7 @@ COOKIE = "imax_token"
 PREFIX = "imax_"
 MOST_KNOWN = 10_000
 KNOWN_S = 5.0
-"""How long a token that was found is believed: a revoked one works no longer."""
+"""How long a token that was found is believed, and that there is none; then the store is asked again."""
 OWN_LIMITS = ("waiting", "per_minute")
 """Settings that a token may have for itself."""
 
@@ -77,7 +77,7 @@ def hash_of(secret: str) -> str:
 
 
 class Door:
-    """Finds the client of a request, and counts its requests."""
+    """Finds the client of a request, and counts its requests. An open one closes with the first token."""
 
     def __init__(
         self,
@@ -91,6 +91,7 @@ class Door:
         self._tokens = tokens
         self._settings = settings
         self._clock = clock
+        self._looked = clock()
         self._known: OrderedDict[str, tuple[float, Client | None]] = OrderedDict()
         self._buckets: dict[str, tuple[float, float]] = {}
 
@@ -107,14 +108,16 @@ class Door:
     def known(self, secret: str) -> Client | None:
         """The client if it was found a moment ago, without a look into the store; None: ``find`` it."""
         if not self.required:
-            return ANYBODY
+            return ANYBODY if self._clock() - self._looked < KNOWN_S else None
         moment, client = self._known.get(hash_of(secret), (-math.inf, None))
         return client if self._clock() - moment < KNOWN_S else None
 
     def find(self, secret: str) -> Client:
         """The client of a token. Raises Refused (401). Reads the store."""
-        if not self.required:
+        if not self.required and not self._tokens.ever():
+            self._looked = self._clock()
             return ANYBODY
+        self.required = True
         if not secret:
             raise unauthorised("a token is needed; send it as Authorization: Bearer TOKEN")
         hashed = hash_of(secret)

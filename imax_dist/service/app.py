@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -72,9 +73,13 @@ def make_app(
             allow_headers=["authorization", "content-type", "idempotency-key"],
             expose_headers=["location", "retry-after", "x-imax-jobs"],
         )
-    only_loopback = not service.door.required
-    app.add_middleware(Guard, log=log, only_loopback=only_loopback, origins=service.settings.cors)
+    is_open = partial(_is_open, service)
+    app.add_middleware(Guard, log=log, only_loopback=is_open, origins=service.settings.cors)
     return app
+
+
+def _is_open(service: Service) -> bool:
+    return not service.door.required
 
 
 def _answer_errors(app: FastAPI, log: Log) -> None:

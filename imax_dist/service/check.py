@@ -39,7 +39,7 @@ def check(serving: Serving) -> dict[str, Any]:
     return {
         "address": f"http://{serving.host}:{port}/",
         "queue": queue,
-        "tokens": ", ".join(names) if needed else "none: answers this machine only",
+        "tokens": (", ".join(names) or "all revoked") if needed else "none: answers this machine only",
         "models": ", ".join(there) or "any",
         "missing": "; ".join(missing.values()) or "nothing",
         "gangs": gangs if serving.ray == "local" else "by the cluster",

@@ -34,9 +34,11 @@ Log = Callable[[dict[str, Any]], None]
 
 
 class Guard:
-    """ASGI middleware; with ``only_loopback``, where no token is asked for, only localhost is answered."""
+    """ASGI middleware; while ``only_loopback``, where no token is asked for, only localhost is answered."""
 
-    def __init__(self, app: ASGIApp, *, log: Log, only_loopback: bool, origins: tuple[str, ...]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, log: Log, only_loopback: Callable[[], bool], origins: tuple[str, ...]
+    ) -> None:
         self._app = app
         self._log = log
         self._only_loopback = only_loopback
@@ -91,7 +93,7 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-        if self._only_loopback and name not in LOOPBACK:
+        if name not in LOOPBACK and self._only_loopback():
             return Refused(
                 403, f"this service answers to localhost only, not to {host[:80]!r}", code="bad_host"
             )

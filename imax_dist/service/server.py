@@ -74,14 +74,14 @@ class Serving:
     port: int = 8000
 
     def needs_tokens(self, tokens: Tokens) -> bool:
-        """Whether requests must bring one: always, but on loopback as long as there is none.
+        """Whether requests must bring one: always, but on loopback as long as there never was one.
 
         Raises BadValue for another address without any token: nobody could use it, or everybody.
         """
         if any(token.revoked is None for token in tokens.all()):
             return True
         if self.host in LOOPBACK:
-            return False
+            return tokens.ever()
         raise BadValue(
             f"there is no token yet, and {self.host} can be reached from elsewhere; make one: imax serve "
             f"--out {self.out} --add-token NAME"

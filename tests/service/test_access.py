@@ -163,7 +163,22 @@ def test_an_address_that_others_reach_needs_a_token_first(tmp_path: Path) -> Non
     tokens.revoke("shop")
     with pytest.raises(BadValue, match="there is no token yet"):
         serving.needs_tokens(tokens)
-    assert not replace(serving, host="127.0.0.1").needs_tokens(tokens)
+    assert replace(serving, host="127.0.0.1").needs_tokens(tokens), "what was closed does not open"
+
+
+def test_the_first_token_closes_a_service_that_runs_and_the_last_revoked_does_not_open_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "KNOWN_S", 0.0)
+    with served(tmp_path) as here:
+        tokens = Tokens(here.store.database)
+        assert Client(here.base)("GET", JOBS).status == 200
+        secret = add_token(tokens, "shop", "submit")
+        assert [Client(here.base, each)("GET", JOBS).status for each in ("", "imax_wrong")] == [401, 401]
+        assert Client(here.base, secret)("GET", JOBS).status == 200
+        assert Client(here.base, secret, headers={"Host": "posters.example"})("GET", JOBS).status == 200
+        tokens.revoke("shop")
+        assert [Client(here.base, each)("GET", JOBS).status for each in ("", secret)] == [401, 401]
 
 
 def test_files_of_the_machine_are_never_allowed_whatever_the_pool_says() -> None:

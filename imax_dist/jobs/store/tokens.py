@@ -55,6 +55,11 @@ class Tokens:
             found = connection.execute(select(tokens).order_by(tokens.c.name)).mappings().all()
         return [_token(dict(each)) for each in found]
 
+    def ever(self) -> bool:
+        """Whether there is one or was one: a service does not open when its last token is revoked."""
+        with self._database.reading() as connection:
+            return connection.execute(select(tokens.c.name).limit(1)).first() is not None
+
     def revoke(self, name: str) -> None:
         """From now on its secret opens nothing. Raises BadValue for an unknown name."""
         with self._database.writing() as connection:
