@@ -6,6 +6,8 @@ OUT    ?= out/demo
 PROMPT ?= a yellow sun on the right in a pink sky over the meadow with two red houses and mountains
 SEED   ?= 0
 PROCESSES ?= 2
+# One more than there are cores: tests of launchers, Ray and hosts wait much of their time.
+WORKERS   ?= 3
 # Compiled files are kept: the tests start about a hundred processes.
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
@@ -44,7 +46,7 @@ demo: $(VENV)/.installed
 
 # A file a worker, the longest first (tests/conftest.py): what a file's tests share is started once.
 test: $(VENV)/.installed-dev
-	@$(PYTEST) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations=15
+	@$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

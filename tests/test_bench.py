@@ -15,7 +15,7 @@ from tests.bench import two_gpus, two_gpus_contexts
 from tests.bench.hangs import SKIPPED
 from tests.bench.two_gpus_contexts import Held
 from tests.bench.two_gpus_ranks import hardware_file
-from tests.bench.two_gpus_renders import CASES, table
+from tests.bench.two_gpus_renders import TINY, table
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = (
@@ -78,7 +78,7 @@ def first_hour(file: Path, *only: str) -> list[str]:
 def test_its_whole_posters_are_those_of_one_rank(tmp_path: Path) -> None:
     (section,) = first_hour(tmp_path / "measured.yaml", "Renders")
     rows = [line.strip("| ").split(" | ") for line in section.splitlines()[4:] if line.startswith("|")]
-    assert [name for name, *_ in rows] == list(CASES)
+    assert [name for name, *_ in rows] == list(TINY)
     assert all(float(latents) < 1e-10 and float(picture) < 1e-6 for _, latents, picture in rows)
 
 

@@ -104,7 +104,8 @@ def renders(setting: Setting) -> Iterator[str]:
     """Whole posters by all ranks against the same by one."""
     with tempfile.TemporaryDirectory() as folder:
         whole_renders.make_models(Path(folder))
-        yield from whole_renders.table(run(setting, whole_renders.differences, folder))
+        cases = whole_renders.TINY if setting.tiny else tuple(whole_renders.CASES)
+        yield from whole_renders.table(run(setting, whole_renders.differences, folder, cases))
 
 
 def bandwidths(setting: Setting) -> Iterator[str]:

@@ -6,7 +6,7 @@ NCCL as on gloo. In float64, so that what is left is rounding and not precision.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,10 @@ CASES = {
 """Sizes whose tokens no number of ranks divides; the VAE goes by rows in all of them."""
 
 
+TINY = ("by way of twice native", "guidance split", "stopped and resumed")
+"""What the suite runs of them: each is a case of tests/pipeline already."""
+
+
 def make_models(folder: Path) -> None:
     """What the cases render with."""
     make_tiny_flux(folder / FLUX)
@@ -72,11 +76,12 @@ def cases_for(ranks: int) -> dict[str, Case]:
     return {name: case for name, case in CASES.items() if ranks % 2 == 0 or "cfg" not in case.parallel}
 
 
-def differences(topology: Topology, folder: str) -> dict[str, tuple[float, float]]:
+def differences(topology: Topology, folder: str, names: Sequence[str]) -> dict[str, tuple[float, float]]:
     """The largest of every case, on every rank: of the latents, and of the picture, which rank 0 has."""
     return {
         name: _difference(topology, case, Path(folder, name), request=case.request(Path(folder)))
         for name, case in cases_for(topology.world_size).items()
+        if name in names
     }
 
 
