@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from psutil import virtual_memory
+from safetensors import SafetensorError, safe_open
 
 from imax_dist.errors import BadConfig, BadValue, MissingInput
 from imax_dist.models.conversion import converted, without_memory
-from imax_dist.models.stored import numbers, refuse_own_code, shapes
+from imax_dist.models.stored import HEADER, numbers, refuse_own_code, refuse_unread, shapes
 
 MODULAR_INDEX = "modular_model_index.json"
 INDEXES = ("model_index.json", MODULAR_INDEX)
@@ -96,6 +97,7 @@ def load_complete(network: Any, folder: Path, **options: Any) -> Any:
     read_ahead(folder)
     if (folder / SINGLE_MARK).is_file():
         return _load_single(network, folder, **options)
+    refuse_whole_numbers(folder)
     if not hasattr(network, "load_config"):
         return _whole(network.from_pretrained(folder, use_safetensors=True, **ENCODERS, **options), folder)
     try:
@@ -139,6 +141,18 @@ def read_ahead(folder: Path) -> None:
                 os.posix_fadvise(file.fileno(), at, PIECE, os.POSIX_FADV_WILLNEED)
 
 
+def refuse_whole_numbers(folder: Path) -> None:
+    """Raise BadValue for weights of integers, which the libraries would take for numbers of their own.
+
+    Quantised weights are such, and pass; a torn file is left to who reads it whole.
+    """
+    if component_config(folder, ".").get("quantization_config"):
+        return
+    for file in sorted(folder.glob("*.safetensors")):
+        with suppress(SafetensorError, OSError), safe_open(file, framework=HEADER):
+            refuse_unread(file)
+
+
 def refuse_misfit(network: Any, folder: Path) -> None:
     """Compare the headers of a folder's weights with its config.json, for one of diffusers' networks.
 
@@ -157,6 +171,7 @@ def refuse_misfit(network: Any, folder: Path) -> None:
     for name, x in without_memory(network, config).state_dict().items():
         if found.get(name, x.shape) != tuple(x.shape):
             raise BadValue(_misfit(folder, name, found[name], x.shape))
+    refuse_whole_numbers(folder)
 
 
 def _misfit(folder: Path, name: str, found: Iterable[int], wanted: Iterable[int]) -> str:

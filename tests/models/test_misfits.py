@@ -58,6 +58,28 @@ def test_a_check_without_loading_sees_shapes(
     assert f"tensor {WIDENED[part]} is (" in capsys.readouterr().err
 
 
+def whole(file: Path, name: str) -> None:
+    tensors = load_file(file)
+    tensors[name] = tensors[name].to(torch.int8)
+    save_file(tensors, file, {"format": "pt"})
+
+
+@pytest.mark.parametrize("part", WIDENED)
+def test_a_tensor_of_whole_numbers_in_a_folder_is_refused(
+    folder: Path, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The libraries would cast it: a picture of noise."""
+    whole(weights(folder, part), WIDENED[part])
+    message = (
+        f"{part}/{weights(folder, part).name}: tensor {WIDENED[part]} is stored as int8, whose scale is not"
+    )
+    with pytest.raises(BadValue, match=message):
+        load_model(str(folder), device=CPU)
+    if part in ("transformer", "vae"):
+        assert main(["model", "check", str(folder), "--no-load"]) == 64
+        assert message in capsys.readouterr().err
+
+
 def test_a_torn_autoencoder_is_named_with_the_reason(folder: Path) -> None:
     file = weights(folder, "vae")
     file.write_bytes(file.read_bytes()[:-100])
@@ -80,9 +102,8 @@ def test_a_text_encoders_file_of_another_shape_is_named_with_both(folder: Path, 
 
 def test_a_tensor_of_whole_numbers_in_a_file_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
-    tensors = load_file(weights(folder, "transformer"))
-    tensors["context_embedder.weight"] = tensors["context_embedder.weight"].to(torch.int8)
-    save_file(tensors, tmp_path / "one/net.safetensors")
+    shutil.copy(weights(folder, "transformer"), tmp_path / "one/net.safetensors")
+    whole(tmp_path / "one/net.safetensors", "context_embedder.weight")
     shutil.copy(folder / "transformer/config.json", tmp_path / "one")
     named = tmp_path / "one/net.yaml"
     named.write_text(f"source: net.safetensors\nvae: {folder}\ntext_encoders: {folder}\n")
