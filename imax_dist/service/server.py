@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import threading
@@ -17,7 +16,7 @@ from pathlib import Path
 import uvicorn
 from prometheus_client import CollectorRegistry
 
-from imax_dist.errors import BadValue, CannotWrite, ImaxError, Preempted
+from imax_dist.errors import BadValue, CannotWrite, Preempted
 from imax_dist.events import BatchNote, ClusterStarting, both
 from imax_dist.jobs.batch import batch_log
 from imax_dist.jobs.board import Board
@@ -28,7 +27,6 @@ from imax_dist.jobs.metrics import PoolMetrics
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.ray_gangs import RayGangs, pool_parallel
-from imax_dist.jobs.retention import prune
 from imax_dist.jobs.settings import Keep, PoolSettings
 from imax_dist.jobs.sizing import Host, open_pool, planned_seconds, ray_hosts, remedy, this_host
 from imax_dist.jobs.store import Queue, Store, Tokens, Webhooks
@@ -46,13 +44,13 @@ from imax_dist.service.metrics import prometheus
 from imax_dist.service.service import Service
 from imax_dist.service.settings import ServiceSettings, limits_of
 from imax_dist.service.submissions import Submissions
+from imax_dist.service.sweeper import Sweeper
 from imax_dist.service.uploads import Uploads
 from imax_dist.service.webhooks import Caller, webhook_secret
 from imax_dist.wording import plural
 
 START_S = 30.0
 END_S = 10.0
-SWEEP_EVERY_S = 3600.0
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 """Longer than a proxy keeps an idle connection: the side that closes first decides who sees an error."""
@@ -208,7 +206,7 @@ def application(
 ) -> Iterator[None]:
     """The application answers at ``door`` for the length of the block. Raises CannotWrite if it cannot."""
     caller = Caller(service, Webhooks(store.database), webhook_secret(service.out), log)
-    chores: list[Chore] = [lambda: _sweep(service, store, keep)]
+    chores: list[Chore] = [Sweeper(service, store, keep, log).run]
     chores += [caller.run] if service.settings.webhook_hosts else []
     app = make_app(service, registry, log=log, chores=chores)
     config = uvicorn.Config(
@@ -275,17 +273,3 @@ def wait_patiently(board: Board, service: Service, stop_requested: Callable[[], 
             board.patience_s = 0.0
 
     board.sleep = sleep
-
-
-async def _sweep(service: Service, store: Store, keep: Keep) -> None:
-    """Old uploads go, every hour, and what the pool's ``keep`` does not keep."""
-    while True:
-        with contextlib.suppress(ImaxError, OSError):
-            await service.read(lambda: service.uploads.remove_old(_used(service)))
-            await service.write(lambda: prune(store, service.out, keep))
-        await asyncio.sleep(SWEEP_EVERY_S)
-
-
-def _used(service: Service) -> set[str]:
-    rows = service.queue.rows(states=("queued", "running", "proofed", "failed", "cancelled"))
-    return {str(row.request.get("guide")) for row in rows if row.request.get("guide")}

@@ -1,0 +1,51 @@
+"""What is swept every hour: old uploads, and posters, checkpoints and events that are not to be kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from imax_dist.errors import ImaxError
+from imax_dist.jobs.retention import chunks, clear, forget_events
+from imax_dist.jobs.settings import Keep
+from imax_dist.jobs.store import Store
+from imax_dist.service.service import Service
+
+EVERY_S = 3600.0
+IN_USE = ("queued", "running", "proofed", "failed", "cancelled")
+"""States of jobs whose guides are kept."""
+
+
+@dataclass(frozen=True)
+class Sweeper:
+    """Files go beside the writer, on which every submission waits; rows go there, some at a time."""
+
+    service: Service
+    store: Store
+    keep: Keep
+    log: Callable[[dict[str, Any]], None]
+
+    async def run(self) -> None:
+        """Until cancelled. A store or a disk that is away is swept an hour later."""
+        while True:
+            with suppress(ImaxError, OSError):
+                await self.sweep()
+            await asyncio.sleep(EVERY_S)
+
+    async def sweep(self) -> None:
+        """Once. Raises ImaxError, OSError."""
+        service, store, keep = self.service, self.store, self.keep
+        await service.read(lambda: service.uploads.remove_old(self._in_use()))
+        cleared = await service.read(lambda: clear(store, service.out, keep))
+        for problem in cleared.problems:
+            self.log({"event": "note", "level": "warning", "text": problem})
+        for rows in chunks(cleared.gone):
+            await service.write(lambda rows=rows: store.forget(rows))  # type: ignore[misc]
+        await service.write(lambda: forget_events(store, keep))
+
+    def _in_use(self) -> set[str]:
+        rows = self.service.queue.rows(states=IN_USE)
+        return {str(row.request.get("guide")) for row in rows if row.request.get("guide")}
