@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 from postgres import PostgresServer
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from imax_dist.errors import BadConfig, BadManifest, BadValue, FolderBusy, StoreUnavailable
 from imax_dist.jobs.board import Board
@@ -26,6 +27,7 @@ from imax_dist.jobs.reconcile import add_jobs
 from imax_dist.jobs.state import Cancelled, Done, Failed, Proofed, Queued, Running
 from imax_dist.jobs.store import KeyConflict, Store, Submission, Token, Tokens, Webhooks, open_store
 from imax_dist.jobs.store.files import store_path
+from imax_dist.jobs.store.postgres import connect_arguments
 from imax_dist.pipeline.request import Request
 
 Open: TypeAlias = Callable[[], Store]
@@ -419,6 +421,32 @@ def test_a_database_that_cannot_be_had_is_one_sentence_without_the_password(post
     assert "secret" not in str(error.value)
     with pytest.raises(BadConfig, match="names no database"):
         open_store("postgresql://imax@localhost")
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_silent_is_given_up_in_seconds_and_the_url_has_the_last_word(
+    postgres: PostgresServer,
+) -> None:
+    url = postgres.new_database()
+    other = f"{url}&keepalives_idle=60&connect_timeout=3&application_name=mine&options=-csearch_path%3Dpublic"
+    wanted = {"keepalives_idle": "10", "tcp_user_timeout": "20000", "connect_timeout": "10"}
+    theirs = {**wanted, "keepalives_idle": "60", "connect_timeout": "3", "application_name": "mine"}
+    for place, expected in ((url, wanted), (other, theirs)):
+        with closing(open_store(place)) as store, store.database.reading() as connection:
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            used = raw.info.get_parameters()
+            assert expected.items() <= used.items()
+            assert {"keepalives_interval": "5", "keepalives_count": "3"}.items() <= used.items()
+            assert "statement_timeout=60s" in used["options"]
+            assert ("search_path" in used["options"]) == (place is other)
+
+
+def test_every_connection_looks_whether_the_server_is_there() -> None:
+    found = connect_arguments(make_url("postgresql+psycopg://imax@host/imax?tcp_user_timeout=5000"))
+    assert found["keepalives"] == 1
+    assert found["keepalives_idle"] + found["keepalives_interval"] * found["keepalives_count"] <= 30
+    assert "tcp_user_timeout" not in found
 
 
 @pytest.mark.slow

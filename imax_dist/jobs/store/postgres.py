@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import URL, Connection, create_engine, exc, inspect, make_url, select, text, update
 
@@ -20,6 +21,15 @@ from imax_dist.wording import first_line
 
 CONNECT_S = 10
 CONNECTIONS = 8
+SILENT_S = 20
+ALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 1000 * SILENT_S,
+}
+"""A server whose packets are dropped is given up in seconds; by the system's own times it takes minutes."""
 SETTINGS = "-c statement_timeout=60s -c lock_timeout=30s -c idle_in_transaction_session_timeout=60s"
 MIGRATING = 0x494D4158
 """The advisory lock under which tables are made and migrated."""
@@ -33,11 +43,10 @@ class Postgres(Database):
     def __init__(self, url: str) -> None:
         self._url = _checked(url)
         self.name = self._url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
-        options = {"connect_timeout": CONNECT_S, "options": SETTINGS, "application_name": "imax"}
         with self.errors():
             self.engine = create_engine(
                 self._url,
-                connect_args={**options, **_options(self._url)},
+                connect_args=connect_arguments(self._url),
                 pool_size=CONNECTIONS,
                 pool_pre_ping=True,
                 pool_recycle=300,
@@ -109,7 +118,12 @@ def _checked(url: str) -> URL:
     return made.set(drivername="postgresql+psycopg")
 
 
-def _options(url: URL) -> dict[str, str]:
-    """With what the URL itself asks for: ``?options=-csearch_path%3Dposters``."""
+def connect_arguments(url: URL) -> dict[str, Any]:
+    """What each connection begins with; what the URL itself says goes before: ``?keepalives_idle=60``.
+
+    Its ``?options=-csearch_path%3Dposters`` are added to ours.
+    """
+    ours = {"connect_timeout": CONNECT_S, "application_name": "imax", **ALIVE}
     given = url.query.get("options")
-    return {"options": f"{SETTINGS} {given}"} if isinstance(given, str) else {}
+    settings = f"{SETTINGS} {given}" if isinstance(given, str) else SETTINGS
+    return {**{name: value for name, value in ours.items() if name not in url.query}, "options": settings}
