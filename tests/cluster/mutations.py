@@ -9,6 +9,8 @@ from cluster_files import Document, pods
 
 JOB, JOBSET, CLUSTER, RAYJOB = "indexed-job.yaml", "jobset.yaml", "ray-cluster.yaml", "rayjob.yaml"
 
+QUEUE = "postgresql://imax@imax-postgres/imax_batch"
+
 
 class Mutation(NamedTuple):
     """Which rule, on which file, changed how, seen how."""
@@ -138,8 +140,11 @@ MUTATIONS = [
     Mutation("exit_codes", JOBSET, lambda d: gang_rules(d).pop(0), "rule 1"),
     Mutation("exit_codes", JOBSET, lambda d: d["spec"]["failurePolicy"]["rules"].pop(1), "RestartJobSet"),
     Mutation("exit_codes", JOBSET, lambda d: d["spec"]["failurePolicy"]["rules"].pop(0), "eviction"),
-    Mutation("shards", JOB, put("spec", "completions", 16), "--shard is not"),
-    Mutation("shards", JOB, put("spec", "completionMode", "NonIndexed"), "--shard is not"),
+    Mutation("shared_queue", JOB, put("spec", "completions", 16), "takes a machine for nothing"),
+    Mutation("shared_queue", JOB, variable("PGPASSWORD", {"value": "secret"}), "does not come from"),
+    Mutation("shared_queue", JOB, word("--quiet", "--shard=0/4"), "share no queue"),
+    Mutation("shared_queue", RAYJOB, word(f"--store {QUEUE}", ""), "not in PostgreSQL"),
+    Mutation("shared_queue", RAYJOB, word("imax@", "imax:secret@"), "without a password"),
     Mutation("gang_fits", JOB, word("--pool=eight-gpus", "--pool=default"), "1 ranks for 8 GPUs"),
     Mutation("gang_fits", RAYJOB, word("--gangs 4", "--gangs 5"), "20 ranks for 16 GPUs"),
     Mutation(

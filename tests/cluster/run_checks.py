@@ -8,17 +8,21 @@ from collections.abc import Iterator
 from cluster_files import (
     Document,
     command_line,
+    environment,
     gpu_pods,
     job_spec,
     own_words,
+    pods,
     pool_settings,
     ray_cluster_spec,
     value_of,
 )
+from sqlalchemy import make_url
 
 from imax_dist import errors
 
 USAGE_ERROR = 2
+STORE = "imax-store"
 NO_USE_AGAIN = {
     USAGE_ERROR,
     errors.BadValue.exit_code,
@@ -99,13 +103,22 @@ def _gang_action(document: Document, index: int) -> str:
     return "RestartJobSet"
 
 
-def shards(document: Document) -> Complaints:
-    """Indexed Job: as many shards as indexes."""
-    if document["kind"] != "Job":
+def shared_queue(document: Document) -> Complaints:
+    """A batch's queue is no file on a shared disk but in PostgreSQL, whose password comes from a secret."""
+    if document["kind"] not in ("Job", "RayJob"):
         return
-    wanted = f"$(JOB_COMPLETION_INDEX)/{document['spec']['completions']}"
-    if value_of(own_words(document), "--shard") != wanted or document["spec"]["completionMode"] != "Indexed":
-        yield f"--shard is not {wanted} of an Indexed Job"
+    words = own_words(document)
+    url = make_url(value_of(words, "--store") or "sqlite://")
+    if url.drivername != "postgresql" or url.password is not None:
+        yield f"the queue is {url}, not in PostgreSQL by a URL without a password"
+    if value_of(words, "--shard") is not None:
+        yield "--shard is for hosts that share no queue"
+    driver = next(pod for pod in pods(document) if document["kind"] == "Job" or "headGroup" in pod.where)
+    password = environment(driver.spec).get("PGPASSWORD", {}).get("valueFrom", {}).get("secretKeyRef", {})
+    if password.get("name") != STORE:
+        yield f"{driver.where}: PGPASSWORD does not come from the secret {STORE}"
+    if document["kind"] == "Job" and document["spec"]["parallelism"] != document["spec"]["completions"]:
+        yield "an index that starts when the queue is empty takes a machine for nothing"
 
 
 def gang_fits(document: Document) -> Complaints:

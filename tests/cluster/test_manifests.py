@@ -27,10 +27,9 @@ from cluster_files import (
     workload,
 )
 from custom_fields import KNOWN, unknown_fields
-from mutations import MUTATIONS
+from mutations import MUTATIONS, QUEUE
 
 from imax_dist.cli.main import build_parser
-from imax_dist.jobs.manifest import shard
 
 SCHEMA_VERSION = "1.35"
 AUTOSCALED_S = 15 * 60
@@ -171,19 +170,8 @@ def test_its_command_parses_with_our_own_parser(name: str) -> None:
     assert str(options.out).startswith("/data/out")
     if options.verb == "batch":
         assert options.manifest == Path("/data/manifest.jsonl")
+        assert options.store == QUEUE
         assert options.ray == ("auto" if name == "rayjob.yaml" else "local")
-
-
-def test_every_index_of_the_job_is_a_shard_that_the_batch_takes() -> None:
-    document = workload("indexed-job.yaml")
-    template = build_parser().parse_args(own_words(document)).shard
-    jobs: list[Any] = list(range(100))
-    taken: list[Any] = [
-        job
-        for index in range(document["spec"]["completions"])
-        for job in shard(jobs, template.replace("$(JOB_COMPLETION_INDEX)", str(index)))
-    ]
-    assert sorted(taken) == jobs
 
 
 def test_every_pod_of_the_jobset_launches_its_own_ranks_of_one_gang() -> None:
