@@ -101,18 +101,28 @@ def json_object(line: str) -> dict[str, Any]:
     if len(line) > LONGEST_LINE:
         raise ValueError(f"the line is longer than {LONGEST_LINE} characters")
     try:
-        value = STRICT.decode(line)
+        value = json_value(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON: {error.msg} at column {error.colno}") from error
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object: {...}")
+    return value
+
+
+def json_value(text: str) -> Any:
+    """Any JSON, as strictly. Raises JSONDecodeError for what is no JSON, ValueError for what is not read."""
+    try:
+        value = STRICT.decode(text)
+    except json.JSONDecodeError:
+        raise
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     except ValueError as error:
         if "digits" not in str(error):
             raise
         raise ValueError("a number has too many digits") from error
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object: {...}")
-    return _shallow(value)
+    _require_shallow(value)
+    return value
 
 
 def _no_constant(name: str) -> Any:
@@ -160,7 +170,7 @@ def _yaml_mapping(node: yaml.Node) -> dict[str, Any]:
     return dict(value)
 
 
-def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+def _require_shallow(value: Any) -> None:
     pending: list[tuple[Any, int]] = [(value, 1)]
     while pending:
         item, depth = pending.pop()
@@ -169,4 +179,3 @@ def _shallow(value: dict[str, Any]) -> dict[str, Any]:
         if isinstance(item, dict | list):
             children = item.values() if isinstance(item, dict) else item
             pending.extend((child, depth + 1) for child in children)
-    return value

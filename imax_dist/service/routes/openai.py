@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from fastapi import APIRouter
@@ -25,19 +26,24 @@ from imax_dist.config import named_configs
 from imax_dist.errors import CannotWrite
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.state import Failed
-from imax_dist.jobs.store import Row
+from imax_dist.jobs.store import Row, Submission
+from imax_dist.output.atomic import write_error
 from imax_dist.pipeline.request import Request
 from imax_dist.service.access import Client
 from imax_dist.service.job_view import BASE
 from imax_dist.service.reading import MIB, bounded, read_json
 from imax_dist.service.refusals import AGAIN_S, Refused
 from imax_dist.service.routes.events import HEADERS, STREAM, sse
+from imax_dist.service.routes.jobs import Key
 from imax_dist.service.routes.openai_fields import ImageCall, form_fields, read_image_call
 from imax_dist.service.service import Asking, Here, Service
+from imax_dist.service.submissions import check_key
 
 router = APIRouter(tags=["OpenAI"])
 OVER = ("done", "failed", "cancelled")
 LOOK_S = 2.0
+SHOULD_RETRY = "x-should-retry"
+"""OpenAI's clients ask again after 409 and 5xx unless this says otherwise."""
 ANSWERS: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
 }
@@ -81,16 +87,18 @@ async def models(here: Here, client: Asking) -> dict[str, Any]:
 
 
 @router.post("/v1/images/generations", openapi_extra=ANSWERS)
-async def generate(request: HttpRequest, here: Here, client: Asking) -> Response:
+async def generate(request: HttpRequest, here: Here, client: Asking, key: Key = None) -> Response:
     """A small poster in the answer, or as a stream with looks at it on the way."""
+    name = check_key(key)
     call = read_image_call(await read_json(request))
-    return await _answer(here, client, call, "image_generation")
+    submissions = await here.submissions.read_one(call.fields, client, key=name)
+    return await _answer(here, client, call, submissions, kind="image_generation")
 
 
 @router.post("/v1/images/edits", openapi_extra=FORM)
-async def edit(request: HttpRequest, here: Here, client: Asking) -> Response:
+async def edit(request: HttpRequest, here: Here, client: Asking, key: Key = None) -> Response:
     """The same after a picture of the client's own: an editor changes it, others take it as guide."""
-    most = here.settings.upload_mib * MIB
+    name, most = check_key(key), here.settings.upload_mib * MIB
     parser = MultiPartParser(request.headers, bounded(request, most + MIB), max_files=1, max_fields=40)
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise Refused(415, "the body must be a form: multipart/form-data", code="bad_content_type")
@@ -98,13 +106,16 @@ async def edit(request: HttpRequest, here: Here, client: Asking) -> Response:
         form = await parser.parse()
     except (MultiPartException, KeyError) as error:
         raise Refused(400, f"the form is not usable: {error}", code="bad_form") from error
+    except OSError as error:  # a large picture is spooled to disk
+        raise write_error(Path(gettempdir()) / "form", error) from error
     fields, picture = form_fields(form)
     written, digest = await here.uploads.write(_pieces(picture))
     upload = await here.read(lambda: here.uploads.keep(written, digest))
     await form.close()
     by_words = await here.read(lambda: here.submissions.edits(fields.get("model", Request.model)))
     call = read_image_call({"edit": by_words, **fields, "guide": upload})
-    return await _answer(here, client, call, "image_edit")
+    submissions = await here.submissions.read_one(call.fields, client, key=name)
+    return await _answer(here, client, call, submissions, kind="image_edit")
 
 
 async def _pieces(picture: UploadFile) -> AsyncIterator[bytes]:
@@ -112,8 +123,9 @@ async def _pieces(picture: UploadFile) -> AsyncIterator[bytes]:
         yield part
 
 
-async def _answer(here: Service, client: Client, call: ImageCall, kind: str) -> Response:
-    submissions = await here.submissions.read_one(call.fields, client)
+async def _answer(
+    here: Service, client: Client, call: ImageCall, submissions: Sequence[Submission], *, kind: str
+) -> Response:
     seconds = sum(here.submissions.estimates.guess(each.job.request) or 0.0 for each in submissions)
     if seconds / max(1, min(here.views.gangs(), len(submissions))) > here.settings.sync_seconds:
         text = (
@@ -126,8 +138,9 @@ async def _answer(here: Service, client: Client, call: ImageCall, kind: str) -> 
     making = Making(here, client, call, [each.row for each in made], kind)
     if call.stream:
         return StreamingResponse(_stream(making), media_type=STREAM, headers=HEADERS)
-    done = [await _wait(making, row) for row in making.rows]
-    data = [await here.read(lambda row=row: _datum(making, row)) for row in done]  # type: ignore[misc]
+    with _ordered():
+        done = [await _wait(making, row) for row in making.rows]
+        data = [await here.read(lambda row=row: _datum(making, row)) for row in done]  # type: ignore[misc]
     answer = {
         "created": int(time.time()),
         "data": data,
@@ -135,6 +148,16 @@ async def _answer(here: Service, client: Client, call: ImageCall, kind: str) -> 
         "background": "opaque",
     }
     return JSONResponse(answer, headers={"x-imax-jobs": ",".join(row.id for row in making.rows)})
+
+
+@contextmanager
+def _ordered() -> Iterator[None]:
+    """What is refused from here on has jobs already: a client that asked again would order them once more."""
+    try:
+        yield
+    except Refused as refused:
+        refused.headers[SHOULD_RETRY] = "false"
+        raise
 
 
 async def _wait(making: Making, row: Row) -> Row:

@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
 
+from imax_dist.jobs.manifest_files import json_value
 from imax_dist.jobs.manifest_table import field_kinds
 from imax_dist.service.refusals import Refused
 
@@ -105,9 +106,11 @@ def _typed(name: str, text: str) -> Any:
     if plain:
         return text
     try:
-        return json.loads(text)
-    except ValueError:
+        return json_value(text)
+    except json.JSONDecodeError:
         return text
+    except ValueError as error:
+        raise _bad(f"{name[:80]}: {error}") from error
 
 
 def _bad(message: str) -> Refused:
