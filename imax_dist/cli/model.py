@@ -23,7 +23,7 @@ def add_parser(verbs: Any) -> None:
         description="List supported models, check that one is complete, or make a tiny one to try.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="named models, and files in the folders of IMAX_MODELS")
+    listing = actions.add_parser("list", help="named models, and files in IMAX_MODELS and the hub's cache")
     check = actions.add_parser("check", help="check that a model is complete and loads")
     check.add_argument(
         "name", metavar="MODEL", help="name, folder, .safetensors, .gguf or .yaml file, hub id"
@@ -81,14 +81,17 @@ def run_list(options: argparse.Namespace) -> int:
 
 
 def _files() -> list[dict[str, str]]:
-    """Files of transformers in the folders of IMAX_MODELS: what each is, and whether it can run here."""
+    """Files of transformers in IMAX_MODELS and the hub's cache: what each is, and whether it can run here."""
     from imax_dist.errors import ImaxError
     from imax_dist.models.assembled import Asked, take_inventory
-    from imax_dist.models.model_paths import transformer_files
+    from imax_dist.models.model_paths import hub_files, transformer_files
+    from imax_dist.models.single_file import is_of_a_network
 
-    rows = []
-    for file in transformer_files():
+    rows, in_folders = [], transformer_files()
+    for file in [*in_folders, *hub_files()]:
         try:
+            if file not in in_folders and not is_of_a_network(file):
+                continue  # the hub's cache has no folders by which to tell a LoRA
             inventory = take_inventory(Asked(file))
         except ImaxError as error:
             rows.append({"file": str(file), "is": "not usable", "runs": str(error)})

@@ -53,6 +53,21 @@ def transformer_files() -> list[Path]:
     return list({path.resolve(): path for path in found}.values())
 
 
+def hub_files() -> list[Path]:
+    """Files of weights at the root of repositories in the hub's cache that are not in diffusers layout."""
+    from huggingface_hub import constants
+
+    snapshots = sorted(Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*"))
+    found = [
+        path
+        for folder in snapshots
+        if not any((folder / index).is_file() for index in INDEXES)
+        for path in sorted(folder.glob("*"))
+        if path.name.endswith(ENDINGS) and path.is_file()
+    ]
+    return list({path.resolve(): path for path in found}.values())
+
+
 def find_file(names: Iterable[str]) -> Path | None:
     """The first of ``names`` that lies in the folders."""
     there = {path.name: path for path in model_files()}

@@ -63,8 +63,7 @@ def recognise(file: Path) -> SingleFile:
     if not file.is_file():
         raise MissingInput(f"model file {file} does not exist")
     tensors = header(file)
-    prefix = next(each for each in PREFIXES if any(name.startswith(each) for name in tensors) or not each)
-    candidates = _candidates({name.removeprefix(prefix) for name in tensors if name.startswith(prefix)})
+    prefix, candidates = _read_as(tensors)
     if not candidates:
         raise BadValue(f"model {file} {what_else(tensors, [table['source'] for table in tables()])}")
     refuse_unread(file, prefix)
@@ -74,6 +73,17 @@ def recognise(file: Path) -> SingleFile:
         source = best.single.table["source"]
         raise BadValue(f"model {file} looks like {source}, but does not fit it: {best.fit.sentence()}")
     return best.single
+
+
+def is_of_a_network(file: Path) -> bool:
+    """Whether it has tensors of a transformer we know, fit or not. Raises BadValue for a torn file."""
+    return bool(_read_as(header(file))[1])
+
+
+def _read_as(tensors: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """The prefix of a transformer's names in a file, and of which architectures it may be."""
+    prefix = next(each for each in PREFIXES if any(name.startswith(each) for name in tensors) or not each)
+    return prefix, _candidates({name.removeprefix(prefix) for name in tensors if name.startswith(prefix)})
 
 
 class Tried(NamedTuple):

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from imax_dist.config import load_named, named_configs
 from imax_dist.models.registry import ARCHITECTURES
 from imax_dist.models.tiny import EDITORS, TINY, make_tiny
 from imax_dist.models.weights import pipeline_class
+
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +31,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(tiny: Path, tmp_path: Path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(tiny, tmp_path / "copy"))
 
 
@@ -46,6 +48,66 @@ def test_the_list_holds_every_named_model_and_what_it_needs(imax: Any) -> None:
     heading, *lines = imax("model", "list").out.splitlines()
     licences = {line.index(rows[line.split()[0]]["licence"]) for line in lines[: len(rows)]}
     assert licences == {heading.index("licence")}, "one column"
+
+
+def in_the_hub(repository: str, file: Path, *more: Path, folder: Path) -> Path:
+    """A repository of the hub's cache with ``file`` at its root, and ``more`` beside it."""
+    snapshot = folder / f"hub/models--{repository.replace('/', '--')}/snapshots/0123"
+    snapshot.mkdir(parents=True)
+    for each in (file, *more):
+        shutil.copy(each, snapshot)
+    return snapshot / file.name
+
+
+@pytest.fixture
+def listed(
+    imax: Any, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], dict[str, dict[str, str]]]:
+    """What ``imax model list`` says of files, by name; the tiny pipeline is there for their other parts."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("IMAX_MODELS", str(tiny.parent))
+
+    def ask() -> dict[str, dict[str, str]]:
+        rows = json.loads(imax("model", "list", "--json").out)
+        return {row["file"]: row for row in rows if "file" in row}
+
+    return ask
+
+
+def test_a_single_file_in_the_hubs_cache_is_listed_and_whether_it_fits(
+    listed: Any, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, config = tiny / WEIGHTS, tiny / "transformer/config.json"
+    file = str(in_the_hub("some/one", net, config, folder=tmp_path))
+    row = listed()[file]
+    assert row["is"].startswith("the transformer of FLUX.1-schnell, ")
+    assert row["runs"].startswith("runs here (")
+    assert " GB for twice native size, " in row["runs"]
+    monkeypatch.setattr("imax_dist.cli.model._free_here", lambda: 1.0)
+    assert listed()[file]["runs"].startswith("too large for this machine (")
+    monkeypatch.delenv("IMAX_MODELS")
+    assert listed()[file]["runs"] == "lacks vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2"
+
+
+def test_a_file_in_the_hubs_cache_that_cannot_be_used_says_why(
+    listed: Any, tiny: Path, tmp_path: Path
+) -> None:
+    file = in_the_hub("some/one", tiny / WEIGHTS, tiny / "transformer/config.json", folder=tmp_path)
+    tensors = load_file(file)
+    tensors["proj_out.weight"] = tensors["proj_out.weight"][1:].contiguous()
+    save_file(tensors, file)
+    row = listed()[str(file)]
+    assert row["is"] == "not usable"
+    assert "1 tensor of another shape: proj_out.weight is (" in row["runs"]
+
+
+def test_what_is_no_transformer_or_in_diffusers_layout_is_not_listed(
+    listed: Any, tiny: Path, tmp_path: Path
+) -> None:
+    in_the_hub("some/vae", tiny / "vae/diffusion_pytorch_model.safetensors", folder=tmp_path)
+    in_the_hub("some/folder", tiny / WEIGHTS, tiny / "model_index.json", folder=tmp_path)
+    assert listed() == {}
 
 
 def test_every_architecture_has_a_tiny_pipeline_under_a_megabyte(tmp_path: Path) -> None:
