@@ -13,7 +13,7 @@ from imax_dist.config import from_mapping, load_named
 from imax_dist.jobs.settings import PoolSettings
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
-FILES = sorted(path.name for path in CLUSTER.glob("*.yaml"))
+FILES = sorted(path.name for path in CLUSTER.glob("*.yaml") if path.name != "kustomization.yaml")
 BESIDE = ("volumes.yaml", "nccl.yaml", "disruption.yaml", "serve.yaml")
 """What the workloads need, and start nothing; serve.yaml has tests of its own."""
 WORKLOADS = [name for name in FILES if name not in BESIDE]
