@@ -14,6 +14,8 @@ TAKEN_OVER = ("model", "lora", "lora_partial", "paper", "dpi", "bleed", "landsca
 EXAMPLES = """example: a boat in the lower left corner
   imax redo sea.png --region 0,3000,1024,1024 --prompt "a boat" --strength 0.8"""
 BIT_FOR_BIT = (".png", ".tif", ".tiff")
+BITS_OF_PNG = 8
+"""Of those that posters are written in."""
 
 
 def add_parser(verbs: Any) -> None:
@@ -56,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
 def prepare(options: argparse.Namespace) -> None:
     """Name the new poster, and take over what the recipe of the old one says of its model and paper."""
     from imax_dist.errors import BadValue
+    from imax_dist.output.image.guide import open_guide
     from imax_dist.output.image.provenance import find_recipe
     from imax_dist.output.image.reader import require_file
     from imax_dist.pipeline.trust import require_harmless
@@ -68,6 +71,11 @@ def prepare(options: argparse.Namespace) -> None:
             f"{options.out.suffix or 'a file without ending'} cannot hold; write png or tif"
         )
     require_file(poster, "poster")
+    if options.out.suffix.lower() == ".png" and open_guide(poster).bands.bits > BITS_OF_PNG:
+        raise BadValue(
+            f"--out {options.out}: {poster} has more than the 8 bits a colour that a PNG is written with; "
+            "write tif"
+        )
     request = (find_recipe(poster) or {}).get("request")
     taken = {
         name: request[name]

@@ -39,19 +39,25 @@ def add_arguments(parser: VerbParser) -> None:
     """The options, the picture first; the user's defaults stand behind them."""
     parser.of_user = of_user
     poster = parser.add_argument_group("poster")
-    poster.add_argument("guide", metavar="PICTURE", help="png, jpg, tif, webp, avif or gif")
+    poster.add_argument("guide", metavar="PICTURE", help="png, jpg, tif, webp, avif, heic or gif")
     poster.add_argument("--prompt", metavar="TEXT", help="what it shows (default: the prompt it carries)")
     add_out_option(poster)
     add_picture_options(poster)
     add_poster_options(poster)
     add_seeds_options(poster)
     generate.add_render_options(parser)
-    parser.set_defaults(recipe=None, strength=STRENGTH)
+    parser.set_defaults(recipe=None)
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Name the poster after the picture."""
+    """Name the poster after the picture; a strength of our own where nothing says where a pass starts."""
     options.out = options.out or Path(f"{Path(options.guide).stem}-large.png")
+    switches = [*(options.set or ()), *(options.grid or ())]
+    own_start = options.preset not in (None, "imax") or any(
+        each.startswith(("start", "strength", "preset")) for each in switches
+    )
+    if options.strength is None and not own_start:
+        options.strength = STRENGTH
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imax_dist.errors import BadValue, ImaxError, Preempted
+from imax_dist.errors import BadManifest, BadValue, ImaxError, Preempted
 from imax_dist.events import Listener, Note, ignore, stage
 from imax_dist.geometry import ImageSize
 from imax_dist.output.image.guide import guide_hash, open_guide, read_guide
@@ -25,7 +25,7 @@ from imax_dist.parallel.broadcast import from_first_rank
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.pixels import as_pixels
 from imax_dist.pipeline.plan import PosterPlan
-from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.request import LONGEST_PROMPT, Request
 from imax_dist.pipeline.run import never
 from imax_dist.shapes import Pixels
 
@@ -46,6 +46,11 @@ def completed(
             _require_bits(path, opened)
         size = opened.bands.size
         found = None if request.prompt else find_prompt(path)
+        if found is not None and len(found.text) > LONGEST_PROMPT:
+            raise BadManifest(
+                f"{path}: the prompt in {found.origin} has {len(found.text)} characters, and at most "
+                f"{LONGEST_PROMPT} are read; give one of your own"
+            )
         return size.width, size.height, *(found or ("", ""))
 
     if request.guide is None:

@@ -99,6 +99,10 @@ class Request:
             shown = self.lora[:80]
             raise BadValue(f"lora {shown!r} must be a list of files; write lora=({shown!r},)")
         require_types(self)
+        try:
+            self.prompt.encode()
+        except UnicodeEncodeError as error:
+            raise BadValue("the prompt is not text: bytes in it are no UTF-8") from error
         if not self.prompt.strip() and self.guide is None:
             raise BadValue("the prompt is empty; say what the poster shows")
         if len(self.prompt) > LONGEST_PROMPT:

@@ -158,7 +158,7 @@ def test_the_native_picture_is_kept_for_the_slider(imax: Imax, tiny: Path, tmp_p
 def test_transparent_parts_are_laid_on_the_colour_of_choice(imax: Imax, tmp_path: Path) -> None:
     Image.new("RGBA", (60, 40), (255, 0, 0, 0)).save(tmp_path / "p.png")
     made = imax("finish", tmp_path / "p.png", "--out", tmp_path / "q.png", "--background", "#0080ff")
-    assert "its transparent parts were laid on #0080ff" in made.out
+    assert "what was transparent lies on #0080ff" in made.out
     with Image.open(tmp_path / "q.png") as opened:
         assert opened.convert("RGB").getpixel((30, 20)) == (0, 128, 255)
     refused = imax("finish", tmp_path / "p.png", "--out", tmp_path / "r.png", "--background", "blue")

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from imax_dist.cli import upscale
 from imax_dist.cli.main import main
+from imax_dist.cli.parser import VerbParser
 from imax_dist.output.image.png import read_pixels
 from imax_dist.output.image.provenance import read_recipe
 
@@ -197,3 +199,39 @@ def test_a_picture_that_cannot_be_read_leaves_nothing(
     assert (outcome.out, len(outcome.err.splitlines())) == ("", 1)
     assert message in outcome.err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_poster_of_16_bits_is_not_made_anew_in_8(imax: Imax, tmp_path: Path) -> None:
+    deep = np.full((64, 64), 40_000, np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    outcome = imax("redo", tmp_path / "deep.png", "--region", "0,0,32,32")
+    assert outcome.code == 64
+    assert "has more than the 8 bits a colour that a PNG is written with; write tif" in outcome.err
+    assert not (tmp_path / "deep-redo.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "strength"),
+    [
+        ([], 0.3),
+        (["--strength", "0.2"], 0.2),
+        (["--set", "start.sigma=0.2"], None),
+        (["--grid", "start.sigma=.2,.35"], None),
+        (["--preset", "quick"], None),
+        (["--preset", "imax", "--set", "rope.rule=none"], 0.3),
+    ],
+)
+def test_the_strength_is_ours_only_where_nothing_says_where_to_start(
+    options: list[str], strength: float | None
+) -> None:
+    parser = VerbParser()
+    upscale.add_arguments(parser)
+    chosen = parser.parse_args(["photo.jpg", *options])
+    upscale.prepare(chosen)
+    assert chosen.strength == strength
+
+
+def test_a_prompt_of_bytes_that_are_no_text_is_one_sentence(imax: Imax, photo: Path, tmp_path: Path) -> None:
+    outcome = imax("upscale", photo, "--prompt", "a boat \udcff", "--out", tmp_path / "out.png")
+    assert (outcome.code, len(outcome.err.splitlines())) == (64, 1)
+    assert "the prompt is not text: bytes in it are no UTF-8" in outcome.err

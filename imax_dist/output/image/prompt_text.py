@@ -52,6 +52,10 @@ def find_prompt(path: Path) -> FoundPrompt | None:
     if words:
         return FoundPrompt(words, "its AUTOMATIC1111 text")
     words = _of_graph(texts.get(GRAPH, ""))
+    try:
+        words.encode()
+    except UnicodeEncodeError as error:  # an escape of JSON that is no letter
+        raise _unreadable(path) from error
     return FoundPrompt(words, "its ComfyUI graph") if words else None
 
 

@@ -21,6 +21,7 @@ from imax_dist.output.image.heic import decode_heic, has_pi_heif, require_decode
 from imax_dist.output.image.profile import Profile, parse_profile, srgb
 from imax_dist.output.image.provenance import find_recipe
 from imax_dist.output.image.vips import FORMATS, library, reason, rows
+from imax_dist.output.image.whole_tiff import require_whole
 
 MOST_PIXELS = 1 << 30
 """Of a picture that is decoded row by row."""
@@ -126,6 +127,8 @@ def _read_header(path: Path) -> _Header:
         )
     if kind.name == "HEIC":
         require_decoder(path)
+    if kind.name == "TIFF":
+        require_whole(path)
     return _described(path, image, kind)
 
 
@@ -249,7 +252,7 @@ def _notes(header: _Header, profile: Profile | None, background: tuple[int, int,
         yield f"the picture was turned upright, as its orientation ({header.orientation}) says"
     if header.alpha:
         colour = "white" if background == WHITE else "#{:02x}{:02x}{:02x}".format(*background)
-        yield f"its transparent parts were laid on {colour}"
+        yield f"its alpha channel is gone: what was transparent lies on {colour}"
     if header.extra > 0:
         yield f"{header.extra} channels beside its colours were dropped"
     if header.channels == CMYK:

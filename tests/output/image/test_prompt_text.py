@@ -108,3 +108,13 @@ def test_the_recipe_of_a_poster_comes_first(tmp_path: Path) -> None:
 
     write_poster(tmp_path / "a.png", torch.zeros(16, 16, 3), {"request": {"prompt": "a red sun"}})
     assert find_prompt(tmp_path / "a.png") == ("a red sun", "its recipe")
+
+
+def test_letters_that_no_text_has_in_a_graph_are_one_sentence(tmp_path: Path) -> None:
+    """JSON can escape half of a pair."""
+    graph = {"1": {"inputs": {"positive": ["2", 0]}}, "2": {"inputs": {"text": "a boat \ud800"}}}
+    info = PngInfo()
+    info.add_text("prompt", json.dumps(graph))
+    Image.new("RGB", (32, 32)).save(tmp_path / "graph.png", pnginfo=info)
+    with pytest.raises(BadManifest, match="UTF-8"):
+        find_prompt(tmp_path / "graph.png")

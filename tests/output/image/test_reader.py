@@ -141,11 +141,11 @@ FORMATS: dict[str, tuple[Make, float, str]] = {
     "turned.webp": (turned("WEBP"), LOSSY, "turned upright"),
     "turned.tif": (turned_tiff, EXACT, "turned upright"),
     "frames.mpo": (frames, LOSSY, ""),
-    "frames.gif": (frames, EXACT, "laid on white"),
+    "frames.gif": (frames, EXACT, "lies on white"),
     "palette.png": (lambda p: image().quantize(8).save(p), EXACT, ""),
-    "opaque.png": (lambda p: image(channels=4).save(p), EXACT, "laid on white"),
+    "opaque.png": (lambda p: image(channels=4).save(p), EXACT, "lies on white"),
     "deep.png": (deep, EXACT, ""),
-    "deep-alpha.png": (lambda p: deep(p, 4), EXACT, "laid on white"),
+    "deep-alpha.png": (lambda p: deep(p, 4), EXACT, "lies on white"),
     "deep.tif": (deep, EXACT, ""),
     "float.tif": (float_tiff, EXACT, ""),
     "lzw.tif": (lambda p: image().save(p, compression="tiff_lzw"), EXACT, ""),
@@ -201,7 +201,7 @@ def test_transparency_shows_the_background(tmp_path: Path, name: str, make: Make
         pixels = np.concatenate(list(opened.bands.read()))
         assert abs(pixels[5, 5].astype(int) - background).max() <= 1
         assert pixels[-5, 5].tolist() != list(background)
-        assert "its transparent parts were laid on" in opened.notes[0]
+        assert "what was transparent lies on" in opened.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -338,3 +338,20 @@ def test_a_heic_that_nothing_decodes_says_what_to_install(
 def test_an_address_is_not_read() -> None:
     with pytest.raises(MissingInput, match="addresses are not read; download the file"):
         open_picture(Path("https://example.com/a.jpg"))
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
+def test_a_tiff_that_was_cut_off_is_refused_and_not_black(
+    tmp_path: Path, compression: str | None, tile: tuple[int, int] | None, share: float
+) -> None:
+    """libvips reads it as far as it goes; its directory, which tifffile writes first, says where it ends."""
+    path = tmp_path / "torn.tif"
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    tifffile.imwrite(path, noise, compression=compression, tile=tile, rowsperstrip=None if tile else 8)
+    assert len(np.concatenate(list(open_picture(path).bands.read()))) == HEIGHT
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(BadManifest, match=r"cannot be read to its end|is not a readable TIFF"):
+        open_picture(path)
