@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imax_dist.errors import MissingInput
+from imax_dist.errors import BadValue, MissingInput
 
 if TYPE_CHECKING:
     from imax_dist.service.server import Serving
@@ -20,6 +20,7 @@ PORT = 8000
 EXAMPLES = """examples:
   imax serve --out posters
   imax serve --out posters --add-token alice
+  imax serve --out posters --add-token shop --waiting 20 --per-minute 60
   imax serve --out posters --host 0.0.0.0 --ray auto"""
 
 
@@ -45,6 +46,8 @@ def add_parser(verbs: Any) -> None:
     add("--device", choices=("auto", "cpu", "cuda"), help="device of every rank (default: the pool's)")
     add("--add-token", metavar="NAME", help="make a token, print it once, and stop")
     add("--role", choices=("submit", "operate"), default="submit", help="of --add-token: own jobs, or all")
+    add("--waiting", type=int, metavar="N", help="of --add-token: most waiting jobs (default: the service's)")
+    add("--per-minute", type=int, metavar="N", help="of --add-token: most requests a minute (likewise)")
     add("--revoke-token", metavar="NAME", help="end a token, and stop")
     add("--check", action="store_true", help="check that it can start, report what it would do, and stop")
     add("--json", action="store_true", help="result of --check or --add-token as JSON on stdout")
@@ -59,6 +62,9 @@ def run(options: argparse.Namespace) -> int:
         raise MissingInput("serving needs FastAPI and uvicorn; pip install 'imax-dist[serve]'")
     if options.add_token or options.revoke_token:
         return _tokens(options)
+    if limits := _own_limits(options):
+        text = f"--{min(limits).replace('_', '-')} is a limit of one token, given with --add-token; "
+        raise BadValue(text + "those of the service are in its --config")
     serving = _serving(options)
     if options.check:
         return _check(options, serving)
@@ -100,6 +106,12 @@ def _place(options: argparse.Namespace) -> Path | str:
     return str(options.store) if is_url(options.store) else Path(options.store)
 
 
+def _own_limits(options: argparse.Namespace) -> dict[str, int]:
+    """What a new token may, where that is not what the service says."""
+    given = {"waiting": options.waiting, "per_minute": options.per_minute}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _tokens(options: argparse.Namespace) -> int:
     """Add or revoke a token; a running service knows of it within seconds."""
     from contextlib import closing
@@ -113,9 +125,10 @@ def _tokens(options: argparse.Namespace) -> int:
             tokens.revoke(options.revoke_token)
             print(f"revoked: {options.revoke_token}")
             return 0
-        secret = add_token(tokens, options.add_token, options.role)
+        secret = add_token(tokens, options.add_token, options.role, _own_limits(options))
     if options.json:
-        print(json.dumps({"name": options.add_token, "role": options.role, "token": secret}))
+        made = {"name": options.add_token, "role": options.role, **_own_limits(options)}
+        print(json.dumps({**made, "token": secret}))
     else:
         print(secret)
         print(f"the token of {options.add_token} ({options.role}); it is shown this once", file=sys.stderr)

@@ -52,6 +52,23 @@ def test_a_token_is_made_shown_once_and_revoked(tmp_path: Path, capsys: pytest.C
     assert "token 'nobody' does not exist" in capsys.readouterr().err
 
 
+def test_a_token_may_have_limits_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path)]
+    assert serve(*out, "--add-token", "shop", "--waiting", "2", "--per-minute", "12", "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["waiting"], made["per_minute"]) == (2, 12)
+    with served(tmp_path) as here:
+        client = Client(here.base, made["token"])
+        answers = [client("POST", "/v1/images/jobs", SMALL) for _ in range(3)]
+        assert [answer.status for answer in answers] == [202, 202, 429]
+        assert "and 2 may" in answers[-1].message
+        assert [client("GET", "/v1/images/jobs").status for _ in range(3)][-1] == 429
+    assert serve(*out, "--add-token", "other", "--waiting", "0") == 64
+    assert "waiting 0 must be above 0" in capsys.readouterr().err
+    assert serve(*out, "--per-minute", "5") == 64
+    assert "--per-minute is a limit of one token" in capsys.readouterr().err
+
+
 def test_a_check_says_what_it_would_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert serve("--out", str(tmp_path), "--port", "0", "--gangs", "2", "--check", "--json") == 0
     told = json.loads(capsys.readouterr().out)
