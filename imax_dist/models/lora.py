@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from imax_dist.models.lora_layers import LoraLayers
 
 OTHER_KINDS = {
-    "dora_scale": "a DoRA",
-    "lora_magnitude_vector": "a DoRA",
+    "dora_scale": "a DoRA (dora_scale)",
+    "lora_magnitude_vector": "a DoRA (PEFT's lora_magnitude_vector)",
     "lokr_t": "a LoKr with a core of Tucker's",
     "hada_t": "a LoHa with a core of Tucker's",
     "oft_": "an OFT",

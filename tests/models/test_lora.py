@@ -288,7 +288,11 @@ def first(name: str, x: Tensor) -> dict[str, Tensor]:
             first("lora_A.weight", torch.ones(2, 32).to(torch.float8_e4m3fn)),
             r"is stored as F8_E4M3 .*bfloat16",
         ),
-        (first("dora_scale", torch.ones(32, 1)), r"is a DoRA, which is not merged"),
+        (first("dora_scale", torch.ones(32, 1)), r"is a DoRA \(dora_scale\), which is not merged"),
+        (
+            first("lora_magnitude_vector", torch.ones(32)),
+            r"is a DoRA \(PEFT's lora_magnitude_vector\), which",
+        ),
         ({"lycoris_x.lokr_t2": torch.ones(2, 2)}, r"is a LoKr with a core of Tucker's, which is not merged"),
         (
             {"lora_unet_x.hada_t1": torch.ones(2, 2)},
