@@ -11,13 +11,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from imax_dist.errors import CannotWrite
+from imax_dist.jobs.job import Job
 from imax_dist.jobs.store import Queue, Row, Submission
+from imax_dist.jobs.store.queue import retried
 from imax_dist.service.access import Client
 from imax_dist.service.estimates import Estimates
 from imax_dist.service.refusals import Refused
 from imax_dist.service.settings import ServiceSettings
 
 WAITING = ("queued", "running", "proofed")
+UNKNOWN_S = 60.0
+"""Taken for the time of a poster where none was made yet and the planner has no answer."""
 
 
 class Made(NamedTuple):
@@ -57,6 +61,19 @@ class Arrivals:
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_arrived())
         return await arrival.answer
+
+    def retry(self, ids: Sequence[str], client: Client) -> list[str]:
+        """Queue failed and cancelled jobs again; the ids of those that were. Raises Refused (429).
+
+        For the writer's thread. Whoever operates retries the jobs of others outside their quotas.
+        """
+        found = [row for row in map(self.queue.find, ids) if row is not None and row.owner == client.name]
+        again = [row for row in found if retried(row.state) is not None]
+        waiting = self.queue.counts_of([client.name], WAITING)[client.name]
+        most = client.limit("waiting", self.settings)
+        if again and waiting + len(again) > most:
+            raise self._queue_full(waiting, waiting + len(again) - most, most, like=again[0].job)
+        return self.queue.retry(ids)
 
     async def _write_arrived(self) -> None:
         """As long as some arrive; by itself, since a client that did it would wait for all others."""
@@ -130,12 +147,13 @@ class Arrivals:
             if waiting[name] + more <= most or self._all_known(each.submissions):
                 waiting[name] += more
             else:
-                refused[id(each)] = self._queue_full(waiting[name], more, most)
+                over, like = waiting[name] + more - most, each.submissions[0].job
+                refused[id(each)] = self._queue_full(waiting[name], over, most, like=like)
         return refused
 
-    def _queue_full(self, waiting: int, more: int, most: int) -> Refused:
-        typical = self.estimates.typical() or 60.0
-        wait = max(1, math.ceil(typical * (waiting + more - most) / max(1, self.gangs())))
+    def _queue_full(self, waiting: int, over: int, most: int, *, like: Job) -> Refused:
+        typical = self.estimates.typical() or self.estimates.guess(like.request) or UNKNOWN_S
+        wait = max(1, math.ceil(typical * over / max(1, self.gangs())))
         text = f"{waiting} of your jobs wait or run, and {most} may; ask again in about {wait} s"
         return Refused(429, text, code="queue_full", headers={"Retry-After": str(wait)})
 

@@ -105,6 +105,32 @@ def test_more_waiting_jobs_than_allowed_are_told_when_to_come_again(tmp_path: Pa
         assert here.client("rival")("POST", JOBS, JOB).status == 202
 
 
+def test_jobs_that_are_tried_again_count_as_waiting(tmp_path: Path) -> None:
+    with served(tmp_path, ServiceSettings(waiting=2), tokens=ROLES) as here:
+        here.service.submissions.estimates.learn(replace_prompt(), 20.0)
+        ask = here.client()
+        paths = [f"{JOBS}/{ask('POST', JOBS, JOB).json['id']}" for _ in range(2)]
+        full = ask("POST", paths[0] + "/retry")
+        assert (full.status, full.message) == (409, "a job that is queued cannot be retried")
+        for path in paths:
+            ask("DELETE", path)
+        paths += [f"{JOBS}/{ask('POST', JOBS, JOB).json['id']}" for _ in range(2)]
+        again = ask("POST", paths[0] + "/retry")
+        assert (again.status, again.headers["retry-after"]) == (429, "20")
+        assert "2 of your jobs wait or run, and 2 may" in again.message
+        ask("DELETE", paths[3])
+        assert [ask("POST", path + "/retry").status for path in paths[:2]] == [200, 429]
+        assert here.client("boss")("POST", paths[1] + "/retry").status == 200
+
+
+def test_before_anything_was_made_the_planner_says_when_to_come_again(tmp_path: Path) -> None:
+    with served(tmp_path, ServiceSettings(waiting=1), tokens=ROLES) as here:
+        planned = here.client()("POST", JOBS, JOB).json["planned_seconds"]
+        answer = here.client()("POST", JOBS, JOB)
+        assert answer.status == 429
+        assert abs(int(answer.headers["retry-after"]) - planned) <= 1
+
+
 def replace_prompt() -> object:
     from imax_dist.pipeline.request import Request
 

@@ -123,3 +123,12 @@ def test_a_full_disk_while_a_form_is_read_is_a_sentence(
         library.with_options(max_retries=0).images.edit(**ORDER, image=picture())
     assert refused.value.status_code == 503
     assert jobs_of(here) == []
+
+
+def test_a_poster_of_unknown_time_is_left_to_jobs(
+    library: Any, here: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(here.service.submissions.estimates, "guess", lambda _: None)
+    with pytest.raises(openai.BadRequestError, match="how long this takes is not known here; POST it to"):
+        library.images.generate(**ORDER)
+    assert jobs_of(here) == []

@@ -132,8 +132,9 @@ async def cancel(job_id: str, here: Here, client: Asking) -> dict[str, Any]:
 
 @router.post(BASE + "/{job_id}/retry")
 async def retry(job_id: str, here: Here, client: Asking) -> dict[str, Any]:
-    """Queue a failed or cancelled job again."""
-    return await here.changed(job_id, client, here.queue.retry, "retried")
+    """Queue a failed or cancelled job again, within the token's quota."""
+    arrivals = here.submissions.arrivals
+    return await here.changed(job_id, client, lambda ids: arrivals.retry(ids, client), "retried")
 
 
 @router.post(BASE + "/{job_id}/approve")

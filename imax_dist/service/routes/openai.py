@@ -126,13 +126,7 @@ async def _pieces(picture: UploadFile) -> AsyncIterator[bytes]:
 async def _answer(
     here: Service, client: Client, call: ImageCall, submissions: Sequence[Submission], *, kind: str
 ) -> Response:
-    seconds = sum(here.submissions.estimates.guess(each.job.request) or 0.0 for each in submissions)
-    if seconds / max(1, min(here.views.gangs(), len(submissions))) > here.settings.sync_seconds:
-        text = (
-            f"this takes about {seconds:.0f} s, more than the {here.settings.sync_seconds:g} s that a client "
-            f"may wait here; POST it to {BASE} and follow its events"
-        )
-        raise Refused(400, text, code="too_long")
+    _require_soon(here, submissions)
     made = await here.submissions.submit(submissions, client)
     here.wake_pool()
     making = Making(here, client, call, [each.row for each in made], kind)
@@ -148,6 +142,19 @@ async def _answer(
         "background": "opaque",
     }
     return JSONResponse(answer, headers={"x-imax-jobs": ",".join(row.id for row in making.rows)})
+
+
+def _require_soon(here: Service, submissions: Sequence[Submission]) -> None:
+    """Raises Refused (400) for what takes longer than a client may wait, or nobody knows how long."""
+    jobs_instead = f"POST it to {BASE} and follow its events"
+    planned = [here.submissions.estimates.guess(each.job.request) for each in submissions]
+    known = [seconds for seconds in planned if seconds is not None]
+    if len(known) < len(planned):
+        raise Refused(400, f"how long this takes is not known here; {jobs_instead}", code="too_long")
+    seconds = sum(known) / max(1, min(here.views.gangs(), len(submissions)))
+    if seconds > here.settings.sync_seconds:
+        most = f"more than the {here.settings.sync_seconds:g} s that a client may wait here"
+        raise Refused(400, f"this takes about {seconds:.0f} s, {most}; {jobs_instead}", code="too_long")
 
 
 @contextmanager
