@@ -73,6 +73,8 @@ def complaints(document: Document) -> list[str]:
         found.append("the queue of several pods is in PostgreSQL, and its password in no argument")
     if "secretKeyRef" not in environment(pod.spec).get("PGPASSWORD", {}).get("valueFrom", {}):
         found.append("PGPASSWORD does not come from a secret")
+    if environment(pod.spec).get("FORWARDED_ALLOW_IPS", {}).get("value") != "*":
+        found.append("the ingress is not believed about TLS, and the cookie is not Secure")
     if "persistentVolumeClaim" not in mounted(pod.spec, "/" + str(options.out).split("/")[1]):
         found.append("the posters are not on a volume claim")
     if pool.gangs * pool.ranks > pod.gpus:
@@ -108,6 +110,11 @@ def plain_password(document: Document) -> None:
     container(document)["env"][0] = {"name": "PGPASSWORD", "value": "secret"}
 
 
+def without_proxy(document: Document) -> None:
+    box = container(document)
+    box["env"] = [each for each in box["env"] if each["name"] != "FORWARDED_ALLOW_IPS"]
+
+
 def as_root(document: Document) -> None:
     pods(document)[0].spec["securityContext"]["runAsNonRoot"] = False
 
@@ -139,6 +146,7 @@ def patience_with_lost_nodes(document: Document) -> None:
         (password_in_sight, "its password in no argument"),
         (file_queue, "in PostgreSQL"),
         (plain_password, "PGPASSWORD does not come from a secret"),
+        (without_proxy, "cookie is not Secure"),
         (as_root, "runAsNonRoot"),
         (few_gpus, "8 gangs of 1 on 4 GPUs"),
         (settings_of_its_own, "takes no settings from nccl.yaml"),
@@ -163,6 +171,7 @@ def test_only_http_comes_in_and_neither_metadata_nor_private_addresses_are_calle
     policy = by_kind("NetworkPolicy")["spec"]
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
     assert [[port["port"] for port in rule["ports"]] for rule in policy["ingress"]] == [[8000]]
+    assert all("namespaceSelector" in each for rule in policy["ingress"] for each in rule["from"])
     blocks = [to["ipBlock"] for rule in policy["egress"] for to in rule["to"] if "ipBlock" in to]
     assert {"169.254.0.0/16", "10.0.0.0/8"} <= set(blocks[0]["except"])
 

@@ -181,6 +181,17 @@ def test_the_session_cookie_is_for_this_site_and_no_script(here: Served) -> None
     assert Client(here.base)("POST", "/session", {"token": "imax_no"}).status == 401
 
 
+def test_behind_an_ingress_that_ends_tls_the_cookie_is_secure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for believed, secure in (("*", True), ("192.0.2.1", False)):
+        monkeypatch.setenv("FORWARDED_ALLOW_IPS", believed)
+        with served(tmp_path / believed.strip("*"), tokens=ROLES) as here:
+            token = {"token": here.secrets["shop"]}
+            answer = Client(here.base)("POST", "/session", token, X_Forwarded_Proto="https")
+            assert ("Secure" in answer.headers["set-cookie"]) == secure
+
+
 def test_an_address_that_others_reach_needs_a_token_first(tmp_path: Path) -> None:
     serving = Serving(tmp_path, None, ServiceSettings(), tmp_path / "batch.sqlite", host="0.0.0.0")  # type: ignore[arg-type]
     tokens = Tokens(Store(tmp_path / "batch.sqlite").database)
