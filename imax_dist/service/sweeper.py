@@ -1,4 +1,4 @@
-"""What is swept every hour: old uploads, and posters, checkpoints and events that are not to be kept."""
+"""What is swept every hour: old uploads, calls made, and posters and events that are not to be kept."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 from imax_dist.errors import ImaxError
 from imax_dist.jobs.retention import chunks, clear, forget_events
 from imax_dist.jobs.settings import Keep
-from imax_dist.jobs.store import Store
+from imax_dist.jobs.store import Store, Webhooks
 from imax_dist.service.service import Service
 
 EVERY_S = 3600.0
+CALLS_S = 86_400.0
+"""Calls that were made are kept this long."""
 IN_USE = ("queued", "running", "proofed", "failed", "cancelled")
 """States of jobs whose guides are kept."""
 
@@ -45,6 +47,7 @@ class Sweeper:
         for rows in chunks(cleared.gone):
             await service.write(lambda rows=rows: store.forget(rows))  # type: ignore[misc]
         await service.write(lambda: forget_events(store, keep))
+        await service.write(lambda: Webhooks(store.database).forget(CALLS_S))
 
     def _in_use(self) -> set[str]:
         rows = self.service.queue.rows(states=IN_USE)

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import http.client
 import json
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -21,9 +22,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from imax_dist.errors import ImaxError
+from imax_dist.errors import CannotWrite, ImaxError
 from imax_dist.jobs.store import Delivery, Webhooks
-from imax_dist.output.atomic import write_bytes
+from imax_dist.output.atomic import write_error
 from imax_dist.service.service import Service
 from imax_dist.service.uploads import FOLDER
 
@@ -32,16 +33,37 @@ MOST_TRIES = 12
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 3600.0
 LOOK_EVERY_S = 1.0
 AT_ONCE = 10
+WRITTEN_S = 5.0
 Send = Callable[[str, bytes, dict[str, str]], int]
 
 
 def webhook_secret(out: Path) -> bytes:
-    """The operator's secret, made the first time; receivers are given it by hand."""
+    """The operator's secret, made the first time; receivers are given it by hand.
+
+    Of servers that start together on one folder the first makes it, and all read it. Raises CannotWrite.
+    """
     path = out / FOLDER / "webhook-secret"
-    if not path.is_file():
-        write_bytes(path, secrets.token_hex(32).encode() + b"\n")
-        path.chmod(0o600)
-    return path.read_bytes().strip()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError), open(path, "xb", opener=_for_the_owner) as file:
+            file.write(secrets.token_hex(32).encode() + b"\n")
+        return _whole_line(path)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _for_the_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _whole_line(path: Path) -> bytes:
+    """Another server may have made the file a moment ago, and not written it yet."""
+    deadline = time.monotonic() + WRITTEN_S
+    while not (found := path.read_bytes()).strip():
+        if time.monotonic() > deadline:
+            raise CannotWrite(f"{path} is empty; remove it, and the next start makes a new secret")
+        time.sleep(0.05)
+    return found.strip()
 
 
 def signature(secret: bytes, moment: int, body: bytes) -> str:

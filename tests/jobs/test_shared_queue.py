@@ -150,6 +150,30 @@ def test_every_change_of_state_is_an_event_and_every_end_a_call(open_it: Open) -
     assert calls.waiting() == 0
 
 
+def test_calls_go_a_day_after_they_were_made_and_with_their_job(open_it: Open) -> None:
+    store, url = open_it(), "https://example.com/hook?key=secret"
+    store.submit_all([Submission(job, webhook=url) for job in JOBS[:4]])
+    store.cancel([job.id for job in JOBS[:4]])
+    calls = Webhooks(store.database)
+    made, given_up, orphan, waiting = calls.take()
+    calls.made(made.number)
+    for call in (given_up, orphan):
+        calls.failed(call.number, "answered 503", again_in_s=None)
+    with store.transaction() as connection:
+        connection.execute(text("DELETE FROM jobs WHERE id = :id"), {"id": orphan.job})
+
+    def left() -> set[str]:
+        with store.database.reading() as connection:
+            return set(connection.execute(text("SELECT job FROM webhooks")).scalars())
+
+    assert calls.forget(3600.0) == 0
+    assert calls.forget(-60.0) == 2, "made, or of a job that is gone"
+    assert left() == {given_up.job, waiting.job}
+    rows = store.over_since(-60.0, states=("cancelled",))
+    assert store.forget([row for row in rows if row.id == given_up.job]) == 1
+    assert left() == {waiting.job}
+
+
 def test_tokens_are_found_by_the_hash_of_their_secret_until_revoked(open_it: Open) -> None:
     tokens = Tokens(open_it().database)
     tokens.add(Token("shop", "h1", "submit", {"jobs": 3}))

@@ -22,7 +22,7 @@ from imax_dist.jobs.store.queue import Queue, job_values
 from imax_dist.jobs.store.reader import Entry, entries_in
 from imax_dist.jobs.store.row import Row, row_of
 from imax_dist.jobs.store.sqlite import Sqlite
-from imax_dist.jobs.store.tables import drivers, events, jobs
+from imax_dist.jobs.store.tables import drivers, events, jobs, webhooks
 
 KEPT = {"number", "created", "owner", "key", "webhook"}
 """Of a job that is put in again with another request."""
@@ -198,7 +198,7 @@ class Store(Queue):
             return [row_of(found) for found in connection.execute(query).mappings()]
 
     def forget(self, rows: Sequence[Row]) -> int:
-        """Take jobs out that are still as ``rows`` say; how many."""
+        """Take jobs out that are still as ``rows`` say, with their events and calls; how many."""
         with self.transaction() as connection:
             gone = 0
             for row in rows:
@@ -206,6 +206,7 @@ class Store(Queue):
                 removed = connection.execute(delete(jobs).where(this)).rowcount
                 if removed:
                     connection.execute(delete(events).where(events.c.job == row.id))
+                    connection.execute(delete(webhooks).where(webhooks.c.job == row.id))
                 gone += removed
         return gone
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from imax_dist.jobs.store.database import Database
-from imax_dist.jobs.store.tables import webhooks
+from imax_dist.jobs.store.tables import jobs, webhooks
 
 
 class Delivery(NamedTuple):
@@ -53,6 +53,17 @@ class Webhooks:
         query = select(func.count()).select_from(webhooks).where(webhooks.c.due.is_not(None))
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())
+
+    def forget(self, seconds: float) -> int:
+        """Take out what was made longer ago than that, or given up for a job that is gone; how many.
+
+        A URL is often a secret as well. What was given up for a job that is there goes with it.
+        """
+        gone = webhooks.c.job.not_in(select(jobs.c.id))
+        with self._database.writing() as connection:
+            old = webhooks.c.due.is_(None) & (webhooks.c.created < self._database.now(connection) - seconds)
+            this = delete(webhooks).where(old & ((webhooks.c.error == "") | gone))
+            return int(connection.execute(this).rowcount)
 
     def _set_due(self, number: int, again_in_s: float | None, error: str) -> None:
         with self._database.writing() as connection:
