@@ -183,6 +183,22 @@ def test_the_ingress_has_tls_and_streams() -> None:
     assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
 
 
+def test_prometheus_is_shown_how_to_bring_a_token(deployment: Document) -> None:
+    text = (CLUSTER / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    monitor = yaml.safe_load(block)
+    service = by_kind("Service")
+    assert monitor["kind"] == "ServiceMonitor"
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+    assert endpoint["path"] in {route.path for route in health.router.routes}  # type: ignore[attr-defined]
+    credentials = endpoint["authorization"]["credentials"]
+    assert f"create secret generic {credentials['name']} --from-literal={credentials['key']}=" in text
+    (pod,) = pods(deployment)
+    assert not any("scrape" in name for name in pod.template["metadata"].get("annotations", {}))
+
+
 def test_its_settings_are_those_of_a_service() -> None:
     mapping = yaml.safe_load(by_kind("ConfigMap")["data"]["service.yaml"])
     settings: ServiceSettings = from_mapping(ServiceSettings, mapping, where="serve.yaml")
