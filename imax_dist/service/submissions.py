@@ -17,7 +17,7 @@ from imax_dist.jobs.manifest import read_entries
 from imax_dist.jobs.manifest_files import Entry, Mistake
 from imax_dist.jobs.settings import Limits
 from imax_dist.jobs.state import Queued
-from imax_dist.jobs.store import Submission
+from imax_dist.jobs.store import Lot, Submission
 from imax_dist.pipeline.check import is_editor
 from imax_dist.service.access import Client
 from imax_dist.service.arrivals import Arrivals, Made
@@ -89,12 +89,12 @@ class Submissions:
             text = _sentence_of(manifest.mistakes, len(entries)).replace(f"{self.uploads.folder}/", "upload ")
             raise Refused(400, text, code="bad_request")
         extra = {each[0].line: each[1] for each in own if not isinstance(each, Mistake)}
-        made = []
+        made, lot = [], None if key is None else Lot(key, len(manifest.jobs))
         for number, job in enumerate(manifest.jobs):
             given = extra[manifest.lines[job.id]]
-            name = key if key is None or len(manifest.jobs) == 1 else f"{key}/{number}"
+            name = None if lot is None else lot.key_of(number)
             state = Queued(approval=bool(given["approval"]))
-            made.append(Submission(job, client.name, name, given["webhook"] or "", state))
+            made.append(Submission(job, client.name, name, given["webhook"] or "", state, lot))
         return made
 
     def edits(self, model: object) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from http_client import Client
+from http_client import Answer, Client
 from PIL import Image
 from safetensors.torch import save_file
 from served import Served, served, wait_until
@@ -229,6 +229,47 @@ def test_a_batch_is_taken_whole_or_not_at_all(ask: Client, here: Served) -> None
     assert keys == {"lot/0", "lot/1", "lot/2", "lot/3"}
     seeds = [ask("GET", f"{BASE}/{job}").json["request"].get("seed", 0) for job in made["jobs"]]
     assert seeds == [0, 0, 1, 2]
+
+
+def test_a_key_names_a_batch_as_it_was(ask: Client, here: Served) -> None:
+    def post(*prompts: str, key: str) -> Answer:
+        lines = "".join(json.dumps({**JOB, "prompt": prompt}) + "\n" for prompt in prompts)
+        return ask("POST", "/v1/batches", raw=lines.encode(), Idempotency_Key=key)
+
+    made = post("a", "b", key="K").json["jobs"]
+    before = here.service.queue.counts()["queued"]
+    for others in (("a", "b", "c"), ("a",), ("a", "c"), ("a", "b", "c", "d")):
+        refused = post(*others, key="K")
+        assert (refused.status, "key 'K' was used for another request" in refused.message) == (409, True)
+    assert ask("POST", BASE, JOB, Idempotency_Key="K").status == 409
+    again = post("a", "b", key="K").json
+    assert (again["jobs"], again["new"]) == (made, 0)
+    assert here.service.queue.counts()["queued"] == before
+    assert ask("POST", BASE, JOB, Idempotency_Key="one").status == 202
+    assert [post("a", "b", key="one").status, post("a", key="one").status] == [409, 409]
+    assert [ask("POST", BASE, JOB, Idempotency_Key=key).status for key in ("one", "one/0", "one")] == [
+        200, 202, 200
+    ]  # fmt: skip
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda count: post(*"abcdef"[:count], key="at-once-2"), (2, 3, 4, 5) * 4))
+    assert sorted({answer.status for answer in answers}) == [202, 409]
+    assert len({tuple(answer.json["jobs"]) for answer in answers if answer.status == 202}) == 1
+
+
+@pytest.mark.parametrize(
+    "more", [{"approval": True}, {"priority": 3}, {"webhook": "https://hooks.example/done"}]
+)
+def test_a_key_names_a_job_with_all_that_was_asked(ask: Client, here: Served, more: dict[str, Any]) -> None:
+    for first, second in ((JOB, {**JOB, **more}), ({**JOB, **more}, JOB)):
+        key = f"all-{min(more)}-{len(first)}"
+        made = ask("POST", BASE, first, Idempotency_Key=key)
+        assert (made.status, ask("POST", BASE, second, Idempotency_Key=key).status) == (202, 409)
+        again = ask("POST", BASE, first, Idempotency_Key=key)
+        assert (again.status, again.json["id"]) == (200, made.json["id"])
+        here.store.move(made.json["id"], Proofed(1))
+        assert ask("POST", BASE, first, Idempotency_Key=key).status == 200
+        ask("DELETE", f"{BASE}/{made.json['id']}")
+        assert ask("POST", BASE, first, Idempotency_Key=key).status == 200
 
 
 def test_the_list_goes_on_where_its_cursor_says(ask: Client) -> None:

@@ -1,13 +1,14 @@
 """Who is in which state: jobs, their drivers, tokens and webhooks, in SQLite or PostgreSQL.
 
 ``open_store(place)`` opens a file (``posters/batch.sqlite``) or a database (``postgresql://...``). Looking is
-reader.py, what people and services ask for queue.py, what a driver does store.py; tokens.py and webhooks.py
-are a service's.
+reader.py, what people and services ask for queue.py, clients' names of it keys.py, what a driver does
+store.py; tokens.py and webhooks.py are a service's.
 """
 
 from __future__ import annotations
 
-from imax_dist.jobs.store.queue import KeyConflict, Queue, Submission
+from imax_dist.jobs.store.keys import KeyConflict, Lot, Submission
+from imax_dist.jobs.store.queue import Queue
 from imax_dist.jobs.store.reader import JobEventRow, Page, Reader
 from imax_dist.jobs.store.row import Row
 from imax_dist.jobs.store.store import Store, free, open_store
@@ -18,6 +19,7 @@ __all__ = [
     "Delivery",
     "JobEventRow",
     "KeyConflict",
+    "Lot",
     "Page",
     "Queue",
     "Reader",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, exc, insert, select, tuple_, update
+from sqlalchemy import Connection, exc, insert, update
 
 from imax_dist.config import to_mapping
 from imax_dist.errors import BadValue
@@ -29,30 +28,12 @@ from imax_dist.jobs.state import (
 from imax_dist.jobs.store import changes
 from imax_dist.jobs.store.changes import chunks
 from imax_dist.jobs.store.database import Database
+from imax_dist.jobs.store.keys import Name, Submission, require_same, rows_by_key
 from imax_dist.jobs.store.reader import Reader
 from imax_dist.jobs.store.row import Row, row_of
 from imax_dist.jobs.store.tables import jobs
 
 INSERT = insert(jobs)
-BY_KEY = select(jobs).where(tuple_(jobs.c.owner, jobs.c.key).in_(bindparam("names", expanding=True)))
-
-
-class KeyConflict(BadValue):
-    """The client's key names an earlier submission of another request."""
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A job, whose it is, and where its end is to be told."""
-
-    job: Job
-    owner: str = ""
-    key: str | None = None
-    """The client's own name: the same key and request again is the same job."""
-    webhook: str = ""
-    """A URL that the caller has found allowed."""
-    state: Queued = field(default_factory=Queued)
-    """How it waits: with an approval of its proof, or without."""
 
 
 class Queue(Reader):
@@ -138,18 +119,8 @@ class Queue(Reader):
     def _submit(
         self, connection: Connection, submissions: Sequence[Submission], *, ids_may_be_taken: bool
     ) -> list[tuple[Row, bool]]:
-        known = _by_key(connection, submissions)
-        prints = {name: row.fingerprint for name, row in known.items()}
-        fresh: list[Submission] = []
-        for each in submissions:
-            name = (each.owner, each.key)
-            before = prints.get(name)
-            if before not in (None, each.job.fingerprint):
-                raise KeyConflict(f"key {each.key!r} was used for another request; choose another key")
-            if before is None:
-                fresh.append(each)
-                if each.key is not None:
-                    prints[name] = each.job.fingerprint
+        known: dict[Name, Row] = rows_by_key(connection, submissions)
+        fresh = require_same(submissions, known)
         if ids_may_be_taken:
             _require_free(connection, [each.job.id for each in fresh])
         new = {row.id: row for row in self._insert(connection, fresh)}
@@ -213,15 +184,6 @@ def approved(state: State) -> Queued | None:
 def can_be_cancelled(state: State) -> bool:
     """Whether it is not over."""
     return not isinstance(state, Done | Failed | Cancelled)
-
-
-def _by_key(connection: Connection, submissions: Sequence[Submission]) -> dict[tuple[str, str | None], Row]:
-    keys = [(each.owner, each.key) for each in submissions if each.key is not None]
-    found: dict[tuple[str, str | None], Row] = {}
-    for some in chunks(keys):
-        for row in map(row_of, connection.execute(BY_KEY, {"names": some}).mappings()):
-            found[row.owner, row.key] = row
-    return found
 
 
 def _require_free(connection: Connection, ids: Sequence[str]) -> None:
