@@ -1,12 +1,18 @@
-"""Which kind of picture a file is, by its first bytes; no other loader of libvips is ever called."""
+"""Which kind of picture a file is, by its first bytes, and whether a TIFF is whole.
+
+No other loader of libvips is ever called.
+"""
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
 from imax_dist.errors import BadManifest
 
+PIECES = ((273, 279), (324, 325))
+"""Tags of where strips, or tiles, begin and how long they are."""
 ISO_MEDIA = {
     b"avif": "AVIF",
     b"avis": "AVIF",
@@ -49,3 +55,31 @@ def format_of(path: Path) -> Format:
         f"{path} is not a readable picture: it begins as none of PNG, JPEG, TIFF, WebP, AVIF, HEIC, GIF; "
         "save it as one of these"
     )
+
+
+def require_whole_tiff(path: Path) -> None:
+    """Raise BadManifest for a TIFF that ends before its pixels do, by its directory.
+
+    libvips reads it as far as it goes and leaves the rest black (8.18 tells of it in a buffer that all threads
+    share).
+    """
+    from PIL import Image, TiffImagePlugin
+
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+            directory = TiffImagePlugin.ImageFileDirectory_v2(head[:8] if head[2] not in (43,) else head)
+            file.seek(directory.next)
+            directory.load(file)
+            ends = [
+                start + length
+                for begins, lengths in PIECES
+                for start, length in zip(directory.get(begins, ()), directory.get(lengths, ()), strict=False)
+            ]
+    except (OSError, ValueError, SyntaxError, TypeError, struct.error, Image.DecompressionBombError):
+        return  # a directory that Pillow does not read; libvips says what it can
+    if ends and max(ends) > size:
+        raise BadManifest(
+            f"{path} cannot be read to its end: it has {size} bytes, and its pixels would end at {max(ends)}"
+        )

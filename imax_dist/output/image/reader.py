@@ -16,12 +16,11 @@ from imax_dist.errors import BadManifest, BadValue, MissingInput
 from imax_dist.geometry import LARGEST_SIDE, SMALLEST_SIDE, ImageSize
 from imax_dist.named_file import plain_size
 from imax_dist.output.image.bands import Bands
-from imax_dist.output.image.formats import Format, format_of
+from imax_dist.output.image.formats import Format, format_of, require_whole_tiff
 from imax_dist.output.image.heic import decode_heic, has_pi_heif, require_decoder
 from imax_dist.output.image.profile import Profile, parse_profile, srgb
 from imax_dist.output.image.provenance import find_recipe
 from imax_dist.output.image.vips import FORMATS, library, reason, rows
-from imax_dist.output.image.whole_tiff import require_whole
 
 MOST_PIXELS = 1 << 30
 """Of a picture that is decoded row by row."""
@@ -128,7 +127,7 @@ def _read_header(path: Path) -> _Header:
     if kind.name == "HEIC":
         require_decoder(path)
     if kind.name == "TIFF":
-        require_whole(path)
+        require_whole_tiff(path)
     return _described(path, image, kind)
 
 
