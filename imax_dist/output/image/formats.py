@@ -60,8 +60,8 @@ def format_of(path: Path) -> Format:
 def require_whole_tiff(path: Path) -> None:
     """Raise BadManifest for a TIFF that ends before its pixels do, by its directory.
 
-    libvips reads it as far as it goes and leaves the rest black (8.18 tells of it in a buffer that all threads
-    share).
+    libvips reads it as far as it goes and leaves the rest black (8.18 tells of it in a buffer that all
+    threads share).
     """
     from PIL import Image, TiffImagePlugin
 
