@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -62,6 +63,8 @@ class Service:
     health: Health = field(default_factory=Health)
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One pyramid at a time."""
+    streams: Counter[str] = field(default_factory=Counter)
+    """Event streams that are open, by whose they are."""
     wake_pool: Callable[[], None] = nothing
     before_scrape: Callable[[], None] = nothing
     """Brings the metrics of the queue up to date."""

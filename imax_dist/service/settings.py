@@ -30,7 +30,11 @@ class ServiceSettings:
     """Requests of one token a minute."""
     sync_seconds: float = 30.0
     """Longest planned time of a poster that a synchronous request may ask for."""
+    streams: int = 50
+    """Event streams of one token that may be open."""
     upload_mib: int = 32
+    upload_times: int = 20
+    """All uploads of one token together may have so many times the size of one."""
     upload_megapixels: float = 50.0
     upload_hours: float = 48.0
     """After which an uploaded picture that no waiting job uses is removed."""
@@ -44,7 +48,9 @@ class ServiceSettings:
             "waiting",
             "per_minute",
             "sync_seconds",
+            "streams",
             "upload_mib",
+            "upload_times",
             "upload_megapixels",
             "upload_hours",
         ):

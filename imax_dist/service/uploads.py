@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from imax_dist.errors import BadManifest, BadValue
 from imax_dist.output.image.reader import open_picture
 from imax_dist.output.own_files import is_file
-from imax_dist.service.reading import save_body
+from imax_dist.service.reading import MIB, save_body
 from imax_dist.service.refusals import Refused
 from imax_dist.service.settings import ServiceSettings
 
@@ -26,19 +27,25 @@ class Uploads:
     def __init__(self, out: Path, settings: ServiceSettings) -> None:
         self.folder = (out / FOLDER / "uploads").absolute()
         self._settings = settings
+        self._sent: dict[str, dict[str, int]] = {}
+        self._lock = threading.Lock()
 
     async def write(self, parts: AsyncIterator[bytes]) -> tuple[Path, str]:
         """What is sent, in a file of its own, and its hash; nothing of it is looked at yet."""
         return await save_body(parts, self.folder)
 
-    def keep(self, written: Path, digest: str) -> str:
-        """Look at what was written and give it its name: the upload's id. Raises Refused for no picture."""
+    def keep(self, written: Path, digest: str, owner: str) -> str:
+        """Look at what was written and give it its name: the upload's id.
+
+        Raises Refused for no picture, and for more than the owner's uploads may have together.
+        """
         most = self._settings.upload_megapixels
         try:
             size = open_picture(written).bands.size
             if size.megapixels > most:
                 text = f"the picture has {size.megapixels:.1f} megapixels; {most:g} are read"
                 raise Refused(413, text, code="too_large")
+            self._count(digest, written.stat().st_size, owner)
             os.replace(written, self.folder / digest)
         except (BadManifest, BadValue) as error:
             text = re.sub(r"(picture )?\S*\.upload-\w*", "the upload", str(error))
@@ -46,6 +53,22 @@ class Uploads:
         finally:
             written.unlink(missing_ok=True)
         return digest
+
+    def _count(self, digest: str, size: int, owner: str) -> None:
+        """One more upload of the owner's, since this program began. Raises Refused (429)."""
+        most = self._settings.upload_times * self._settings.upload_mib * MIB
+        with self._lock:
+            sent = self._sent.setdefault(owner, {})
+            if digest not in sent and sum(sent.values()) + size > most:
+                for gone in [each for each in sent if not is_file(self.folder / each)]:
+                    del sent[gone]
+                if sum(sent.values()) + size > most:
+                    text = (
+                        f"your uploads may have {most / MIB:g} MiB together, and this one is beyond; "
+                        f"each goes {self._settings.upload_hours:g} h after it was last asked for"
+                    )
+                    raise Refused(429, text, code="uploads_full", headers={"Retry-After": "3600"})
+            sent[digest] = size
 
     def path(self, upload: object) -> Path:
         """The file of an upload. Raises BadValue for what is no id, or is gone."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import random
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from http_client import Client
+from PIL import Image
 from served import Served, served, wait_until
 
 from imax_dist.errors import BadConfig, BadValue
@@ -129,6 +132,40 @@ def test_before_anything_was_made_the_planner_says_when_to_come_again(tmp_path: 
         answer = here.client()("POST", JOBS, JOB)
         assert answer.status == 429
         assert abs(int(answer.headers["retry-after"]) - planned) <= 1
+
+
+def test_a_token_has_so_many_event_streams_open(tmp_path: Path) -> None:
+    with served(tmp_path, ServiceSettings(streams=2), tokens=ROLES) as here:
+        ask = here.client()
+        path = f"{JOBS}/{ask('POST', JOBS, JOB).json['id']}"
+        followed = [ask.events(path + "/events") for _ in range(2)]
+        assert [next(each)[0] for each in followed] == ["state", "state"]
+        refused = ask("GET", path + "/events")
+        assert (refused.status, "2 event streams of yours are open" in refused.message) == (429, True)
+        assert next(here.client("boss").events(path + "/events"))[0] == "state"
+        ask("DELETE", path)
+        for each in followed:
+            assert list(each)[-1][1]["state"] == "cancelled"
+        wait_until(lambda: not here.service.streams["shop"])
+        assert ask("GET", path + "/events").status == 200
+
+
+def test_a_tokens_uploads_have_a_size_together(tmp_path: Path) -> None:
+    def picture(seed: int) -> bytes:
+        content, pixels = io.BytesIO(), random.Random(seed).randbytes(400 * 400 * 3)
+        Image.frombytes("RGB", (400, 400), pixels).save(content, "PNG")
+        return content.getvalue()
+
+    with served(tmp_path, ServiceSettings(upload_mib=1, upload_times=1), tokens=ROLES) as here:
+        ask = here.client()
+        first, second, third = (picture(seed) for seed in range(3))
+        sent = [ask("POST", "/v1/uploads", raw=each) for each in (first, second, third, first)]
+        assert [each.status for each in sent] == [201, 201, 429, 201]
+        assert "your uploads may have 1 MiB together" in sent[2].message
+        assert here.client("rival")("POST", "/v1/uploads", raw=third).status == 201
+        (here.service.uploads.folder / sent[0].json["id"]).unlink()
+        assert ask("POST", "/v1/uploads", raw=third).status == 201
+        assert len(list(here.service.uploads.folder.iterdir())) == 2
 
 
 def replace_prompt() -> object:

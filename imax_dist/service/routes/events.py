@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import APIRouter
@@ -13,6 +14,7 @@ from starlette.responses import StreamingResponse
 from imax_dist.errors import CannotWrite
 from imax_dist.service.access import Client
 from imax_dist.service.job_view import BASE
+from imax_dist.service.refusals import AGAIN_S, Refused
 from imax_dist.service.service import Asking, Here, Service
 
 router = APIRouter(tags=["jobs"])
@@ -30,13 +32,17 @@ HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 async def events(job_id: str, here: Here, client: Asking) -> StreamingResponse:
     """``state`` (the whole job: first, last, changed), ``progress``, ``preview``, until it is over."""
     view = await here.seen(job_id, client)
+    most = client.limit("streams", here.settings)
+    if here.streams[client.name] >= most:
+        text = f"{most} event streams of yours are open, as many as may be; close some, or ask again"
+        raise Refused(429, text, code="too_many_streams", headers={"Retry-After": str(AGAIN_S)})
     return StreamingResponse(_follow(here, job_id, client, view), media_type=STREAM, headers=HEADERS)
 
 
 async def _follow(here: Service, job_id: str, client: Client, view: dict[str, Any]) -> AsyncIterator[str]:
     sent: dict[str, Any] = {}
     quiet = 0
-    with here.feed.following(job_id) as news:
+    with _counted(here, client), here.feed.following(job_id) as news:
         while True:
             news.clear()
             view = await _seen(here, job_id, client) or view
@@ -56,6 +62,15 @@ async def _follow(here: Service, job_id: str, client: Client, view: dict[str, An
                 await asyncio.sleep(AT_MOST_EVERY_S)
             except TimeoutError:
                 continue
+
+
+@contextmanager
+def _counted(here: Service, client: Client) -> Iterator[None]:
+    here.streams[client.name] += 1
+    try:
+        yield
+    finally:
+        here.streams[client.name] -= 1
 
 
 async def _seen(here: Service, job_id: str, client: Client) -> dict[str, Any] | None:

@@ -39,9 +39,8 @@ UPLOAD = {
 @router.post("/v1/uploads", status_code=201, openapi_extra=UPLOAD)
 async def upload(request: HttpRequest, here: Here, client: Asking) -> dict[str, Any]:
     """Send a picture (PNG, JPEG, TIFF, WebP ...) as the body; its id is what a job's ``guide`` takes."""
-    del client
     written, digest = await here.uploads.write(bounded(request, here.settings.upload_mib * MIB))
-    await here.read(lambda: here.uploads.keep(written, digest))
+    await here.read(lambda: here.uploads.keep(written, digest, client.name))
     return {"id": digest, "object": "upload"}
 
 

@@ -110,7 +110,7 @@ async def edit(request: HttpRequest, here: Here, client: Asking, key: Key = None
         raise write_error(Path(gettempdir()) / "form", error) from error
     fields, picture = form_fields(form)
     written, digest = await here.uploads.write(_pieces(picture))
-    upload = await here.read(lambda: here.uploads.keep(written, digest))
+    upload = await here.read(lambda: here.uploads.keep(written, digest, client.name))
     await form.close()
     by_words = await here.read(lambda: here.submissions.edits(fields.get("model", Request.model)))
     call = read_image_call({"edit": by_words, **fields, "guide": upload})
