@@ -126,7 +126,7 @@ class Queue(Reader):
         new = {row.id: row for row in self._insert(connection, fresh)}
         known |= {(row.owner, row.key): row for row in new.values() if row.key is not None}
         rows = [known.get((each.owner, each.key)) or new[each.job.id] for each in submissions]
-        return [(row, row.id in new) for row in rows]
+        return [(row, new.pop(row.id, None) is not None) for row in rows]  # of equals the first is new
 
     def _insert(self, connection: Connection, fresh: Sequence[Submission]) -> list[Row]:
         if not fresh:
