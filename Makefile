@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= out/demo
 PROMPT ?= a yellow sun on the right in a pink sky over the meadow with two red houses and mountains
-SEED   ?= 0
+SEED   ?= 4
 PROCESSES ?= 2
 # One more than there are cores: tests of launchers, Ray and hosts wait much of their time.
 WORKERS   ?= 3
