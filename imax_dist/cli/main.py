@@ -77,7 +77,7 @@ def build_parser() -> FrontPage:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the exit code (GUIDE, "Output and exit codes")."""
     began = time.perf_counter() - (_process_age_s() if arguments is None else 0.0)
-    options = build_parser().parse_args(arguments)
+    options = _parsed(arguments)
     options.began = began
     try:
         code: int = options.run(options)
@@ -111,6 +111,21 @@ def _process_age_s() -> float:
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
     except (OSError, AttributeError):
         return 0.0
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; where ``--help`` has said all there is, SystemExit, also if its reader has left."""
+    try:
+        options: argparse.Namespace = build_parser().parse_args(arguments)
+    except SystemExit:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            if _reader_gone():
+                raise SystemExit(READER_GONE) from None
+            raise
+        raise
+    return options
 
 
 def _reader_gone() -> bool:
