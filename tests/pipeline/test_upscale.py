@@ -293,3 +293,23 @@ def test_psnr_against_the_enlarged_picture_falls_with_strength(tmp_path: Path) -
     assert min(falls) > 0.0, found
     assert max(falls) < 6.0, found
     assert max(casts) < 0.5 / 255, casts
+
+
+@pytest.mark.slow
+def test_colours_stay_at_four_times_the_size_too(tmp_path: Path) -> None:
+    """In blocks of 16 px of the picture, whatever the strength; finer ones have edges that are drawn anew."""
+    with Renderer() as renderer:
+        side = renderer.model(Request(PROMPT), text=False).spec.settings.native_side // 2
+        pixels = draw(sample_scene(900_001), side, side)
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        whole = torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+        large = F.interpolate(whole, size=(4 * side, 4 * side), mode="bicubic").clamp(-1, 1) / 2 + 0.5
+        for strength in (0.3, 1.0):
+            request = Request(
+                caption(sample_scene(900_001)), guide=str(tmp_path / "a.png"), scale=4, strength=strength,
+                steps=8,
+            )  # fmt: skip
+            made = renderer.render(request).pixels
+            assert made is not None
+            drawn = made.permute(2, 0, 1)[None]
+            assert float((F.avg_pool2d(drawn, 64) - F.avg_pool2d(large, 64)).abs().max()) < 0.5 / 255
