@@ -269,15 +269,21 @@ def test_by_strength_the_pictures_band_alone_is_held(spec: ModelSpec) -> None:
     assert schedule(strength=0.3, preset="sdedit") == "off"
 
 
+def enlarged(renderer: Renderer, path: Path, *, scale: int) -> torch.Tensor:
+    """A scene of half the native side, written to ``path``, so much larger: (1, 3, H, W) in [0, 1]."""
+    side = renderer.model(Request(PROMPT), text=False).spec.settings.native_side // 2
+    pixels = draw(sample_scene(900_001), side, side)
+    Image.fromarray(pixels).save(path)
+    whole = torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    large = F.interpolate(whole, size=(scale * side, scale * side), mode="bicubic")
+    return large.clamp(-1, 1) / 2 + 0.5
+
+
 @pytest.mark.slow
 def test_psnr_against_the_enlarged_picture_falls_with_strength(tmp_path: Path) -> None:
     """Strictly, in steps of .05, and by no more than 6 dB, on the model that ships; colours stay at all."""
     with Renderer() as renderer:
-        side = renderer.model(Request(PROMPT), text=False).spec.settings.native_side // 2
-        pixels = draw(sample_scene(900_001), side, side)
-        Image.fromarray(pixels).save(tmp_path / "a.png")
-        whole = torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
-        large = F.interpolate(whole, size=(2 * side, 2 * side), mode="bicubic").clamp(-1, 1) / 2 + 0.5
+        large = enlarged(renderer, tmp_path / "a.png", scale=2)
         found, casts = [], []
         for step in range(21):
             request = Request(
@@ -299,11 +305,7 @@ def test_psnr_against_the_enlarged_picture_falls_with_strength(tmp_path: Path) -
 def test_colours_stay_at_four_times_the_size_too(tmp_path: Path) -> None:
     """In blocks of 16 px of the picture, whatever the strength; finer ones have edges that are drawn anew."""
     with Renderer() as renderer:
-        side = renderer.model(Request(PROMPT), text=False).spec.settings.native_side // 2
-        pixels = draw(sample_scene(900_001), side, side)
-        Image.fromarray(pixels).save(tmp_path / "a.png")
-        whole = torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
-        large = F.interpolate(whole, size=(4 * side, 4 * side), mode="bicubic").clamp(-1, 1) / 2 + 0.5
+        large = enlarged(renderer, tmp_path / "a.png", scale=4)
         for strength in (0.3, 1.0):
             request = Request(
                 caption(sample_scene(900_001)), guide=str(tmp_path / "a.png"), scale=4, strength=strength,
