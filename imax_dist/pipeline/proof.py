@@ -21,6 +21,7 @@ from imax_dist.events import Listener, ignore, stage
 from imax_dist.geometry import native_size
 from imax_dist.liveness.beacon import SILENT, Marks
 from imax_dist.models.base import FlowModel
+from imax_dist.parallel.engines.registry import AUTO, DRAFTS
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.decode import decode_whole
@@ -121,8 +122,9 @@ def render_small(
 
 
 def alone(model: FlowModel, settings: ParallelSettings | None = None, marks: Marks = SILENT) -> Ranks:
-    """A rank by itself: a gang's ``settings`` without what several ranks share."""
+    """A rank by itself: a gang's ``settings`` without what ranks share, such as an engine's groups."""
     settings = settings or ParallelSettings()
     own = dataclasses.replace(settings, ulysses=None, ring=None, text="sharded", native="rank0")
     own = dataclasses.replace(own, cfg="batched" if settings.cfg == "batched" else "two_passes")
+    own = dataclasses.replace(own, engine=settings.engine if settings.engine in DRAFTS else AUTO)
     return join_for(model, own, Topology.alone(model.device, marks=marks))

@@ -18,7 +18,7 @@ from imax_dist.events import RenderEvent, StepDone
 from imax_dist.models.load import load_model
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
-from imax_dist.pipeline.proof import render_proof
+from imax_dist.pipeline.proof import alone, render_proof
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.recipe import differences
 from imax_dist.pipeline.render import render
@@ -109,6 +109,15 @@ def test_a_recipe_says_who_else_made_a_part_of_the_poster(model: Any, tmp_path: 
     assert sorted(changed) == ["made_on", "native"]
     proof(model, request, tmp_path / "one", passes=2)
     assert _recipe(Topology.alone(), request, str(tmp_path / "one"))["surroundings"]["made_on"] == []
+
+
+@pytest.mark.parametrize("engine", ["xfuser", "diffusers", "torch"])
+def test_a_rank_by_itself_touches_no_groups_of_its_gang(model: Any, engine: str) -> None:
+    """xfuser's are of the process: an engine made for one rank would put them in the gang's place."""
+    settings = ParallelSettings(engine=engine, ulysses=2, ring=2, text="replicated", cfg="split")
+    assert (alone(model, settings).settings.engine, alone(model, settings).mesh.size) == ("torch", 1)
+    drafts = alone(model, ParallelSettings(engine="window", quality="draft"))
+    assert drafts.settings.engine == "window"
 
 
 def _recipe(topology: Topology, request: Request, folder: str | None) -> dict[str, Any]:
