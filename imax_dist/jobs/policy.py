@@ -178,8 +178,8 @@ def order_for(
     """``waiting`` as a free gang should take it that has the model ``kept`` loaded.
 
     Of equal priority, jobs of that model go first, then those with other LoRA files, so that no weights are
-    loaded in vain; a job that was ``passed``
-    over ``MOST_PASSED_OVER`` times goes before all. What another free gang has loaded is left to it.
+    loaded in vain; a job that was ``passed`` over ``MOST_PASSED_OVER`` times goes before all. What another
+    free gang has loaded is left to it.
     """
     times = passed or {}
 

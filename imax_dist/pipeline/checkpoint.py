@@ -47,7 +47,7 @@ class Checkpoint:
     fingerprint: str
     seed: int
     made_on: tuple[str, ...] = ()
-    """The sets of ranks that have made it so far, where they were others than those that wrote it."""
+    """The ranks that have made it, by ``Ranks.name``, in order; those that wrote it are the last."""
 
     @property
     def device(self) -> torch.device:

@@ -53,7 +53,7 @@ def make_recipe(
             **environment(model.device, ranks),
             "vae": strategy_for(plan, model, ranks).name,
             "made_on": list(made_on),
-            **({"native": f"of {made_on[0]}"} if made_on else {}),
+            **({"native": made_on[0]} if made_on else {}),
         },
     }
 
