@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -355,3 +357,25 @@ def test_a_tiff_that_was_cut_off_is_refused_and_not_black(
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(BadManifest, match=r"cannot be read to its end|is not a readable TIFF"):
         open_picture(path)
+
+
+@pytest.mark.slow
+def test_a_picture_of_20_000_px_a_side_takes_little_memory(tmp_path: Path) -> None:
+    """Row by row: whole it would be 1.2 GB."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from imax_dist.output.image.reader import open_picture\n"
+        "from imax_dist.output.image.vips import library\n"
+        "library().Image.black(20_000, 20_000, bands=3).pngsave(sys.argv[1], compression=1)\n"
+        "def peak():\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM'))\n"
+        "before = peak()\n"
+        "rows = sum(len(band) for band in open_picture(Path(sys.argv[1])).bands.read())\n"
+        "print(rows, peak() - before)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "large.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    rows, kilobytes = map(int, done.stdout.split())
+    assert rows == 20_000
+    assert kilobytes < 200_000
