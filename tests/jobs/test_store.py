@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -50,6 +51,16 @@ def test_jobs_and_states_come_back_as_they_went_in(store: Store) -> None:
 def test_the_log_is_written_ahead(store: Store) -> None:
     connection = sqlite3.connect(store.path)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_store_that_another_process_is_making_is_waited_for(tmp_path: Path) -> None:
+    other = sqlite3.connect(store_path(tmp_path), isolation_level=None, check_same_thread=False)
+    with closing(other):
+        other.execute("BEGIN IMMEDIATE")  # one that SQLite does not wait for before it changes journals
+        made = threading.Timer(0.3, other.execute, ["COMMIT"])
+        made.start()
+        assert Store(store_path(tmp_path)).rows() == []
+        made.join()
 
 
 def test_a_job_put_in_again_starts_over(store: Store) -> None:

@@ -58,15 +58,15 @@ class Sqlite(Database):
         with closing(sqlite3.connect(place, timeout=BUSY_S, isolation_level=None, uri=True)) as database:
             if on_shared_disk:  # a log that came from another disk is read without shared memory, and ended
                 database.execute("PRAGMA locking_mode=EXCLUSIVE")
-            (mode,) = database.execute(f"PRAGMA journal_mode={wanted}").fetchone()
+            mode = _journal_mode(database, wanted)
             if mode not in ("wal", "truncate"):
-                (mode,) = database.execute("PRAGMA journal_mode=TRUNCATE").fetchone()
+                mode = _journal_mode(database, "TRUNCATE")
         if on_shared_disk and mode == "wal":
             raise CannotWrite(
                 f"the batch's database {self.path} lies on a shared disk, and another process has it open "
                 "with a write-ahead log; end that one, then run the same command again"
             )
-        return bool(mode == "wal")
+        return mode == "wal"
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -135,6 +135,19 @@ def _prepare(connection: Connection, path: Path) -> None:
     else:
         migrate(connection, version)
     connection.execute(text(f"PRAGMA user_version={VERSION}"))
+
+
+def _journal_mode(database: sqlite3.Connection, wanted: str) -> str:
+    """The journal after asking for ``wanted``; of several that ask at once SQLite lets one alone wait."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            (mode,) = database.execute(f"PRAGMA journal_mode={wanted}").fetchone()
+            return str(mode)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 @contextmanager
