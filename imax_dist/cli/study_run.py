@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,7 @@ def _run(title: str, study: Study, args: argparse.Namespace) -> dict[str, Any]:
     from imax_dist.study.experiments.run import Conditions, run_study
 
     require_writable(args.out)
+    _require_same_study(args.out, title, args.model)
     torch.set_num_threads(1)
     conditions = Conditions(args.model, args.processes, args.device)
     on_progress, close = progress_bar(title, quiet=args.quiet)
@@ -127,6 +129,20 @@ def _run(title: str, study: Study, args: argparse.Namespace) -> dict[str, Any]:
         return run_study(title, study, _cache(args), conditions, on_progress=on_progress)
     finally:
         close()
+
+
+def _require_same_study(out: Path, name: str, model: str) -> None:
+    """Raises BadValue where the folder holds the results of another study or model."""
+    try:
+        held = json.loads((out / "results.json").read_text(encoding="utf-8"))
+        found = (str(held["study"]), str(held["model"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if found != (name, model):
+        raise BadValue(
+            f"{out} holds the results of study {found[0]} with model {found[1]}, not of {name} with {model}; "
+            f"give another --out, such as {out.parent / name}"
+        )
 
 
 def progress_bar(title: str, *, quiet: bool) -> tuple[Callable[[int, int], None], Callable[[], None]]:

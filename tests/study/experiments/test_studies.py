@@ -65,6 +65,9 @@ def test_a_study_draws_measures_reports_and_draws_nothing_twice(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.png")} == cache
     again = json.loads((out / "results.json").read_text())
     assert again == found
+    capsys.readouterr()
+    assert main(["study", "guidance", *MODEL, "--out", str(out), "-q"]) == 64
+    assert "holds the results of study tiny" in capsys.readouterr().err
 
 
 @pytest.mark.slow
