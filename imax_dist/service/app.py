@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from imax_dist.errors import ImaxError
+from imax_dist.service.chores import Chore, Watch
 from imax_dist.service.guard import Guard, Log
 from imax_dist.service.refusals import Refused, answer, as_refused
 from imax_dist.service.routes import events, files, health, jobs, openai, pages
@@ -31,22 +31,24 @@ OF_STATUS = {
     404: "there is nothing at this address; /docs lists what there is",
     405: "this address does not take this method; /docs lists what it takes",
 }
-Chore = Callable[[], Any]
 READERS = 32
 """Threads for looks into store and disk, webhooks and pictures."""
 
 
 def make_app(
-    service: Service, registry: CollectorRegistry, *, log: Log, chores: list[Chore] | None = None
+    service: Service, registry: CollectorRegistry, *, log: Log, chores: Sequence[Chore] = ()
 ) -> FastAPI:
-    """The application; ``chores`` are coroutine functions that run beside it until it ends."""
+    """The application; ``chores`` are done beside it until it ends."""
+    watch = Watch.over(service.health.failing, registry, log)
+    disk = Gauge("imax_disk_free_bytes", "Room where posters and queue are written.", registry=registry)
+    disk.set_function(service.room.free)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(READERS, thread_name_prefix="imax-reader"))
         service.feed.attach(loop)
-        tasks = [asyncio.create_task(chore()) for chore in chores or []]
+        tasks = [asyncio.create_task(watch.keep_doing(chore)) for chore in chores]
         yield
         for task in tasks:
             task.cancel()

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from imax_dist.service.log import traceback_of
 from imax_dist.service.refusals import Refused, answer
 
 CSP = (
@@ -70,9 +71,8 @@ class Guard:
         except ClientDisconnect:  # nobody waits for an answer
             return
         except Exception as error:
-            self._log(
-                {"event": "http.error", "request": request_id, "error": f"{type(error).__name__}: {error}"}
-            )
+            told = {"error": f"{type(error).__name__}: {error}", "traceback": traceback_of(error)}
+            self._log({"event": "http.error", "request": request_id, **told})
             if status[0]:
                 raise  # too late for an answer: the connection is closed
             await answer(Refused(500, f"an internal error, request {request_id}", code="internal"))(

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -26,12 +27,20 @@ from imax_dist.events import (
 )
 from imax_dist.events.log import as_json
 
-LEVELS = {"http.error": "error", "gang.failed": "warning", "gang.lost": "warning", "job.failed": "warning"}
+LEVELS = {
+    **dict.fromkeys(("http.error", "chore.failed"), "error"),
+    **dict.fromkeys(("gang.failed", "gang.lost", "job.failed"), "warning"),
+}
 UNLOGGED = (
     *(StepDone, Progress, StageStarted, StageDone, CheckpointStarted, CheckpointWritten, MemoryPeak),
     PreviewWritten,
 )
 """In the job's own events.jsonl."""
+
+
+def traceback_of(error: BaseException) -> str:
+    """For an error of ours: where it was raised, and what it came from."""
+    return "".join(traceback.format_exception(error))
 
 
 class Log:

@@ -16,7 +16,7 @@ from pathlib import Path
 import uvicorn
 from prometheus_client import CollectorRegistry
 
-from imax_dist.errors import BadValue, CannotWrite, Preempted
+from imax_dist.errors import BadValue, CannotWrite, ImaxError, Preempted
 from imax_dist.events import BatchNote, ClusterStarting, both
 from imax_dist.jobs.batch import batch_log
 from imax_dist.jobs.board import Board
@@ -29,18 +29,20 @@ from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.ray_gangs import RayGangs, pool_parallel
 from imax_dist.jobs.settings import Keep, PoolSettings
 from imax_dist.jobs.sizing import Host, open_pool, planned_seconds, ray_hosts, remedy, this_host
-from imax_dist.jobs.store import Queue, Store, Tokens, Webhooks
+from imax_dist.jobs.store import Queue, Store, Tokens, UploadQuota, Webhooks
 from imax_dist.output.atomic import require_writable
 from imax_dist.service.access import Door
-from imax_dist.service.app import Chore, make_app
+from imax_dist.service.app import make_app
 from imax_dist.service.arrivals import Arrivals
 from imax_dist.service.bell import Bell
+from imax_dist.service.chores import Chore
 from imax_dist.service.estimates import Estimates
 from imax_dist.service.feed import Feed
 from imax_dist.service.guard import LOOPBACK
 from imax_dist.service.job_view import Views
-from imax_dist.service.log import Log, heard_of
+from imax_dist.service.log import Log, heard_of, traceback_of
 from imax_dist.service.metrics import prometheus
+from imax_dist.service.room import Room
 from imax_dist.service.service import Service
 from imax_dist.service.settings import ServiceSettings, limits_of
 from imax_dist.service.submissions import Submissions
@@ -51,6 +53,9 @@ from imax_dist.wording import plural
 
 START_S = 30.0
 END_S = 10.0
+SWEEP_S = 3600.0
+CALL_S = 1.0
+"""Between two looks for webhooks that are due."""
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 """Longer than a proxy keeps an idle connection: the side that closes first decides who sees an error."""
@@ -139,6 +144,8 @@ def _run_until_stopped(pool: Pool, service: Service) -> None:
     try:
         pool.run()
     except Preempted:
+        if service.health.failure:
+            raise ImaxError(service.health.failure) from None
         left = sum(pool.board.counts[name] for name in ("queued", "running"))
         if left:
             text = f"stopped with {plural(left, 'job')} waiting; run the same command again to resume"
@@ -172,7 +179,8 @@ def make_service(serving: Serving, store: Store, fleet: Fleet, *, wake: Callable
 
     feed = Feed(learn)
     writer = ThreadPoolExecutor(1, thread_name_prefix="imax-writer")
-    uploads = Uploads(out, settings)
+    room = Room.of(out, serving.place, settings.least_free_mib)
+    uploads = Uploads(out, settings, quota=UploadQuota(store.database), room=room)
 
     def gangs() -> int:
         return fleet.pool.gangs
@@ -188,6 +196,7 @@ def make_service(serving: Serving, store: Store, fleet: Fleet, *, wake: Callable
         uploads=uploads,
         submissions=Submissions(limits_of(settings), settings, uploads, estimates, arrivals),
         writer=writer,
+        room=room,
         ahead=queue.ahead,
         stalled_s=max(limits.first_step, limits.stage) + limits.join,
         wake_pool=wake,
@@ -206,8 +215,9 @@ def application(
 ) -> Iterator[None]:
     """The application answers at ``door`` for the length of the block. Raises CannotWrite if it cannot."""
     caller = Caller(service, Webhooks(store.database), webhook_secret(service.out), log)
-    chores: list[Chore] = [Sweeper(service, store, keep, log).run]
-    chores += [caller.run] if service.settings.webhook_hosts else []
+    chores = [Chore("sweeper", Sweeper(service, store, keep, log).sweep, SWEEP_S)]
+    if service.settings.webhook_hosts:
+        chores.append(Chore("webhooks", caller.call_due, CALL_S))
     app = make_app(service, registry, log=log, chores=chores)
     config = uvicorn.Config(
         app,
@@ -220,10 +230,23 @@ def application(
         timeout_graceful_shutdown=int(END_S),
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: server.run(sockets=[door]), daemon=True, name="imax-http")
+    serve = partial(_serve, server, door, service=service, log=log)
+    thread = threading.Thread(target=serve, daemon=True, name="imax-http")
     with heard_of("uvicorn.error", log):
         thread.start()
         yield from _answering(server, thread, service)
+
+
+def _serve(server: uvicorn.Server, door: socket.socket, *, service: Service, log: Log) -> None:
+    """Until told to end. Should it end by itself, nobody is answered any more, and the pool stops as well."""
+    try:
+        server.run(sockets=[door])
+    except Exception as error:
+        log({"event": "http.error", "error": repr(error), "traceback": traceback_of(error)})
+    finally:
+        if server.started and not server.should_exit:
+            service.health.failure = "the HTTP server ended by itself; the log says why"
+            service.health.draining = True
 
 
 def _answering(server: uvicorn.Server, thread: threading.Thread, service: Service) -> Iterator[None]:

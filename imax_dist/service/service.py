@@ -21,6 +21,7 @@ from imax_dist.service.access import Client, Door
 from imax_dist.service.feed import Feed
 from imax_dist.service.job_view import Views
 from imax_dist.service.refusals import Refused, not_found
+from imax_dist.service.room import Room
 from imax_dist.service.settings import ServiceSettings
 from imax_dist.service.submissions import Submissions
 from imax_dist.service.uploads import Uploads
@@ -41,6 +42,8 @@ class Health:
     failure: str = ""
     turned: float = field(default_factory=time.monotonic)
     """When the pool last looked at its gangs."""
+    failing: dict[str, str] = field(default_factory=dict)
+    """What is wrong with which chore (chores.py)."""
 
 
 @dataclass
@@ -56,6 +59,7 @@ class Service:
     uploads: Uploads
     submissions: Submissions
     writer: ThreadPoolExecutor
+    room: Room
     ahead: Callable[[Row], int]
     """Queued jobs that are taken before this one, as the pool saw them last: without a scan of the queue."""
     stalled_s: float = 1800.0

@@ -38,6 +38,8 @@ class ServiceSettings:
     upload_megapixels: float = 50.0
     upload_hours: float = 48.0
     """After which an uploaded picture that no waiting job uses is removed."""
+    least_free_mib: int = 1024
+    """With less room on the disk of posters or queue, ``/readyz`` says 503 and no upload is taken."""
     webhook_hosts: tuple[str, ...] = ()
     """HOST or HOST:PORT that may be told of a job's end; none listed: nobody."""
     cors: tuple[str, ...] = ()
@@ -53,6 +55,7 @@ class ServiceSettings:
             "upload_times",
             "upload_megapixels",
             "upload_hours",
+            "least_free_mib",
         ):
             if not getattr(self, name) > 0:
                 raise BadConfig(f"service: {name} {getattr(self, name)} must be above 0")

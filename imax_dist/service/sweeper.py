@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from imax_dist.errors import ImaxError
 from imax_dist.jobs.retention import chunks, clear, forget_events
 from imax_dist.jobs.settings import Keep
 from imax_dist.jobs.store import Store, Webhooks
 from imax_dist.service.service import Service
 
-EVERY_S = 3600.0
 CALLS_S = 86_400.0
 """Calls that were made are kept this long."""
 IN_USE = ("queued", "running", "proofed", "failed", "cancelled")
@@ -29,13 +25,6 @@ class Sweeper:
     store: Store
     keep: Keep
     log: Callable[[dict[str, Any]], None]
-
-    async def run(self) -> None:
-        """Until cancelled. A store or a disk that is away is swept an hour later."""
-        while True:
-            with suppress(ImaxError, OSError):
-                await self.sweep()
-            await asyncio.sleep(EVERY_S)
 
     async def sweep(self) -> None:
         """Once. Raises ImaxError, OSError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import threading
@@ -10,28 +11,39 @@ from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 from imax_dist.errors import BadManifest, BadValue
+from imax_dist.jobs.store import UploadQuota
 from imax_dist.output.image.reader import open_picture
 from imax_dist.output.own_files import is_file
 from imax_dist.service.reading import MIB, save_body
-from imax_dist.service.refusals import Refused
+from imax_dist.service.refusals import AGAIN_S, Refused
+from imax_dist.service.room import Room
 from imax_dist.service.settings import ServiceSettings
 
 ID = r"[0-9a-f]{64}"
 FOLDER = "_service"
 """Beside the jobs' folders; no job's id begins with an underscore."""
+BLOCK = 4096
+"""Bytes that the smallest file takes of a disk."""
 
 
 class Uploads:
     """The pictures in ``<out>/_service/uploads``."""
 
-    def __init__(self, out: Path, settings: ServiceSettings) -> None:
+    def __init__(self, out: Path, settings: ServiceSettings, *, quota: UploadQuota, room: Room) -> None:
         self.folder = (out / FOLDER / "uploads").absolute()
         self._settings = settings
-        self._sent: dict[str, dict[str, int]] = {}
+        self._quota = quota
+        self._room = room
         self._lock = threading.Lock()
 
     async def write(self, parts: AsyncIterator[bytes]) -> tuple[Path, str]:
-        """What is sent, in a file of its own, and its hash; nothing of it is looked at yet."""
+        """What is sent, in a file of its own, and its hash; nothing of it is looked at yet.
+
+        Raises Refused (503) on a disk that is nearly full: what is left is for posters under way.
+        """
+        if why := await asyncio.to_thread(self._room.why_too_little):
+            headers = {"Retry-After": str(AGAIN_S)}
+            raise Refused(503, f"{why}; send the picture again later", code="unavailable", headers=headers)
         return await save_body(parts, self.folder)
 
     def keep(self, written: Path, digest: str, owner: str) -> str:
@@ -55,20 +67,20 @@ class Uploads:
         return digest
 
     def _count(self, digest: str, size: int, owner: str) -> None:
-        """One more upload of the owner's, since this program began. Raises Refused (429)."""
+        """One more of the owner's uploads that are kept. Raises Refused (429)."""
         most = self._settings.upload_times * self._settings.upload_mib * MIB
+        size = max(size, BLOCK)
         with self._lock:
-            sent = self._sent.setdefault(owner, {})
-            if digest not in sent and sum(sent.values()) + size > most:
-                for gone in [each for each in sent if not is_file(self.folder / each)]:
-                    del sent[gone]
-                if sum(sent.values()) + size > most:
-                    text = (
-                        f"your uploads may have {most / MIB:g} MiB together, and this one is beyond; "
-                        f"each goes {self._settings.upload_hours:g} h after it was last asked for"
-                    )
-                    raise Refused(429, text, code="uploads_full", headers={"Retry-After": "3600"})
-            sent[digest] = size
+            if self._quota.take(owner, digest, size, most=most):
+                return
+            self._quota.forget([each for each in self._quota.of(owner) if not is_file(self.folder / each)])
+            if self._quota.take(owner, digest, size, most=most):
+                return
+        text = (
+            f"your uploads may have {most / MIB:g} MiB together, and this one is beyond; "
+            f"each goes {self._settings.upload_hours:g} h after it was last asked for"
+        )
+        raise Refused(429, text, code="uploads_full", headers={"Retry-After": "3600"})
 
     def path(self, upload: object) -> Path:
         """The file of an upload. Raises BadValue for what is no id, or is gone."""
@@ -80,13 +92,13 @@ class Uploads:
         os.utime(path)
         return path
 
-    def remove_old(self, used: Collection[str]) -> int:
-        """Remove uploads older than ``upload_hours`` that are not among the paths ``used``; how many went."""
+    def remove_old(self, used: Collection[str]) -> None:
+        """Remove uploads older than ``upload_hours`` that are not among the paths ``used``."""
         if not self.folder.is_dir():
-            return 0
-        oldest, gone = time.time() - 3600 * self._settings.upload_hours, 0
+            return
+        oldest, gone = time.time() - 3600 * self._settings.upload_hours, []
         for path in sorted(self.folder.iterdir()):
             if str(path) not in used and is_file(path) and path.stat().st_mtime < oldest:
                 path.unlink(missing_ok=True)
-                gone += 1
-        return gone
+                gone.append(path.name)
+        self._quota.forget(gone)

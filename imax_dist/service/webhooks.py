@@ -31,7 +31,6 @@ from imax_dist.service.uploads import FOLDER
 TIMEOUT_S = 10.0
 MOST_TRIES = 12
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 3600.0
-LOOK_EVERY_S = 1.0
 AT_ONCE = 10
 WRITTEN_S = 5.0
 Send = Callable[[str, bytes, dict[str, str]], int]
@@ -95,22 +94,28 @@ class Caller:
     log: Callable[[dict[str, Any]], None]
     send: Send = post
 
-    async def run(self) -> None:
-        """Until cancelled. A store or a disk that is away is asked again later."""
-        while True:
-            with suppress(ImaxError, OSError):
-                if await self._any():
-                    due = await self.service.write(lambda: self.webhooks.take(AT_ONCE))
-                    await asyncio.gather(*(self.call(each) for each in due))
-            await asyncio.sleep(LOOK_EVERY_S)
+    async def call_due(self) -> None:
+        """Once. Raises what went wrong with one of the calls when all of them have been made."""
+        if await self._any():
+            due = await self.service.write(lambda: self.webhooks.take(AT_ONCE))
+            made = await asyncio.gather(*(self.call(each) for each in due), return_exceptions=True)
+            for error in made:
+                if error is not None:
+                    raise error
 
     async def _any(self) -> bool:
         """Looked at first, since taking is a write."""
         return await self.service.read(self.webhooks.waiting) > 0
 
     async def call(self, delivery: Delivery) -> None:
-        """Make one call and keep what came of it."""
-        problem = await self._try(delivery)
+        """Make one call and keep what came of it. An error of ours is raised after that."""
+        ours: Exception | None = None
+        try:
+            problem = await self._try(delivery)
+        except (ImaxError, OSError):  # the store is away: it is due again in a while
+            raise
+        except Exception as error:
+            ours, problem = error, f"not sent: {type(error).__name__}"
         again = None if delivery.attempts + 1 >= MOST_TRIES else wait_after(delivery.attempts + 1)
         if not problem:
             await self.service.write(lambda: self.webhooks.made(delivery.number))
@@ -122,6 +127,8 @@ class Caller:
             "host": urlsplit(delivery.url).netloc,
         }
         self.log({"event": "webhook", **call, "problem": problem})
+        if ours is not None:
+            raise ours
 
     async def _try(self, delivery: Delivery) -> str:
         """Why the other side did not take it; empty if it did."""

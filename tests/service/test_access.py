@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import sqlite3
 import time
@@ -166,6 +167,14 @@ def test_a_tokens_uploads_have_a_size_together(tmp_path: Path) -> None:
         (here.service.uploads.folder / sent[0].json["id"]).unlink()
         assert ask("POST", "/v1/uploads", raw=third).status == 201
         assert len(list(here.service.uploads.folder.iterdir())) == 2
+    with served(tmp_path, ServiceSettings(upload_mib=1, upload_times=1)) as again:
+        again.secrets |= here.secrets
+        ask = again.client()
+        assert ask("POST", "/v1/uploads", raw=picture(3)).status == 429, "a start forgets no upload"
+        for path in again.service.uploads.folder.iterdir():
+            os.utime(path, (0, 0))
+        again.service.uploads.remove_old(())
+        assert ask("POST", "/v1/uploads", raw=picture(3)).status == 201
 
 
 def replace_prompt() -> object:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from http_client import Answer, Client
 from PIL import Image
+from prometheus_client import CollectorRegistry
 from safetensors.torch import save_file
 from served import Served, served, wait_until
 
@@ -22,12 +23,13 @@ from imax_dist.errors import CannotWrite
 from imax_dist.events import JobDone
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.make_job import make_job
-from imax_dist.jobs.state import Failed, Proofed, done_state
+from imax_dist.jobs.state import Done, Failed, Proofed, Queued, done_state
 from imax_dist.jobs.store import Delivery, Queue, Row, Submission, Webhooks
 from imax_dist.output.image.poster import write_poster
 from imax_dist.pipeline.request import Request
 from imax_dist.service.access import ANYBODY
 from imax_dist.service.arrivals import Arrivals
+from imax_dist.service.chores import Chore, Watch
 from imax_dist.service.job_view import BASE
 from imax_dist.service.settings import ServiceSettings
 from imax_dist.service.webhooks import Caller
@@ -266,8 +268,10 @@ def test_a_key_names_a_job_with_all_that_was_asked(ask: Client, here: Served, mo
         assert (made.status, ask("POST", BASE, second, Idempotency_Key=key).status) == (202, 409)
         again = ask("POST", BASE, first, Idempotency_Key=key)
         assert (again.status, again.json["id"]) == (200, made.json["id"])
-        here.store.move(made.json["id"], Proofed(1))
-        assert ask("POST", BASE, first, Idempotency_Key=key).status == 200
+        for state in (Queued(attempts=1, proofed=True), Done("ab", 1, 1.0, 1), Proofed(1)):
+            here.store.move(made.json["id"], state)
+            assert ask("POST", BASE, first, Idempotency_Key=key).status == 200
+            assert ask("POST", BASE, second, Idempotency_Key=key).status == 409, state
         ask("DELETE", f"{BASE}/{made.json['id']}")
         assert ask("POST", BASE, first, Idempotency_Key=key).status == 200
 
@@ -463,21 +467,25 @@ class Calls:
         return [Delivery(1, "x", "http://hooks.example/", "{}", 0)]
 
 
-@pytest.mark.parametrize("error", [CannotWrite("no answer"), OSError(116, "Stale file handle")])
-def test_webhooks_go_on_after_a_store_or_disk_that_was_away(
+@pytest.mark.parametrize("error", [CannotWrite("no answer"), OSError(116, "Stale file handle"), KeyError(1)])
+def test_webhooks_go_on_after_whatever_went_wrong(
     here: Served, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr("imax_dist.service.webhooks.LOOK_EVERY_S", 0.0)
-    calls = Calls(error)
+    monkeypatch.setattr("imax_dist.service.chores.FIRST_PAUSE_S", 0.0)
+    calls, told = Calls(error), list[dict[str, Any]]()
     caller = Caller(here.service, cast(Webhooks, calls), b"", lambda _: None, send=lambda *_: 200)
+    watch = Watch.over({}, CollectorRegistry(), told.append)
 
     async def for_some_looks() -> bool:
-        task = asyncio.create_task(caller.run())
+        task = asyncio.create_task(watch.keep_doing(Chore("webhooks", caller.call_due, 0.0)))
         while calls.taken < 3 and not task.done():
             await asyncio.sleep(0.01)
         return task.cancel()
 
     assert asyncio.run(for_some_looks())
+    ours = isinstance(error, KeyError)
+    assert [line["event"] for line in told[:2]] == (["chore.failed"] * 2 if ours else ["note"])
+    assert bool(watch.failing) == ours
 
 
 def test_a_job_is_followed_on_after_the_store_was_away(
@@ -549,6 +557,12 @@ def test_probes_say_when_requests_should_stop(
 ) -> None:
     assert ask("GET", "/readyz").json == {"ready": True, "why": ""}
     assert ask("GET", "/healthz").status == 200
+    monkeypatch.setattr(here.service.room, "least_mib", 1 << 40)
+    full = ask("GET", "/readyz")
+    assert (full.status, "the disk of posters has room for" in full.json["why"]) == (503, True)
+    refused = ask("POST", "/v1/uploads", raw=png())
+    assert (refused.status, "send the picture again later" in refused.message) == (503, True)
+    assert b"imax_disk_free_bytes" in ask("GET", "/metrics").body
     monkeypatch.setattr(here.service.health, "draining", True)
     assert (ask("GET", "/readyz").status, ask("GET", "/readyz").json["why"]) == (503, "it is stopping")
     monkeypatch.setattr(here.service.health, "turned", -1e9)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from http_client import Client
-from served import served
+from served import served, wait_until
 from sqlalchemy import text
 
 from imax_dist.jobs import retention
@@ -19,7 +19,7 @@ from imax_dist.jobs.settings import Keep
 from imax_dist.jobs.state import Done, Queued
 from imax_dist.jobs.store import Store
 from imax_dist.pipeline.request import Request
-from imax_dist.service import sweeper
+from imax_dist.service import chores, sweeper
 from imax_dist.service.log import Log
 from imax_dist.service.sweeper import Sweeper
 
@@ -63,6 +63,28 @@ def test_a_job_is_taken_while_files_are_removed(tmp_path: Path, monkeypatch: pyt
         job = {"prompt": "a red sun", "size": "128x128"}
         assert Client(here.base)("POST", "/v1/images/jobs", job).status == 202
         taken.set()
+
+
+def test_an_error_of_ours_in_the_sweep_is_told_at_once_and_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: object) -> Cleared:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr(chores, "FIRST_PAUSE_S", 0.3)
+    monkeypatch.setattr(sweeper, "clear", wrong)
+    with served(tmp_path) as here:  # it sweeps as it starts
+        ask = here.client()
+        told = wait_until(lambda: ask("GET", "/healthz").json["failing"].get("sweeper"))
+        assert told.startswith("ZeroDivisionError, ")
+        assert "by nothing" not in told
+        lines = [json.loads(line) for line in here.log.getvalue().splitlines()]
+        (line, *_) = [line for line in lines if line["event"] == "chore.failed"]
+        assert (line["level"], "in wrong" in line["traceback"]) == ("error", True)
+        assert b'imax_chore_failures_total{chore="sweeper"} ' in ask("GET", "/metrics").body
+        assert ask("GET", "/healthz").status == 200
+        monkeypatch.undo()
+        wait_until(lambda: not ask("GET", "/healthz").json["failing"])
 
 
 def test_a_job_that_was_tried_again_meanwhile_keeps_its_files(

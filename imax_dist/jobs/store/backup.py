@@ -13,10 +13,10 @@ from sqlalchemy import Connection, func, insert, select, text, update
 from imax_dist.errors import BadValue, MissingInput
 from imax_dist.jobs.store.database import Database
 from imax_dist.jobs.store.sqlite import Sqlite
-from imax_dist.jobs.store.tables import events, jobs, meta, tokens, webhooks
+from imax_dist.jobs.store.tables import events, jobs, meta, tokens, uploads, webhooks
 from imax_dist.output.own_files import is_file
 
-COPIED = (jobs, events, tokens, webhooks)
+COPIED = (jobs, events, tokens, webhooks, uploads)
 AT_ONCE = 1000
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, select, tuple_
 
 from imax_dist.errors import BadValue
 from imax_dist.jobs.job import Job
-from imax_dist.jobs.state import Done, Proofed, Queued, Running, State
+from imax_dist.jobs.state import Queued
 from imax_dist.jobs.store.changes import chunks
 from imax_dist.jobs.store.row import Row, row_of
 from imax_dist.jobs.store.tables import jobs
@@ -92,19 +92,8 @@ def _asked(each: Submission) -> tuple[object, ...]:
 
 
 def _is_of(row: Row, each: Submission) -> bool:
-    asked = (each.job.fingerprint, each.job.priority, each.webhook)
-    return (row.fingerprint, row.priority, row.webhook) == asked and _approval(row.state) in (
-        None,
-        each.state.approval,
-    )
-
-
-def _approval(state: State) -> bool | None:
-    """Whether it was submitted with an approval of its proof; None once the state does not tell."""
-    at = state.before if isinstance(state, Running) else state
-    if isinstance(at, Proofed | Done) or at.proofed or (at.approval and at.attempts):
-        return None
-    return at.approval
+    approval = each.state.approval if row.approval is None else row.approval
+    return (row.fingerprint, row.priority, row.webhook, approval) == _asked(each)
 
 
 def _another_lot(each: Submission, known: Mapping[Name, Row]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection, func, insert, select, text
 from sqlalchemy.schema import CreateColumn, CreateIndex
@@ -38,9 +38,7 @@ def _words(connection: Connection) -> None:
 
 def _many_drivers(connection: Connection) -> None:
     """Numbers, revisions, drivers, owners, keys, webhooks; only SQLite had versions before."""
-    for name in ADDED_IN_3:
-        definition = CreateColumn(jobs.c[name]).compile(dialect=connection.dialect)
-        connection.execute(text(f"ALTER TABLE jobs ADD COLUMN {definition}"))
+    _add_columns(connection, ADDED_IN_3)
     connection.execute(text("UPDATE jobs SET number = rowid, created = changed"))
     connection.execute(text("DROP INDEX IF EXISTS jobs_by_state"))
     connection.execute(text("DROP TABLE IF EXISTS driver"))
@@ -55,4 +53,16 @@ def _new_indexes(connection: Connection) -> None:
         connection.execute(CreateIndex(index, if_not_exists=True))
 
 
-STEPS: dict[int, Step] = {2: _words, 3: _many_drivers, 4: _new_indexes}
+def _what_was_asked(connection: Connection) -> None:
+    """Whether a submission asked for its proof, and whose the uploads are."""
+    _add_columns(connection, ("approval",))
+    create(connection)
+
+
+def _add_columns(connection: Connection, names: Sequence[str]) -> None:
+    for name in names:
+        definition = CreateColumn(jobs.c[name]).compile(dialect=connection.dialect)
+        connection.execute(text(f"ALTER TABLE jobs ADD COLUMN {definition}"))
+
+
+STEPS: dict[int, Step] = {2: _words, 3: _many_drivers, 4: _new_indexes, 5: _what_was_asked}

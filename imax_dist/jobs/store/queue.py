@@ -142,6 +142,7 @@ class Queue(Reader):
                 "owner": each.owner,
                 "key": each.key,
                 "webhook": each.webhook,
+                "approval": int(each.state.approval),
             }
             for index, each in enumerate(fresh)
         ]

@@ -50,6 +50,8 @@ class Row:
     """The client's own name of the submission."""
     webhook: str = ""
     """Where its end is to be told."""
+    approval: bool | None = None
+    """Whether it was submitted to show its proof first; None where that was not kept."""
     driver: int | None = None
     """Which has it, while it is running."""
     revision: int = 0
@@ -106,7 +108,7 @@ class Row:
 
 def row_of(found: Mapping[Any, Any]) -> Row:
     """A row of the table ``jobs``; an older table may lack the later columns."""
-    key = found.get("key")
+    key, approval = found.get("key"), found.get("approval")
     return Row(
         id=str(found["id"]),
         request_text=str(found["request"]),
@@ -124,6 +126,7 @@ def row_of(found: Mapping[Any, Any]) -> Row:
         owner=str(found.get("owner", "")),
         key=None if key is None else str(key),
         webhook=str(found.get("webhook", "")),
+        approval=None if approval is None else bool(approval),
         driver=found.get("driver"),
         revision=int(found.get("revision", 0)),
     )

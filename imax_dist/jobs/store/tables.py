@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import REAL, BigInteger, Column, Double, Identity, Index, Integer, MetaData, Table, Text, text
 from sqlalchemy.types import TypeEngine
 
-VERSION = 4
+VERSION = 5
 """Of the tables; see migrations.py for how older ones are brought to it."""
 
 metadata = MetaData()
@@ -34,9 +34,11 @@ jobs = Table(
     Column("owner", Text, nullable=False, server_default=""),
     Column("key", Text),
     Column("webhook", Text, nullable=False, server_default=""),
+    Column("approval", Whole),
 )
 """``number`` is the order of submission, ``revision`` rises with every change of a job's state, ``driver``
-has the job while it is running, ``key`` is the client's own name of a submission, unique for an ``owner``."""
+has the job while it is running, ``key`` is the client's own name of a submission, unique for an ``owner``,
+``approval`` whether it was submitted to show its proof first (empty for jobs of before version 5)."""
 
 Index("jobs_by_state", jobs.c.state, jobs.c.priority.desc(), jobs.c.position, jobs.c.id)
 Index("jobs_by_order", jobs.c.priority.desc(), jobs.c.position, jobs.c.id)
@@ -113,3 +115,13 @@ webhooks = Table(
 )
 """Calls to be made, written with the change of state they tell of; ``due`` is empty once made or given up."""
 Index("webhooks_by_due", webhooks.c.due)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("bytes", Whole, nullable=False),
+)
+"""Pictures that clients sent and that are kept: whose, and how large."""
+Index("uploads_by_digest", uploads.c.digest)

@@ -19,7 +19,10 @@ POOL_SILENT_S = 60.0
 
 @router.get("/healthz")
 async def alive(here: Here) -> JSONResponse:
-    """Whether the process does its work: 503 once the pool has stopped, or no step was made for too long."""
+    """Whether the process does its work: 503 once the pool has stopped, or no step was made for too long.
+
+    ``failing`` names chores that go wrong, which starting anew would hardly mend, and would stop renders.
+    """
     now = time.monotonic()
     silent = now - here.health.turned
     working = bool(here.feed.live)
@@ -30,17 +33,18 @@ async def alive(here: Here) -> JSONResponse:
     if not stalled and since_step > here.stalled_s:
         stalled = f"posters are being made, and nothing was heard of them for {since_step:.0f} s"
     facts = {"alive": not stalled, "why": stalled, "working": working, "since_step_s": round(since_step, 1)}
-    return JSONResponse(facts, 503 if stalled else 200)
+    return JSONResponse({**facts, "failing": here.health.failing}, 503 if stalled else 200)
 
 
 @router.get("/readyz")
 async def ready(here: Here) -> JSONResponse:
-    """Whether requests should be sent here: 503 while it starts, drains, or the store is away."""
+    """Whether requests should be sent here: 503 while it starts or drains, and without disk or store."""
     why = here.health.failure or ("it is stopping" if here.health.draining else "")
     if not why and not here.health.ready:
         why = "it is starting"
     if not why:
         try:
+            why = await here.read(here.room.why_too_little)
             await here.read(here.queue.cancel_requested)
         except Exception as error:
             why = f"the store does not answer: {type(error).__name__}"
@@ -53,4 +57,5 @@ async def metrics(request: HttpRequest, here: Here, client: Asking) -> Response:
     require_operator(client, "reading metrics")
     here.before_scrape()
     registry: CollectorRegistry = request.app.state.registry
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    text = await here.read(lambda: generate_latest(registry))  # asks the disk for its room, which may hang
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
