@@ -63,7 +63,6 @@ def add_parser(verbs: Any) -> None:
     add("--check", action="store_true", help="report every mistake in the manifest and stop")
     add("--json", action="store_true", help="result as JSON on stdout")
     add("-q", "--quiet", action="store_true", help="show no progress")
-    add("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 

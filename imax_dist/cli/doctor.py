@@ -46,7 +46,6 @@ def add_parser(verbs: Any) -> None:
         help="measure this machine for imax plan --hardware, write FILE",
     )
     parser.add_argument("--no-render", action="store_true", help="skip the small test render")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 

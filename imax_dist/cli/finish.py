@@ -41,7 +41,6 @@ def add_parser(verbs: Any) -> None:
         "-o", "--out", type=Path, metavar="FILE", help="file to write (default: POSTER-print.KIND)"
     )
     parser.add_argument("--json", action="store_true", help="result as JSON on stdout")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     sheet = parser.add_argument_group("sheet")
     add_paper_options(sheet)
     _add_page_options(sheet)

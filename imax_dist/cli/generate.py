@@ -15,6 +15,7 @@ from imax_dist.cli.parser import VerbParser
 from imax_dist.cli.poster_request import Poster, check_output, recipe_of, wanted
 from imax_dist.cli.progress import ProgressBars
 from imax_dist.cli.request_options import (
+    add_count_option,
     add_guide_options,
     add_method_options,
     add_out_option,
@@ -22,7 +23,7 @@ from imax_dist.cli.request_options import (
     add_picture_options,
     add_poster_options,
     add_recipe_options,
-    add_seeds_options,
+    add_several_options,
     parallel_settings,
     settled_settings,
 )
@@ -67,11 +68,13 @@ def add_arguments(parser: VerbParser) -> None:
     poster.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the poster shows, in quotes")
     add_out_option(poster, Path("poster.png"))
     add_poster_options(poster)
-    add_seeds_options(poster)
-    add_recipe_options(poster)
-    own = parser.add_argument_group("a picture of your own")
+    add_count_option(poster)
+    own = parser.add_argument_group("your own picture")
     add_guide_options(own)
     add_picture_options(own)
+    more = parser.add_argument_group("several posters, or one again")
+    add_several_options(more)
+    add_recipe_options(more)
     add_render_options(parser)
 
 
@@ -81,7 +84,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def add_render_options(parser: argparse.ArgumentParser) -> None:
-    """What every verb that renders has beside its poster."""
+    """What every command that renders has beside its poster."""
     add_method_options(parser.add_argument_group("method"))
     _add_running_options(parser.add_argument_group("running"))
     add_parallel_options(parser.add_argument_group("parallel (several ranks)"))
@@ -105,7 +108,6 @@ def _add_running_options(group: Any) -> None:
     add("--json", action="store_true", help="one JSON object per poster on stdout")
     add("-v", "--verbose", action="store_true", help="show the sigmas and every step")
     add("-q", "--quiet", action="store_true", help="show no progress")
-    add("--debug", action="store_true", help="show the traceback of an error")
     add("--beacons", type=Path, help=argparse.SUPPRESS)
 
 

@@ -54,7 +54,6 @@ def add_parser(verbs: Any) -> None:
     )
     about = "stop with a checkpoint (75) when it appears: a spot machine's notice"
     parser.add_argument("--notice", type=Path, metavar="FILE", help=about)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="generate ...", help="the command of each rank"
     )
@@ -93,7 +92,7 @@ def _start_over(options: argparse.Namespace, *, restarts: int) -> None:
         "notice": options.notice,
     }
     words = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    words += ["--debug"] if options.debug else []
+    words += ["--debug"] if "debug" in options else []
     os.execv(sys.executable, [sys.executable, *this_package(), "launch", *words, *options.command])
 
 

@@ -1,4 +1,4 @@
-"""``imax VERB ...``: parse, run, turn errors into one sentence and an exit code."""
+"""``imax COMMAND ...``: parse, run, turn errors into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def build_parser() -> FrontPage:
     parser = FrontPage(
         prog="imax",
         description="Posters beyond a model's native size (I-Max), on one GPU or many.",
-        epilog='  Start: imax generate "a red sun" --out sea.png; imax help VERB says more',
+        epilog='  Start: imax generate "a red sun" --out sea.png; imax help COMMAND says more',
     )
     parser.add_argument("--version", action="version", version=f"imax-dist {__version__}")
     parser.set_defaults(front_page=parser)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=VerbParser)
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", parser_class=VerbParser)
     for module in VERBS:
         module.add_parser(verbs)
     return parser

@@ -42,7 +42,6 @@ def add_parser(verbs: Any) -> None:
     tiny.add_argument("folder", metavar="DIR", type=Path, help="folder to write")
     for each, run in ((listing, run_list), (check, run_check), (tiny, run_make_tiny)):
         each.add_argument("--json", action="store_true", help="the answer as JSON on stdout")
-        each.add_argument("--debug", action="store_true", help="show the traceback of an error")
         each.set_defaults(run=run)
 
 

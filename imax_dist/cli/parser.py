@@ -1,4 +1,4 @@
-"""How the command line reads words: help of a line an option, errors of the verb with the nearest option."""
+"""How the command line is read: a line of help an option, errors with the nearest option or command."""
 
 from __future__ import annotations
 
@@ -57,6 +57,11 @@ class VerbParser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"formatter_class": OneLine, **settings})
+        debug = {
+            "action": "store_true",
+            "default": argparse.SUPPRESS,
+        }  # a sub-command keeps what stands before it
+        self.add_argument("--debug", help="show the traceback of an error", **debug)
         self.set_defaults(parser=self)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -115,7 +120,7 @@ class FrontPage(VerbParser):
         """As argparse does, but what no verb knows is an error of that verb, with what was probably meant."""
         options = self.parse_all(args, namespace)
         if getattr(options, "verb", "") is None:
-            self.error("give a verb; imax --help lists them")
+            self.error("give a command; imax --help lists them")
         return options
 
     def error(self, message: str) -> NoReturn:
@@ -127,7 +132,7 @@ class FrontPage(VerbParser):
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
             near = difflib.get_close_matches(str(value), list(action.choices), n=1, cutoff=0.5)
             meant = f"; did you mean {near[0]}?" if near else ""
-            self.error(f"there is no verb {value!r}{meant} (imax --help lists the verbs)")
+            self.error(f"there is no command {value!r}{meant} (imax --help lists the commands)")
         super()._check_value(action, value)
 
     def _verbs(self) -> Any:

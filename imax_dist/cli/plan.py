@@ -59,7 +59,6 @@ def add_parser(verbs: Any) -> None:
     add_method_options(parser.add_argument_group("method"))
     add("--all", action="store_true", help="list every rejected plan, not one per gang size")
     add("--json", action="store_true", help="result as JSON on stdout")
-    add("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 

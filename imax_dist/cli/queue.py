@@ -54,7 +54,6 @@ def add_parser(verbs: Any) -> None:
             "--store", metavar="PLACE", help="the database given to imax batch --store, in place of DIR"
         )
         parser.add_argument("--json", action="store_true", help="the ids as JSON on stdout")
-        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         parser.set_defaults(run=run, changes=verb)
 
 

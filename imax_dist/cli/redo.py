@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from imax_dist.cli import generate
-from imax_dist.cli.request_options import add_model_options, add_seeds_options, add_sliders
+from imax_dist.cli.request_options import (
+    add_count_option,
+    add_model_options,
+    add_several_options,
+    add_sliders,
+)
 
 TAKEN_OVER = ("model", "lora", "lora_partial", "paper", "dpi", "bleed", "landscape")
 """Fields of the poster's own request that hold unless the command line says more."""
@@ -41,10 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     poster.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="png or tif (default: POSTER-redo, as the poster)"
     )
-    add_sliders(poster)
+    add_sliders(poster, strength="0.6", resemblance="0")
     add_model_options(poster)
-    add_seeds_options(poster)
+    add_count_option(poster)
     poster.add_argument("--trust-recipe", action="store_true", help="let its recipe name files and hub ids")
+    add_several_options(parser.add_argument_group("several posters"))
     generate.add_render_options(parser)
     parser.set_defaults(recipe=None)
 

@@ -23,12 +23,13 @@ def add_parser(verbs: Any) -> None:
     )
     listing.add_argument("kind", metavar="KIND", choices=LISTED, help="what to list: " + ", ".join(LISTED))
     listing.add_argument("--json", action="store_true", help="the list as JSON on stdout")
-    listing.add_argument("--debug", action="store_true", help="show the traceback of an error")
     listing.set_defaults(run=run_list)
     helping = verbs.add_parser(
-        "help", help="the options of a verb", description="Show the options of a verb, as VERB --help does."
+        "help",
+        help="the options of a command",
+        description="Show the options of a command, as COMMAND --help does.",
     )
-    helping.add_argument("about", nargs="?", metavar="VERB", help="the verb (default: list the verbs)")
+    helping.add_argument("about", nargs="?", metavar="COMMAND", help="the command (default: list them)")
     helping.set_defaults(run=run_help)
     completing = verbs.add_parser(
         "completion",
@@ -55,7 +56,7 @@ def run_list(options: argparse.Namespace) -> int:
 def run_help(options: argparse.Namespace) -> int:
     """Print the page. Raises BadConfig for a verb that does not exist."""
     page = options.front_page
-    shown = page if options.about is None else choice("verb", options.about, page.verbs)
+    shown = page if options.about is None else choice("command", options.about, page.verbs)
     print(shown.format_help(), end="")
     return 0
 

@@ -29,7 +29,6 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("out", type=Path, metavar="DIR", help="folder of `imax batch`")
     parser.add_argument("--to", type=Path, metavar="FILE", help="html or pdf (default: DIR/report.html)")
     parser.add_argument("--json", action="store_true", help="the numbers as JSON on stdout")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 

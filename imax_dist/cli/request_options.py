@@ -1,4 +1,4 @@
-"""The options that describe one poster, shared by the verbs that take one."""
+"""The options that describe one poster, shared by the commands that take one."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ PARALLEL_FIELDS = ("ulysses", "ring", "engine", "kernel", "quality", "compile", 
 Options = argparse._ArgumentGroup | argparse.ArgumentParser
 
 
-def add_poster_options(group: Options) -> None:
-    """What a poster is: size, seed, model, preset; prompt and picture are the verb's own."""
-    group.add_argument("--size", metavar="WxH", help="pixels, any size and shape (default: 2x native)")
+def add_poster_options(group: Options, *, size: str = "2x native") -> None:
+    """What a poster is: ``size`` is what it has by default; prompt and picture are the command's own."""
+    about = f"pixels, any size and shape (default: {size})"
+    group.add_argument("--size", metavar="WxH", help=about)
     add_paper_options(group)
     add_model_options(group)
 
@@ -37,10 +38,9 @@ def add_poster_options(group: Options) -> None:
 def add_model_options(group: Options) -> None:
     """Who paints it, and from which noise."""
     add = group.add_argument
+    add("--model", metavar="MODEL", help="name, folder, file or hub id (imax list models)")
+    add("--preset", metavar="NAME", help="imax (default), a file, or of imax list presets")
     add("--seed", type=int, metavar="N", help="another seed, another picture (default 0)")
-    add_part_options(group)
-    add("--model", metavar="MODEL", help="name, folder or hub id (imax list models)")
-    add("--preset", metavar="NAME", help="imax (default), one of imax list presets, or a file")
 
 
 def add_part_options(group: Options) -> None:
@@ -59,20 +59,22 @@ def add_guide_options(group: Options) -> None:
     add("--edit", action="store_true", default=None, help=about)
 
 
-def add_picture_options(group: Options) -> None:
-    """How a picture of the user's becomes a poster."""
-    add_sliders(group)
+def add_picture_options(group: Options, *, strength: str = "the preset's") -> None:
+    """How a picture of the user's becomes a poster; ``strength`` is what holds by default."""
+    add_sliders(group, strength=strength, resemblance="the preset's")
     add = group.add_argument
     add("--scale", type=float, metavar="N", help="poster's sides: this many times the picture's")
     add("--fit", metavar="HOW", help="to another shape: crop (default), pad or exact")
     add("--background", metavar="#RRGGBB", help="of padding and transparent parts (default white)")
 
 
-def add_sliders(group: Options) -> None:
-    """How much of a picture is kept."""
+def add_sliders(group: Options, *, strength: str, resemblance: str) -> None:
+    """How much of a picture is kept, and what holds by default."""
     add = group.add_argument
-    add("--strength", type=float, metavar="S", help="how much of the picture may change: 0 to 1")
-    add("--resemblance", type=float, metavar="R", help="how firmly its layout is kept: 0 to 1")
+    about = f"how much may change, 0 to 1 (default: {strength})"
+    add("--strength", type=float, metavar="S", help=about)
+    about = f"how firmly layout is kept, 0 to 1 (default: {resemblance})"
+    add("--resemblance", type=float, metavar="R", help=about)
 
 
 def add_method_options(group: Options) -> None:
@@ -82,6 +84,7 @@ def add_method_options(group: Options) -> None:
     add("--native-steps", type=int, metavar="N", help="steps of the native pass")
     add("--lora", action="append", metavar="PATH[:WEIGHT]", help="LoRA file to merge; repeatable")
     add("--lora-partial", action="store_true", default=None, help="merge what fits of a LoRA")
+    add_part_options(group)
     add("--dtype", metavar="TYPE", help="float32, bfloat16, float16 or float64")
     add(
         "--set",
@@ -99,9 +102,13 @@ def add_out_option(group: Options, default: Path | None = None) -> None:
     group.add_argument("-o", "--out", type=Path, default=default, metavar="FILE", help=about)
 
 
-def add_seeds_options(group: Options) -> None:
-    """Several posters that differ in their seed, or proofs of a grid."""
+def add_count_option(group: Options) -> None:
+    """Several posters that differ in their seed."""
     group.add_argument("--count", type=int, metavar="N", help="render N posters, with seeds from --seed on")
+
+
+def add_several_options(group: Options) -> None:
+    """Which seeds, or proofs of a grid."""
     group.add_argument("--seeds", metavar="LIST", help="seeds to render: 3,7,10-12; --out may hold {seed}")
     group.add_argument(
         "--grid", nargs="+", metavar="NAME=VALUES", help="a sheet of proofs: seed=1..8 strength=.3,.6"

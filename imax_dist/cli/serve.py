@@ -52,7 +52,6 @@ def add_parser(verbs: Any) -> None:
     add("--check", action="store_true", help="check that it can start, report what it would do, and stop")
     add("--json", action="store_true", help="result of --check or --add-token as JSON on stdout")
     add("-q", "--quiet", action="store_true", help="do not log requests")
-    add("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 

@@ -43,7 +43,6 @@ def add_parser(verbs: Any) -> None:
     add("--limit", type=int, metavar="N", help=f"posters in the table (default {MOST_SHOWN}; 0: all)")
     add("--verify", action="store_true", help="compare every finished poster with its hash")
     add("--json", action="store_true", help="one JSON object on stdout")
-    add("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 

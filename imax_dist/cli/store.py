@@ -37,7 +37,6 @@ def add_parser(verbs: Any) -> None:
         )
     for act in (backup, restore, prune):
         act.add_argument("--json", action="store_true", help="result as JSON on stdout")
-        act.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 

@@ -53,10 +53,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _scenes_arguments(parser: Parser) -> None:
-    parser.add_argument("--out", type=Path, required=True, help="PNG to write")
-    parser.add_argument("--n", type=int, default=12, help="how many scenes")
-    parser.add_argument("--size", default="512x512", help="WIDTHxHEIGHT of each")
-    parser.add_argument("--seed", type=int, default=0, help="first scene seed")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="PNG to write")
+    parser.add_argument("--n", type=int, default=12, help="how many scenes (default 12)")
+    parser.add_argument("--size", default="512x512", metavar="WxH", help="pixels of each (default 512x512)")
+    parser.add_argument("--seed", type=int, default=0, help="first scene seed (default 0)")
 
 
 def _scenes(args: argparse.Namespace) -> int:
@@ -72,9 +72,11 @@ def _scenes(args: argparse.Namespace) -> int:
 
 
 def _sheet_arguments(parser: Parser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, help="pictures of one shape; names become the heads")
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="pictures of one shape; names become the heads"
+    )
     parser.add_argument("--crop", required=True, metavar="X,Y,W,H", help="in pixels of the largest picture")
-    parser.add_argument("--out", type=Path, required=True, help="PNG or JPEG to write")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="PNG or JPEG to write")
 
 
 def _sheet(args: argparse.Namespace) -> int:

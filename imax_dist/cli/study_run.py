@@ -19,15 +19,24 @@ Parser = argparse.ArgumentParser
 
 def study_arguments(parser: Parser) -> None:
     """Options of a study."""
-    parser.add_argument("--out", type=Path, required=True, help="folder for numbers, table, plot and sheets")
-    parser.add_argument("--model", default="embedded", help="model to study (name, folder or hub id)")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for numbers, table, plot and sheets"
+    )
+    parser.add_argument("--model", default="embedded", help="name, folder or hub id (default embedded)")
     parser.add_argument("--n", type=int, help="scenes at every size (default: the study's own)")
     parser.add_argument("--small", action="store_true", help="two scenes, seconds: to see that it runs")
     parser.add_argument("--processes", type=int, default=1, help="processes that draw (default 1)")
-    parser.add_argument("--guide", choices=("native", "truth"), help="guide by the true native render")
-    parser.add_argument("--upscaler", help="a super-resolution network: one more variant")
-    parser.add_argument("--cache", type=Path, help="pictures shared by studies (default OUT/../cache)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--guide",
+        choices=("native", "truth"),
+        metavar="BY",
+        help="native (default: as the study says), or truth: the true native render",
+    )
+    parser.add_argument("--upscaler", metavar="NAME", help="a super-resolution network: one more variant")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="pictures shared by studies (default: cache beside --out)"
+    )
+    parser.add_argument("--device", default="auto", metavar="KIND", help="auto (default), cpu or cuda")
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
 
 
@@ -85,8 +94,10 @@ def all_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--gather", action="store_true", help="draw nothing; write the page from what is there"
     )
-    parser.add_argument("--page", type=Path, default=Path("RESULTS.md"), help="page to write")
-    parser.add_argument("--pictures", type=Path, default=Path(".github/images/results"), help="its pictures")
+    parser.add_argument("--page", type=Path, default=Path("RESULTS.md"), metavar="FILE", help="page to write")
+    parser.add_argument(
+        "--pictures", type=Path, default=Path(".github/images/results"), metavar="DIR", help="its pictures"
+    )
 
 
 def _cache(args: argparse.Namespace) -> Any:

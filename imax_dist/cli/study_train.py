@@ -40,15 +40,16 @@ def _parse_share(text: str) -> tuple[tuple[int, int], float]:
 
 
 def _training_arguments(parser: Parser, *, steps: int) -> None:
-    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and loss curve")
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of checkpoint and loss curve")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, default=steps, help=f"updates (default {steps})")
     length.add_argument("--minutes", type=float, default=0.0, help="train this long instead")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches (default 0)")
-    parser.add_argument("--batch", type=int, help="samples an update")
-    parser.add_argument("--rate", type=float, help="peak learning rate")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    add("--seed", type=int, default=0, help="seed of weights and batches (default 0)")
+    add("--batch", type=int, help="samples an update")
+    add("--rate", type=float, help="peak learning rate")
+    add("--device", default="cpu", metavar="KIND", help="cpu (default) or cuda")
+    add("--threads", type=int, default=1, help="CPU threads (default 1)")
 
 
 def _given(args: argparse.Namespace, *names: str) -> dict[str, float | int]:
@@ -58,7 +59,9 @@ def _given(args: argparse.Namespace, *names: str) -> dict[str, float | int]:
 
 def _train_vae_arguments(parser: Parser) -> None:
     _training_arguments(parser, steps=4000)
-    parser.add_argument("--pictures", type=int, default=3000, help="rendered pictures to cut crops from")
+    parser.add_argument(
+        "--pictures", type=int, default=3000, help="rendered pictures to cut crops from (default 3000)"
+    )
 
 
 def _train_vae(args: argparse.Namespace) -> int:
@@ -77,12 +80,13 @@ def _train_vae(args: argparse.Namespace) -> int:
 
 
 def _encode_arguments(parser: Parser) -> None:
-    parser.add_argument("--vae", required=True, help="vae.safetensors of train-vae, or a model")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the encoded scenes")
-    parser.add_argument("--size", action="append", help="WIDTHxHEIGHT, repeatable (default 256x256)")
-    parser.add_argument("--n", type=int, default=12000, help="scenes of each size")
-    parser.add_argument("--first", type=int, default=0, help="first scene seed")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    add = parser.add_argument
+    add("--vae", required=True, metavar="FILE", help="vae.safetensors of train-vae, or a model")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the encoded scenes")
+    add("--size", action="append", metavar="WxH", help="size in pixels, repeatable (default 256x256)")
+    add("--n", type=int, default=12000, help="scenes of each size (default 12000)")
+    add("--first", type=int, default=0, help="first scene seed (default 0)")
+    add("--threads", type=int, default=1, help="CPU threads (default 1)")
 
 
 def _encode(args: argparse.Namespace) -> int:
@@ -103,19 +107,16 @@ def _encode(args: argparse.Namespace) -> int:
 
 def _flow_arguments(parser: Parser, *, steps: int) -> None:
     _training_arguments(parser, steps=steps)
-    parser.add_argument("--data", type=Path, required=True, help="folder of encode-scenes")
-    parser.add_argument("--hold", type=float, help="progress until which the rate stays at its peak")
-    parser.add_argument("--native", default="256x256", help="WIDTHxHEIGHT the model is made for (256x256)")
-    parser.add_argument("--mixed", type=float, help="part of the updates that takes other sizes (0.4)")
-    parser.add_argument(
-        "--share", action="append", default=[], metavar="SIZE=WEIGHT", help="weight of a size"
-    )
-    parser.add_argument(
-        "--level-shift", type=float, help="(side / native)^this shifts larger sizes' noise (0)"
-    )
-    parser.add_argument("--centre", type=float, help="centre of the logit-normal noise levels (0.1)")
-    parser.add_argument("--tokenizers", help="the model whose tokenizers a checkpoint was trained with")
-    parser.add_argument("--single-size", action="store_true", help="native size only, for failure figures")
+    add = parser.add_argument
+    add("--data", type=Path, required=True, metavar="DIR", help="folder of encode-scenes")
+    add("--hold", type=float, help="progress until which the rate stays at its peak")
+    add("--native", default="256x256", metavar="WxH", help="size the model is made for (default 256x256)")
+    add("--mixed", type=float, help="part of the updates that takes other sizes (default 0.4)")
+    add("--share", action="append", default=[], metavar="SIZE=WEIGHT", help="weight of a size")
+    add("--level-shift", type=float, help="(side / native)^this shifts larger sizes' noise (default 0)")
+    add("--centre", type=float, help="centre of the logit-normal noise levels (default 0.1)")
+    add("--tokenizers", metavar="MODEL", help="the model whose tokenizers a checkpoint was trained with")
+    add("--single-size", action="store_true", help="native size only, for failure figures")
 
 
 def _flow_settings(args: argparse.Namespace, **defaults: float) -> FlowSettings:
@@ -130,8 +131,12 @@ def _flow_settings(args: argparse.Namespace, **defaults: float) -> FlowSettings:
 
 def _train_flow_arguments(parser: Parser) -> None:
     _flow_arguments(parser, steps=6000)
-    parser.add_argument("--from", dest="source", help="start from the weights of a model or a checkpoint")
-    parser.add_argument("--mixed-from", type=float, help="progress from which other sizes join (0.55)")
+    parser.add_argument(
+        "--from", dest="source", metavar="MODEL", help="start from the weights of a model or a checkpoint"
+    )
+    parser.add_argument(
+        "--mixed-from", type=float, help="progress from which other sizes join (default 0.55)"
+    )
 
 
 def _train_flow(args: argparse.Namespace) -> int:
@@ -158,7 +163,9 @@ def _train_flow(args: argparse.Namespace) -> int:
 
 def _student_arguments(parser: Parser, *, steps: int) -> None:
     _flow_arguments(parser, steps=steps)
-    parser.add_argument("--flow", required=True, help="the teacher: flow.safetensors, or a model")
+    parser.add_argument(
+        "--flow", required=True, metavar="FILE", help="the teacher: flow.safetensors, or a model"
+    )
 
 
 def _distil_arguments(parser: Parser) -> None:
@@ -167,9 +174,10 @@ def _distil_arguments(parser: Parser) -> None:
 
 def _distil_steps_arguments(parser: Parser) -> None:
     _student_arguments(parser, steps=400)
-    parser.add_argument("--student-steps", type=int, default=4, help="steps the student takes")
-    parser.add_argument("--shift", type=float, default=1.6, help="time shift of those steps")
-    parser.add_argument("--guidance", type=float, default=2.5, help="guidance scale it learns")
+    add = parser.add_argument
+    add("--student-steps", type=int, default=4, help="steps the student takes (default 4)")
+    add("--shift", type=float, default=1.6, help="time shift of those steps (default 1.6)")
+    add("--guidance", type=float, default=2.5, help="guidance scale it learns (default 2.5)")
 
 
 def _student_settings(args: argparse.Namespace) -> FlowSettings:
@@ -211,11 +219,12 @@ def _taught(args: argparse.Namespace, teach: Callable[..., Any], *, journal: str
 
 
 def _save_arguments(parser: Parser) -> None:
-    parser.add_argument("--vae", required=True, help="vae.safetensors of train-vae, or a model")
-    parser.add_argument("--flow", required=True, help="a checkpoint of train-flow, distil or distil-steps")
-    parser.add_argument("--tokenizers", help="the teacher's name, if it was a model")
-    parser.add_argument("--native", default="256x256", help="WIDTHxHEIGHT the model is made for (256x256)")
-    parser.add_argument("--out", type=Path, required=True, help="FluxPipeline folder to write")
+    add = parser.add_argument
+    add("--vae", required=True, metavar="FILE", help="vae.safetensors of train-vae, or a model")
+    add("--flow", required=True, metavar="FILE", help="a checkpoint of train-flow, distil or distil-steps")
+    add("--tokenizers", metavar="MODEL", help="the teacher's name, if it was a model")
+    add("--native", default="256x256", metavar="WxH", help="size the model is made for (default 256x256)")
+    add("--out", type=Path, required=True, metavar="DIR", help="FluxPipeline folder to write")
 
 
 def _save(args: argparse.Namespace) -> int:
@@ -233,13 +242,14 @@ def _save(args: argparse.Namespace) -> int:
 
 
 def _measure_arguments(parser: Parser) -> None:
-    parser.add_argument("--model", type=Path, required=True, help="FluxPipeline folder")
-    parser.add_argument("--out", type=Path, required=True, help="folder of results.json and sheet.png")
-    parser.add_argument("--n", type=int, default=48, help="held-out scenes")
-    parser.add_argument("--size", default="256x256", help="WIDTHxHEIGHT in pixels (256x256)")
-    parser.add_argument("--steps", type=int, default=24, help="sampling steps (default 24)")
-    parser.add_argument("--guidance", type=float, default=2.5, help="guidance scale (default 2.5)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    add = parser.add_argument
+    add("--model", type=Path, required=True, metavar="DIR", help="FluxPipeline folder")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of results.json and sheet.png")
+    add("--n", type=int, default=48, help="held-out scenes (default 48)")
+    add("--size", default="256x256", metavar="WxH", help="size in pixels (default 256x256)")
+    add("--steps", type=int, default=24, help="sampling steps (default 24)")
+    add("--guidance", type=float, default=2.5, help="guidance scale (default 2.5)")
+    add("--threads", type=int, default=1, help="CPU threads (default 1)")
 
 
 def _measure(args: argparse.Namespace) -> int:

@@ -17,13 +17,17 @@ Parser = argparse.ArgumentParser
 
 def vote_arguments(parser: Parser) -> None:
     """Options of the vote."""
-    parser.add_argument("folder", type=Path, help="what imax study NAME --out wrote")
-    parser.add_argument("--judge", choices=("endpoint", "testbed"), default="endpoint",
-                        help="a model behind IMAX_VOTE_URL, _MODEL, _KEY, or the true measures")  # fmt: skip
+    parser.add_argument("folder", type=Path, metavar="DIR", help="what imax study NAME --out wrote")
+    parser.add_argument("--judge", choices=("endpoint", "testbed"), default="endpoint", metavar="WHO",
+                        help="endpoint (default; IMAX_VOTE_URL, _MODEL, _KEY) or testbed")  # fmt: skip
     parser.add_argument("--budget", type=int, default=200, help="questions at most, two a pair (default 200)")
-    parser.add_argument("--crops", type=int, default=3, help="crops of each picture besides the whole")
+    parser.add_argument(
+        "--crops", type=int, default=3, help="crops of each picture besides the whole (default 3)"
+    )
     parser.add_argument("--baseline-only", action="store_true", help="only pairs with the baseline")
-    parser.add_argument("--cache", type=Path, help="where the study's pictures are (default DIR/../cache)")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="the study's pictures (default: cache beside DIR)"
+    )
 
 
 def run_vote(args: argparse.Namespace) -> int:

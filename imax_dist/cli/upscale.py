@@ -9,10 +9,11 @@ from typing import Any
 from imax_dist.cli import generate
 from imax_dist.cli.parser import VerbParser
 from imax_dist.cli.request_options import (
+    add_count_option,
     add_out_option,
     add_picture_options,
     add_poster_options,
-    add_seeds_options,
+    add_several_options,
 )
 from imax_dist.cli.user_defaults import of_user
 
@@ -42,9 +43,10 @@ def add_arguments(parser: VerbParser) -> None:
     poster.add_argument("guide", metavar="PICTURE", help="png, jpg, tif, webp, avif, heic or gif")
     poster.add_argument("--prompt", metavar="TEXT", help="what it shows (default: the prompt it carries)")
     add_out_option(poster)
-    add_picture_options(poster)
-    add_poster_options(poster)
-    add_seeds_options(poster)
+    add_picture_options(poster, strength=f"{STRENGTH:g}")
+    add_poster_options(poster, size="twice the picture")
+    add_count_option(poster)
+    add_several_options(parser.add_argument_group("several posters"))
     generate.add_render_options(parser)
     parser.set_defaults(recipe=None)
 

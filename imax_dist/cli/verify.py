@@ -26,7 +26,6 @@ def add_parser(verbs: Any) -> None:
         "--recipe", type=Path, metavar="FILE", help="compare with this recipe instead of the file's own"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per file on stdout")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 

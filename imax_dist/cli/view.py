@@ -32,7 +32,6 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--serve", action="store_true", help="serve it on this machine (loopback) as well")
     parser.add_argument("--port", type=int, default=0, help="port of --serve (default: a free one)")
     parser.add_argument("--json", action="store_true", help="result as JSON on stdout")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 
 

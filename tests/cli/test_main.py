@@ -16,6 +16,7 @@ import pytest
 
 import imax_dist
 from imax_dist.cli.main import VERBS, build_parser
+from imax_dist.cli.upscale import STRENGTH
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "diffusers", "transformers", "ray", "PIL", "numpy", "jaxtyping", "tifffile", "safetensors")
@@ -89,8 +90,8 @@ def test_the_version_is_the_packages(imax: Imax) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "imax: give a verb; imax --help lists them"),
-        (["generat"], "imax: there is no verb 'generat'; did you mean generate?"),
+        ([], "imax: give a command; imax --help lists them"),
+        (["generat"], "imax: there is no command 'generat'; did you mean generate?"),
         (
             ["generate", "a sun", "--szie", "64x64"],
             "imax generate: unknown option --szie; did you mean --size?",
@@ -119,14 +120,16 @@ def test_the_help_of_generate_begins_with_what_a_newcomer_needs() -> None:
     assert max(map(len, lines)) <= 80
     screen = "\n".join(lines[:24])
     assert all(
-        name in screen for name in ("PROMPT", "--out", "--size", "--paper", "--seed", "--model", "--count")
+        name in screen
+        for name in ("PROMPT", "--out", "--size", "--paper", "--model", "--seed", "--count", "--guide")
     )
-    assert not any(name in screen for name in ("--ulysses", "--kernel", "--checkpoint-every"))
+    assert not any(name in screen for name in ("--ulysses", "--kernel", "--vae", "--grid", "--trust-recipe"))
     groups = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
     assert groups == [
         "options:",
         "poster:",
-        "a picture of your own:",
+        "your own picture:",
+        "several posters, or one again:",
         "method:",
         "running:",
         "parallel (several ranks):",
@@ -172,6 +175,26 @@ def test_the_examples_of_every_page_of_help_are_commands() -> None:
     for line in lines:
         parser.parse_args(shlex.split(line)[1:])
     assert len(lines) > 10
+
+
+def test_every_command_and_sub_command_takes_debug() -> None:
+    """Wherever it stands: before a command, between it and its own, or after both."""
+    pages = list(all_parsers(build_parser()))
+    assert [page.prog for page in pages if "--debug" not in page._option_string_actions] == []
+    line = ["study", "run", "mine.yaml", "--out", "mine"]
+    for place in (0, 1, 2, len(line)):
+        assert build_parser().parse_args([*line[:place], "--debug", *line[place:]]).debug
+    assert "debug" not in build_parser().parse_args(line)
+
+
+def test_help_names_the_defaults_that_a_render_uses(imax: Imax) -> None:
+    from imax_dist.pipeline.switches import REGION_STRENGTH
+
+    upscale, redo = (imax(verb, "--help").out for verb in ("upscale", "redo"))
+    assert f"0 to 1 (default: {STRENGTH:g})" in upscale
+    assert "(default: twice the picture)" in " ".join(upscale.split())
+    assert f"may change, 0 to 1 (default: {REGION_STRENGTH:g})" in redo
+    assert "kept, 0 to 1 (default: 0)" in redo
 
 
 def test_usage_is_what_must_be_given_in_one_line(imax: Imax) -> None:
