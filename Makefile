@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= out/demo
-PROMPT ?= a yellow sun on the right in a pink sky over the meadow with two red houses and mountains
+PROMPT ?= a white sun on the left in a blue sky over the desert with two red houses and clouds
 SEED   ?= 4
 PROCESSES ?= 2
 # One more than there are cores: tests of launchers, Ray and hosts wait much of their time.
@@ -41,7 +41,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 512x512 --out $(OUT)/poster-2x.png
 	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 1024x1024 --out $(OUT)/poster-4x.png
 	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 1024x1024 --preset direct --out $(OUT)/direct-4x.png
-	@$(BIN)/imax study sheet $(OUT)/native.png $(OUT)/poster-4x.png $(OUT)/direct-4x.png --crop 384,320,640,640 --out $(OUT)/sheet.png
+	@$(BIN)/imax study sheet $(OUT)/native.png $(OUT)/poster-4x.png $(OUT)/direct-4x.png --crop 80,540,380,340 --out $(OUT)/sheet.png
 	@echo "Look at $(OUT)/sheet.png: the same part of the native picture (enlarged), of the poster, and of the model without the method."
 
 # A file a worker, the longest first (tests/conftest.py): what a file's tests share is started once.
