@@ -136,7 +136,7 @@ def set_key(mapping: dict[str, Any], assignment: str) -> None:
 def _refuse_aliases(text: str) -> None:
     """Aliases can make a short text a structure of billions of parts. Raises ValueError."""
     if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-        raise ValueError("aliases are not read here")
+        raise ValueError("YAML aliases are not supported")
 
 
 def from_mapping(cls: type[Settings], mapping: Mapping[str, Any], *, where: str) -> Settings:

@@ -59,7 +59,7 @@ def add_parser(verbs: Any) -> None:
         help="render native pictures only, for imax approve",
     )
     add("--grid", nargs="+", metavar="NAME=VALUES", help="each poster for every value: seed=1..8 dpi=150,200")
-    add("--alive", type=Path, metavar="FILE", help="touched while the batch goes on, for probes")
+    add("--alive", type=Path, metavar="FILE", help="touched while the batch makes progress, for probes")
     add("--check", action="store_true", help="report every mistake in the manifest and stop")
     add("--json", action="store_true", help="result as JSON on stdout")
     add("-q", "--quiet", action="store_true", help="show no progress")

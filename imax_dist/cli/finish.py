@@ -138,7 +138,7 @@ def named_file(text: str, options: argparse.Namespace) -> str:
         value = words.get(found[1])
         if value is None:
             known = ", ".join(f"{{{name}}}" for name, given in words.items() if given is not None)
-            raise BadValue(f"--out {text}: {{{found[1]}}} stands for nothing here; {known} may be used")
+            raise BadValue(f"--out {text}: {{{found[1]}}} is not a placeholder; use {known}")
         return re.sub(r"[^\w.-]+", "-", f"{value:g}" if isinstance(value, float) else str(value)).strip("-.")
 
     return re.sub(r"\{(\w*)\}", word, text)

@@ -267,7 +267,7 @@ def _print_result(rendering: Rendering, result: dict[str, Any]) -> None:
 def _made_of(plan: PosterPlan) -> str:
     """What the poster was made of, in a few words."""
     if plan.region is not None:
-        return f"{plan.region} anew"
+        return f"{plan.region} again"
     if plan.placement is not None and plan.request.starts_from_guide:
         canvas = plan.placement.canvas
         return f"{(plan.size.area / canvas.area) ** 0.5:.3g}x {Path(str(plan.request.guide)).name} {canvas}"

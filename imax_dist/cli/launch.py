@@ -61,7 +61,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Start the ranks; a lost one makes this program begin anew, with one restart less."""
+    """Start the ranks; a lost one makes this program start again, with one restart less."""
     from imax_dist.launcher.elastic import Watched, run_ranks, worth_another_try
 
     evidence, compiled = _check(options)

@@ -26,7 +26,8 @@ PATIENCE_S = 120.0
 class StopSignal:
     """Callable: has someone asked this process to stop?
 
-    ``quiet``: another rank says so to the user. ``say`` prints a line where something else draws on stderr.
+    ``quiet``: another rank says so to the user. ``write_line`` prints a line while something else
+    draws on stderr.
     """
 
     def __init__(self, *, quiet: bool = False, write_line: Callable[[str], None] | None = None) -> None:

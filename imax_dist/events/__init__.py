@@ -2,7 +2,8 @@
 
 A render tells a ``Listener`` of its stages and steps (render.py); a batch tells a ``PoolListener`` of its
 gangs and jobs and, ``InJob``, of the renders (batch.py); log.py writes and reads ``events.jsonl``. A consumer
-matches on the types and ends with ``assert_never``: mypy finds the event that it forgot.
+matches on the types, and one that answers to each of them ends with ``assert_never``, so that mypy finds the
+event that it forgot.
 """
 
 from __future__ import annotations

@@ -140,8 +140,8 @@ def _without_links(path: str, flags: int) -> int:
 def read_log(path: Path, **also: Any) -> Iterator[Logged]:
     """The events of a log that are known; empty if the file does not exist.
 
-    ``also`` are fields that lines may lack: a job's own log of old names no job. A torn line (the writer was
-    killed) and one longer than any event are passed over.
+    ``also`` are fields that lines may lack: a job's own log of old names no job. A truncated line (the writer
+    was killed) and one longer than any event are skipped.
     """
     if not path.name.endswith(".1"):
         yield from read_log(earlier(path), **also)

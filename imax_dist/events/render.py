@@ -93,7 +93,7 @@ class Note:
 
 @dataclass(frozen=True)
 class MemoryPeak:
-    """Most memory a rank has held, in bytes, by kind of memory (GPU, else process)."""
+    """Most memory a rank has held, in bytes: of its GPU, or of its process where it has none."""
 
     rank: int
     peak_bytes: int

@@ -69,7 +69,7 @@ def ray_cluster(
             try:
                 _shut_down(set(psutil.Process().children(recursive=True)) - before if folder else set())
             except Exception as error:
-                note(f"Ray ended badly: {first_line(error)}")
+                note(f"Ray stopped with an error: {first_line(error)}")
 
 
 def _connect(address: str, settings: PoolSettings, folder: Path | None) -> None:

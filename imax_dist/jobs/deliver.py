@@ -168,5 +168,5 @@ def _clear_errors(place: str) -> Iterator[None]:
         raise BadConfig(f"{place} cannot be written: there is no such bucket; make it first") from error
     except (BaseError, OSError) as error:
         raise NotDelivered(
-            f"{place} does not take the poster: {first_line(error)}; it stays in its folder and is sent again"
+            f"{place} rejected the upload: {first_line(error)}; it stays in its folder and is sent again"
         ) from error

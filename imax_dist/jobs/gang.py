@@ -1,6 +1,6 @@
 """A gang on Ray: a placement group, one actor a rank, their own meeting point.
 
-Ray restarts nothing here: one rank lost is the gang lost, destroyed whole and built anew (pool.py).
+Ray restarts nothing here: one rank lost is the gang lost, destroyed whole and rebuilt (pool.py).
 """
 
 from __future__ import annotations

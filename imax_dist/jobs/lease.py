@@ -236,7 +236,7 @@ def _beating(lease: Lease) -> Iterator[None]:
 
 
 def _beats(path: Path) -> int:
-    """The heartbeat as the file server has it: opening a file asks for its attributes anew."""
+    """The heartbeat as the file server has it: opening a file asks for its attributes again."""
     try:
         with path.open("rb") as file:
             return os.fstat(file.fileno()).st_mtime_ns

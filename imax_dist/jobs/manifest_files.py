@@ -61,7 +61,7 @@ def read_prompts(text: str) -> Parsed:
 
 
 def read_yaml(text: str) -> Parsed:
-    """A list of mappings; anchors and aliases are not read."""
+    """A list of mappings; aliases are refused."""
     if len(text) > LONGEST_YAML:
         yield Mistake(1, f"a YAML list may have {LONGEST_YAML} characters; write a long one as JSON Lines")
         return
@@ -145,7 +145,7 @@ def _refuse_aliases(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise Refused(_line(event), f"*{event.anchor}: aliases are not read here")
+            raise Refused(_line(event), f"*{event.anchor}: YAML aliases are not supported")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > LARGEST_DEPTH:

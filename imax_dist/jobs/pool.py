@@ -1,4 +1,4 @@
-"""The pool: waiting jobs flow to free gangs, lost gangs are built anew, until nothing is left to do.
+"""The pool: waiting jobs flow to free gangs, lost gangs are rebuilt, until nothing is left to do.
 
 One thread, one loop, no waiting inside: every turn asks each slot what became of its gang. Decisions are in
 policy.py, one job's attempt in attempt.py; what a gang is, in task.py (Ray's in gang.py, the tests' own).
@@ -149,7 +149,7 @@ class Pool:
         if state.watches:
             return self._drain(slot, state) if self._just_looked else state
         if state.leaving:
-            return self._lose(slot, state.gang, Lost("drained", "its host goes away"))
+            return self._lose(slot, state.gang, Lost("drained", "its host is shutting down"))
         return Idle(state.gang, self._deps.now())
 
     def _may_go(self, state: Idle) -> bool:
@@ -166,7 +166,7 @@ class Pool:
         return replace(state, leaving=True)
 
     def _drained(self, gang: Gang) -> Lost | None:
-        return Lost("drained", "its host goes away") if gang.draining() else None
+        return Lost("drained", "its host is shutting down") if gang.draining() else None
 
     def _lose(self, slot: Slot, gang: Gang, lost: Lost) -> SlotState:
         gang.destroy()
@@ -207,7 +207,7 @@ class Pool:
             self._look()
 
     def _notice_given(self) -> bool:
-        """That the driver's own host goes away."""
+        """That the driver's own host is shutting down."""
         return bool(self.settings.notice) and Path(self.settings.notice).exists()
 
     def _look(self) -> None:

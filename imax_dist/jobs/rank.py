@@ -78,7 +78,7 @@ class Rank:
         Heartbeat(rank, self._beacon, self._look, device=device, leaving=self.leaving).start()
 
     def leaving(self) -> bool:
-        """Whether this rank's host has been told that it goes away."""
+        """Whether this rank's host has been told that it is shutting down."""
         return bool(self.notice) and Path(self.notice).exists()
 
     def open_store(self, host: str) -> int:

@@ -89,7 +89,7 @@ class Keep:
     """``12h``, ``30d``, ``8w`` after a job is over; empty: for ever."""
 
     posters: str = ""
-    """Folder and entry of a job: it is forgotten, and the same request is rendered anew."""
+    """Folder and entry of a job: it is forgotten, and the same request is rendered again."""
     checkpoints: str = ""
     """Of failed and cancelled jobs; a retry begins at the first step."""
     events: str = ""
@@ -160,7 +160,7 @@ class PoolSettings:
     """A folder, local or shared by the ranks' hosts, for the checkpoints; empty: in each poster's own."""
     notice: str = ""
     """A file that appears on a rank's host when it is about to be taken away (a spot machine's notice): the
-    last finished step is checkpointed at once, and the gang is built anew on other hosts. On the driver's own
+    last finished step is checkpointed at once, and the gang is rebuilt on other hosts. On the driver's own
     host it ends the batch with 75."""
     keep: Keep = Keep()
     deadlines: Deadlines = Deadlines()

@@ -62,7 +62,7 @@ class Working:
     work: Work
     watches: dict[str, Watch]
     leaving: bool = False
-    """Asked to stop because its host goes away."""
+    """Asked to stop because its host is shutting down."""
 
 
 SlotState: TypeAlias = Absent | Building | Idle | Working

@@ -99,7 +99,9 @@ class RankWatch:
     def _heed(self) -> None:
         """Stop as at a SIGTERM when the machine is about to be taken away."""
         if self._notice is not None and self._notice.exists():
-            record = f"{self._notice} says that this machine goes away; stopping with a checkpoint"
+            record = (
+                f"{self._notice} announces that this machine is being taken back; stopping with a checkpoint"
+            )
             print(f"{self._speaker}: {record}", file=sys.stderr, flush=True)
             self._notice = None
             os.kill(os.getpid(), signal.SIGTERM)

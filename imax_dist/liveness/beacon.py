@@ -11,11 +11,22 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, assert_never, runtime_checkable
 
 import torch
 
-from imax_dist.events import CheckpointStarted, CheckpointWritten, StageDone, StageStarted, StepDone
+from imax_dist.events import (
+    CheckpointStarted,
+    CheckpointWritten,
+    MemoryPeak,
+    Note,
+    PreviewWritten,
+    Progress,
+    RenderEvent,
+    StageDone,
+    StageStarted,
+    StepDone,
+)
 
 BETWEEN = "between stages"
 CHECKPOINT = "checkpoint"
@@ -69,7 +80,7 @@ class Marks(Protocol):
         """In this block, nothing goes on without other ranks."""
         ...
 
-    def hear(self, event: object) -> None:
+    def hear(self, event: RenderEvent) -> None:
         """Follow a render's events: stages, steps, checkpoints."""
         ...
 
@@ -122,7 +133,7 @@ class Beacon:
     def waiting(self, exchange: str) -> AbstractContextManager[None]:
         return _Waiting(self, exchange) if self._fine else nullcontext()
 
-    def hear(self, event: object) -> None:
+    def hear(self, event: RenderEvent) -> None:
         match event:
             case StageStarted(stage, steps):
                 self._fine = True
@@ -137,6 +148,10 @@ class Beacon:
                 self._place, self._left = Place(CHECKPOINT), self._place
             case CheckpointWritten():
                 self._place = self._left
+            case Progress() | PreviewWritten() | Note() | MemoryPeak():
+                pass  # a sign of life in the same place
+            case _:
+                assert_never(event)
         self.mark()
 
     def look(self) -> None:
@@ -191,7 +206,7 @@ class Silent:
         del exchange
         return nullcontext()
 
-    def hear(self, event: object) -> None:
+    def hear(self, event: RenderEvent) -> None:
         pass
 
 

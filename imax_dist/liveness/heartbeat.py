@@ -39,7 +39,7 @@ class Sight:
     host: str = ""
     pid: int = 0
     leaving: bool = False
-    """Its host has been told that it goes away."""
+    """Its host has been told that it is shutting down."""
 
     @property
     def name(self) -> str:
@@ -54,12 +54,12 @@ class Sight:
 
 
 def staying() -> bool:
-    """No host goes away."""
+    """No host is shutting down."""
     return False
 
 
 class Heartbeat:
-    """Beats until it is stopped; ``tell`` gets each sight, in this thread."""
+    """Beats until it is stopped; ``report`` gets each sight, in this thread."""
 
     def __init__(
         self,

@@ -1,1 +1,1 @@
-"""One adapter a network: its facts (ModelSpec) and its velocity; the method itself is elsewhere."""
+"""One FlowModel a network: its facts (ModelSpec) and its velocity; the method itself is elsewhere."""

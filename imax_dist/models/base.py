@@ -278,7 +278,7 @@ class FlowModel(ABC):
 
 
 def _networks(encoders: Any) -> Iterator[Any]:
-    """The networks of an adapter's encoders, which are TextEncoder tuples, alone or in a tuple."""
+    """The networks of a model's encoders, which are TextEncoder tuples, alone or in a tuple."""
     if hasattr(encoders, "network"):
         yield encoders.network
     elif isinstance(encoders, tuple):

@@ -43,7 +43,7 @@ def blocks_of(transformer: nn.Module) -> list[nn.Module]:
 
 
 def compile_blocks(model: Any, *, backend: str = "inductor") -> None:
-    """Compile every block of an adapter's transformer, any length with one graph; weights keep their names.
+    """Compile every block of a model's transformer, any length with one graph; weights keep their names.
 
     Nothing is compiled before a block is first called. Raises BadConfig for a network without such lists.
     """

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: how two predictions become one. An adapter names its model's own way."""
+"""Classifier-free guidance: how two predictions become one. A FlowModel names its own way."""
 
 from __future__ import annotations
 

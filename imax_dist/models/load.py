@@ -1,4 +1,4 @@
-"""From a model's name to a network that answers: one adapter a pipeline class."""
+"""From a model's name to a network that answers: one FlowModel a pipeline class."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def describe_model(name: str, *, loras: Sequence[str] = ()) -> ModelSpec:
 def load_model(name: str, *, device: torch.device, dtype: str | None = None, text: bool = True) -> FlowModel:
     """Load a model for ``device``; ``text`` False leaves the text encoders out.
 
-    Raises BadConfig, BadValue or MissingInput if there is no such model, dtype or adapter.
+    Raises BadConfig, BadValue or MissingInput if there is no such model, dtype or network.
     """
     return load(name, Loading(device, device if text else None, dtype))
 
@@ -99,7 +99,7 @@ def _merge(model: FlowModel, fitted: Sequence[FittedLora], folder: Path, *, keep
 
 
 def _described(name: str, settings: ModelSettings, folder: Path, *, loras: Sequence[str]) -> ModelSpec:
-    """The adapter's facts. Raises BadConfig if they are not whole, or not those of the settings file."""
+    """The model's facts. Raises BadConfig if they are not whole, or not those of the settings file."""
     try:
         spec = architecture_of(name, folder).describe(name, settings, folder)
     except (KeyError, TypeError, ValueError) as error:

@@ -1,7 +1,7 @@
 """Another set of LoRA files on a loaded model: the base weights put back bit for bit, the new set merged.
 
 Weights of the layers that a set changes are kept in the host's memory from before it is merged: subtracting a
-set again would leave roundings behind, and reading the weights anew takes minutes for a large network.
+set again would leave roundings behind, and reading the weights again takes minutes for a large network.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from imax_dist.wording import plural
 OTHERWISE = "v1"
 """What diffusers calls a file whose names it does not know."""
 ADAPTER = ("lora_", ".lora.", "lokr_", "hada_")
-"""Pieces of an adapter's names."""
+"""Pieces of the names in a LoRA or another adapter file."""
 AUTOENCODER = ("decoder.conv_in.", "decoder.conv1.", "decoder.up")
 """How names of an autoencoder begin; those of a whole T5 go on with ``decoder.block``."""
 ENCODERS = {mark.tensor for mark in MARKS.values()}

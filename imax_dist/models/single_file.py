@@ -59,7 +59,7 @@ def is_single_file(name: str) -> bool:
 
 
 def recognise(file: Path) -> SingleFile:
-    """What the file is. Raises MissingInput without one, BadValue for one that is torn, unknown or unfit."""
+    """What the file is. Raises MissingInput without one, BadValue for a damaged, unknown or unfit one."""
     if not file.is_file():
         raise MissingInput(f"model file {file} does not exist")
     tensors = header(file)
@@ -76,7 +76,7 @@ def recognise(file: Path) -> SingleFile:
 
 
 def is_of_a_network(file: Path) -> bool:
-    """Whether it has tensors of a transformer we know, fit or not. Raises BadValue for a torn file."""
+    """Whether it has tensors of a transformer we know, fit or not. Raises BadValue for a damaged file."""
     return bool(_read_as(header(file))[1])
 
 

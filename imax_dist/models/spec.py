@@ -108,7 +108,7 @@ Axis: TypeAlias = Literal["fixed", "row", "column"]
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The facts of a loaded network. What is one model's own way of computing is in its Adapter instead."""
+    """The facts of a loaded network. How one model computes is in its FlowModel instead."""
 
     name: str
     settings: ModelSettings

@@ -60,7 +60,7 @@ def refuse_pickle(name: str, what: str) -> None:
 
 
 def header(file: Path) -> dict[str, Stored]:
-    """Every tensor of a .safetensors or .gguf file. Raises BadValue for one that is torn or none."""
+    """Every tensor of a .safetensors or .gguf file. Raises BadValue for one that is damaged or none."""
     if file.suffix == ".gguf":
         return _gguf_header(file)
     try:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class PassCache:
-    """Makes a thing once for the very objects it is made of; for other objects it is made anew.
+    """Makes a thing once for the very objects it is made of; for other objects it is made again.
 
     Objects are compared by identity, never by value, so that no tensor is read. A place holds one thing and
     what it was made of, so that a table that changes with time takes the place of the one before.

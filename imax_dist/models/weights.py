@@ -144,7 +144,7 @@ def read_ahead(folder: Path) -> None:
 def refuse_whole_numbers(folder: Path) -> None:
     """Raise BadValue for weights of integers, which the libraries would take for numbers of their own.
 
-    Quantised weights are such, and pass; a torn file is left to who reads it whole.
+    Quantised weights are such, and pass; a damaged file is left to who reads it whole.
     """
     if component_config(folder, ".").get("quantization_config"):
         return
@@ -156,8 +156,8 @@ def refuse_whole_numbers(folder: Path) -> None:
 def refuse_misfit(network: Any, folder: Path) -> None:
     """Compare the headers of a folder's weights with its config.json, for one of diffusers' networks.
 
-    Raises MissingInput for a torn file, BadValue for a tensor of another shape. Quantised weights have other
-    shapes and pass.
+    Raises MissingInput for a damaged file, BadValue for a tensor of another shape. Quantised weights have
+    other shapes and pass.
     """
     found: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):

@@ -51,7 +51,7 @@ def write_done(
 
 
 def read_done(folder: Path) -> dict[str, Any]:
-    """What DONE says; empty if it is missing, torn, or names what no poster consists of."""
+    """What DONE says; empty if it is missing, damaged, or names what no poster consists of."""
     record = _read(folder / FILE)
     files = record.get("files", {})
     sound = isinstance(files, dict) and all(
@@ -62,12 +62,12 @@ def read_done(folder: Path) -> dict[str, Any]:
 
 
 def read_delivered(folder: Path) -> dict[str, Any]:
-    """Where a poster was sent to, and of which request it was; empty if missing or torn."""
+    """Where a poster was sent to, and of which request it was; empty if missing or damaged."""
     return _read(folder / DELIVERED)
 
 
 def read_request(folder: Path) -> dict[str, Any]:
-    """The job's record of its request; empty if missing or torn."""
+    """The job's record of its request; empty if missing or damaged."""
     return _read(folder / REQUEST)
 
 
@@ -78,7 +78,7 @@ def difference(folder: Path, record: dict[str, Any], fingerprint: str, *, read_a
     for the picture alone.
     """
     if not record:
-        return f"{FILE} is missing or torn"
+        return f"{FILE} is missing or damaged"
     if record.get("fingerprint") != fingerprint:
         return "it was made for an earlier request"
     files = record.get("files") or {PICTURE: {name: record.get(name) for name in ("bytes", "sha256")}}

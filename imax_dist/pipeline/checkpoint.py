@@ -113,7 +113,7 @@ class CheckpointFolder:
         """The newest usable checkpoint of this plan, and a sentence for each file passed over.
 
         With ``resume`` never nothing is looked for; with must it is an error (MissingInput, or BadManifest
-        for a file that is torn or of another poster) if none can be used.
+        for a file that is damaged or of another poster) if none can be used.
         """
         if self.resume == "never":
             return None, []
@@ -147,7 +147,7 @@ def content_hash(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> 
 
 
 def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
-    """Read one file. Raises BadManifest if it is torn, changed, foreign, or of another poster or settings."""
+    """Read one file. Raises BadManifest if it is damaged, foreign, or of another poster or settings."""
     try:
         if path.stat().st_size > LARGEST_BYTES:
             raise BadManifest(f"{path} cannot be used: it is larger than any checkpoint of this program")

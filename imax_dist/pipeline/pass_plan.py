@@ -41,7 +41,7 @@ class PassPlan:
     reference_sigmas: tuple[float, ...] = ()
     """The sigmas the reference has latents for: 0, the image's, or those of the steps it was made in."""
     region: Region | None = None
-    """What of the reference the pass makes anew, in pixels of what it renders; None: all of it."""
+    """What of the reference the pass renders again, in pixels of what it renders; None: all of it."""
     keeps_endpoints: bool = False
     """Whether the next pass wants the endpoint of each step."""
 

@@ -51,7 +51,7 @@ class PosterPlan:
     placement: Placement | None = None
     """How the picture given, if any, fills the first pass's reference."""
     region: Region | None = None
-    """What of that picture is made anew, in its pixels; None: all of it."""
+    """What of that picture is rendered again, in its pixels; None: all of it."""
     guide: str | None = None
     """SHA-256 of the pixels of that picture, as placed."""
     network: str | None = None

@@ -107,8 +107,8 @@ def render_small(
 ) -> None:
     """``show`` the request's recipe at PROOF_SCALE times native, in the poster's shape, by this rank alone.
 
-    A region is made anew at the poster's own size. Leaves no checkpoint: the poster's own passes are of other
-    sizes. Raises as ``render_proof``.
+    A region is rendered again at the poster's own size. Leaves no checkpoint: the poster's own passes
+    are of other sizes. Raises as ``render_proof``.
     """
     request, given = completed(request, None, listen)
     plan = make_plan(request, model.spec, given)

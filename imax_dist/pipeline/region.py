@@ -1,4 +1,4 @@
-"""A region of a finished poster made anew: what is replaced, in latents at each step and in the picture.
+"""A region of a finished poster rendered again: what is replaced, in latents at each step and in the picture.
 
 The mask is 1 inside and falls to 0 at the region's border over FEATHER pixels, but not at the poster's own
 border. It is the product of one ramp down and one across, so no more than a line of it is ever held.

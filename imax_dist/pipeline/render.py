@@ -139,7 +139,7 @@ def render_with(
 
 
 def _like_the_guide(plan: PosterPlan, picture: DecodedPicture, guide: Pixels) -> DecodedPicture:
-    """The poster around a region made anew, or the colours of a picture that was started from by strength."""
+    """The poster around a region rendered again, or the colours of a picture started from by strength."""
     if plan.region is not None:
         return redone(plan, picture, guide)
     if plan.request.edit or plan.method.start.strength is None:

@@ -170,7 +170,7 @@ class Renderer:
         return model
 
     def _loaded(self, request: Request, *, text: bool) -> FlowModel:
-        """Loaded anew, the one before freed first."""
+        """Loaded again, the one before freed first."""
         if self._kept is not None:
             self._kept = None
             gc.collect()

@@ -59,7 +59,7 @@ class Request:
     own size. With one, ``size`` may be left to ``scale``, its sides against the picture's (2 if neither is
     given); ``fit`` says what happens to a picture of another shape (crop, pad, exact), ``background`` what
     transparent and padded parts show (#rrggbb, white); an empty ``prompt`` is the one in the picture, if any.
-    ``region`` (X,Y,WIDTH,HEIGHT) makes this part of the picture anew and keeps the rest.
+    ``region`` (X,Y,WIDTH,HEIGHT) renders this part of the picture again and keeps the rest.
     ``strength`` (0 to 1) is how far each pass may leave the picture before it, ``resemblance`` how firmly its
     layout is held; none: as the preset says.
     ``edit``: the prompt says what an editor (FLUX.1 Kontext) is to change in the guide; its native picture
@@ -154,7 +154,7 @@ class Request:
         if not self.prompt.strip():
             raise BadValue("edit follows the prompt, which is empty; say what to change")
         if self.region is not None:
-            raise BadValue("a region is made anew from the poster around it; omit edit")
+            raise BadValue("a region is rendered again from the poster around it; omit edit")
 
     def _fit_paper(self) -> None:
         """The paper's pixels become the size; both may be given only if they agree."""

@@ -64,7 +64,7 @@ class Sampler:
     noise: Latents | None
     """What skip residual noises the reference with: that which the pass starts from."""
     outside: Outside | None = None
-    """What surrounds a region made anew."""
+    """What surrounds a region rendered again."""
     context: Latents | None = None
     """What an editor is shown, at the size of the pass."""
 
@@ -107,7 +107,7 @@ class Sampler:
         return state
 
     def kept(self, state: PassState, sigma: float) -> PassState:
-        """With the poster's own latents around a region made anew, at the state's noise level."""
+        """With the poster's own latents around a region rendered again, at the state's noise level."""
         if self.outside is None or state.reference is None:
             return state
         return replace(state, latents=self.outside.kept(state.latents, state.reference, sigma))

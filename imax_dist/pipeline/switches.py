@@ -63,7 +63,7 @@ def load_method(request: Request) -> Method:
 def _with_sliders(method: Method, request: Request) -> Method:
     """The switches that ``strength`` and ``resemblance`` of a request stand for; they go before its own.
 
-    A region is made anew in one pass, by REGION_STRENGTH and with its layout left free, unless they say more.
+    A region is rendered again in one pass, by REGION_STRENGTH and with its layout free, unless they say more.
     """
     start, guidance = method.start, method.guidance
     strength, resemblance = request.strength, request.resemblance

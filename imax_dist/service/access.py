@@ -68,7 +68,7 @@ def add_token(tokens: Tokens, name: str, role: str, limits: dict[str, Any] | Non
         )
     for name, value in (limits or {}).items():
         if value < 1:
-            raise BadValue(f"{name} {value} must be above 0; to shut a token out, revoke it")
+            raise BadValue(f"{name} {value} must be above 0; to disable a token, revoke it")
     secret = PREFIX + secrets.token_urlsafe(32)
     tokens.add(Token(name, hash_of(secret), role, dict(limits or {})))
     return secret

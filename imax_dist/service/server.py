@@ -94,7 +94,7 @@ class Serving:
 def run_service(
     serving: Serving, *, arm: Callable[[], Callable[[], bool]], log: Log, announce: Callable[[str], None]
 ) -> None:
-    """Serve until asked to stop; ``arm`` as in ``run_batch``, ``tell`` gets the address once it is open.
+    """Serve until asked to stop; ``arm`` as in ``run_batch``, ``announce`` gets the address once it is open.
 
     Raises Preempted if jobs are left, FolderBusy, ClusterUnavailable, CannotWrite.
     """
@@ -271,7 +271,7 @@ def listen_at(host: str, port: int) -> socket.socket:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise CannotWrite(f"{host}:{port} cannot be listened at: {reason}; choose another --port") from error
+        raise CannotWrite(f"cannot listen on {host}:{port}: {reason}; choose another --port") from error
 
 
 def _stop(stop_requested: Callable[[], bool], service: Service) -> Callable[[], bool]:

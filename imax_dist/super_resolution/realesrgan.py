@@ -2,7 +2,7 @@
 
 It holds them as ncnn has them: a text of layers (``.param``) and their numbers in order (``.bin``), half
 precision weights and single precision biases. The order is that of RRDBNet, so that the numbers need only
-names. They are read anew each time, a tenth of a second: no second copy lies on the disk.
+names. They are read again each time, a tenth of a second: no second copy lies on the disk.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ UNWATCHED = Watch()
 
 
 def row_codec(model: Any, sizes: BlockSizes | None = None) -> RowCodec | None:
-    """The codec of an adapter (``vae``, ``scaled``, ``unscaled``); None for a VAE that is not described."""
+    """The codec of a FlowModel (``vae``, ``scaled``, ``unscaled``); None for a VAE that is not described."""
     network = network_of(model.vae)
     if network is None:
         return None

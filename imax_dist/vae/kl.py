@@ -1,6 +1,6 @@
 """AutoencoderKL (Stable Diffusion, FLUX.1, Lumina, Z-Image) and FLUX.2's: 2D convolutions and group norms.
 
-FLUX.2 also normalises patches of latents; that is its adapter's part, outside of both halves.
+FLUX.2 also normalises patches of latents; that is its FlowModel's part, outside of both halves.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def test_a_region_of_the_poster_is_made_anew(imax: Imax, tiny: Path, large: Path
     outcome = imax("redo", large, "--trust-recipe", "--region", "40,30,64,64", "--seed", 3, "--steps", 4)
     out = large.with_name("large-redo.png")
     assert outcome.code == 0
-    assert outcome.out.startswith(f"{out}  200x150 (40,30,64,64 anew)")
+    assert outcome.out.startswith(f"{out}  200x150 (40,30,64,64 again)")
     before, after = read_pixels(large), read_pixels(out)
     changed = (before != after).any(axis=2)
     assert changed[30:94, 40:104].mean() > 0.8

@@ -141,7 +141,7 @@ def test_a_server_that_stays_away_is_worth_another_attempt(
     monkeypatch.setattr(delivery, "SILENCE_S", 1.0)
     folder, record = finished(tmp_path)
     door.failures = 1000
-    with pytest.raises(NotDelivered, match=r"does not take the poster: .*is sent again") as error:
+    with pytest.raises(NotDelivered, match=r"rejected the upload: .*is sent again") as error:
         deliver(folder, target, record)
     assert error.value.retryable
     assert delivered(folder, target, "fp") == ""

@@ -363,7 +363,7 @@ def test_what_is_not_text_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("- &a {prompt: x}\n- *a\n", 2, "aliases are not read"),
+        ("- &a {prompt: x}\n- *a\n", 2, "aliases are not supported"),
         ("prompt: x\n", 1, "top level must be a list"),
         ("- {prompt: x\n", 2, "not valid YAML"),
         ("- prompt: x\n  prompt: y\n", 1, "given twice"),
@@ -530,7 +530,7 @@ BOMBS = {
     "the same.jsonl": ('{"prompt": "x", "count": 400}\n' * 200, "is that of line 1"),
     "aliases.jsonl": (json.dumps({"prompt": "x", "rope.rule": ALIASES}), "holds an alias"),
     "aliases.csv": (f'prompt,rope.rule\nx,"{ALIASES}"\n', "holds an alias"),
-    "aliases.yaml": (f"- prompt: x\n  method: {ALIASES}\n", "aliases are not read"),
+    "aliases.yaml": (f"- prompt: x\n  method: {ALIASES}\n", "aliases are not supported"),
     "long.yaml": ("- prompt: x\n" * 100_000, "write a long one as JSON Lines"),
     "long line.jsonl": ('{"prompt": "' + "x" * (1 << 20) + '"}', "longer than"),
     "large print.jsonl": (

@@ -99,7 +99,7 @@ def test_enlisting_again_keeps_what_is_over_and_queues_what_is_worth_it(store: S
     add_jobs(store, JOBS, tmp_path)
     after = [row.state for row in store.rows()]
     assert after[0] == STATES[0]
-    assert after[3] == Queued(proofed=True, after="DONE is missing or torn")
+    assert after[3] == Queued(proofed=True, after="DONE is missing or damaged")
     assert after[4] == Queued(attempts=3, after="died: why")
     assert after[5] == STATES[5]
 
@@ -123,7 +123,7 @@ def test_a_poster_finished_by_an_earlier_run_is_not_made_again(store: Store, tmp
     folder.poster.write_bytes(b"pixels")
     folder.checkpoints.mkdir()
     folder.finish(JOBS[1].fingerprint, {"pixels_sha256": "cd", "seconds": 2.0})
-    assert damaged(tmp_path, store.rows()) == {"job-3": "DONE is missing or torn"}
+    assert damaged(tmp_path, store.rows()) == {"job-3": "DONE is missing or damaged"}
     add_jobs(store, JOBS, tmp_path)
     assert state(store, "job-1") == Done("cd", 6, 2.0, 2)
     assert not folder.checkpoints.exists()

@@ -73,7 +73,9 @@ def test_a_notice_that_the_machine_goes_away_is_as_good_as_a_sigterm(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not told.is_set(), "a second signal would end the ranks at once"
-    said = f"imax launch: {notice} says that this machine goes away; stopping with a checkpoint\n"
+    said = (
+        f"imax launch: {notice} announces that this machine is being taken back; stopping with a checkpoint\n"
+    )
     assert capfd.readouterr().err == said
 
 

@@ -566,7 +566,7 @@ def test_probes_say_when_requests_should_stop(
     monkeypatch.setattr(here.service.health, "draining", True)
     assert (ask("GET", "/readyz").status, ask("GET", "/readyz").json["why"]) == (503, "it is stopping")
     monkeypatch.setattr(here.service.health, "turned", -1e9)
-    assert "has not turned" in ask("GET", "/healthz").json["why"]
+    assert "has not run" in ask("GET", "/healthz").json["why"]
 
 
 def test_a_render_that_stands_still_is_not_healthy(

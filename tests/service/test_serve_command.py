@@ -82,7 +82,7 @@ def test_a_check_says_what_it_would_do(tmp_path: Path, capsys: pytest.CaptureFix
     ("options", "code", "said"),
     [
         (["--host", "0.0.0.0"], 64, "there is no token yet, and 0.0.0.0 can be reached from elsewhere"),
-        (["--port", "99999"], 73, "cannot be listened at"),
+        (["--port", "99999"], 73, "cannot listen on 127.0.0.1:99999"),
         (["--config", "nothing"], 78, "service 'nothing' is not known"),
         (["--config", "no.yaml"], 66, "service file no.yaml does not exist"),
         (["--ranks", "0"], 78, "ranks 0 must be at least 1"),

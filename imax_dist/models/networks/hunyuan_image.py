@@ -2,7 +2,7 @@
 
 ``HunyuanImageTransformer2DModel.forward`` takes nothing that reaches its attention: its blocks are called
 here one after the other (DECISIONS 38). A token is one latent pixel, text is not rotated, and a refiner that
-reads the time makes the text anew in every step. Letters in quotes have an encoder of their own, ByT5.
+reads the time makes the text again in every step. Letters in quotes have an encoder of their own, ByT5.
 """
 
 from __future__ import annotations

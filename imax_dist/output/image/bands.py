@@ -21,7 +21,7 @@ FULL_SCALE = {"u1": 255.0, "u2": 65_535.0, "f4": 1.0}
 
 @dataclass(frozen=True)
 class Bands:
-    """A picture that is made row by row, each time ``read`` is called anew.
+    """A picture that is made row by row, each time ``read`` is called.
 
     ``bits`` is 8 or 16 for integers and 32 for floats.
     """

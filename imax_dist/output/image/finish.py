@@ -56,7 +56,7 @@ class Finished(NamedTuple):
 def finish(picture: Picture, out: Path, settings: FinishSettings) -> Finished:
     """Write ``picture`` to ``out`` (its ending says what kind). Memory does not grow with its height.
 
-    Raises BadValue, MissingInput, BadManifest (a torn source), CannotWrite; nothing half-written is left.
+    Raises BadValue, MissingInput, BadManifest (a damaged source), CannotWrite; nothing half-written is left.
     """
     settings = inherit(settings, picture.recipe)
     check(out, settings)

@@ -109,7 +109,7 @@ def read_guide(
     notify: Callable[[str], None] = quietly,
     check: Callable[[], None] = never,
 ) -> Picture:
-    """The picture as ``place`` says, upright and in sRGB; ``tell`` gets a sentence for each thing done to it.
+    """The picture as ``place`` says, upright and in sRGB; ``notify`` gets a sentence for each change.
 
     What is larger than the poster is resized (Lanczos), a band at a time; nothing else is. ``check`` is
     called after each band, and what it raises ends the reading.

@@ -21,7 +21,7 @@ KINDS = {"uint8": ("uchar", "srgb"), "uint16": ("ushort", "rgb16")}
 
 
 def decode_heic(path: Path) -> Any:
-    """libvips' image of the decoded pixels, turned as the file says. Raises BadManifest if it is torn.
+    """libvips' image of the decoded pixels, turned as the file says. Raises BadManifest if it is damaged.
 
     Samples of 10 and 12 bits fill 16, as libvips has them.
     """

@@ -109,7 +109,7 @@ class _Body:
 def coded_hash(content: mmap.mmap, start: int) -> str:
     """The hash that ``write_jpeg`` returned, of the JPEG that starts at ``start`` of a file.
 
-    Raises BadManifest if it is torn.
+    Raises BadManifest if it is truncated or damaged.
     """
     digest = hashlib.sha256()
     try:
@@ -118,7 +118,7 @@ def coded_hash(content: mmap.mmap, start: int) -> str:
                 digest.update(content[first:last])
         end = content.find(EOI, last)
     except (struct.error, IndexError) as error:
-        raise BadManifest("the JPEG is torn: a segment is cut off") from error
+        raise BadManifest("the JPEG is truncated: a segment is cut off") from error
     if end < 0:
         raise BadManifest("the JPEG ends too early; the file was cut off")
     for first in range(last, end + 2, 1 << 20):
@@ -132,7 +132,7 @@ def _segments(jpeg: bytes | mmap.mmap, start: int) -> Iterator[tuple[int, int, i
     marker = 0
     while marker != START_OF_SCAN:
         if jpeg[at] != 0xFF:
-            raise BadManifest("the JPEG is torn: a marker is missing")
+            raise BadManifest("the JPEG is damaged: a marker is missing")
         marker = jpeg[at + 1]
         end = at + 2 + struct.unpack(">H", jpeg[at + 2 : at + 4])[0]
         yield marker, at, end
@@ -185,7 +185,7 @@ def _xmp_segments(xmp: bytes) -> list[bytes]:
 def joined_packet(content: bytes) -> bytes | None:
     """The XMP packet that was written in numbered parts into a JPEG's labels; None if there is none.
 
-    Raises BadManifest if the labels are torn.
+    Raises BadManifest if the labels are damaged.
     """
     parts = []
     try:
@@ -194,5 +194,5 @@ def joined_packet(content: bytes) -> bytes | None:
             if marker == 0xE1 and body.startswith(XMP_MORE):
                 parts.append(body[len(XMP_MORE) + 40 :])
     except (struct.error, IndexError) as error:
-        raise BadManifest("the JPEG is torn: a segment is cut off") from error
+        raise BadManifest("the JPEG is truncated: a segment is cut off") from error
     return b"".join(parts) or None

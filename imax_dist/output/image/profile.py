@@ -52,7 +52,7 @@ def srgb() -> Profile:
 def read_profile(path: Path) -> Profile:
     """Read the ICC file of a device to print for.
 
-    Raises MissingInput, or BadValue if it is torn, not ICC, not RGB or CMYK, or not a way to a device.
+    Raises MissingInput, or BadValue if it is truncated, not ICC, not RGB or CMYK, or not a way to a device.
     """
     if plain_size(path, "ICC profile") is None:
         raise MissingInput(f"ICC profile {path} does not exist; ask the print shop for theirs")
@@ -85,7 +85,7 @@ def parse_profile(data: bytes, *, where: str, grey: bool = False) -> Profile:
             f"{where} is not an ICC profile{'' if grey else '; give a file ending in .icc or .icm'}"
         )
     if struct.unpack(">I", data[:4])[0] != len(data):
-        raise BadValue(f"{where} is a torn ICC profile: its length is not the one it states")
+        raise BadValue(f"{where} is a truncated ICC profile: its length is not the one it states")
     space, kind = data[16:20].decode("latin-1").strip(), data[12:16].decode("latin-1")
     if space not in CHANNELS or (space == "GRAY" and not grey):
         raise BadValue(f"{where} is a profile for {space} colours; prints are RGB or CMYK")

@@ -28,7 +28,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def find_recipe(path: Path) -> dict[str, Any] | None:
-    """The recipe inside a picture or PDF, or None. Raises BadManifest if there is a torn one."""
+    """The recipe inside a picture or PDF, or None. Raises BadManifest if there is a damaged one."""
     with path.open("rb") as file:
         start = file.read(8)
     if path.suffix.lower() == ".png" and start != SIGNATURE:

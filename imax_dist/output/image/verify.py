@@ -40,7 +40,7 @@ class Verdict(NamedTuple):
 def verify(path: Path, *, recipe_file: Path | None = None) -> Verdict:
     """Compare ``path`` with its own recipe, or with the one in ``recipe_file``.
 
-    Raises MissingInput, or BadManifest for a torn file, one without a recipe, or a recipe without a hash.
+    Raises MissingInput, or BadManifest for a damaged file, one without a recipe, or a recipe without a hash.
     """
     require_file(path, "file")
     recipe = read_recipe(recipe_file or path)

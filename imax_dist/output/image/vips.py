@@ -50,7 +50,7 @@ def _text(message: Any) -> Any:
 
 
 def rows(image: Any, where: str) -> Iterator[Band]:
-    """The rows of a libvips image. Raises BadManifest, with ``where`` at the start, if its file is torn."""
+    """The rows of a libvips image. Raises BadManifest, with ``where`` at the start, if it is damaged."""
     pyvips = library()
     kind = "f4" if image.format == "float" else f"u{FORMATS[image.format] // 8}"
     region = pyvips.Region.new(image)

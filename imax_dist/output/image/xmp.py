@@ -100,7 +100,7 @@ def recipe_in(xmp: bytes, *, where: str) -> dict[str, Any] | None:
     try:
         root = ET.fromstring(xmp.partition(b"?>")[2].strip())
     except ET.ParseError as error:
-        raise BadManifest(f"{where}: its XMP packet is torn: {error}") from error
+        raise BadManifest(f"{where}: its XMP packet is damaged: {error}") from error
     tag = f"{{{NAMESPACE}}}recipe"
     texts = [node.text for node in root.iter(tag)] + [node.get(tag) for node in root.iter() if node.get(tag)]
     if not texts:

@@ -229,7 +229,7 @@ def _gang_sizes(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, empty if the file is missing or torn."""
+    """A JSON object, empty if the file is missing or damaged."""
     try:
         if not is_file(path) or path.stat().st_size > LARGEST_JSON:
             return {}

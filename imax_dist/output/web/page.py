@@ -67,7 +67,7 @@ def quietly(text: str) -> None:
 def write_page(out: Path, *, on_poster: Callable[[str], None] = quietly) -> Made:
     """Write the page of the folder ``out``. Raises MissingInput, CannotWrite or NoPermission.
 
-    ``tell`` gets the id of each poster whose tiles are being made.
+    ``on_poster`` gets the id of each poster whose tiles are being made.
     """
     posters = read_folder(out)
     view = require_real_folder(out / VIEW)

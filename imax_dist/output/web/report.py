@@ -126,7 +126,7 @@ def _reason(poster: Poster) -> tuple[str, str, int]:
 
 
 def _tried(posters: Sequence[Poster]) -> Iterator[tuple[str, str, str]]:
-    """Attempts that ended badly and were not the last."""
+    """Attempts that failed and were not the last."""
     for poster in posters:
         for attempt in poster.attempts[:-1] if _failed(poster) else poster.attempts:
             if attempt.failure:

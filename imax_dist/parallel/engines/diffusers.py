@@ -1,6 +1,6 @@
 """diffusers' native context parallelism: its exchange and its gathered ring, our kernels.
 
-The adapters shard the tokens themselves, so a model needs no plan of its own: what is used here is the
+The models shard the tokens themselves, so a model needs no plan of its own: what is used here is the
 attention below a plan, which any network can be given. Its "ring" gathers all keys and values at once.
 """
 

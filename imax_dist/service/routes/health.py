@@ -21,14 +21,16 @@ POOL_SILENT_S = 60.0
 async def alive(here: Here) -> JSONResponse:
     """Whether the process does its work: 503 once the pool has stopped, or no step was made for too long.
 
-    ``failing`` names chores that go wrong, which starting anew would hardly mend, and would stop renders.
+    ``failing`` names chores that fail, which a restart would hardly mend, and would stop renders.
     """
     now = time.monotonic()
     silent = now - here.health.turned
     working = bool(here.feed.live)
     since_step = now - here.feed.last_step if working else 0.0
     stalled = here.health.failure or (
-        f"the pool has not turned for {silent:.0f} s" if here.health.ready and silent > POOL_SILENT_S else ""
+        f"the pool loop has not run for {silent:.0f} s"
+        if here.health.ready and silent > POOL_SILENT_S
+        else ""
     )
     if not stalled and since_step > here.stalled_s:
         stalled = f"posters are being made, and nothing was heard of them for {since_step:.0f} s"

@@ -174,7 +174,7 @@ def test_what_makes_no_edit_is_refused(folders: dict[str, Path], picture: Path) 
         Request("a red sun", edit=True)
     with pytest.raises(BadValue, match=r"edit follows the prompt, which is empty; say what to change"):
         Request("", guide=str(picture), edit=True)
-    with pytest.raises(BadValue, match=r"a region is made anew from the poster around it; omit edit"):
+    with pytest.raises(BadValue, match=r"a region is rendered again from the poster around it; omit edit"):
         Request("a", guide=str(picture), edit=True, region="0,0,32,32")
     with pytest.raises(BadValue, match=r"edit: model embedded is shown no whole picture; take an editor"):
         make_plan(Request("a", guide=str(picture), edit=True), describe_model("embedded"))

@@ -249,7 +249,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, name: str) -> None:
     finish(picture(900, 700), tmp_path / name, FinishSettings())
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) * 2 // 3])
-    with pytest.raises(BadManifest, match=r"cut off|too early|torn|no recipe|read to its end"):
+    with pytest.raises(BadManifest, match=r"cut off|too early|truncated|damaged|no recipe|read to its end"):
         verify(tmp_path / name)
 
 
@@ -399,7 +399,7 @@ def _profile_without_tables(path: Path) -> str:
     [
         (str, MissingInput, "ICC profile .* does not exist"),
         (_text_file, BadValue, "is not an ICC profile"),
-        (_torn_profile, BadValue, "is a torn ICC profile"),
+        (_torn_profile, BadValue, "is a truncated ICC profile"),
         (_gray_profile, BadValue, "is a profile for GRAY colours; prints are RGB or CMYK"),
         (_device_link, BadValue, "is a device link; prints need the profile of a printer"),
         (_profile_without_tables, BadValue, "cannot be converted to: it lacks the tables for CMYK colours"),

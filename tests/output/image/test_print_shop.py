@@ -185,7 +185,7 @@ def test_the_order_is_in_the_names_and_in_every_kind_of_file(
         assert b"<" + tag + b"../4711/b &amp; &lt;c&gt;</" + tag in xmp
         assert verify(path).matches
     assert main(["finish", str(poster), "--out", str(tmp_path / "{customer}.pdf")]) == 64
-    assert "{customer} stands for nothing here; {name} may be used" in capsys.readouterr().err
+    assert "{customer} is not a placeholder; use {name}" in capsys.readouterr().err
 
 
 def test_a_second_interpreter_shows_the_page_without_a_warning(tmp_path: Path) -> None:

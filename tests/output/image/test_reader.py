@@ -338,7 +338,7 @@ def test_a_heic_that_nothing_decodes_says_what_to_install(
 
 
 def test_an_address_is_not_read() -> None:
-    with pytest.raises(MissingInput, match="addresses are not read; download the file"):
+    with pytest.raises(MissingInput, match="URLs are not supported; download the file"):
         open_picture(Path("https://example.com/a.jpg"))
 
 
