@@ -42,6 +42,23 @@ def test_a_decision_says_its_date_and_status(number: str, title: str, line: str)
     assert re.search(r"accepted|superseded|amended|note", line), f"{number}. {title}: no status"
 
 
+def pairs(direction: str, *, later_first: bool) -> set[tuple[int, int]]:
+    """(later, earlier) decision, as the status lines that say ``direction`` have it."""
+    found = set()
+    for number, _, line in ENTRIES:
+        for listed in re.findall(rf"(?i)\b(?:{direction}) ((?:\d+(?:, | and )?)+)", line):
+            others = [int(other) for other in re.findall(r"\d+", listed)]
+            found |= {(int(number), other) if later_first else (other, int(number)) for other in others}
+    return found
+
+
+def test_what_one_decision_changes_says_so_too() -> None:
+    changes = pairs("amends|supersedes", later_first=True)
+    assert len(changes) >= 30
+    assert changes ^ pairs("amended by|superseded by", later_first=False) == set()
+    assert all(later > earlier for later, earlier in changes)
+
+
 def test_every_decision_stands_in_the_index() -> None:
     index = DECISIONS[DECISIONS.index("## Index by room") : DECISIONS.index("## 1. ")]
     linked = {number for number in re.findall(r"\[(\d+)\]\(#", index)}

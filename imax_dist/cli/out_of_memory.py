@@ -47,11 +47,11 @@ def smallest_plan(request: Request, *, device_name: str, more_than: int) -> str 
     that fits on no 64 ranks. ``device_name`` is torch's, for example ``NVIDIA H100 80GB HBM3``.
     """
     from imax_dist.planner.hardware import hardware_of_gpu
-    from imax_dist.planner.more_ranks import room_on_more_ranks
+    from imax_dist.planner.more_ranks import smallest_fit
     from imax_dist.planner.workload import workloads
 
     with suppress(ImaxError):
         works, hardware = workloads([request], device="gpu"), hardware_of_gpu(device_name)
-        room = room_on_more_ranks(works, hardware, than=more_than)
+        room = smallest_fit(works, hardware, than=more_than)
         return None if room is None else f"start {room.ranks} ranks: {room.sentence}"
     return None

@@ -107,8 +107,8 @@ def _requests(options: argparse.Namespace) -> list[Request]:
 
 
 def _works(requests: list[Request], device: Any, parallel: ParallelSettings) -> list[Workload]:
-    from imax_dist.planner.workload import under, workloads
+    from imax_dist.planner.workload import with_settings, workloads
 
     made = workloads(requests, device=device)
-    once = {work: under(work, parallel, device=device) for work in dict.fromkeys(made)}
+    once = {work: with_settings(work, parallel, device=device) for work in dict.fromkeys(made)}
     return [once[work] for work in made]

@@ -61,7 +61,7 @@ def _require_no_file_driver(out: Path) -> None:
             raise FolderBusy(f"{out} is being filled by {holder}, from a queue in a file; end that one first")
 
 
-class Listener:
+class StoreListener:
     """Hears the other drivers' signs of life."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, expires_s: float = EXPIRES_S) -> None:
@@ -89,7 +89,7 @@ def one_of_many(store: Store, *, beat_s: float = BEAT_S, expires_s: float = EXPI
     assert not isinstance(store.database, Sqlite)
     holder, ended = this_holder(), threading.Event()
     number = store.join(str(holder), json.dumps(asdict(holder)))
-    listener = Listener(expires_s=expires_s)
+    listener = StoreListener(expires_s=expires_s)
 
     def beat() -> None:
         while not ended.wait(beat_s):

@@ -18,11 +18,11 @@ from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.describe import one_line
 from imax_dist.planner.estimate import kinds_of
 from imax_dist.planner.hardware import Hardware, hardware_of_gpu, load_hardware
-from imax_dist.planner.more_ranks import room_on_more_ranks
+from imax_dist.planner.more_ranks import smallest_fit
 from imax_dist.planner.poster import first_without_room
 from imax_dist.planner.settle import least_link
 from imax_dist.planner.unknown import UnknownCost
-from imax_dist.planner.workload import Workload, under, workloads
+from imax_dist.planner.workload import Workload, with_settings, workloads
 
 CPU_RANK_BYTES = 4.0 * 2**30
 PREVIEW_EVERY = 2
@@ -157,7 +157,7 @@ def remedy(request: Request, ranks: int, settings: PoolSettings, hosts: Sequence
     if settings.device != "cpu" and able:
         with suppress(ImaxError):
             hardware = _hardware(able, gpu=True, settings=settings)
-            room = room_on_more_ranks(_works([request], hardware, settings), hardware, than=ranks)
+            room = smallest_fit(_works([request], hardware, settings), hardware, than=ranks)
             if room is not None:
                 return f"set most_ranks: {room.ranks}; {room.sentence}"
     return ""
@@ -167,7 +167,7 @@ def _works(requests: Sequence[Request], hardware: Hardware, settings: PoolSettin
     """With the memory that the pool's parallel settings give the VAE."""
     parallel = load_parallel(settings.parallel)
     made = workloads(requests, device=hardware.kind)
-    once = {work: under(work, parallel, device=hardware.kind) for work in dict.fromkeys(made)}
+    once = {work: with_settings(work, parallel, device=hardware.kind) for work in dict.fromkeys(made)}
     return [once[work] for work in made]
 
 

@@ -15,7 +15,7 @@ from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.settings import Deadlines
 from imax_dist.jobs.task import Lost, Task
 from imax_dist.liveness.heartbeat import Sight
-from imax_dist.liveness.judge import Judge, Verdict
+from imax_dist.liveness.judge import Diagnosis, Judge
 from imax_dist.liveness.silence import Silence
 from imax_dist.output.atomic import write_json
 
@@ -54,7 +54,7 @@ class GangWatch:
         self._sights = {sight.rank: sight for sight in sights}
         self._jobs: dict[int, Task] = {}
         self._judges: list[Judge] = []
-        self._found: tuple[Verdict, float, list[Any]] | None = None
+        self._found: tuple[Diagnosis, float, list[Any]] | None = None
         self.begin([])
 
     def begin(self, shares: Sequence[tuple[int, Task]]) -> None:
@@ -109,14 +109,14 @@ class GangWatch:
             return None
         return Lost("hung", f"{verdict.sentence} ({verdict.kind})")
 
-    def _look(self, working: set[int]) -> tuple[Verdict, float, list[Any]] | None:
+    def _look(self, working: set[int]) -> tuple[Diagnosis, float, list[Any]] | None:
         for judge in self._judges:
             verdict = judge.verdict(working)
             if verdict is not None:
                 return verdict, time.monotonic(), self._request_evidence(verdict, working)
         return None
 
-    def _request_evidence(self, verdict: Verdict, working: set[int]) -> list[Any]:
+    def _request_evidence(self, verdict: Diagnosis, working: set[int]) -> list[Any]:
         """Every rank for its stacks, into the folder of the job that it works on."""
         requests = []
         for rank in sorted(working & self._jobs.keys()):
@@ -128,7 +128,7 @@ class GangWatch:
         return requests
 
 
-def _keep(folder: Path, verdict: Verdict, sights: Sequence[Sight]) -> None:
+def _keep(folder: Path, verdict: Diagnosis, sights: Sequence[Sight]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         ranks = [sight.to_json() for sight in sorted(sights, key=lambda sight: sight.rank)]

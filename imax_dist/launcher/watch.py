@@ -17,7 +17,7 @@ from pathlib import Path
 
 from imax_dist.errors import GangLost
 from imax_dist.liveness.heartbeat import EVIDENCE_WANTED, Sight, read_sights
-from imax_dist.liveness.judge import Judge, Verdict
+from imax_dist.liveness.judge import Diagnosis, Judge
 from imax_dist.liveness.silence import Silence
 
 LOOK_S = 0.5
@@ -106,7 +106,7 @@ class RankWatch:
             self._notice = None
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _keep(self, verdict: Verdict, sights: list[Sight]) -> None:
+    def _keep(self, verdict: Diagnosis, sights: list[Sight]) -> None:
         """Stacks of the ranks that still beat, the state of each process, and what was concluded."""
         (self._folder / EVIDENCE_WANTED).touch()
         time.sleep(EVIDENCE_S)

@@ -24,7 +24,7 @@ DISK_PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Diagnosis:
     """``silent``: a process stopped. ``behind``: one rank keeps the others waiting. ``collective``: all wait
     in the same exchange. ``computing``: a rank computes and does not end. ``sentence`` names rank and host.
     """
@@ -71,7 +71,7 @@ class Judge:
             seen.beat_at += seconds
             seen.moved_at += seconds
 
-    def verdict(self, working: Collection[int] | None = None) -> Verdict | None:
+    def verdict(self, working: Collection[int] | None = None) -> Diagnosis | None:
         """What is wrong, if anything, among the ranks that work (all of them, if nobody says which).
 
         Of the others only silence is: they wait for nothing but work.
@@ -80,7 +80,7 @@ class Judge:
         busy = [one for one in seen if working is None or one.sight.rank in working]
         return self._silent(seen) or (self._still(busy) if busy else None)
 
-    def _silent(self, seen: Sequence[_Seen]) -> Verdict | None:
+    def _silent(self, seen: Sequence[_Seen]) -> Diagnosis | None:
         """Ranks that wait within a step wait for one that is there, too, even if it had no time to say so."""
         stepping = any(one.sight.place.steps and one.sight.place.waiting for one in seen)
         for one in seen:
@@ -90,12 +90,12 @@ class Judge:
                 return self._no_answer(one)
         return None
 
-    def _no_answer(self, one: _Seen) -> Verdict:
+    def _no_answer(self, one: _Seen) -> Diagnosis:
         silent, sight = self._now() - one.beat_at, one.sight
         text = f"{sight.name} has not answered for {silent:.1f} s; last seen in {sight.place}"
-        return Verdict("silent", sight.rank, text)
+        return Diagnosis("silent", sight.rank, text)
 
-    def _still(self, seen: Sequence[_Seen]) -> Verdict | None:
+    def _still(self, seen: Sequence[_Seen]) -> Diagnosis | None:
         """Nobody has moved for longer than the one whose turn it is may take."""
         still = self._now() - max(one.moved_at for one in seen)
         computing = [one.sight for one in seen if not one.sight.place.waiting]
@@ -108,7 +108,7 @@ class Judge:
         if computing:
             slowest = min(computing, key=lambda sight: sight.place.order)
             kind: Literal["behind", "computing"] = "behind" if len(computing) < len(seen) else "computing"
-            return Verdict(kind, slowest.rank, _standing(slowest, [one.sight for one in seen], still))
+            return Diagnosis(kind, slowest.rank, _standing(slowest, [one.sight for one in seen], still))
         return _all_wait([one.sight for one in seen], still)
 
     def _allowed(self, sight: Sight) -> float:
@@ -131,18 +131,18 @@ def _standing(slowest: Sight, sights: Sequence[Sight], still: float) -> str:
     return f"{slowest.name} has stood in {slowest.place} for {still:.1f} s{usual}{wait}"
 
 
-def _all_wait(sights: Sequence[Sight], still: float) -> Verdict:
+def _all_wait(sights: Sequence[Sight], still: float) -> Diagnosis:
     """All in one exchange, or one of them in an earlier one than the others."""
     last = min(sights, key=lambda sight: sight.place.order)
     others = [sight for sight in sights if sight.place != last.place]
     if not others:
         who = "the only rank here has" if len(sights) == 1 else f"all {len(sights)} ranks here have"
         text = f"{who} waited in {last.place} for {still:.1f} s: a link, a rank elsewhere, or the library"
-        return Verdict("collective", None, text)
+        return Diagnosis("collective", None, text)
     text = (
         f"{last.name} has waited in {last.place} for {still:.1f} s, but {_ranks(others)} in {others[0].place}"
     )
-    return Verdict("behind", last.rank, text)
+    return Diagnosis("behind", last.rank, text)
 
 
 def _ranks(sights: Sequence[Sight]) -> str:

@@ -41,7 +41,7 @@ class KernelChoice:
 
 
 @dataclass(frozen=True)
-class Workload:
+class AttentionShape:
     """What a kernel is chosen for."""
 
     heads: int
@@ -51,7 +51,7 @@ class Workload:
     """Length that kernels are timed at: a poster's, not a thumbnail's, where the cost of a call decides."""
 
 
-def choose_kernel(wanted: str, quality: Quality, topology: Topology, work: Workload) -> KernelChoice:
+def choose_kernel(wanted: str, quality: Quality, topology: Topology, work: AttentionShape) -> KernelChoice:
     """``wanted`` is a name of KERNELS, or auto: about the fastest that is right. Every rank must call this.
 
     Rank 0 measures and the others follow, so that a picture does not mix kernels. Raises BadConfig if the
@@ -81,7 +81,7 @@ def choose_kernel(wanted: str, quality: Quality, topology: Topology, work: Workl
     return KernelChoice(None if kernel.device == "cpu" else kernel, measured)
 
 
-def _named(name: str, quality: Quality, device: torch.device, work: Workload) -> Kernel:
+def _named(name: str, quality: Quality, device: torch.device, work: AttentionShape) -> Kernel:
     if name not in KERNELS:
         raise BadConfig(f"parallel: kernel {name!r} is not known; known: auto, {', '.join(KERNELS)}")
     kernel = KERNELS[name]
@@ -105,9 +105,9 @@ def _named(name: str, quality: Quality, device: torch.device, work: Workload) ->
 def fastest(
     kernels: list[Kernel],
     device: torch.device,
-    work: Workload,
+    work: AttentionShape,
     *,
-    timer: Callable[[Kernel, torch.device, Workload], float] | None = None,
+    timer: Callable[[Kernel, torch.device, AttentionShape], float] | None = None,
 ) -> tuple[Kernel, dict[str, str]]:
     """The first of the kernels that are right and about as fast as the fastest, and every kernel's result.
 
@@ -130,7 +130,7 @@ def fastest(
     return next(kernel for kernel in kernels if seconds.get(kernel.name, math.inf) <= enough), measured
 
 
-def call_seconds(kernel: Kernel, device: torch.device, work: Workload) -> float:
+def call_seconds(kernel: Kernel, device: torch.device, work: AttentionShape) -> float:
     """Least seconds of one call on random tensors."""
     shape = (1, work.heads, work.tokens, work.head_dim)
     q, k, v = (torch.randn(shape, device=device, dtype=work.dtype) for _ in range(3))

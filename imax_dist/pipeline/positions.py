@@ -33,7 +33,7 @@ from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.shapes import Latents, PositionIds, RopeTable
 
 
-class Made(NamedTuple):
+class CachedTable(NamedTuple):
     """A grid's table, and what it was made of."""
 
     ids: PositionIds
@@ -50,7 +50,7 @@ class PositionTables:
 
     plan: PassPlan
     model: FlowModel
-    _made: dict[tuple[TokenGrid, int], Made] = field(default_factory=dict)
+    _made: dict[tuple[TokenGrid, int], CachedTable] = field(default_factory=dict)
 
     def of_step(self, grid: TokenGrid, sigma: float, latents: Latents) -> Callable[[int], RopeTable]:
         """The tables of one step by text tokens; ``latents`` are the step's, of the whole image.
@@ -78,13 +78,13 @@ class PositionTables:
         assert spectrum is not None, "the sampler hands the latents of each step over"
         return scaled_by_component(made.table, self._factors(made, spectrum()))
 
-    def _factors(self, made: Made, spectrum: Spectrum) -> list[Tensor]:
+    def _factors(self, made: CachedTable, spectrum: Spectrum) -> list[Tensor]:
         spec = self.plan.spec
         axes = [{"row": 2, "column": 3}.get(axis) for axis in spec.axes]
         scale = self.plan.scale.linear
         return component_factors(spectrum, made.frequencies, axes, patch=spec.patch, scale=scale)
 
-    def _on(self, grid: TokenGrid, sigma: float, text_tokens: int) -> Made:
+    def _on(self, grid: TokenGrid, sigma: float, text_tokens: int) -> CachedTable:
         """The table before the latents of a step have their say."""
         key = grid, text_tokens
         made = self._made.get(key)
@@ -95,7 +95,7 @@ class PositionTables:
             ids = self._ids(grid, text_tokens) if made is None else made.ids
             factor = logit_factor(self.plan, grid, text_tokens)
             table = fold_into_table(rope_table(ids, frequencies), factor)
-            made = self._made[key] = Made(ids, frequencies, on_device(table, self.model))
+            made = self._made[key] = CachedTable(ids, frequencies, on_device(table, self.model))
         return made
 
     @property

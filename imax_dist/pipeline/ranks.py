@@ -17,7 +17,7 @@ from imax_dist.models.base import FlowModel
 from imax_dist.models.cfg_execution import CfgExecution, batched, split, two_passes
 from imax_dist.models.token_shards import TokenSequence
 from imax_dist.parallel.cfg_parallel import build_cfg_parallel, ranks_per_half
-from imax_dist.parallel.choose_kernel import KernelChoice, Workload, choose_kernel
+from imax_dist.parallel.choose_kernel import AttentionShape, KernelChoice, choose_kernel
 from imax_dist.parallel.devices import check_devices
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.engines.registry import DRAFTS, ENGINES, choose_engine
@@ -170,7 +170,7 @@ def join_ranks(
     check_ulysses_within_hosts(hosts, ulysses)
     link = checked_link(settings, topology, hosts)
     mesh, passes = build(topology, ulysses=ulysses, ring=ring)
-    work = Workload(heads=heads, head_dim=head_dim, dtype=dtype)
+    work = AttentionShape(heads=heads, head_dim=head_dim, dtype=dtype)
     kernel = choose_kernel(settings.kernel, settings.quality, topology, work)
     engine = (ENGINES | DRAFTS)[chosen](mesh, kernel=kernel.kernel)
     resolved = dataclasses.replace(settings, engine=chosen, kernel=kernel.name)

@@ -22,7 +22,7 @@ from imax_dist.shapes import Pixels
 from imax_dist.wording import stage_name
 
 GO_ON, STOP, FAILED = 0, 1, 2
-Look: TypeAlias = Callable[[PassPlan, PassState, PassState], None]
+PassWatcher: TypeAlias = Callable[[PassPlan, PassState, PassState], None]
 
 
 def never() -> bool:
@@ -45,7 +45,7 @@ class Run:
     stop: Callable[[], bool] = never
     show_native: Callable[[Tensor], None] | None = None
     """Rank 0 gives it the native picture, (H, W, 3) in [0, 1], before the extrapolated pass."""
-    look: Look = unseen
+    look: PassWatcher = unseen
     """Rank 0 gives it the plan of a pass and the states before and after each of its steps."""
     guide: Pixels | None = None
     """The picture given, (1, 3, H, W) in [-1, 1] at its own size."""

@@ -26,7 +26,7 @@ from imax_dist.super_resolution.network import (
 )
 from imax_dist.super_resolution.rows import enlarged_rows
 from imax_dist.vae.blocks import BlockSizes
-from imax_dist.vae.codec import Watch
+from imax_dist.vae.codec import Callbacks
 from imax_dist.vae.enlarge import Enlarge, ReadRows, resized_rows
 from imax_dist.vae.store import Scratch
 
@@ -83,7 +83,7 @@ def network_enlarges(
     *,
     scratch: Scratch,
     ranks: int,
-    watch: Watch,
+    watch: Callbacks,
     dtype: torch.dtype,
 ) -> Enlarge:
     """``pixels`` (1, 3, h, w) in [-1, 1] by the network, then bicubic to ``size`` where its scale is another.

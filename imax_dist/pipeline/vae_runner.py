@@ -18,7 +18,7 @@ from imax_dist.pipeline.run import never
 from imax_dist.pipeline.upsample import network_enlarges
 from imax_dist.shapes import Latents, Pixels
 from imax_dist.super_resolution.network import EnlargingNetwork
-from imax_dist.vae.codec import Watch, row_codec
+from imax_dist.vae.codec import Callbacks, row_codec
 from imax_dist.vae.limits import fits_whole
 from imax_dist.vae.store import Scratch
 from imax_dist.vae.strategies import Rows, Strategy, Tiled, Whole
@@ -72,14 +72,14 @@ class VaeRunner:
         """On rank 0 (top, rows (n, W, 3) in about [-1, 1]) from the top down; on others what they send."""
         return self.strategy.decode(latents, scratch, watch=self._watch("decoded"))
 
-    def _watch(self, doing: str) -> Watch:
+    def _watch(self, doing: str) -> Callbacks:
         def check() -> None:
             self.topology.marks.mark()
             if self.stop():
                 resume = "run the same command again to resume"
                 raise Preempted(f"stopped while the picture was {doing}; {resume}")
 
-        return Watch(self.listen, check)
+        return Callbacks(self.listen, check)
 
 
 def strategy_for(plan: PosterPlan, model: FlowModel, ranks: Ranks) -> Strategy:

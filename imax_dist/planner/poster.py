@@ -70,7 +70,7 @@ class PosterTime:
         return {name: (ranks * own - alone.stages[name]) / whole for name, own in self.stages.items()}
 
 
-class _Way(NamedTuple):
+class NativeOption(NamedTuple):
     """Who makes the native picture and the first larger ``passes`` after it."""
 
     native_by: NativeBy
@@ -82,11 +82,11 @@ class _Way(NamedTuple):
 
 def poster_time(work: Workload, split: Split, cluster: Cluster, *, posters: int = 1) -> PosterTime:
     """Of a poster on a gang whose model is loaded, and which makes so many ``posters`` like it in turn."""
-    found = (_time(work, split, cluster, way) for way in _ways(work, split, cluster, posters))
+    found = (_time(work, split, cluster, option) for option in _options(work, split, cluster, posters))
     return min(found, key=lambda each: each.total)
 
 
-def _ways(work: Workload, split: Split, cluster: Cluster, posters: int) -> Iterator[_Way]:
+def _options(work: Workload, split: Split, cluster: Cluster, posters: int) -> Iterator[NativeOption]:
     """Those that are possible and allowed, the plainest first.
 
     Ahead on GPUs alone: on CPUs every rank's text encoders would be in the one memory of the host. Larger
@@ -94,15 +94,15 @@ def _ways(work: Workload, split: Split, cluster: Cluster, posters: int) -> Itera
     """
     fits = split.ranks > 1 and all(each.image >= split.ranks for each in work.native)
     if not (work.native_by == "shared" and fits):
-        yield _Way("rank0", Split())
+        yield NativeOption("rank0", Split())
     if fits and work.native_by != "rank0":
-        yield _Way("shared", split)
+        yield NativeOption("shared", split)
     if work.native_by == "shared" or not (split.ranks > 1 < posters and cluster.hardware.kind == "gpu"):
         return
     share = math.ceil(posters / split.ranks) / posters
     last = max((each.number for each in work.extrapolated), default=1)
     for passes in range(min(last, first_without_room(work, cluster) or last)):
-        yield _Way("ahead", Split(), share, passes)
+        yield NativeOption("ahead", Split(), share, passes)
 
 
 def first_without_room(work: Workload, cluster: Cluster) -> int | None:
@@ -112,32 +112,32 @@ def first_without_room(work: Workload, cluster: Cluster) -> int | None:
     return min(full, default=None)
 
 
-def _time(work: Workload, split: Split, cluster: Cluster, way: _Way) -> PosterTime:
+def _time(work: Workload, split: Split, cluster: Cluster, option: NativeOption) -> PosterTime:
     device = cluster.hardware
-    native = [(each.steps, step_time(work, each, way.own, cluster)) for each in work.native]
+    native = [(each.steps, step_time(work, each, option.own, cluster)) for each in work.native]
     ahead = [
         (each.steps, step_time(work, each, Split(), cluster))
         for each in work.extrapolated
-        if each.number <= way.passes
+        if each.number <= option.passes
     ]
     steps = [
         (each.steps, step_time(work, each, split, cluster))
         for each in work.extrapolated
-        if each.number > way.passes
+        if each.number > option.passes
     ]
     prompt = 2.0 * work.network.encoder_parameters * work.prompt_tokens
     pixels = work.network.autoencoder.factor**2 * work.latents
     put_away = PUT_AWAY_S * pixels if device.kind == "gpu" else 0.0
     return PosterTime(
         prompt=prompt / device.rates_of(work.dtype).linear.at(4096.0),
-        native=way.share * _seconds(native),
-        enlarge=enlarge_time(work, split, cluster, ahead=way.passes, share=way.share),
-        extrapolated=way.share * _seconds(ahead) + _seconds(steps),
+        native=option.share * _seconds(native),
+        enlarge=enlarge_time(work, split, cluster, ahead=option.passes, share=option.share),
+        extrapolated=option.share * _seconds(ahead) + _seconds(steps),
         decode=max(put_away, vae_time(work, "decoder", work.grid, split=split, cluster=cluster)),
         write=WRITE_S[device.kind] * pixels,
         step=max([step for _, step in steps or native], key=lambda step: step.total),
-        native_by=way.native_by,
-        passes_ahead=way.passes + 1 if way.native_by == "ahead" else 0,
+        native_by=option.native_by,
+        passes_ahead=option.passes + 1 if option.native_by == "ahead" else 0,
     )
 
 

@@ -12,7 +12,7 @@ from imax_dist.pipeline.request import Request
 from imax_dist.planner.choose import Choice, choose
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.hardware import Hardware, hardware_of_gpu, load_hardware
-from imax_dist.planner.workload import under, workloads
+from imax_dist.planner.workload import with_settings, workloads
 
 LEAST_SHARE = 0.5
 """Of the network's bandwidth in the hardware file, that ranks on several hosts have to find."""
@@ -37,7 +37,7 @@ def settled(
         plain, cluster = workloads(requests, device=hardware.kind), Cluster(hardware, per_host, hosts)
 
         def chosen(count: int) -> Choice:
-            works = [under(work, parallel, device=hardware.kind) for work in plain[:count]]
+            works = [with_settings(work, parallel, device=hardware.kind) for work in plain[:count]]
             return choose(works, cluster, gangs=1, ranks=ranks)
 
         if parallel.native == "auto":  # of one poster: these ranks make none ahead, however many they make

@@ -45,7 +45,7 @@ KERNELS = 4
 """Started for a convolution: norm, activation, convolution, sum."""
 
 
-class Held(NamedTuple):
+class RowsCase(NamedTuple):
     """What rank 0 of ``ranks`` keeps by rows: which half of a picture of ``grid``, in which memory."""
 
     half: Half
@@ -71,9 +71,9 @@ def half_bytes(work: Workload, half: Half, split: Split, cluster: Cluster) -> fl
         pixels = 2 * 3 * 4.0 * vae.factor**2 * work.latents if device.kind == "cpu" else 0.0
         fullest = max((c.inputs + c.outputs) * scale**2 for c, scale, _ in vae.placed(half))
         return WHOLE_MAPS * work.element * fullest * work.latents + pixels
-    held = held_of(work, half, split, device)
-    working = max(WORKING * band_bytes(vae, held), attention_bytes(vae, held))
-    return kept_bytes(vae, held) + working
+    case = case_of(work, half, split, device)
+    working = max(WORKING * band_bytes(vae, case), attention_bytes(vae, case))
+    return kept_bytes(vae, case) + working
 
 
 def goes_whole(work: Workload, grid: LatentGrid, split: Split, device: Hardware) -> bool:
@@ -84,54 +84,54 @@ def goes_whole(work: Workload, grid: LatentGrid, split: Split, device: Hardware)
     return split.ranks == 1 and fits_whole(vae, area, work.element, kind=kind, limit=limit)
 
 
-def held_of(work: Workload, half: Half, split: Split, device: Hardware) -> Held:
+def case_of(work: Workload, half: Half, split: Split, device: Hardware) -> RowsCase:
     """For the poster itself."""
     dtype = getattr(torch, work.dtype)
-    return Held(half, work.grid, split.ranks, dtype, kind_of(device), work.vae_gib, device.memory)
+    return RowsCase(half, work.grid, split.ranks, dtype, kind_of(device), work.vae_gib, device.memory)
 
 
 @lru_cache(maxsize=4096)
-def kept_bytes(vae: Autoencoder, held: Held) -> int:
+def kept_bytes(vae: Autoencoder, case: RowsCase) -> int:
     """Most bytes of maps in the first memory, on a CPU with the picture that rank 0 gathers beside them."""
-    factor, grid = vae.factor, held.grid
-    unit = 1 if held.half == "decoder" else factor
+    factor, grid = vae.factor, case.grid
+    unit = 1 if case.half == "decoder" else factor
     counted, result = dry_run(
         vae,
-        held.half,
-        RowShare.of(grid.height, ranks=held.ranks, unit=unit),
+        case.half,
+        RowShare.of(grid.height, ranks=case.ranks, unit=unit),
         width=unit * grid.width,
-        dtype=held.dtype,
-        scratch=Scratch(tiers(held.kind, held.memory_gib, total=held.memory)),
-        sizes=BlockSizes.of(held.kind),
+        dtype=case.dtype,
+        scratch=Scratch(tiers(case.kind, case.memory_gib, total=case.memory)),
+        sizes=BlockSizes.of(case.kind),
     )
-    if held.half == "decoder" and held.kind == "cpu":
+    if case.half == "decoder" and case.kind == "cpu":
         share, width = RowShare.of(factor * grid.height), factor * grid.width
         counted.store(map_of(share, width=width, channels=3, dtype=torch.float32, closes=(result,)))
     return counted.peak
 
 
-def band_bytes(vae: Autoencoder, held: Held) -> float:
+def band_bytes(vae: Autoencoder, case: RowsCase) -> float:
     """The rows of a convolution's input and output that are worked on at a time, where they are most."""
-    sizes, most = BlockSizes.of(held.kind), RowShare.of(held.grid.height, ranks=held.ranks).most
+    sizes, most = BlockSizes.of(case.kind), RowShare.of(case.grid.height, ranks=case.ranks).most
 
     def of(channels: int, scale: int) -> int:
-        row = held.dtype.itemsize * channels * scale * held.grid.width
+        row = case.dtype.itemsize * channels * scale * case.grid.width
         return row * min(sizes.rows_of(row), scale * most)
 
-    return max(of(c.inputs, scale) + of(c.outputs, scale) for c, scale, _ in vae.placed(held.half))
+    return max(of(c.inputs, scale) + of(c.outputs, scale) for c, scale, _ in vae.placed(case.half))
 
 
-def attention_bytes(vae: Autoencoder, held: Held) -> float:
+def attention_bytes(vae: Autoencoder, case: RowsCase) -> float:
     """Queries in groups, keys and values in chunks, each twice where they travel a ring."""
-    sizes, element = BlockSizes.of(held.kind), held.dtype.itemsize
-    pixels = held.grid.height * held.grid.width
-    own = vae.attention_width * pixels / held.ranks
+    sizes, element = BlockSizes.of(case.kind), case.dtype.itemsize
+    pixels = case.grid.height * case.grid.width
+    own = vae.attention_width * pixels / case.ranks
     query = min(own, sizes.query_elements) * (element + MERGED_BYTES)
     keys = min(2 * own, sizes.key_elements) * element
     logits = 0.0
-    if held.kind == "cuda" and element == 2 and vae.attention_width > WIDEST_FLASH:
-        logits = min(LOGITS, pixels**2 / held.ranks) * (4.0 + element)  # float32, and the weights beside them
-    return query + keys * (2 if held.ranks > 1 else 1) + logits
+    if case.kind == "cuda" and element == 2 and vae.attention_width > WIDEST_FLASH:
+        logits = min(LOGITS, pixels**2 / case.ranks) * (4.0 + element)  # float32, and the weights beside them
+    return query + keys * (2 if case.ranks > 1 else 1) + logits
 
 
 def vae_time(work: Workload, half: Half, grid: LatentGrid, *, split: Split, cluster: Cluster) -> float:

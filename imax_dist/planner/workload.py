@@ -196,7 +196,7 @@ def workloads(requests: Sequence[Request], *, device: Literal["gpu", "cpu"]) -> 
     return [made[replace(request, prompt="-", seed=0).fingerprint] for request in requests]
 
 
-def under(work: Workload, parallel: ParallelSettings, *, device: Literal["gpu", "cpu"]) -> Workload:
+def with_settings(work: Workload, parallel: ParallelSettings, *, device: Literal["gpu", "cpu"]) -> Workload:
     """The same poster as these parallel settings render it: memory of VAE and text encoders, compilation."""
     away = device == "gpu" and parallel.text_encoders == "cpu"
     compiled = None if device == "gpu" and parallel.compile == "auto" else False

@@ -24,7 +24,7 @@ UNKNOWN_S = 60.0
 """Taken for the time of a poster where none was made yet and the planner has no answer."""
 
 
-class Made(NamedTuple):
+class Submitted(NamedTuple):
     """What became of a submission."""
 
     row: Row
@@ -39,7 +39,7 @@ class Arrival:
 
     submissions: Sequence[Submission]
     client: Client
-    answer: asyncio.Future[list[Made]]
+    answer: asyncio.Future[list[Submitted]]
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Arrivals:
     _arrived: list[Arrival] = field(default_factory=list)
     _writing: asyncio.Task[None] | None = None
 
-    async def submit(self, submissions: Sequence[Submission], client: Client) -> list[Made]:
+    async def submit(self, submissions: Sequence[Submission], client: Client) -> list[Submitted]:
         """What became of each, in order. Raises Refused (429) over the client's quota."""
         arrival = Arrival(submissions, client, asyncio.get_running_loop().create_future())
         self._arrived.append(arrival)
@@ -98,11 +98,11 @@ class Arrivals:
             else:
                 arrival.answer.set_result(found)
 
-    def _write(self, arrived: Sequence[Arrival]) -> list[list[Made] | Exception]:
+    def _write(self, arrived: Sequence[Arrival]) -> list[list[Submitted] | Exception]:
         """One transaction for all; where that fails, one each, so that each hears its own fault."""
         refused = self._over_quota(arrived)
         taken = [each for each in arrived if id(each) not in refused]
-        answers: dict[int, list[Made] | Exception] = {**refused}
+        answers: dict[int, list[Submitted] | Exception] = {**refused}
         try:
             made = iter(self._submit([one for each in taken for one in each.submissions]))
             answers |= {id(each): [next(made) for _ in each.submissions] for each in taken}
@@ -110,16 +110,16 @@ class Arrivals:
             answers |= {id(each): error if len(taken) == 1 else self._write_one(each) for each in taken}
         return [answers[id(each)] for each in arrived]
 
-    def _write_one(self, arrival: Arrival) -> list[Made] | Exception:
+    def _write_one(self, arrival: Arrival) -> list[Submitted] | Exception:
         try:
             return self._submit(arrival.submissions)
         except Exception as error:
             return error
 
-    def _submit(self, submissions: Sequence[Submission]) -> list[Made]:
+    def _submit(self, submissions: Sequence[Submission]) -> list[Submitted]:
         rows = self.queue.submit_all(submissions)
         ahead = self._ahead([row for row, new in rows if new])
-        return [Made(row, new, ahead.get(row.id)) for row, new in rows]
+        return [Submitted(row, new, ahead.get(row.id)) for row, new in rows]
 
     def _ahead(self, new: Sequence[Row]) -> dict[str, int]:
         """How many are taken before each, by its id: those of one priority stand one behind the other.

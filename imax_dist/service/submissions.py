@@ -20,7 +20,7 @@ from imax_dist.jobs.state import Queued
 from imax_dist.jobs.store import Lot, Submission
 from imax_dist.pipeline.check import is_editor
 from imax_dist.service.access import Client
-from imax_dist.service.arrivals import Arrivals, Made
+from imax_dist.service.arrivals import Arrivals, Submitted
 from imax_dist.service.estimates import Estimates
 from imax_dist.service.refusals import Refused
 from imax_dist.service.settings import ServiceSettings
@@ -113,7 +113,7 @@ class Submissions:
         """Those of the models that the service lists; a second the first time."""
         return [name for name in self.limits.models if self.edits(name)]
 
-    async def submit(self, submissions: Sequence[Submission], client: Client) -> list[Made]:
+    async def submit(self, submissions: Sequence[Submission], client: Client) -> list[Submitted]:
         """What became of each, in order. Raises Refused (429) over the client's quota."""
         return await self.arrivals.submit(submissions, client)
 

@@ -30,14 +30,14 @@ def _nothing() -> None:
     """For what nobody stops."""
 
 
-class Watch(NamedTuple):
+class Callbacks(NamedTuple):
     """Who follows a picture on its way: ``listen`` gets events of progress, ``check`` may raise Preempted."""
 
     listen: Listener = ignore
     check: Callable[[], None] = _nothing
 
 
-UNWATCHED = Watch()
+NO_CALLBACKS = Callbacks()
 
 
 def row_codec(model: Any, sizes: BlockSizes | None = None) -> RowCodec | None:
@@ -62,7 +62,9 @@ class RowCodec:
     """The inverse, in the VAE's dtype."""
     sizes: BlockSizes
 
-    def workspace(self, scratch: Scratch, half: Half, start: RowMap, watch: Watch = UNWATCHED) -> Workspace:
+    def workspace(
+        self, scratch: Scratch, half: Half, start: RowMap, watch: Callbacks = NO_CALLBACKS
+    ) -> Workspace:
         """For one half from ``start`` on; its events say how many of this rank's elements are done."""
         count = progress(watch.listen, elements(self.network, half, start, sizes=self.sizes))
 
@@ -74,7 +76,7 @@ class RowCodec:
 
     @torch.no_grad()
     def decode(
-        self, latents: Latents, mesh: SequenceMesh, scratch: Scratch, *, watch: Watch = UNWATCHED
+        self, latents: Latents, mesh: SequenceMesh, scratch: Scratch, *, watch: Callbacks = NO_CALLBACKS
     ) -> RowMap:
         """The picture of (1, C, h, w) ``latents``: this rank's rows of (H, W, 3), about [-1, 1], read once.
 
@@ -94,7 +96,7 @@ class RowCodec:
         mesh: SequenceMesh,
         scratch: Scratch,
         noise: Latents | None,
-        watch: Watch = UNWATCHED,
+        watch: Callbacks = NO_CALLBACKS,
     ) -> Latents:
         """Latents (1, C, h, w), on every rank, of a picture whose rows are made on demand.
 

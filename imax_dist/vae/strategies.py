@@ -26,7 +26,7 @@ from imax_dist.parallel.mesh import SequenceMesh, single_rank
 from imax_dist.parallel.point_to_point import Posted, post
 from imax_dist.parallel.topology import Topology
 from imax_dist.shapes import Latents, Pixels
-from imax_dist.vae.codec import UNWATCHED, RowCodec, Watch
+from imax_dist.vae.codec import NO_CALLBACKS, Callbacks, RowCodec
 from imax_dist.vae.enlarge import Enlarge, enlarged_rows
 from imax_dist.vae.limits import scratch_of, whole_bytes
 from imax_dist.vae.rows import REACH, RowMap
@@ -55,7 +55,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def decode(
-        self, latents: Latents, scratch: Scratch, *, watch: Watch = UNWATCHED
+        self, latents: Latents, scratch: Scratch, *, watch: Callbacks = NO_CALLBACKS
     ) -> Iterator[tuple[int, Tensor]]:
         """On rank 0 (top, rows (n, W, 3) in about [-1, 1]) from the top down; on others what they send."""
 
@@ -67,7 +67,7 @@ class Strategy(ABC):
         *,
         noise: Latents | None,
         enlarge: Enlarge | None = None,
-        watch: Watch = UNWATCHED,
+        watch: Callbacks = NO_CALLBACKS,
     ) -> Latents:
         """Latents, on every rank, of ``pixels`` (1, 3, h, w) at ``size``, by ``enlarge`` or bicubic."""
 
@@ -92,7 +92,7 @@ class Whole(Strategy):
 
     @torch.no_grad()
     def decode(
-        self, latents: Latents, scratch: Scratch, *, watch: Watch = UNWATCHED
+        self, latents: Latents, scratch: Scratch, *, watch: Callbacks = NO_CALLBACKS
     ) -> Iterator[tuple[int, Tensor]]:
         del scratch  # a plain forward takes what it needs
         if self.topology.is_first:
@@ -109,7 +109,7 @@ class Whole(Strategy):
         *,
         noise: Latents | None,
         enlarge: Enlarge | None = None,
-        watch: Watch = UNWATCHED,
+        watch: Callbacks = NO_CALLBACKS,
     ) -> Latents:
         def encode() -> dict[str, Tensor]:
             watch.check()
@@ -170,7 +170,7 @@ class Rows(Strategy):
 
     @torch.no_grad()
     def decode(
-        self, latents: Latents, scratch: Scratch, *, watch: Watch = UNWATCHED
+        self, latents: Latents, scratch: Scratch, *, watch: Callbacks = NO_CALLBACKS
     ) -> Iterator[tuple[int, Tensor]]:
         rows = self.codec.decode(latents, self.mesh, scratch, watch=watch)
         failures: list[ImaxError] = []
@@ -191,7 +191,7 @@ class Rows(Strategy):
             raise failures[0]
 
     def _own_bands(
-        self, rows: RowMap, watch: Watch, failures: list[ImaxError]
+        self, rows: RowMap, watch: Callbacks, failures: list[ImaxError]
     ) -> Iterator[tuple[int, Tensor]]:
         """This rank's bands; blank ones after a failure, since rank 0 waits for all of them."""
         for top, bottom in bands(rows, self.codec.sizes):
@@ -228,7 +228,7 @@ class Rows(Strategy):
         *,
         noise: Latents | None,
         enlarge: Enlarge | None = None,
-        watch: Watch = UNWATCHED,
+        watch: Callbacks = NO_CALLBACKS,
     ) -> Latents:
         vae = self.codec.vae
         if enlarge is None:

@@ -24,7 +24,7 @@ from imax_dist.errors import ImaxError
 from imax_dist.events import RenderEvent, StageDone, StepDone
 from imax_dist.models.compiled import compile_blocks
 from imax_dist.parallel.attention import attend
-from imax_dist.parallel.choose_kernel import KernelChoice, Workload, choose_kernel
+from imax_dist.parallel.choose_kernel import AttentionShape, KernelChoice, choose_kernel
 from imax_dist.parallel.engines.registry import ENGINES
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.kernels import KERNELS, candidates, verify
@@ -81,7 +81,7 @@ class Bench:
     @cached_property
     def choice(self) -> KernelChoice:
         """The kernel a render would take here; measured once."""
-        work = Workload(self.shape.heads, self.shape.head_dim, self.dtype)
+        work = AttentionShape(self.shape.heads, self.shape.head_dim, self.dtype)
         return choose_kernel("auto", "exact", self.topology, work)
 
     @property

@@ -17,7 +17,7 @@ from tiny_vae import make_tiny_vae
 from imax_dist.models.compiled import compile_blocks
 from imax_dist.models.joint_attention import _rotated_by_parts, rotate_pairs
 from imax_dist.models.load import load_model
-from imax_dist.parallel.choose_kernel import Workload, choose_kernel
+from imax_dist.parallel.choose_kernel import AttentionShape, choose_kernel
 from imax_dist.parallel.kernels import HALVES, KERNELS, candidates, verify
 from imax_dist.parallel.mesh import single_rank
 from imax_dist.parallel.topology import Topology
@@ -59,7 +59,7 @@ def test_every_exact_kernel_that_is_offered_is_right(dtype: torch.dtype, head_di
 
 
 def test_the_kernel_is_chosen_by_time_among_those_that_are_right() -> None:
-    choice = choose_kernel("auto", "exact", ON_GPU, Workload(24, 128, torch.bfloat16))
+    choice = choose_kernel("auto", "exact", ON_GPU, AttentionShape(24, 128, torch.bfloat16))
     assert choice.kernel is not None
     assert choice.kernel.exact
     assert {"cudnn", "flash"} <= set(choice.measured)

@@ -20,7 +20,7 @@ from sqlalchemy import make_url, text
 
 from imax_dist.errors import BadConfig, BadManifest, BadValue, FolderBusy, StoreUnavailable
 from imax_dist.jobs.board import Board
-from imax_dist.jobs.driver import Listener, one_of_many
+from imax_dist.jobs.driver import StoreListener, one_of_many
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.lease import this_holder
 from imax_dist.jobs.reconcile import add_jobs
@@ -486,7 +486,7 @@ def test_tables_of_a_later_program_are_refused(postgres: PostgresServer) -> None
 
 def test_a_database_that_was_away_makes_nobody_silent() -> None:
     now = [0.0]
-    listener = Listener(lambda: now[0], expires_s=20)
+    listener = StoreListener(lambda: now[0], expires_s=20)
     assert listener.silent({1: 5, 2: 7}) == []
     now[0] = 15
     assert listener.silent({1: 5, 2: 8}) == []

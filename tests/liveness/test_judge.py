@@ -10,7 +10,7 @@ import pytest
 from imax_dist.events import CheckpointStarted, CheckpointWritten, StageDone, StageStarted, StepDone
 from imax_dist.liveness.beacon import CHECKPOINT, SILENT, Beacon, Place
 from imax_dist.liveness.heartbeat import EVERY_S, Sight
-from imax_dist.liveness.judge import Judge, Verdict
+from imax_dist.liveness.judge import Diagnosis, Judge
 from imax_dist.liveness.silence import Silence
 from imax_dist.parallel.engines import Marking, marking
 
@@ -36,7 +36,7 @@ class Gang:
         for beacon in self.beacons:
             beacon.hear(event)
 
-    def passes(self, seconds: float) -> Verdict | None:
+    def passes(self, seconds: float) -> Diagnosis | None:
         """Time goes by, with beats and a look twice a second."""
         end = self.time + seconds
         while self.time < end:
@@ -52,7 +52,7 @@ class Gang:
                 return verdict
         return None
 
-    def block(self, seconds: dict[int, float] | float) -> Verdict | None:
+    def block(self, seconds: dict[int, float] | float) -> Diagnosis | None:
         """One block on every rank: it computes, then waits for the slowest, then goes on."""
         own = seconds if isinstance(seconds, dict) else dict.fromkeys(range(self.ranks), seconds)
         since = self.time
@@ -75,7 +75,7 @@ class Gang:
             assert self.block(seconds / BLOCKS) is None
         return self
 
-    def seen_after(self, most: float = 200.0) -> tuple[float, Verdict]:
+    def seen_after(self, most: float = 200.0) -> tuple[float, Diagnosis]:
         since = self.time
         verdict = self.passes(most)
         assert verdict is not None

@@ -15,7 +15,7 @@ from test_engines import Case, layout_of, own_shards, plain_attention
 from torch import Tensor
 
 from imax_dist.errors import BadConfig
-from imax_dist.parallel.choose_kernel import Workload, call_seconds, choose_kernel, fastest
+from imax_dist.parallel.choose_kernel import AttentionShape, call_seconds, choose_kernel, fastest
 from imax_dist.parallel.engines.padded import BlockAttention, padded
 from imax_dist.parallel.engines.registry import ENGINES
 from imax_dist.parallel.kernels import (
@@ -36,7 +36,7 @@ from imax_dist.vae import wide_heads
 
 CPU = torch.device("cpu")
 ALONE = Topology.alone()
-WORK = Workload(heads=4, head_dim=64, dtype=torch.float32, tokens=64)
+WORK = AttentionShape(heads=4, head_dim=64, dtype=torch.float32, tokens=64)
 
 
 def zero_log_sum_exp(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,7 +189,7 @@ def test_a_call_of_a_slower_kernel_takes_longer() -> None:
         time.sleep(0.02)
         return KERNELS["cpu"].run(q, k, v)
 
-    work = Workload(1, 8, torch.float32, tokens=16)
+    work = AttentionShape(1, 8, torch.float32, tokens=16)
     assert call_seconds(Kernel("slow", slow, "cpu", EVERY), CPU, work) > 0.02
     assert call_seconds(KERNELS["cpu"], CPU, work) < 0.02
 

@@ -32,7 +32,7 @@ from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.upsample import network_enlarges, with_network
 from imax_dist.super_resolution import realesrgan
 from imax_dist.super_resolution.network import network_of, read_weights
-from imax_dist.vae.codec import UNWATCHED, Watch
+from imax_dist.vae.codec import NO_CALLBACKS, Callbacks
 from imax_dist.vae.limits import scratch_of
 
 CPU = torch.device("cpu")
@@ -111,7 +111,7 @@ def test_the_rows_are_the_networks_picture_resized(network: str) -> None:
         expected = 2 * resized.clamp(0, 1)[0].permute(1, 2, 0) - 1
         enlarge = network_enlarges(
             found, pixels, ImageSize(width, height), scratch=scratch_of(CPU, None), ranks=1,
-            watch=UNWATCHED, dtype=torch.float64,
+            watch=NO_CALLBACKS, dtype=torch.float64,
         )  # fmt: skip
         assert (enlarge(0, height)(0, height) - expected).abs().max() < 1e-12
         assert (enlarge(17, 60)(20, 50) - expected[20:50]).abs().max() < 1e-12
@@ -127,7 +127,7 @@ def test_a_stop_ends_the_enlarging_and_progress_is_reported(network: str) -> Non
         if asked == 2:
             raise Preempted("stopped")
 
-    def enlarge(watch: Watch) -> None:
+    def enlarge(watch: Callbacks) -> None:
         found = network_of(network, read_weights(network))
         pixels, size = torch.zeros(1, 3, 40, 24), ImageSize(96, 160)
         scratch = scratch_of(CPU, None)
@@ -135,10 +135,10 @@ def test_a_stop_ends_the_enlarging_and_progress_is_reported(network: str) -> Non
             found, pixels, size, scratch=scratch, ranks=1, watch=watch, dtype=torch.float32
         )(0, 160)  # fmt: skip
 
-    enlarge(Watch(told.append))
+    enlarge(Callbacks(told.append))
     assert told[-1] == Progress(160, 160)
     with pytest.raises(Preempted):
-        enlarge(Watch(told.append, check))
+        enlarge(Callbacks(told.append, check))
     assert asked == 2
 
 

@@ -19,7 +19,7 @@ from imax_dist.pipeline.request import Request
 from imax_dist.planner.choose import choose
 from imax_dist.planner.cluster import parse_cluster
 from imax_dist.planner.split import Split
-from imax_dist.planner.vae import Held, attention_bytes, goes_whole, vae_bytes
+from imax_dist.planner.vae import RowsCase, attention_bytes, goes_whole, vae_bytes
 from imax_dist.planner.workload import workload_of
 from imax_dist.vae.blocks import BlockSizes
 from imax_dist.vae.codec import RowCodec, row_codec
@@ -136,7 +136,7 @@ def test_flux_at_8192_px_goes_by_rows_on_a_small_gpu() -> None:
 def test_a_wide_head_in_half_precision_has_logits_on_a_gpu_only() -> None:
     vae = flux().network.autoencoder
     gpu, cpu = (
-        attention_bytes(vae, Held("decoder", LatentGrid(512, 512), 1, torch.bfloat16, kind, None, 0.0))
+        attention_bytes(vae, RowsCase("decoder", LatentGrid(512, 512), 1, torch.bfloat16, kind, None, 0.0))
         for kind in ("cuda", "cpu")
     )
     assert gpu - cpu == 6 * LOGITS

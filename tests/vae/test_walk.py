@@ -26,7 +26,7 @@ from imax_dist.geometry import ImageSize
 from imax_dist.parallel.mesh import SequenceMesh, single_rank
 from imax_dist.parallel.topology import Topology
 from imax_dist.vae.blocks import BlockSizes
-from imax_dist.vae.codec import RowCodec, Watch, row_codec
+from imax_dist.vae.codec import Callbacks, RowCodec, row_codec
 from imax_dist.vae.limits import whole_bytes
 from imax_dist.vae.store import Scratch, Tier
 from imax_dist.vae.workspace import bands
@@ -208,7 +208,7 @@ def told(topology: Topology, size: tuple[int, int], limit: int) -> list[list[Any
     vae = make_tiny_vae(dtype=torch.float32, attention=True)
     codec = codec_of(vae)
     heard: list[list[Any]] = [[], []]
-    watches = [Watch(one.append) for one in heard]
+    watches = [Callbacks(one.append) for one in heard]
     codec.decode(random_picture(*size, 4, torch.float32), mesh, scratch(limit), watch=watches[0]).close()
     height, width = (4 * side + extra for side, extra in zip(size, left_over(vae), strict=True))
     source = random_picture(height, width, 3, torch.float32)[0].permute(1, 2, 0)
@@ -243,7 +243,7 @@ def stopped_after(topology: Topology, stopping: int, count: int, half: str) -> t
         if topology.rank == stopping and seen >= count:
             raise Preempted("stopped here")
 
-    mesh, room, watch = ring(topology), scratch(1 << 30), Watch(check=check)
+    mesh, room, watch = ring(topology), scratch(1 << 30), Callbacks(check=check)
     try:
         if half == "decoder":
             codec.decode(random_picture(13, 9, 4, torch.float32), mesh, room, watch=watch)

@@ -13,7 +13,7 @@ from imax_dist.output.image.colour import ColourReport, converted
 from imax_dist.output.image.dither import with_bits
 from imax_dist.output.image.jpeg import write_jpeg
 from imax_dist.output.image.labels import Labels
-from imax_dist.output.image.layout import Placed, place
+from imax_dist.output.image.layout import SheetLayout, place
 from imax_dist.output.image.panels import panel_path, panels_of, parse_grid
 from imax_dist.output.image.paper import parse_length
 from imax_dist.output.image.pdf import REDUCED, page_boxes, write_pdf
@@ -86,7 +86,7 @@ def finish_panels(picture: Picture, out: Path, settings: FinishSettings) -> dict
     return made
 
 
-def _write(picture: Picture, placed: Placed, out: Path, settings: FinishSettings) -> Finished:
+def _write(picture: Picture, placed: SheetLayout, out: Path, settings: FinishSettings) -> Finished:
     kind = KINDS[kind_of(out)]
     source, target = _profiles(picture, settings)
     bits = _bits(picture, kind, settings)
@@ -160,7 +160,9 @@ def _bits(picture: Picture, kind: Kind, settings: FinishSettings) -> int:
     return 16 if kind.deep and picture.bands.bits > 8 else 8
 
 
-def _sheet_notes(placed: Placed, settings: FinishSettings, recipe: Mapping[str, Any] | None) -> Iterator[str]:
+def _sheet_notes(
+    placed: SheetLayout, settings: FinishSettings, recipe: Mapping[str, Any] | None
+) -> Iterator[str]:
     """What a print shop would ask about."""
     record = placed.record
     if settings.paper is not None and record["dpi"] < LEAST_DPI:
@@ -176,7 +178,7 @@ def _sheet_notes(placed: Placed, settings: FinishSettings, recipe: Mapping[str, 
 
 def _finished(
     record: dict[str, Any],
-    placed: Placed,
+    placed: SheetLayout,
     *,
     notes: Sequence[str],
     report: ColourReport | None,

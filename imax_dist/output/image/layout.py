@@ -16,7 +16,7 @@ MOST_CUT = 0.02
 """Share of a side that may be cut away without being asked for."""
 
 
-class Placed(NamedTuple):
+class SheetLayout(NamedTuple):
     """Bands of the print's own pixels, their sheet, and what was done, for the recipe."""
 
     bands: Bands
@@ -24,7 +24,7 @@ class Placed(NamedTuple):
     record: dict[str, Any]
 
 
-def place(bands: Bands, settings: FinishSettings) -> Placed:
+def place(bands: Bands, settings: FinishSettings) -> SheetLayout:
     """Cut and scale a picture to its sheet. Raises BadValue where it does not fit as it is."""
     if settings.mirror_bleed:
         return _with_bleed(place(bands, replace(settings, bleed=None, mirror_bleed=False)), settings)
@@ -47,7 +47,7 @@ def place(bands: Bands, settings: FinishSettings) -> Placed:
     return _placed(bands, sheet, window, by=settings.scale)
 
 
-def _with_bleed(trimmed: Placed, settings: FinishSettings) -> Placed:
+def _with_bleed(trimmed: SheetLayout, settings: FinishSettings) -> SheetLayout:
     """A picture of the trimmed sheet with its edges mirrored into the bleed."""
     wanted = settings.sheet()
     assert wanted is not None
@@ -59,10 +59,10 @@ def _with_bleed(trimmed: Placed, settings: FinishSettings) -> Placed:
             f"bleed {settings.bleed} is too wide to be mirrored from {size} px; take a narrower one"
         )
     record = {**trimmed.record, "bleed_mm": round(sheet.bleed_mm, 3), "mirrored_bleed": True}
-    return Placed(mirrored(trimmed.bands, left=left, top=top, size=target), sheet, record)
+    return SheetLayout(mirrored(trimmed.bands, left=left, top=top, size=target), sheet, record)
 
 
-def _placed(bands: Bands, sheet: Sheet, window: ImageSize, *, by: str = "none") -> Placed:
+def _placed(bands: Bands, sheet: Sheet, window: ImageSize, *, by: str = "none") -> SheetLayout:
     left, top = (bands.size.width - window.width) // 2, (bands.size.height - window.height) // 2
     record: dict[str, Any] = {
         "paper": sheet.paper.name,
@@ -81,7 +81,7 @@ def _placed(bands: Bands, sheet: Sheet, window: ImageSize, *, by: str = "none") 
 
             result, record["scaled"]["by"] = enlarged(result, by)
         result = scaled(result, sheet.pixels)
-    return Placed(result, sheet, record)
+    return SheetLayout(result, sheet, record)
 
 
 def _own_sheet(size: ImageSize, dpi: float) -> Sheet:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize
 from imax_dist.output.image.bands import cropped
-from imax_dist.output.image.layout import Placed
+from imax_dist.output.image.layout import SheetLayout
 from imax_dist.output.image.paper import MM_PER_INCH, Paper, Sheet, parse_length
 
 MOST_PANELS = 100
@@ -35,7 +35,7 @@ def parse_grid(text: str, overlap: str) -> Grid:
     return Grid(int(match[1]), int(match[2]), parse_length(overlap))
 
 
-def panels_of(placed: Placed, grid: Grid) -> Iterator[tuple[str, Placed]]:
+def panels_of(placed: SheetLayout, grid: Grid) -> Iterator[tuple[str, SheetLayout]]:
     """``r1c1`` and the panel: its own sheet, with the bleed of the whole, and its window of the picture.
 
     Panels are equal; beyond an inner edge lies the neighbour's picture. Raises BadValue for panels that
@@ -61,7 +61,7 @@ def panels_of(placed: Placed, grid: Grid) -> Iterator[tuple[str, Placed]]:
                 },
             }
             bands = cropped(placed.bands, left=left, top=top, size=window)
-            yield name, Placed(bands, replace(sheet, paper=paper), record)
+            yield name, SheetLayout(bands, replace(sheet, paper=paper), record)
 
 
 def panel_path(out: Path, name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from imax_dist.output.image.labels import Labels
-from imax_dist.output.image.layout import Placed
+from imax_dist.output.image.layout import SheetLayout
 from imax_dist.output.image.pdf import REDUCED, page_boxes
 from imax_dist.output.image.profile import PRINTER, Profile
 from imax_dist.output.image.reader import Picture
@@ -29,7 +29,7 @@ ORDER = "photoshop:TransmissionReference"
 
 
 def record_of(
-    placed: Placed,
+    placed: SheetLayout,
     target: Profile,
     settings: FinishSettings,
     *,
@@ -60,7 +60,7 @@ def record_of(
 
 
 def labels_of(
-    placed: Placed,
+    placed: SheetLayout,
     target: Profile,
     settings: FinishSettings,
     *,

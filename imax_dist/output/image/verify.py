@@ -25,7 +25,7 @@ PIECE = 1 << 20
 COLOURS = re.compile(rb"/Predictor 15 /Colors (\d)")
 
 
-class Verdict(NamedTuple):
+class VerifyResult(NamedTuple):
     """What the recipe states, what the file holds, and the recipe itself."""
 
     stated: str
@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
         return self.stated == self.found
 
 
-def verify(path: Path, *, recipe_file: Path | None = None) -> Verdict:
+def verify(path: Path, *, recipe_file: Path | None = None) -> VerifyResult:
     """Compare ``path`` with its own recipe, or with the one in ``recipe_file``.
 
     Raises MissingInput, or BadManifest for a damaged file, one without a recipe, or a recipe without a hash.
@@ -49,7 +49,7 @@ def verify(path: Path, *, recipe_file: Path | None = None) -> Verdict:
     stated = own or recipe.get("pixels_sha256")
     if not isinstance(stated, str):
         raise BadManifest(f"the recipe of {path} states no hash of its pixels; it cannot be checked")
-    return Verdict(stated, HASHES[_start(path)](path), recipe)
+    return VerifyResult(stated, HASHES[_start(path)](path), recipe)
 
 
 def _start(path: Path) -> bytes:

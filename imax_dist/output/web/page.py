@@ -52,7 +52,7 @@ Scenes = dict[Scene, list[Poster]]
 
 
 @dataclass(frozen=True)
-class Made:
+class PageResult:
     """The page, how many posters it shows, and a sentence for each picture that could not be read."""
 
     page: Path
@@ -64,7 +64,7 @@ def quietly(text: str) -> None:
     """The listener that does nothing."""
 
 
-def write_page(out: Path, *, on_poster: Callable[[str], None] = quietly) -> Made:
+def write_page(out: Path, *, on_poster: Callable[[str], None] = quietly) -> PageResult:
     """Write the page of the folder ``out``. Raises MissingInput, CannotWrite or NoPermission.
 
     ``on_poster`` gets the id of each poster whose tiles are being made.
@@ -92,7 +92,7 @@ def write_page(out: Path, *, on_poster: Callable[[str], None] = quietly) -> Made
     page = page.replace("<title>Posters</title>", f"<title>{html.escape(title)}</title>")
     write_page_file(out / "index.html", page.encode("utf-8", "replace"), mark=MARK)
     problems = (*foreign_folders(out), *unreadable.values())
-    return Made(out / "index.html", len(posters), problems)
+    return PageResult(out / "index.html", len(posters), problems)
 
 
 def _asset(name: str) -> bytes:
