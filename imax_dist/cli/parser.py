@@ -57,11 +57,8 @@ class VerbParser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"formatter_class": OneLine, **settings})
-        debug = {
-            "action": "store_true",
-            "default": argparse.SUPPRESS,
-        }  # a sub-command keeps what stands before it
-        self.add_argument("--debug", help="show the traceback of an error", **debug)
+        about = "show the traceback of an error"  # no default: what stands before a sub-command is kept
+        self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=about)
         self.set_defaults(parser=self)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
