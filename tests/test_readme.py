@@ -66,6 +66,15 @@ def test_the_readme_stays_a_readme() -> None:
     assert [line for line in lines if len(line) > LONGEST_LINE] == []
 
 
+@pytest.mark.parametrize("name", ["GUIDE.md", "METHOD.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_prose_is_read_without_scrolling(name: str) -> None:
+    """Tables and commands may be wider."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    prose = [line for line in lines if not line.startswith(("|", "    "))]
+    assert [line for line in prose if len(line) > LONGEST_LINE] == []
+    assert len(prose) > 30
+
+
 def test_the_guide_has_every_exit_code() -> None:
     import imax_dist.errors as errors
 

@@ -2,7 +2,8 @@
 
 What all networks share is here: prompts, classifier-free guidance, the VAE's scaling.
 
-A new network implements ``embed``, ``position_ids`` and ``predict`` (CONTRIBUTING.md, "A new model").
+A new network implements four functions: ``prepare``, ``embed``, ``position_ids`` and ``predict``
+(CONTRIBUTING.md, "A new model").
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ def main() -> None:
         print(f"{options.posters} posters\n\n| command | wall s | CPU s |\n|---|---|---|")
         told("read the manifest", lambda: jobs.extend(read_manifest(manifest, limits).jobs))
         store = open_store(options.store or store_path(out))
-        told("enlist", lambda: add_jobs(store, jobs, out))
-        told("enlist again", lambda: add_jobs(store, jobs, out))
+        told("add jobs", lambda: add_jobs(store, jobs, out))
+        told("add them again", lambda: add_jobs(store, jobs, out))
         look(place, store, out)
         ids = [job.id for job in jobs][:5000]
         told("cancel 5000", lambda: cancel(place, ids))

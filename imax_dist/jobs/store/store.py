@@ -1,4 +1,4 @@
-"""What a driver does with a store besides: enlist a manifest, take jobs, say what became of them.
+"""What a driver does with a store besides: add the jobs of a manifest, take jobs, say what became of them.
 
 A driver that was replaced by another finds its row in ``drivers`` gone, in the very transaction that would
 write, and writes no more.
