@@ -190,7 +190,7 @@ def _run(
             board.sleep = touching(batch.alive, board.sleep)
             pool = Pool(
                 board,
-                RayGangs(settings),
+                RayGangs(settings, own_ray=batch.ray == "local"),
                 settings,
                 out=batch.out,
                 proofs_only=batch.proofs_only,

@@ -32,13 +32,14 @@ from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.slot import Absent, Building, Idle, Slot, SlotState, Working, alive, free, kept_elsewhere
 from imax_dist.jobs.state import Cancelled, Failed
 from imax_dist.jobs.task import Gang, GangFactory, Lost
-from imax_dist.wording import first_line
+from imax_dist.wording import first_line, plural
 
 LOOK_EVERY_S = 1.0
 """How often the store is read for cancellations, the cluster for draining hosts, the folder for its owner."""
 ABSENT_S = 2.0
 """A turn takes milliseconds; after a longer one the driver itself was away."""
 CLOCK_MOVED_S = 5.0
+LONG_BUILD_S = 120.0
 IDLE_TICK_S = 0.25
 """Between two looks of an open queue without work; ``deps.sleep`` may end early when a job arrives."""
 
@@ -106,7 +107,7 @@ class Pool:
 
     def _building(self, slot: Slot, state: Building) -> SlotState:
         if not state.gang.done():
-            return state
+            return self._patient(slot, state)
         error = state.gang.exception()
         if error is None:
             gang = state.gang.result()
@@ -124,6 +125,15 @@ class Pool:
             self._give_up(state.ranks, error)
             return Absent()
         return Absent(self._deps.now() + policy.backoff(self.settings.retry, failures), failures)
+
+    def _patient(self, slot: Slot, state: Building) -> Building:
+        """Say once that a gang takes long: on a cluster it may wait half an hour for a machine."""
+        if state.told or self._deps.now() < state.since + LONG_BUILD_S:
+            return state
+        ranks = plural(state.ranks, "rank")
+        text = f"{slot.name} has waited {LONG_BUILD_S:g} s for room for {ranks}, or for their start"
+        self._deps.listen(BatchNote(f"{text}, and waits on"))
+        return replace(state, told=True)
 
     def _idle(self, slot: Slot, state: Idle) -> SlotState:
         gang = state.gang

@@ -32,6 +32,8 @@ class RayGangs:
 
     settings: PoolSettings
     rank_class: type[Rank] = Rank
+    own_ray: bool = False
+    """Started for this batch, and nobody starts machines for it."""
     nodes: Nodes = field(default_factory=Nodes, compare=False)
 
     def __call__(self, name: str, ranks: int) -> RayGang:
@@ -55,6 +57,11 @@ class RayGangs:
         watch = GangWatch(actors, sights_of(facts), limits, compiled=parallel.compiles)
         return RayGang(name, actors, group, facts=facts, deadlines=limits, watch=watch, nodes=self.nodes)
 
+    @property
+    def room(self) -> float:
+        """Seconds that a gang may wait for room."""
+        return self.settings.deadlines.room(own_ray=self.own_ray)
+
     def _place(self, name: str, ranks: int) -> PlacementGroup:
         """Room for a gang, for a while away from nodes that lost gangs, never where a node leaves.
 
@@ -62,7 +69,7 @@ class RayGangs:
         """
         bundle = self._bundle()
         avoided: list[str] = []
-        for avoided, seconds in self.nodes.attempts(living_nodes(bundle), self.settings.deadlines.place):
+        for avoided, seconds in self.nodes.attempts(living_nodes(bundle), self.room):
             options = placement_options(avoided, ranks)
             group = placement_group([bundle] * ranks, strategy=self.settings.placement, **options)
             try:
@@ -82,7 +89,7 @@ class RayGangs:
         without = f" without {plural(len(avoided), 'node')} that lost gangs or leave" if avoided else ""
         return (
             f"{name}: no room for {ranks} ranks of {self._bundle()} ({self.settings.placement}{without}) "
-            f"after {self.settings.deadlines.place:g} s; the cluster has {_resources()}"
+            f"after {self.room:g} s; the cluster has {_resources()}"
         )
 
     def _bundle(self) -> dict[str, float]:

@@ -10,14 +10,16 @@ from imax_dist.errors import BadConfig
 from imax_dist.liveness.silence import Silence
 
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
+OWN_PLACE_S, CLUSTER_PLACE_S = 120.0, 1800.0
 
 
 @dataclass(frozen=True)
 class Deadlines:
     """Seconds. A gang that is silent for longer is taken for hung, destroyed and rebuilt."""
 
-    place: float = 120.0
-    """Room found for a gang's ranks; more where machines are started for it."""
+    place: float | None = None
+    """Room found for a gang's ranks. None: 120 on a Ray of our own, for which nobody starts a machine, and
+    1800 on a cluster, whose autoscaler takes 5 to 15 minutes for one."""
     join: float = 300.0
     """The ranks of a gang that has room started and joined."""
     first_step: float = 1800.0
@@ -49,8 +51,13 @@ class Deadlines:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value > 0:
+            if not (value is None or value > 0):
                 raise BadConfig(f"jobs: deadlines.{name} {value} must be above 0")
+
+    def room(self, *, own_ray: bool) -> float:
+        """``place``, or what it is where Ray runs."""
+        unasked = OWN_PLACE_S if own_ray else CLUSTER_PLACE_S
+        return unasked if self.place is None else self.place
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class Building:
     ranks: int
     since: float
     failures: int
+    told: bool = False
+    """That it takes long."""
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,8 @@ def run_service(
                     remedy=partial(remedy, settings=fleet.pool, hosts=fleet.hosts),
                 )
                 service.health.ready = True
-                pool = Pool(board, RayGangs(fleet.pool), fleet.pool, out=serving.out, deps=deps)
+                gangs = RayGangs(fleet.pool, own_ray=serving.ray == "local")
+                pool = Pool(board, gangs, fleet.pool, out=serving.out, deps=deps)
                 _run_until_stopped(pool, service)
 
 

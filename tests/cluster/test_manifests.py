@@ -17,6 +17,7 @@ from cluster_files import (
     FILES,
     WORKLOADS,
     Document,
+    command_line,
     gpu_pods,
     job_spec,
     load,
@@ -24,12 +25,16 @@ from cluster_files import (
     pods,
     pool_settings,
     ray_cluster_spec,
+    value_of,
     workload,
 )
 from custom_fields import KNOWN, unknown_fields
 from mutations import MUTATIONS, QUEUE
 
 from imax_dist.cli.main import build_parser
+from imax_dist.config import named_configs
+from imax_dist.errors import BadConfig
+from imax_dist.jobs.batch import load_pool_settings
 
 SCHEMA_VERSION = "1.35"
 AUTOSCALED_S = 15 * 60
@@ -192,6 +197,20 @@ def test_the_cluster_says_the_version_of_ray_that_the_image_installs(name: str) 
     assert f"ray=={cluster['rayVersion']}" in pins
 
 
-@pytest.mark.parametrize("name", ["indexed-job.yaml", "rayjob.yaml"])
-def test_its_gangs_wait_for_a_machine_that_an_autoscaler_starts(name: str) -> None:
-    assert pool_settings(workload(name)).deadlines.place >= AUTOSCALED_S
+def test_its_gangs_wait_for_a_machine_that_an_autoscaler_starts() -> None:
+    """Those of a Ray of their own do not: the pod that asked for the GPUs is on the machine that has them."""
+    for name in ("indexed-job.yaml", "rayjob.yaml"):
+        own_ray = value_of(command_line(workload(name)), "--ray") in (None, "local")
+        assert own_ray == (name == "indexed-job.yaml")
+        waits = pool_settings(workload(name)).deadlines.room(own_ray=own_ray)
+        assert (waits < AUTOSCALED_S) == own_ray
+
+
+def test_a_pool_waits_for_room_by_where_ray_runs_unless_its_file_says_otherwise() -> None:
+    for name in named_configs("jobs"):
+        found = load_pool_settings(name, {}).deadlines
+        assert (found.room(own_ray=True), found.room(own_ray=False)) == (120.0, 1800.0), name
+    asked = load_pool_settings("default", {"deadlines": {"place": 7}}).deadlines
+    assert asked.room(own_ray=True) == asked.room(own_ray=False) == 7.0
+    with pytest.raises(BadConfig, match=r"deadlines.place 0.0 must be above 0"):
+        load_pool_settings("default", {"deadlines": {"place": 0}})

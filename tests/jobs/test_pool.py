@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,26 @@ def test_every_job_is_done_once_on_one_gang(tmp_path: Path, world: World) -> Non
     assert all(isinstance(state, Done) for state in states.values())
     assert [job for _, _, job, _ in world.started] == ["a", "b", "c", "d", "e"]
     assert world.made == 1
+
+
+def test_a_gang_that_waits_long_for_room_says_so_once(tmp_path: Path, world: World) -> None:
+    """On a cluster that starts machines it may be half an hour."""
+    shop = Shop(tmp_path, world, 1, ranks=2)
+    coming: list[tuple[Future[Any], Any]] = []
+
+    def background(build: Any) -> Future[Any]:
+        coming.append((Future(), build))
+        return coming[-1][0]
+
+    def check() -> None:
+        if coming and not coming[0][0].done() and world.clock.now() > 1125:
+            coming[0][0].set_result(coming[0][1]())
+
+    deps = replace(world.deps(check=check), background=background)
+    Pool(Board(shop.store), world.build, shop.settings, out=tmp_path, deps=deps).run()
+    assert isinstance(shop.states()["a"], Done)
+    notes = [each["text"] for each in world.events if each["event"] == "batch.note"]
+    assert notes == ["gang-0 has waited 120 s for room for 2 ranks, or for their start, and waits on"]
 
 
 def test_two_gangs_share_the_work(tmp_path: Path, world: World) -> None:
