@@ -13,6 +13,8 @@ USABLE = 0.96
 """Of a device's memory: the allocator's fragments and other processes take the rest."""
 ATTENTION_HELD = 12.0
 """N x D tensors alive in a single-stream block's attention: residual, norm, MLP (4), q k v twice (6)."""
+EVEN_HELD = 2.0
+"""More of them in half precision: queries in whole blocks, and the output of the keys that are over."""
 ULYSSES_HELD = 6.0
 """More of them with Ulysses: q, k, v packed by receiver, and received."""
 RING_HELD = 4.0
@@ -75,14 +77,17 @@ def rank_memory(work: Workload, split: Split, cluster: Cluster) -> RankMemory:
 
 
 def alone_bytes(work: Workload, each: Pass, cluster: Cluster) -> float:
-    """Of a rank that makes this pass alone, its text encoders beside it."""
-    network = work.network
-    parameters = network.transformer.parameters + network.autoencoder.parameter_count
-    weights = work.element * float(parameters + network.encoder_parameters * (not work.encoders_away))
-    held = 4.0 * WHOLE_LATENTS * work.latents * work.latent_channels
-    encoded = (replace(work, grid=one.after) for one in work.enlarged if one.number == each.number)
-    vae = max((vae_bytes(one, Split(), cluster) for one in encoded), default=0.0)
-    return weights + max(step_bytes(work, each, Split()), vae) + held + cluster.hardware.reserve
+    """Of a rank that makes this pass alone: those of a poster that is this pass, from its reference on."""
+    enlarged = tuple(one for one in work.enlarged if one.number == each.number)
+    own = replace(
+        work,
+        native=(),
+        extrapolated=(each,),
+        enlarged=enlarged,
+        by_network=tuple(one for one in work.by_network if one.number == each.number),
+        grid=enlarged[-1].after if enlarged else work.grid,
+    )
+    return rank_memory(own, Split(), cluster).total
 
 
 def network_bytes(work: Workload, split: Split) -> float:
@@ -96,6 +101,6 @@ def step_bytes(work: Workload, tokens: Pass, split: Split) -> float:
     net, element = work.network.transformer, work.element
     own = tokens.tokens / split.ranks * net.width
     attending = element * (ATTENTION_HELD + ULYSSES_HELD * (split.ulysses > 1) + RING_HELD * (split.ring > 1))
-    attending += RING_MERGE_BYTES * (split.ring > 1)
+    attending += element * EVEN_HELD * (element == 2) + RING_MERGE_BYTES * (split.ring > 1)
     positions = 3 * 2 * 4.0 * tokens.tokens * net.head_dim
     return own * max(net.held[work.dtype], attending) + positions

@@ -94,7 +94,7 @@ def test_a_poster_without_room_for_a_pass_on_one_rank_holds_all_others_back() ->
     named = PoolSettings(ranks=8)
     all_of_it = fill_defaults_from_plan(named, kinds, [H100])[0].passes_ahead
     h100 = load_hardware("H100")
-    little = replace(h100, memory=h100.memory * 0.55)
+    little = replace(h100, memory=h100.memory * 0.49)
     assert first_without_room(_work(kinds[-1]), Cluster(little, 8)) == 2
     assert all_of_it == 3
 
