@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ import torch.distributed as dist
 from imax_dist.errors import BadConfig
 from imax_dist.liveness.beacon import SILENT, Marks
 
+DUMPS, GANG = "TORCH_FR_DUMP_TEMP_FILE", "imax/gang"
 DEFAULT_TIMEOUT_S = 3600.0
 """Long: other ranks wait in it while rank 0 loads, makes the native picture or takes the poster."""
 
@@ -100,16 +103,19 @@ def process_group(
     if on_gpu:
         torch.cuda.set_device(topology.device)
         put_messages_first(os.environ)
-        make_dump_folder(os.environ)
     if topology.world_size == 1:
         yield
         return
+    timeout = timedelta(seconds=timeout_s)
+    store = store or next(dist.rendezvous("env://", timeout=timeout))[0]
+    if on_gpu:
+        keep_dumps_apart(os.environ, topology, store)
     dist.init_process_group(
         backend=topology.backend,
         store=store,
-        rank=topology.rank if store is not None else -1,
-        world_size=topology.world_size if store is not None else -1,
-        timeout=timedelta(seconds=timeout_s),
+        rank=topology.rank,
+        world_size=topology.world_size,
+        timeout=timeout,
         device_id=topology.device if topology.backend == "nccl" else None,
     )
     try:
@@ -128,12 +134,22 @@ def put_messages_first(environment: MutableMapping[str, str]) -> None:
     environment.setdefault("TORCH_NCCL_HIGH_PRIORITY", "1")
 
 
-def make_dump_folder(environment: Mapping[str, str]) -> None:
-    """The folder of NCCL's dumps: torch writes them into one that is there, or not at all."""
-    folder = os.path.dirname(environment.get("TORCH_FR_DUMP_TEMP_FILE", ""))
-    if folder:
-        with suppress(OSError):  # evidence only: no poster fails for it
-            os.makedirs(folder, exist_ok=True)
+def keep_dumps_apart(environment: MutableMapping[str, str], topology: Topology, store: Any) -> None:
+    """Let NCCL dump into a folder of this gang's alone, and make it: torch writes into one that is there.
+
+    torch names a dump by its rank, and two gangs in one pod, or one after the other, have a rank 0 each.
+    ``store`` tells every rank the gang's name; ``TORCH_FR_DUMP_TEMP_FILE`` without a folder is left as it is.
+    """
+    folder, begin = os.path.split(environment.get(DUMPS, ""))
+    if not folder:
+        return
+    if topology.is_first:
+        store.set(GANG, f"gang-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}")
+    own = Path(folder if not Path(folder).name.startswith("gang-") else Path(folder).parent)
+    own /= store.get(GANG).decode()
+    environment[DUMPS] = str(own / begin)
+    with suppress(OSError):  # evidence only: no poster fails for it
+        own.mkdir(parents=True, exist_ok=True)
 
 
 def abandon_process_group(*, wait_s: float = 5.0) -> None:

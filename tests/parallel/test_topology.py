@@ -11,9 +11,10 @@ from ranks import run_ranks
 
 from imax_dist.errors import BadConfig
 from imax_dist.parallel.topology import (
+    DUMPS,
     Topology,
     detect,
-    make_dump_folder,
+    keep_dumps_apart,
     pick_device,
     process_group,
     put_messages_first,
@@ -77,13 +78,33 @@ def test_messages_go_first_on_gpus_unless_the_user_says_otherwise() -> None:
     assert chosen == {"TORCH_NCCL_HIGH_PRIORITY": "0"}
 
 
-def test_the_folder_of_the_dumps_is_made_if_it_can_be(tmp_path: Path) -> None:
-    make_dump_folder({})
-    make_dump_folder({"TORCH_FR_DUMP_TEMP_FILE": "nccl-rank-"})
-    make_dump_folder({"TORCH_FR_DUMP_TEMP_FILE": str(tmp_path / "logs" / "pod-0" / "nccl-rank-")})
-    assert list((tmp_path / "logs").iterdir()) == [tmp_path / "logs" / "pod-0"]
+def dumps_of(prefix: str, store: dist.Store) -> list[str]:
+    """Of a gang's two ranks: where torch is told to dump."""
+    found = []
+    for rank in range(2):
+        environment = {DUMPS: prefix} if prefix else {}
+        keep_dumps_apart(environment, Topology(rank, 2, rank, "test", torch.device("cpu")), store)
+        found.append(environment.get(DUMPS, ""))
+    return found
+
+
+def test_two_gangs_in_one_pod_dump_into_folders_of_their_own(tmp_path: Path) -> None:
+    pod = tmp_path / "logs" / "pod-0"
+    gangs = [dumps_of(str(pod / "nccl-rank-"), dist.HashStore()) for _ in range(2)]
+    folders = [Path(first).parent for first, _ in gangs]
+    assert all(first == second for first, second in gangs), "a gang's dumps are read together"
+    assert sorted(pod.iterdir()) == sorted(folders)
+    assert len(set(folders)) == 2
+    assert {Path(first).name for first, _ in gangs} == {"nccl-rank-"}
+    (again,) = set(dumps_of(gangs[0][0], dist.HashStore()))
+    assert Path(again).parent.parent == pod, "a process that joins another gang leaves the first's folder"
+
+
+def test_dumps_without_a_folder_or_with_one_that_cannot_be_made_fail_no_poster(tmp_path: Path) -> None:
+    assert dumps_of("", dist.HashStore()) == ["", ""]
+    assert dumps_of("nccl-rank-", dist.HashStore()) == ["nccl-rank-"] * 2
     (tmp_path / "file").touch()
-    make_dump_folder({"TORCH_FR_DUMP_TEMP_FILE": str(tmp_path / "file" / "pod-0" / "nccl-rank-")})
+    assert len(set(dumps_of(str(tmp_path / "file" / "pod-0" / "nccl-rank-"), dist.HashStore()))) == 1
 
 
 def test_a_world_of_one_joins_nothing() -> None:
