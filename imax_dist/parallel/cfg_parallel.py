@@ -42,10 +42,10 @@ def ranks_per_half(world_size: int) -> int:
     return world_size // 2
 
 
-def build_cfg_parallel(topology: Topology, *, ulysses: int, ring: int) -> CfgParallel:
+def build_cfg_parallel(topology: Topology, *, ulysses: int, ring: int, hop_sms: int = 0) -> CfgParallel:
     """Make all process groups; every rank must call this. ``ulysses`` x ``ring`` is one half."""
     size = ranks_per_half(topology.world_size)
     index = topology.rank // size
     pair = own_group(topology, [range(other, 2 * size, size) for other in range(size)])
-    mesh = build_mesh(topology, ulysses=ulysses, ring=ring, parts=2)
+    mesh = build_mesh(topology, ulysses=ulysses, ring=ring, parts=2, hop_sms=hop_sms)
     return CfgParallel(index, mesh, pair)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from imax_dist.errors import BadConfig
@@ -26,6 +28,8 @@ EVERY = (torch.float64, torch.float32, *HALVES)
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 DRAFT_TOLERANCE = 0.5
 """Of outputs and log-sum-exps of size one: eight-bit keys are coarse, zeros are off by more."""
+BLOCK = 128
+"""Tokens that kernels take at once: other lengths cost cuDNN 19 % (BENCHMARKS.md, "One GPU")."""
 
 
 class Kernel(NamedTuple):
@@ -78,10 +82,11 @@ def plain(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return logits.softmax(dim=-1) @ v, logits.logsumexp(dim=-1)
 
 
-def flash3(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """FlashAttention-3 (package flash_attn_3), Hopper."""
+def flash3(q: Tensor, k: Tensor, v: Tensor, *, sms_left: int = 0) -> tuple[Tensor, Tensor]:
+    """FlashAttention-3 (package flash_attn_3), Hopper; it keeps its multiprocessors to its end."""
     attend = importlib.import_module("flash_attn_interface").flash_attn_func
-    output, log_sum_exp, *_ = attend(*(x.transpose(1, 2) for x in (q, k, v)), return_attn_probs=True)
+    given = {"return_attn_probs": True, **({"sm_margin": sms_left} if sms_left else {})}
+    output, log_sum_exp, *_ = attend(*(x.transpose(1, 2) for x in (q, k, v)), **given)
     return output.transpose(1, 2), log_sum_exp
 
 
@@ -118,6 +123,36 @@ def sage(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return output, log_sum_exp
 
 
+def at_even_lengths(attend: Run, rest: Run, *, block: int = BLOCK) -> Run:
+    """``attend`` on whole blocks of queries and keys alone; ``rest`` takes the keys that are over.
+
+    Queries get more rows, which are cut off. Keys cannot: zeros have a logit, and cuDNN takes no length from
+    torch. Those over are merged by log-sum-exp, which is exact (DECISIONS 115). Where every length is a
+    multiple, or the keys fill no block, it is ``attend`` itself.
+    """
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        rows, over = q.shape[2], k.shape[2] % block
+        whole = k.shape[2] - over
+        if whole == 0:
+            return attend(q, k, v)
+        output, log_sum_exp = attend(_lengthened(q, -rows % block), k[:, :, :whole], v[:, :, :whole])
+        output, log_sum_exp = output[:, :, :rows], log_sum_exp[:, :, :rows]
+        if over == 0:
+            return output, log_sum_exp
+        part, part_log_sum_exp = rest(q, k[:, :, whole:], v[:, :, whole:])
+        total = torch.logaddexp(log_sum_exp, part_log_sum_exp)
+        share = (part_log_sum_exp - total).exp().unsqueeze(-1)
+        return output.lerp_(part, share.to(output.dtype)), total
+
+    return run
+
+
+def _lengthened(x: Tensor, rows: int) -> Tensor:
+    """(B, H, S, D) with so many more rows of zeros, and heads beside each other in memory as they were."""
+    return x if rows == 0 else F.pad(x.transpose(1, 2), (0, 0, 0, 0, 0, rows)).transpose(1, 2)
+
+
 KERNELS = {
     kernel.name: kernel
     for kernel in (
@@ -125,6 +160,7 @@ KERNELS = {
         Kernel("flash3", flash3, "cuda", HALVES, module="flash_attn_interface"),
         Kernel("flash4", flash4, "cuda", HALVES, module="flash_attn.cute"),
         Kernel("cudnn", cudnn, "cuda", HALVES),
+        Kernel("cudnn_even", at_even_lengths(cudnn, flash), "cuda", HALVES),
         Kernel("flash", flash, "cuda", HALVES),
         Kernel("efficient", efficient, "cuda", (torch.float32,)),
         Kernel("plain", plain, "cuda", (torch.float64,)),
@@ -132,6 +168,13 @@ KERNELS = {
         Kernel("sage", sage, "cuda", HALVES, exact=False, module="sageattention"),
     )
 }
+
+
+def leaving(kernel: Kernel | None, sms: int) -> Kernel | None:
+    """The kernel without so many multiprocessors, for messages; others than flash3 know no such argument."""
+    if kernel is None or kernel.run is not flash3 or not sms:
+        return kernel
+    return kernel._replace(run=partial(flash3, sms_left=sms))
 
 
 def default_run(device: str, dtype: torch.dtype) -> Run:

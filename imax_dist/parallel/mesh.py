@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch.distributed as dist
 
@@ -61,10 +62,13 @@ def single_rank(marks: Marks = SILENT) -> SequenceMesh:
     return SequenceMesh(ulysses=1, ring=1, rank=0, marks=marks)
 
 
-def build_mesh(topology: Topology, *, ulysses: int, ring: int, parts: int = 1) -> SequenceMesh:
+def build_mesh(
+    topology: Topology, *, ulysses: int, ring: int, parts: int = 1, hop_sms: int = 0
+) -> SequenceMesh:
     """Make the process groups; every rank must call this. Raises BadConfig if degrees do not fit.
 
-    ``parts`` equal meshes share the ranks, one after the other; the result is this rank's own.
+    ``parts`` equal meshes share the ranks, one after the other; the result is this rank's own. ``hop_sms``:
+    the most multiprocessors that NCCL takes for a ring's hops; 0 leaves it to NCCL.
     """
     size = topology.world_size // parts
     check_degrees(size, ulysses=ulysses, ring=ring)
@@ -77,7 +81,7 @@ def build_mesh(topology: Topology, *, ulysses: int, ring: int, parts: int = 1) -
     ]
     rows = [range(first + place, first + size, ulysses) for first in starts for place in range(ulysses)]
     ulysses_group = own_group(topology, columns) if ulysses > 1 else None
-    ring_group = own_group(topology, rows) if ring > 1 else None
+    ring_group = own_group(topology, rows, sms=hop_sms) if ring > 1 else None
     whole = ulysses_group if ring == 1 else ring_group if ulysses == 1 else None
     if whole is None:
         wholes = [range(first, first + size) for first in starts]
@@ -94,11 +98,17 @@ def build_mesh(topology: Topology, *, ulysses: int, ring: int, parts: int = 1) -
     )
 
 
-def own_group(topology: Topology, groups: Iterable[range]) -> dist.ProcessGroup:
+def own_group(topology: Topology, groups: Iterable[range], *, sms: int = 0) -> dist.ProcessGroup:
     """This rank's of ``groups``, every one of which every rank makes, in the same order."""
-    timeout = timedelta(seconds=STEP_TIMEOUT_S) if topology.device.type == "cuda" else None
+    given: dict[str, Any] = {}
+    if topology.device.type == "cuda":
+        given["timeout"] = timedelta(seconds=STEP_TIMEOUT_S)
+    if sms and topology.backend == "nccl":
+        given["pg_options"] = options = dist.ProcessGroupNCCL.Options()
+        options._timeout = given["timeout"]
+        options.config.max_ctas = sms  # each has a multiprocessor; the priority is process_group's
     made: list[tuple[bool, dist.ProcessGroup]] = []
-    made += [(topology.rank in ranks, dist.new_group(list(ranks), timeout=timeout)) for ranks in groups]
+    made += [(topology.rank in ranks, dist.new_group(list(ranks), **given)) for ranks in groups]
     return next(group for own, group in made if own)
 
 

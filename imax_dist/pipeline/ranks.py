@@ -22,19 +22,17 @@ from imax_dist.parallel.devices import check_devices
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.engines.registry import DRAFTS, ENGINES, choose_engine
 from imax_dist.parallel.hosts import check_link, check_ulysses_within_hosts, ranks_together, slowest_link
-from imax_dist.parallel.kernels import Quality
+from imax_dist.parallel.kernels import Quality, leaving
 from imax_dist.parallel.mesh import SequenceMesh, build_mesh, choose_degrees
 from imax_dist.parallel.topology import Topology
 
 
-def _one_mesh(
-    passes: CfgExecution, topology: Topology, *, ulysses: int, ring: int
-) -> tuple[SequenceMesh, CfgExecution]:
-    return build_mesh(topology, ulysses=ulysses, ring=ring), passes
+def _one_mesh(passes: CfgExecution, topology: Topology, **degrees: int) -> tuple[SequenceMesh, CfgExecution]:
+    return build_mesh(topology, **degrees), passes
 
 
-def _two_meshes(topology: Topology, *, ulysses: int, ring: int) -> tuple[SequenceMesh, CfgExecution]:
-    parallel = build_cfg_parallel(topology, ulysses=ulysses, ring=ring)
+def _two_meshes(topology: Topology, **degrees: int) -> tuple[SequenceMesh, CfgExecution]:
+    parallel = build_cfg_parallel(topology, **degrees)
     return parallel.mesh, split(parallel)
 
 
@@ -73,7 +71,9 @@ class ParallelSettings:
     regional where a batch's posters gain more than compiling takes, and none where nobody planned it."""
     vae_memory_gib: float | None = None
     """Memory of a rank for the VAE's feature maps; the rest goes to temp files. None: 2, or half a GPU."""
-
+    hop_sms: int = 0
+    """A GPU's multiprocessors for the hops of a ring: NCCL takes at most so many, and FlashAttention-3 leaves
+    them free. 0: as many as NCCL likes, when a kernel ends (DECISIONS 116)."""
     least_link_gb_s: float | None = None
     """Ranks on several hosts whose link carries less, GB/s a rank, are refused; a pool sets it for gangs."""
 
@@ -85,6 +85,8 @@ class ParallelSettings:
     def __post_init__(self) -> None:
         if self.vae_memory_gib is not None and not self.vae_memory_gib > 0.0:
             raise BadConfig(f"parallel: vae_memory_gib must be above 0, got {self.vae_memory_gib}")
+        if self.hop_sms < 0:
+            raise BadConfig(f"parallel: hop_sms must be 0 (NCCL's choice) or more, got {self.hop_sms}")
 
 
 def load_parallel(name: str | None, given: Mapping[str, Any] | None = None) -> ParallelSettings:
@@ -169,10 +171,11 @@ def join_ranks(
     )
     check_ulysses_within_hosts(hosts, ulysses)
     link = checked_link(settings, topology, hosts)
-    mesh, passes = build(topology, ulysses=ulysses, ring=ring)
+    mesh, passes = build(topology, ulysses=ulysses, ring=ring, hop_sms=settings.hop_sms)
     work = AttentionShape(heads=heads, head_dim=head_dim, dtype=dtype)
     kernel = choose_kernel(settings.kernel, settings.quality, topology, work)
-    engine = (ENGINES | DRAFTS)[chosen](mesh, kernel=kernel.kernel)
+    run = leaving(kernel.kernel, settings.hop_sms) if mesh.ring > 1 else kernel.kernel
+    engine = (ENGINES | DRAFTS)[chosen](mesh, kernel=run)
     resolved = dataclasses.replace(settings, engine=chosen, kernel=kernel.name)
     return Ranks(topology, mesh, engine, resolved, passes, notes=_notes(kernel, link))
 

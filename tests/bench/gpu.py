@@ -49,6 +49,7 @@ from tests.bench.flux_shape import (
     wait,
 )
 from tests.bench.gpu_posters import posters_by_kernel
+from tests.bench.odd_lengths import ODD_HEADING, odd_rows
 
 LIMIT_S = 8 * 60
 STEP_HEADING = (
@@ -221,6 +222,12 @@ def profile_of_a_step(bench: Bench) -> Iterator[str]:
         yield ""
 
 
+def odd_lengths(bench: Bench) -> Iterator[str]:
+    """Attention alone on odd grids over even ones, lengths as they are and in whole blocks."""
+    yield ODD_HEADING
+    yield from odd_rows(bench.topology, tiny=bench.device.type == "cpu")
+
+
 def wide_head(bench: Bench) -> Iterator[str]:
     yield from gpu_detail.wide_head(bench.device, bench.dtype)
 
@@ -323,6 +330,7 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[str]]] = {
     "One step": steps,
     "Against a bare diffusers transformer": against_bare,
     "Kernels of a step": profile_of_a_step,
+    "Odd lengths": odd_lengths,
     "A head of 512 channels": wide_head,
     "Engines on one rank": engines_alone,
     "Two ranks on one device": shared_gpu,

@@ -1,7 +1,7 @@
 """Whole posters by each attention kernel that is installed: what its steps cost on even and odd grids.
 
 A kernel that is fastest on a bare product may not be in a poster, where every second step has lengths that
-are no multiple of 128. They stay as they are: none in parallel/kernels.py takes a length beside its tensors.
+are no multiple of 128. ``cudnn_even`` takes those in whole blocks.
 """
 
 from __future__ import annotations

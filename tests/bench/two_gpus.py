@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.bench import two_gpus_contexts as gpu_contexts
 from tests.bench import two_gpus_ranks as on_ranks
 from tests.bench import two_gpus_renders as whole_renders
 from tests.bench.hangs import KINDS, SKIPPED, seconds_until_seen
+from tests.bench.odd_lengths import ODD_HEADING, odd_rows
 from tests.bench.two_gpus_ending import seconds_until_the_others_end
 
 SECTION_S = 300.0
@@ -132,15 +134,15 @@ def host_cost(setting: Setting) -> Iterator[str]:
 
 
 def overlap(setting: Setting) -> Iterator[str]:
-    """Whether a ring hop travels while attention is computed."""
-    tokens = [256] if setting.tiny else [2304, 8448, 33024]
-    yield "| tokens a rank | kernel | attention ms | hop ms | both ms | of the hop hidden |"
-    yield "|---|---|---|---|---|---|"
-    for own in tokens:
-        for name, (alone, hop, both) in run(setting, on_ranks.overlap, own)[0].items():
+    """Whether a ring hop travels while attention is computed, by its own multiprocessors."""
+    tokens = [(256, 0)] if setting.tiny else [(own, sms) for own in (2304, 8448, 33024) for sms in (0, 4, 16)]
+    yield "| tokens a rank | hop_sms | kernel | attention ms | hop ms | both ms | of the hop hidden |"
+    yield "|---|---|---|---|---|---|---|"
+    for own, sms in tokens:
+        for name, (alone, hop, both) in run(setting, on_ranks.overlap, own, sms)[0].items():
             hidden = max(0.0, min(1.0, (alone + hop - both) / hop))
             yield (
-                f"| {own} | {name} | {1e3 * alone:.2f} | {1e3 * hop:.2f} | {1e3 * both:.2f} | "
+                f"| {own} | {sms} | {name} | {1e3 * alone:.2f} | {1e3 * hop:.2f} | {1e3 * both:.2f} | "
                 f"{100 * hidden:.0f} % |"
             )
 
@@ -160,23 +162,21 @@ def beside_mlp(setting: Setting) -> Iterator[str]:
 
 def in_pieces(setting: Setting) -> Iterator[str]:
     """Whether pieces of the heads hide each other's exchange, and from how many tokens (DECISIONS 111)."""
-    heads, head_dim, tokens = (8, 16, [64]) if setting.tiny else (24, 128, [16384, 32768, 65536, 262144])
-    yield "| tokens | attention alone, ms | in 1 piece | 2 | 3 | 4 |"
-    yield "|---|---|---|---|---|---|"
-    for count in tokens:
-        found = run(setting, on_ranks.in_pieces, count, heads, head_dim)[0]
-        yield f"| {count} | {' | '.join(f'{1e3 * seconds:.2f}' for seconds in found.values())} |"
+    shape, tokens = ((8, 16), [64]) if setting.tiny else ((24, 128), [16384, 32768, 65536, 262144])
+    yield "| mesh | tokens | attention alone, ms | in 1 piece | 2 | 3 | 4 |"
+    yield "|---|---|---|---|---|---|---|"
+    for degrees in [(u, r) for u, r in setting.degrees if u > 1 and r <= 2]:
+        for count in tokens:
+            found = run(setting, on_ranks.in_pieces, count, shape, degrees)[0]
+            cells = " | ".join(f"{1e3 * seconds:.2f}" for seconds in found.values())
+            yield f"| u{degrees[0]} r{degrees[1]} | {count} | {cells} |"
 
 
 def odd_lengths(setting: Setting) -> Iterator[str]:
-    """Whether the shifted grid costs less with its queries, which may have more rows, lengthened."""
-    heads, head_dim, tokens = (4, 16, [129]) if setting.tiny else (24, 128, [17153, 66561])
-    yield "| tokens | kernel | as they are, ms | queries lengthened | keys | both |"
-    yield "|---|---|---|---|---|---|"
-    for count in tokens:
-        (found,) = run(Setting(1, setting.tiny), on_ranks.odd_lengths, count, heads, head_dim)
-        for name, seconds in found.items():
-            yield f"| {count} | {name} | {' | '.join(f'{1e3 * each:.2f}' for each in seconds.values())} |"
+    """What the odd grid of patch shift costs, and what whole blocks save of it (DECISIONS 115)."""
+    yield ODD_HEADING
+    (rows,) = run(Setting(1, setting.tiny), partial(odd_rows, tiny=setting.tiny))
+    yield from rows
 
 
 def communicators(setting: Setting) -> Iterator[str]:

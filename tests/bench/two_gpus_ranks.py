@@ -19,7 +19,7 @@ from imax_dist.parallel.attention import attend
 from imax_dist.parallel.collectives import all_gather_single
 from imax_dist.parallel.engines.registry import ENGINES
 from imax_dist.parallel.engines.torch import TorchEngine
-from imax_dist.parallel.kernels import KERNELS
+from imax_dist.parallel.kernels import KERNELS, leaving
 from imax_dist.parallel.mesh import SequenceMesh, build_mesh
 from imax_dist.parallel.point_to_point import post
 from imax_dist.parallel.ring import rotate
@@ -32,8 +32,6 @@ TEXT, IMAGE = 7, 61
 RUNS = 5
 CALLS = 200
 """In a row: fewer than a GPU's queue holds, which would make the host wait."""
-BLOCK = 128
-"""Of tokens: other lengths cost cuDNN 19 % (BENCHMARKS.md, "One GPU")."""
 
 
 Degrees = tuple[int, int]
@@ -120,16 +118,20 @@ def host_seconds_a_call(topology: Topology) -> dict[str, float]:
     return found
 
 
-def overlap(topology: Topology, own: int) -> dict[str, tuple[float, float, float]]:
-    """Seconds of one block's attention, of a hop, and of both as the ring runs them, by kernel."""
-    mesh = build_mesh(topology, ulysses=1, ring=topology.world_size)
+def overlap(topology: Topology, own: int, sms: int) -> dict[str, tuple[float, float, float]]:
+    """Seconds of one block's attention, of a hop, and of both as the ring runs them, by kernel.
+
+    ``sms``: the most multiprocessors for hops, see ``hop_sms`` of the parallel settings.
+    """
+    mesh = build_mesh(topology, ulysses=1, ring=topology.world_size, hop_sms=sms)
     kind = torch.bfloat16 if topology.device.type == "cuda" else torch.float32
     q, k, v = (torch.randn(1, own, 24, 128, device=topology.device, dtype=kind) for _ in range(3))
     sent = torch.stack([k, v])
     received = torch.empty_like(sent)
     following, preceding = ((topology.rank + step) % topology.world_size for step in (1, -1))
     found = {}
-    for kernel in usable_kernels(topology, kind):
+    for each in usable_kernels(topology, kind):
+        kernel = leaving(each, sms)
 
         def computing(kernel: Any = kernel) -> None:
             attend(q, k, v, kernel=kernel)
@@ -145,27 +147,7 @@ def overlap(topology: Topology, own: int) -> dict[str, tuple[float, float, float
         hops = mesh.ring - 1
         alone, hop = best(computing, topology), best(hopping, topology)
         together = (best(both, topology) - alone) / hops
-        found[kernel.name] = (alone, hop, together)
-    return found
-
-
-@torch.no_grad()
-def odd_lengths(topology: Topology, tokens: int, heads: int, head_dim: int) -> dict[str, dict[str, float]]:
-    """Seconds of attention, by kernel, as queries, keys or both are lengthened to a multiple of BLOCK."""
-    full = -(-tokens // BLOCK) * BLOCK
-    kind = torch.bfloat16 if topology.device.type == "cuda" else torch.float32
-    lengths = {
-        "neither": (tokens, tokens), "queries": (full, tokens), "keys": (tokens, full), "both": (full, full),
-    }  # fmt: skip
-    found: dict[str, dict[str, float]] = {}
-    for kernel in usable_kernels(topology, kind):
-        found[kernel.name] = {}
-        for name, (queries, keys) in lengths.items():
-            q, k, v = (
-                torch.randn(1, rows, heads, head_dim, device=topology.device, dtype=kind)
-                for rows in (queries, keys, keys)
-            )
-            found[kernel.name][name] = best(partial(attend, q, k, v, kernel=kernel), topology)
+        found[each.name] = (alone, hop, together)
     return found
 
 
@@ -197,9 +179,13 @@ def beside_mlp(topology: Topology, own: int, heads: int, head_dim: int) -> tuple
     return exchange, best(mlp, topology), best(both, topology)
 
 
-def in_pieces(topology: Topology, tokens: int, heads: int, head_dim: int) -> dict[int, float]:
-    """Seconds of a block's global attention by the pieces in which its heads are exchanged; 0: none are."""
-    mesh = build_mesh(topology, ulysses=topology.world_size, ring=1)
+def in_pieces(topology: Topology, tokens: int, shape: tuple[int, int], degrees: Degrees) -> dict[int, float]:
+    """Seconds of a block's global attention by the pieces in which its heads are exchanged; 0: none are.
+
+    ``shape`` are heads and channels of one.
+    """
+    mesh = build_mesh(topology, ulysses=degrees[0], ring=degrees[1])
+    heads, head_dim = shape
     kind = torch.bfloat16 if topology.device.type == "cuda" else torch.float32
     layout = JointLayout.of(text_tokens=mesh.size, image_tokens=tokens, ranks=mesh.size)
 

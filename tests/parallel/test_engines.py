@@ -8,6 +8,7 @@ heads as query heads, and fewer.
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from imax_dist.errors import BadConfig
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.engines.registry import ENGINES, choose_engine
 from imax_dist.parallel.engines.torch import TorchEngine
+from imax_dist.parallel.kernels import EVERY, Kernel, at_even_lengths, cpu_flash, plain
 from imax_dist.parallel.mesh import SequenceMesh, build_mesh, single_rank
 from imax_dist.parallel.sequence import JointLayout, gather, shard
 from imax_dist.parallel.topology import Topology
@@ -39,6 +41,9 @@ class Case(NamedTuple):
     image: int = IMAGE
 
 
+EVEN = Kernel("cpu_even", at_even_lengths(cpu_flash, plain, block=8), "cpu", EVERY)
+MAKERS = {**ENGINES, "torch, even lengths": partial(TorchEngine, kernel=EVEN)}
+"""In every mesh, block and piece there are keys over, or none, or less than a block of them."""
 CASES = [
     *(Case(*values) for values in product((1, 2, HEADS), (1, 3), (False, True))),
     *(Case(copies=2, text=text, image=21, replicated=text == 1) for text in (0, 1)),
@@ -103,7 +108,7 @@ def every_case(topology: Topology, degrees: tuple[int, int], engines: list[str])
     mesh = build_mesh(topology, ulysses=degrees[0], ring=degrees[1])
     results: dict[str, list[Any]] = {}
     for name in engines:
-        engine = ENGINES[name](mesh)
+        engine = MAKERS[name](mesh)
         results[name] = []
         for case in CASES:
             try:
@@ -119,13 +124,13 @@ RESULTS: dict[tuple[int, int], list[dict[str, Any]]] = {}
 def results_on(degrees: tuple[int, int]) -> list[dict[str, Any]]:
     """Every rank's results on a mesh; the ranks run once for the module."""
     if degrees not in RESULTS:
-        engines = [name for name in ENGINES if name != "xfuser" or xfuser_is_installed()]
+        engines = [name for name in MAKERS if name != "xfuser" or xfuser_is_installed()]
         RESULTS[degrees] = run_ranks(degrees[0] * degrees[1], every_case, degrees, engines)
     return RESULTS[degrees]
 
 
 @pytest.mark.parametrize("degrees", MESHES, ids=lambda d: f"u{d[0]}r{d[1]}")
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", MAKERS)
 def test_every_engine_equals_plain_attention(name: str, degrees: tuple[int, int]) -> None:
     if name == "xfuser" and not xfuser_is_installed():
         pytest.skip("xfuser and yunchang are not installed: pip install 'imax-dist[dev]'")

@@ -22,9 +22,11 @@ from imax_dist.parallel.kernels import (
     EVERY,
     KERNELS,
     Kernel,
+    at_even_lengths,
     candidates,
     cpu_flash,
     default_run,
+    leaving,
     plain,
     verify,
 )
@@ -211,6 +213,55 @@ def test_products_by_blocks_are_attention_with_its_log_sum_exp(
         assert (own.double() - right).abs().max() < allowed
 
 
+BLOCKS_OF_8 = Kernel("cpu_even", at_even_lengths(cpu_flash, cpu_flash, block=8), "cpu", EVERY)
+
+
+@pytest.mark.parametrize("keys", [5, 8, 15, 16, 17, 129])
+@pytest.mark.parametrize("dtype", EVERY, ids=str)
+def test_whole_blocks_and_what_is_over_are_attention_with_its_log_sum_exp(
+    dtype: torch.dtype, keys: int, rng: torch.Generator
+) -> None:
+    """The key that is over has most of the weight for half of the queries; bfloat16 is as near as as is."""
+    q, k, v = (torch.randn(2, length, 3, 16, generator=rng).transpose(1, 2) for length in (13, keys, keys))
+    k[:, :, -1] *= 6.0
+    q, k, v = (x.to(dtype) for x in (q, k, v))
+    expected = plain(q.double(), k.double(), v.double())
+    kept = [x.clone() for x in (q, k, v)]
+    found, as_is = BLOCKS_OF_8.run(q, k, v), cpu_flash(q, k, v)
+    for own, other, right in zip(found, as_is, expected, strict=True):
+        allowed = max(1e-12 if dtype == torch.float64 else 4e-6, 2.5 * (other.double() - right).abs().max())
+        assert (own.double() - right).abs().max() <= allowed
+    assert all(map(torch.equal, kept, (q, k, v)))
+
+
+def test_only_whole_blocks_reach_the_kernel(rng: torch.Generator) -> None:
+    met: list[tuple[int, int]] = []
+
+    def noting(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        assert q.transpose(1, 2).is_contiguous()  # what cuDNN was given before
+        met.append((q.shape[2], k.shape[2]))
+        return cpu_flash(q, k, v)
+
+    run = at_even_lengths(noting, cpu_flash)
+    for queries, keys in ((257, 257), (256, 384), (3, 128), (257, 127)):
+        run(*(torch.randn(1, n, 2, 8, generator=rng).transpose(1, 2) for n in (queries, keys, keys)))
+    assert met == [(384, 256), (256, 384), (128, 128), (257, 127)]
+
+
+def test_a_kernel_is_timed_on_an_even_and_on_an_odd_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is slow on odd grids alone loses to the same at even lengths."""
+
+    def slow_if_odd(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        time.sleep(0.02 * (k.shape[2] % 8 > 0))
+        return cpu_flash(q, k, v)
+
+    slow = Kernel("slow", slow_if_odd, "cpu", EVERY)
+    even = Kernel("slow_even", at_even_lengths(slow_if_odd, cpu_flash, block=8), "cpu", EVERY)
+    chosen, measured = fastest([slow, even], CPU, WORK)
+    assert chosen is even
+    assert float(measured["slow"].split()[0]) > 10.0
+
+
 def test_a_sage_without_a_log_sum_exp_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """sageattention 1, which an index gives for the plain name, takes ``return_lse`` and ignores it."""
     old = SimpleNamespace(sageattn=lambda *given, **_: given[0])
@@ -218,6 +269,25 @@ def test_a_sage_without_a_log_sum_exp_is_refused(monkeypatch: pytest.MonkeyPatch
     x = torch.zeros(2, 1, 4, 64)
     with pytest.raises(BadConfig, match="needs sageattention 2 or newer"):
         KERNELS["sage"].run(x, x, x)
+
+
+def test_flash3_alone_leaves_multiprocessors_for_hops(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, **given: Any) -> tuple[Tensor, Tensor]:
+        asked.append(given)
+        output, log_sum_exp = plain(*(x.transpose(1, 2) for x in (q, k, v)))
+        return output.transpose(1, 2), log_sum_exp
+
+    monkeypatch.setitem(sys.modules, "flash_attn_interface", SimpleNamespace(flash_attn_func=attend))
+    q, k, v = torch.randn(3, 1, 2, 5, 8)
+    for sms in (0, 6):
+        run = leaving(KERNELS["flash3"], sms)
+        assert run is not None
+        assert torch.equal(run.run(q, k, v)[0], plain(q, k, v)[0])
+    assert asked == [{"return_attn_probs": True}, {"return_attn_probs": True, "sm_margin": 6}]
+    assert leaving(KERNELS["cudnn"], 6) is KERNELS["cudnn"]
+    assert leaving(None, 6) is None
 
 
 def test_a_package_that_does_not_import_is_not_installed(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 from ranks import run_ranks
 
@@ -40,6 +42,29 @@ def test_ulysses_is_as_large_as_the_heads_allow_and_the_ring_takes_the_rest(
     ranks: int, heads: int, given: dict[str, int], expected: tuple[int, int]
 ) -> None:
     assert choose_degrees(ranks, heads=heads, **given) == expected
+
+
+@pytest.mark.parametrize(("sms", "shares_gpu"), [(0, False), (6, False), (6, True)])
+def test_a_rings_hops_keep_to_their_multiprocessors_on_nccl_alone(
+    sms: int, shares_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no NCCL in torch for CPUs: its options stand in, as torch's stubs describe them."""
+    asked: list[tuple[list[int], dict[str, Any]]] = []
+    options = SimpleNamespace(Options=lambda: SimpleNamespace(config=SimpleNamespace(max_ctas=None)))
+    monkeypatch.setattr(dist, "ProcessGroupNCCL", options, raising=False)
+
+    def new_group(ranks: list[int], **given: Any) -> dist.ProcessGroup:
+        asked.append((ranks, given))
+        return dist.ProcessGroup(0, len(ranks))
+
+    monkeypatch.setattr(dist, "new_group", new_group)
+    on_gpu = Topology(0, 4, 0, "test", torch.device("cuda", 0), shares_gpu=shares_gpu)
+    build_mesh(on_gpu, ulysses=2, ring=2, hop_sms=sms)
+    assert all(given["timeout"].total_seconds() == 120 for _, given in asked)
+    limited = {tuple(ranks): given["pg_options"] for ranks, given in asked if "pg_options" in given}
+    rows = [(0, 2), (1, 3)] if sms and not shares_gpu else []
+    assert list(limited) == rows
+    assert all((each.config.max_ctas, each._timeout.total_seconds()) == (6, 120) for each in limited.values())
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class TorchEngine:
         self.mesh = mesh
         self.kernel = kernel
         self.pieces = pieces
-        """Of a rank's heads, exchanged in turn; None: as many as pay."""
+        """Of a rank's heads, exchanged in turn; None: as many as pay, without a ring."""
 
     def __call__(
         self, query: Heads, key: KeyHeads, value: KeyHeads, *, layout: JointLayout, text_weight: int = 1
@@ -71,12 +71,12 @@ class TorchEngine:
         return lambda: self._in_turn(coming, lengths, layout=layout, text_weight=text_weight)
 
     def _pieces(self, key: KeyHeads, tokens: int) -> int:
-        """A ring hides its exchange itself; on a CPU the cores that would compute copy the bytes."""
+        """Unasked one: on a CPU the cores that would compute copy the bytes, and a ring has hops for each."""
         keys = key.shape[2] // self.mesh.ulysses
-        if self.mesh.ulysses == 1 or self.mesh.ring > 1:
+        if self.mesh.ulysses == 1:
             return 1
         if self.pieces is None:
-            return head_pieces(keys, tokens) if key.is_cuda else 1
+            return head_pieces(keys, tokens) if key.is_cuda and self.mesh.ring == 1 else 1
         return min(self.pieces, keys)
 
     def _in_turn(
