@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from imax_dist.errors import BadConfig
 from imax_dist.liveness.beacon import SILENT, Marks
@@ -107,7 +108,7 @@ def process_group(
         yield
         return
     timeout = timedelta(seconds=timeout_s)
-    store = store or next(dist.rendezvous("env://", timeout=timeout))[0]
+    store = store or next(rendezvous("env://", timeout=timeout))[0]
     if on_gpu:
         keep_dumps_apart(os.environ, topology, store)
     dist.init_process_group(
