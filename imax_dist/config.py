@@ -110,7 +110,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def set_key(mapping: dict[str, Any], assignment: str) -> None:
-    """Apply ``a.b=value`` (value read as YAML) to a nested mapping in place."""
+    """Apply ``a.b=value`` (read as YAML) to a nested mapping in place. Raises BadConfig if it cannot."""
     key, equals, text = assignment.partition("=")
     if not equals or not key.strip():
         raise BadConfig(

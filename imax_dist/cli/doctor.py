@@ -66,7 +66,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def measure_machine(file: str) -> int:
-    """Write a hardware file with this machine's own rates; about 20 s."""
+    """Write a hardware file with this machine's own rates; about 20 s.
+
+    Raises BadValue unless the file ends in .yaml.
+    """
     from pathlib import Path
 
     import torch

@@ -86,7 +86,7 @@ def _add_page_options(parser: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Finish one file and say what was done."""
+    """Finish one file and say what was done. Raises BadValue if it would replace the poster."""
     from imax_dist.output.image.finish import check, finish, finish_panels, inherit
     from imax_dist.output.image.reader import WHITE, open_picture
     from imax_dist.output.image.settings import FinishSettings, parse_colour

@@ -23,7 +23,8 @@ NOT_WITH_GRID = ("recipe", "count", "seeds", "json")
 def grid_batch(batch: Batch, texts: Sequence[str]) -> tuple[Batch, list[Cell], int]:
     """``batch`` with every job once for each combination, its cells, and how many make a row of the sheet.
 
-    Proofs are small renders where native pictures would not tell the cells apart.
+    Proofs are small renders where native pictures would not tell the cells apart. Raises BadValue without a
+    manifest.
     """
     from imax_dist.jobs.grid import grid_cells, read_grid, shows_in_native
 
@@ -65,7 +66,10 @@ def write_sheet(out: Path, cells: Sequence[Cell], *, columns: int) -> Path:
 
 
 def generate_grid(options: argparse.Namespace) -> int:
-    """``--grid`` of generate and upscale: a folder named as the poster would be, filled by a batch here."""
+    """``--grid`` of generate and upscale: a folder named as the poster would be, filled by a batch here.
+
+    Raises BadValue for options that a batch of proofs does not take.
+    """
     from imax_dist.cli.poster_request import requested
     from imax_dist.jobs.batch import Batch, load_pool_settings
     from imax_dist.jobs.make_job import make_job

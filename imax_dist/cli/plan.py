@@ -63,7 +63,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the plan; 64 with what would fit if nothing does."""
+    """Print the plan; 64 with what would fit if nothing does. Raises BadValue for a count below 1."""
     from imax_dist.planner.choose import choose
     from imax_dist.planner.cluster import parse_cluster
     from imax_dist.planner.describe import as_json, lines

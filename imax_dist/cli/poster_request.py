@@ -69,7 +69,7 @@ def _of_recipe(options: argparse.Namespace, recipe: dict[str, Any], given: dict[
 
 
 def wanted(options: argparse.Namespace, recipe: dict[str, Any] | None = None) -> list[Poster]:
-    """The posters that the command line asks for. Raises as ``requested`` does."""
+    """The posters that are asked for. Raises as ``requested`` does, BadValue for contradictory seeds."""
     request = requested(options, recipe)
     if recipe is not None and (options.count, options.seeds) != (None, None):
         raise BadValue("--recipe renders a recipe as it is; omit --count and --seeds")

@@ -62,7 +62,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Name the new poster, and take over what the recipe of the old one says of its model and paper."""
+    """Name the new poster, and take over what the recipe of the old one says of its model and paper.
+
+    Raises BadValue where --out could not keep the rest of the poster bit for bit.
+    """
     from imax_dist.errors import BadValue
     from imax_dist.output.image.guide import open_guide
     from imax_dist.output.image.provenance import find_recipe

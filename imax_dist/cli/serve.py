@@ -56,7 +56,10 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until asked to stop: 0 if nothing was left to do, 75 if jobs wait for the next start."""
+    """Serve until asked to stop: 0 if nothing was left to do, 75 if jobs wait for the next start.
+
+    Raises MissingInput without the extra serve, BadValue for options of another command.
+    """
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
         raise MissingInput("serving needs FastAPI and uvicorn; pip install 'imax-dist[serve]'")
     if options.add_token or options.revoke_token:

@@ -66,7 +66,10 @@ def place_of(options: argparse.Namespace) -> Path | str:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the table; 76 if a poster failed, or with --verify is not what it was."""
+    """Print the table; 76 if a poster failed, or with --verify is not what it was.
+
+    Raises BadValue for a negative limit, or --verify without a folder.
+    """
     from imax_dist.errors import BadValue, PartialBatch
     from imax_dist.jobs.control import all_rows, counts, damaged
 

@@ -31,7 +31,10 @@ def vote_arguments(parser: Parser) -> None:
 
 
 def run_vote(args: argparse.Namespace) -> int:
-    """Vote, write vote.json, print the strengths. Raises Preempted if it stopped before the end."""
+    """Vote, write vote.json, print the strengths. Raises Preempted if it stopped before the end.
+
+    Raises BadValue for a budget or crops out of range.
+    """
     from imax_dist.output.atomic import write_json
 
     found = _results(args.folder)

@@ -56,7 +56,7 @@ def ray_cluster(
 
     A local Ray listens on the loopback interface, wants a token of whoever connects, and keeps its session in
     a private folder that goes with it. Raises ClusterUnavailable if there is none; what fails while it ends
-    is a ``note``.
+    is a ``note``. Raises BadValue for no address.
     """
     if not address.strip():
         raise BadValue("--ray needs local, auto or an address like 10.0.0.1:6379")

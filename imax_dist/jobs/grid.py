@@ -60,7 +60,7 @@ def shows_in_native(axes: Sequence[Axis]) -> bool:
 
 
 def grid_cells(jobs: Sequence[Job], axes: Sequence[Axis]) -> list[Cell]:
-    """Each job once for every combination, the last axis fastest. Raises what a Request raises."""
+    """Each job once for every combination, the last axis fastest. Raises BadValue, also for one id twice."""
     cells: list[Cell] = []
     for job in jobs:
         for values in product(*(axis.values for axis in axes)):

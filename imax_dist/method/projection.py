@@ -27,8 +27,9 @@ LEAST_MATCHED = 1.5
 def block_mean(rows: int, columns: int) -> Projection:
     """Mean over blocks of ``rows`` x ``columns`` latent pixels, repeated back to size.
 
-    With rows = columns = 2^level this is the level's Haar low band with all details zeroed, the
-    filter of the authors' code at level 1. A block cut by the border takes the mean of what is left.
+    With rows = columns = 2^level this is the level's Haar low band with all details zeroed, the filter of the
+    authors' code at level 1. A block cut by the border takes the mean of what is left. Raises ValueError for
+    blocks below 1 x 1.
     """
     if rows < 1 or columns < 1:
         raise ValueError(f"block_mean needs blocks of at least 1 x 1, got {rows} x {columns}")

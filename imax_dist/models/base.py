@@ -193,7 +193,8 @@ class FlowModel(ABC):
     ) -> Latents:
         """Noise minus image at ``sigma`` for the whole latent ``x``, guided; the same bits on every rank.
 
-        ``memory``: of the steps before, where the model guides with one; it is brought up to date.
+        ``memory``: of the steps before, where the model guides with one; it is brought up to date. Raises
+        BadConfig if guidance lacks the empty prompt.
         """
         engine = self.wrap_engine(marking(sequence.engine, sequence.mesh.marks))
         sequence = dataclasses.replace(sequence, engine=engine)

@@ -77,7 +77,10 @@ def _from_table(name: str, table: dict[str, Any], settings: ModelSettings) -> Bl
 
 
 def stored_parameters(folder: Path) -> int:
-    """Elements of all tensors in a folder's safetensors files, from their headers alone."""
+    """Elements of all tensors in a folder's safetensors files, from their headers alone.
+
+    Raises MissingInput for a file that is not safetensors.
+    """
     if (folder / SINGLE_MARK).is_file():
         (weights,) = folder.glob("*.safetensors")
         prefix = str(json.loads((folder / SINGLE_MARK).read_text(encoding="utf-8"))["prefix"])

@@ -84,7 +84,10 @@ def _gguf_header(file: Path) -> dict[str, Stored]:
 
 
 def beside(file: Path, key: str) -> dict[str, Any] | None:
-    """The config.json in the file's own folder, if it is one of a network: it holds ``key``."""
+    """The config.json in the file's own folder, if it is one of a network: it holds ``key``.
+
+    Raises BadValue if it is not JSON.
+    """
     config = file.with_name("config.json")
     if not config.is_file():
         return None

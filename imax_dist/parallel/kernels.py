@@ -114,7 +114,7 @@ def flash3_fp8(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sage(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """SageAttention: eight-bit queries and keys."""
+    """SageAttention: eight-bit queries and keys. Raises BadConfig for sageattention 1."""
     attend = importlib.import_module("sageattention").sageattn
     found = attend(q, k, v, tensor_layout="HND", is_causal=False, return_lse=True)
     if not isinstance(found, tuple):

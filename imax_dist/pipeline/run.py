@@ -102,7 +102,7 @@ class Run:
             raise
 
     def end_alone(self, state: PassState) -> None:
-        """After a step of rank 0 alone: checkpoint if due, and stop if asked to."""
+        """After a step of rank 0 alone: checkpoint if due, and stop if asked to. Raises Preempted then."""
         plan = self.pass_of(state)
         self._offer(state)
         stopping = self.stop() and state.step < plan.steps

@@ -123,7 +123,10 @@ def _check_cascade(rule: CascadeRule) -> None:
 
 
 def start_sigmas(method: Method) -> tuple[float, ...]:
-    """Where each pass starts; the last holds for all further ones. 1 is pure noise."""
+    """Where each pass starts; the last holds for all further ones. 1 is pure noise.
+
+    Raises BadConfig for an empty list.
+    """
     if method.start.sigma == ():
         raise BadConfig("start.sigma is an empty list; give one level a pass, or none")
     chosen = method.start.sigma

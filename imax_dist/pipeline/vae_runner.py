@@ -83,7 +83,10 @@ class VaeRunner:
 
 
 def strategy_for(plan: PosterPlan, model: FlowModel, ranks: Ranks) -> Strategy:
-    """Whole if one rank has room for it, else by rows; tiles only if the plan says so."""
+    """Whole if one rank has room for it, else by rows; tiles only if the plan says so.
+
+    Raises BadConfig for tiles of a VAE that has none.
+    """
     topology, memory = ranks.topology, ranks.settings.vae_memory_gib
     if plan.method.vae == "tiled":
         if not hasattr(model.vae, "enable_tiling"):

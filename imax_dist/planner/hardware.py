@@ -116,7 +116,10 @@ class Hardware:
 
 
 def load_hardware(name: str) -> Hardware:
-    """A file of configs/hardware by name (``H100``, any case), or a YAML file by its path."""
+    """A file of configs/hardware by name (``H100``, any case), or a YAML file by its path.
+
+    Raises BadValue if there is none.
+    """
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():
             raise BadValue(f"hardware file {name} does not exist; imax doctor --measure {name} writes one")

@@ -17,7 +17,10 @@ from imax_dist.service.settings import limits_of
 
 
 def check(serving: Serving) -> dict[str, Any]:
-    """What it would do, in words. Raises what starting it would raise; nothing is started."""
+    """What it would do, in words; nothing is started.
+
+    Raises BadConfig if no model that may be asked for is here, and what starting it would raise.
+    """
     pool_parallel(serving.pool)
     limits = limits_of(serving.service)
     require_writable(serving.out)

@@ -38,7 +38,10 @@ def kontext_facts(name: str, settings: ModelSettings, configs: Configs, weights:
 
 
 def fill_facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
-    """The same; Fill takes the picture and its mask besides the latents."""
+    """The same; Fill takes the picture and its mask besides the latents.
+
+    Raises BadConfig if its channels are not those of the three.
+    """
     found = int(configs.transformer["in_channels"])
     made = {**configs.transformer, "in_channels": configs.transformer["out_channels"]}
     spec = flux.facts(name, settings, configs._replace(transformer=made), weights)

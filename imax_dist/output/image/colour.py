@@ -53,7 +53,10 @@ class ColourReport:
 def converted(
     bands: Bands, profiles: tuple[Profile, Profile], *, intent: str, black_point: bool
 ) -> tuple[Bands, ColourReport]:
-    """``bands`` from the first profile to the second in 16 bits, and a report that fills as they are read."""
+    """``bands`` from the first profile to the second in 16 bits, and a report that fills as they are read.
+
+    Raises BadValue where there is no way from one to the other.
+    """
     pyvips = library()
     source, target = profiles
     if source.space != "RGB":

@@ -67,7 +67,10 @@ def finish(picture: Picture, out: Path, settings: FinishSettings) -> Finished:
 
 
 def finish_panels(picture: Picture, out: Path, settings: FinishSettings) -> dict[Path, Finished]:
-    """Write the panels of a sheet, ``sea-r1c1.pdf`` and so on; raises as ``finish``, and leaves none then."""
+    """Write the panels of a sheet, ``sea-r1c1.pdf`` and so on; raises as ``finish``, and leaves none then.
+
+    Raises BadValue without a grid.
+    """
     settings = inherit(settings, picture.recipe)
     check(out, settings)
     if settings.panels is None:
@@ -106,7 +109,7 @@ def _write(picture: Picture, placed: SheetLayout, out: Path, settings: FinishSet
 
 
 def check(out: Path, settings: FinishSettings) -> str:
-    """The kind of ``out``; raises before any work what cannot be written with these settings."""
+    """The kind of ``out``; raises BadValue before any work for what cannot be written with these settings."""
     name = kind_of(out)
     kind = KINDS[name]
     if settings.panels is not None:
@@ -131,7 +134,10 @@ def check(out: Path, settings: FinishSettings) -> str:
 
 
 def inherit(settings: FinishSettings, recipe: Mapping[str, Any] | None) -> FinishSettings:
-    """Paper, dpi, bleed and landscape of the recipe's request where ``settings`` name no paper."""
+    """Paper, dpi, bleed and landscape of the recipe's request where ``settings`` name no paper.
+
+    Raises BadValue for a bleed to mirror that was rendered already.
+    """
     request = (recipe or {}).get("request", {})
     if settings.paper is not None or not request.get("paper"):
         return settings

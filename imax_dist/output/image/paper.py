@@ -94,7 +94,10 @@ def make_sheet(
 
 
 def known_papers() -> dict[str, Paper]:
-    """Every sheet of ``configs/papers``, by its name in lower case."""
+    """Every sheet of ``configs/papers``, by its name in lower case.
+
+    Raises BadConfig for a file that is not a unit and sizes.
+    """
     papers: dict[str, Paper] = {}
     for path in named_configs("papers").values():
         content = load_yaml(path)

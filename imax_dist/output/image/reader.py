@@ -90,7 +90,10 @@ def as_srgb(picture: Picture) -> Bands:
 
 
 def samples_of(path: Path) -> Bands:
-    """The samples of an RGB or CMYK file as they are stored, for their hash."""
+    """The samples of an RGB or CMYK file as they are stored, for their hash.
+
+    Raises BadManifest for samples of another kind.
+    """
     require_file(path)
     header = _read_header(path)
     if header.channels == GREY or header.alpha or header.extra:

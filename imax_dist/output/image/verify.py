@@ -71,7 +71,10 @@ def hash_of_jpeg(path: Path) -> str:
 
 
 def hash_of_pdf(path: Path) -> str:
-    """The hash of the picture in a PDF that this program wrote."""
+    """The hash of the picture in a PDF that this program wrote.
+
+    Raises BadManifest if it was re-saved or cut off.
+    """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         head = IMAGE.search(content[:4096])
         if head is None:

@@ -105,7 +105,10 @@ def save_file(bands: Bands, change: Callable[[Any], Any], write: Callable[[Any],
 
 
 def run(stream: _Stream, work: Callable[[], object]) -> None:
-    """``work``; the first Python error in a callback goes before what libvips says of it."""
+    """``work``; the first Python error in a callback goes before what libvips says of it.
+
+    Raises OSError where libvips fails.
+    """
     pyvips = library()
     try:
         work()

@@ -30,7 +30,10 @@ HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 @router.get(BASE + "/{job_id}/events", response_class=StreamingResponse)
 async def events(job_id: str, here: Here, client: Asking) -> StreamingResponse:
-    """``state`` (the whole job: first, last, changed), ``progress``, ``preview``, until it is over."""
+    """``state`` (the whole job: first, last, changed), ``progress``, ``preview``, until it is over.
+
+    Refused with 429 for one stream too many.
+    """
     view = await here.seen(job_id, client)
     most = client.limit("streams", here.settings)
     if here.streams[client.name] >= most:

@@ -70,7 +70,10 @@ async def file(job_id: str, name: str, request: HttpRequest, *, here: Here, clie
 
 @router.get(BASE + "/{job_id}/layers")
 async def layers(job_id: str, here: Here, client: Asking) -> dict[str, Any]:
-    """The poster and its native picture as a deep-zoom viewer takes them; tiles are cut the first time."""
+    """The poster and its native picture as a deep-zoom viewer takes them; tiles are cut the first time.
+
+    Refused with 409 before there is one.
+    """
     row = await here.row(job_id, client)
     if row.state_name != "done":
         raise Refused(409, f"a job that is {row.state_name} has no poster to look at yet", code="wrong_state")

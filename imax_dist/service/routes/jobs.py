@@ -54,7 +54,10 @@ LINES = {
 
 @router.post(BASE, status_code=202, openapi_extra=BODY)
 async def submit(request: HttpRequest, here: Here, client: Asking, key: Key = None) -> JSONResponse:
-    """Queue one poster; 202 with its id, planned seconds and place in the queue (200 if the key is known)."""
+    """Queue one poster; 202 with its id, planned seconds and place in the queue (200 if the key is known).
+
+    Refused with 400 for a ``count``, which POST /v1/batches takes.
+    """
     fields = await read_json(request)
     if fields.get("count") not in (None, 1):
         raise Refused(400, "count: one job at a time here; POST /v1/batches takes many", code="bad_request")
@@ -96,7 +99,7 @@ async def list_jobs(
     after: Annotated[int | None, Query(description="The cursor of the page before", ge=0, lt=2**63)] = None,
     limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 50,
 ) -> JSONResponse:
-    """Jobs, the newest first; ``next`` is the cursor of the next page."""
+    """Jobs, the newest first; ``next`` is the cursor of the next page. Refused with 400 for unknown filters."""
     for name in request.query_params.keys() - LISTED_BY:
         raise Refused(
             400, f"unknown {name[:80]!r}; {suggestion(name, sorted(LISTED_BY))}", code="bad_request"

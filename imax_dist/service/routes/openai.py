@@ -97,7 +97,10 @@ async def generate(request: HttpRequest, here: Here, client: Asking, key: Key = 
 
 @router.post("/v1/images/edits", openapi_extra=FORM)
 async def edit(request: HttpRequest, here: Here, client: Asking, key: Key = None) -> Response:
-    """The same after a picture of the client's own: an editor changes it, others take it as guide."""
+    """The same after a picture of the client's own: an editor changes it, others take it as guide.
+
+    Refused with 415 or 400 for a body that is not a usable form.
+    """
     name, most = check_key(key), here.settings.upload_mib * MIB
     parser = MultiPartParser(request.headers, bounded(request, most + MIB), max_files=1, max_fields=40)
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):

@@ -55,7 +55,10 @@ async def viewer_file(name: str) -> Response:
 
 @router.post("/session")
 async def enter(request: HttpRequest, here: Here) -> Response:
-    """A token becomes a cookie that scripts cannot read and other sites cannot send."""
+    """A token becomes a cookie that scripts cannot read and other sites cannot send.
+
+    Refused with 400 without one.
+    """
     secret = (await read_json(request)).get("token")
     if not isinstance(secret, str):
         raise Refused(400, "token: text is needed", code="bad_request")

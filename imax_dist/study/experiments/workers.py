@@ -39,7 +39,8 @@ class Drawing:
 def draw_all(cells: list[Cell], drawing: Drawing, *, processes: int, on_progress: OnProgress) -> list[str]:
     """The cells' keys, in order; every cell's picture and measures are then in the cache.
 
-    Raises the first error of any process; what was drawn stays, and the next run resumes from there.
+    Raises the first error of any process; what was drawn stays, and the next run resumes from there. Raises
+    BadValue for fewer than one process.
     """
     if processes < 1:
         raise BadValue(f"processes: {processes} is too few; ask for 1 or more")
