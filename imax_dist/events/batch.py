@@ -20,6 +20,8 @@ class InJob:
 
 @dataclass(frozen=True)
 class BatchStarted:
+    """``waiting`` of the manifest's ``posters`` are not finished."""
+
     posters: int
     waiting: int
 
@@ -47,7 +49,7 @@ class BatchNote:
 
 @dataclass(frozen=True)
 class BatchDone:
-    pass
+    """Nothing is left to do."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,16 @@ class ClusterStarting:
 
 @dataclass(frozen=True)
 class GangBuilding:
+    """So many ranks are being started."""
+
     gang: str
     ranks: int
 
 
 @dataclass(frozen=True)
 class GangReady:
+    """``seconds`` are those it took to build; of each rank its process, node and host."""
+
     gang: str
     ranks: int
     seconds: float = 0.0
@@ -106,6 +112,8 @@ class GangReleased:
 
 @dataclass(frozen=True)
 class JobStarted:
+    """``work`` is poster, proof or delivery; attempts count from 1."""
+
     job: str
     gang: str
     attempt: int = 1
@@ -136,6 +144,8 @@ class JobDone:
 
 @dataclass(frozen=True)
 class JobProofed:
+    """Its proof is made; the poster waits for approval."""
+
     job: str
     gang: str
     attempts: int = 0

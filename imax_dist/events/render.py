@@ -52,6 +52,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class StageDone:
+    """``seconds`` since it started."""
+
     stage: str
     seconds: float
 
@@ -66,6 +68,8 @@ class CheckpointStarted:
 
 @dataclass(frozen=True)
 class CheckpointWritten:
+    """``step`` of ``phase`` is kept in the file ``path``."""
+
     path: str
     phase: str
     step: int

@@ -126,7 +126,10 @@ class FlowModel(ABC):
 
     @abstractmethod
     def predict(self, x: Latents, sigma: float, prompt: Prompt, inputs: PassInputs) -> Latents:
-        """One pass of the network: noise minus image for the whole ``x``, the same bits on every rank."""
+        """One pass of the network: noise minus image for the whole ``x``, (B, C, H, W) as it is.
+
+        The same bits on every rank. Overrides keep to this.
+        """
 
     def batch(self, prompts: Sequence[Prompt]) -> Prompt:
         """Prompts as one batch. Raises BadConfig if their lengths differ and the network takes no mask."""

@@ -190,7 +190,7 @@ class Sampler:
         return self.sequence.cache(("context", "shifted"), (context,), lambda: shift_in(context))
 
     def guided(self, x: Latents, velocity: Latents, reference: Latents | None, step: Step) -> Latents:
-        """Projected flow: the velocity's low frequencies pulled to the reference, Eq. 7."""
+        """Projected flow: the velocity's low frequencies pulled to the reference, Eq. 7; all (B, C, H, W)."""
         weights = self.plan.weights(step)
         if reference is None or not weights.active:
             return velocity
@@ -200,7 +200,10 @@ class Sampler:
     def accelerated(
         self, x: Latents, velocity: Latents, reference: Latents | None, step: Step, *, carried: Latents | None
     ) -> tuple[Latents, Latents | None]:
-        """HiFlow's acceleration, and what it carries to the next step; ``carried`` is from the one before."""
+        """HiFlow's acceleration, and what it carries to the next step; ``carried`` is from the one before.
+
+        All (B, C, H, W); without a reference or a strength the velocity as it is, and None.
+        """
         strength = self.plan.method.reference.acceleration
         if reference is None or strength == 0.0:
             return velocity, None

@@ -33,7 +33,7 @@ OLD_NAMES = (
 
 
 class DenseBlock(nn.Module):
-    """Five convolutions, each of all that came before it."""
+    """Five convolutions, each of all that came before it; (B, width, H, W) to the same."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class DenseBlock(nn.Module):
 
 
 class Rrdb(nn.Module):
-    """Three dense blocks and a way around them."""
+    """Three dense blocks and a way around them; (B, width, H, W) to the same."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
@@ -109,7 +109,10 @@ class RrdbNet(nn.Module):
         return int((AROUND_BLOCKS + 1) * width + (DENSE - 1) * int(growth)) // self.shrink**2  # type: ignore[arg-type]
 
     def trunk(self, x: Tensor, each: Callable[[], None]) -> Tensor:
-        """Features of a picture; ``each`` is called after every block and may raise."""
+        """Features (B, width, h / shrink, w / shrink) of a picture (B, 3, h, w).
+
+        ``each`` is called after every block and may raise.
+        """
         first = self.conv_first(F.pixel_unshuffle(x, self.shrink))
         features = first
         for block in self.body:
@@ -118,7 +121,7 @@ class RrdbNet(nn.Module):
         return first + self.conv_body(features)  # type: ignore[no-any-return]
 
     def tail(self, features: Tensor) -> Tensor:
-        """The enlarged picture of features."""
+        """The enlarged picture (B, 3, scale h, scale w) of features."""
         for conv in self.doublings:
             doubled = F.interpolate(features, scale_factor=2, mode="nearest")
             features = F.leaky_relu(conv(doubled), SLOPE)

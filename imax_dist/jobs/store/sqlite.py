@@ -152,7 +152,7 @@ def _journal_mode(database: sqlite3.Connection, wanted: str) -> str:
 
 @contextmanager
 def clear_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the system say about a store into a sentence: raises BadManifest or CannotWrite."""
+    """Turn what SQLite and the system say about a store into a sentence of BadManifest or CannotWrite."""
     try:
         yield
     except exc.IntegrityError:

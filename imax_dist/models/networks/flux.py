@@ -120,7 +120,7 @@ class FluxModel(FlowModel):
         return {"pooled_projections": prompt["pooled"], "guidance": guidance}
 
     def image_states(self, x: Latents, context: Latents | None, shares: TokenShards) -> Tensor:
-        """This rank's image tokens, and those of the picture an editor is shown."""
+        """This rank's image tokens, and those of the picture an editor is shown: (B, tokens, channels)."""
         return shares.beside(shares.image(pack(x), dim=1), context, pack)
 
 

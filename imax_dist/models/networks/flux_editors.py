@@ -25,6 +25,7 @@ class FluxFillModel(flux.FluxModel):
     """Each token holds its noise, its place in the picture and its part of the mask."""
 
     def image_states(self, x: Latents, context: Latents | None, shares: TokenShards) -> Tensor:
+        """This rank's image tokens, each with its context behind: (B, tokens, channels of both)."""
         assert context is not None, "plans without a region are refused"
         own = shares.image(pack(x), dim=1)
         place = "context", *context.shape

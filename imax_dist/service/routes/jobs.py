@@ -99,7 +99,7 @@ async def list_jobs(
     after: Annotated[int | None, Query(description="The cursor of the page before", ge=0, lt=2**63)] = None,
     limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 50,
 ) -> JSONResponse:
-    """Jobs, the newest first; ``next`` is the cursor of the next page. Refused with 400 for unknown filters."""
+    """Jobs, the newest first; ``next`` is the cursor of the next page. Refused with 400: unknown filters."""
     for name in request.query_params.keys() - LISTED_BY:
         raise Refused(
             400, f"unknown {name[:80]!r}; {suggestion(name, sorted(LISTED_BY))}", code="bad_request"
