@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,9 @@ from imax_dist.parallel.topology import Topology
 
 LONGEST = 1024
 """Bytes of what one rank says in the collective."""
+LOOK_S, LOOKS, PATIENCE = 0.5, 60, 4
+GIVEN_BACK = 64 << 20
+"""Bytes between two looks: fewer are no sign of a process that ends."""
 
 
 class Device(NamedTuple):
@@ -45,6 +48,22 @@ def own_device(device: torch.device) -> Device:
         return Device(device.type, socket.gethostname(), "")
     facts = torch.cuda.get_device_properties(device)
     return Device(facts.name, socket.gethostname(), str(facts.uuid))
+
+
+def wait_for_memory(free: Callable[[], tuple[int, int]], *, sleep: Callable[[float], None]) -> None:
+    """Wait while a GPU's memory, ``free`` bytes of all, is given back: killed ranks take seconds for 60 GB.
+
+    Not at all on one that is nine tenths free, and two seconds for what another process keeps.
+    """
+    before, total = free()
+    still = 0
+    for _ in range(LOOKS):
+        if 10 * before >= 9 * total or still == PATIENCE:
+            return
+        sleep(LOOK_S)
+        now, _ = free()
+        still = 0 if now - before >= GIVEN_BACK else still + 1
+        before = now
 
 
 def gather_devices(own: Device, topology: Topology) -> list[Device]:

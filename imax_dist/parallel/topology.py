@@ -19,6 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 from imax_dist.errors import BadConfig
 from imax_dist.liveness.beacon import SILENT, Marks
 
+BY_LAUNCHER = "start ranks with imax launch or torchrun, which set all of them, or unset RANK and WORLD_SIZE"
 DUMPS, GANG = "TORCH_FR_DUMP_TEMP_FILE", "imax/gang"
 DEFAULT_TIMEOUT_S = 3600.0
 """Long: other ranks wait in it while rank 0 loads, makes the native picture or takes the poster."""
@@ -60,18 +61,28 @@ class Topology:
 def detect(environment: Mapping[str, str] | None = None, *, device: str = "auto") -> Topology:
     """Read torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK), or stand alone without them.
 
-    ``device`` is auto (CUDA when there is one), cpu or cuda. Raises BadConfig if it is not available.
+    ``device`` is auto (CUDA when there is one), cpu or cuda. Raises BadConfig if it is not available, or for
+    variables that no launcher sets.
     """
     variables = os.environ if environment is None else environment
-    rank = int(variables.get("RANK", "0"))
-    local_rank = int(variables.get("LOCAL_RANK", str(rank)))
+    rank, world_size = _number(variables, "RANK", 0), _number(variables, "WORLD_SIZE", 1)
+    local_rank = _number(variables, "LOCAL_RANK", rank)
+    if not 0 <= rank < world_size:
+        raise BadConfig(f"RANK {rank} is none of WORLD_SIZE {world_size}, which counts from 0; {BY_LAUNCHER}")
     return Topology(
         rank=rank,
-        world_size=int(variables.get("WORLD_SIZE", "1")),
+        world_size=world_size,
         local_rank=local_rank,
         launcher="torchrun" if "RANK" in variables else "single",
         device=pick_device(device, local_rank=local_rank),
     )
+
+
+def _number(variables: Mapping[str, str], name: str, default: int) -> int:
+    text = variables.get(name, str(default))
+    if not text.isdecimal():
+        raise BadConfig(f"{name} is {text!r} in the environment, no whole number; {BY_LAUNCHER}")
+    return int(text)
 
 
 def pick_device(device: str, *, local_rank: int = 0) -> torch.device:
@@ -108,7 +119,7 @@ def process_group(
         yield
         return
     timeout = timedelta(seconds=timeout_s)
-    store = store or next(rendezvous("env://", timeout=timeout))[0]
+    store = store or _launchers_store(timeout)
     if on_gpu:
         keep_dumps_apart(os.environ, topology, store)
     dist.init_process_group(
@@ -125,6 +136,15 @@ def process_group(
         abandon_process_group()
         raise
     dist.destroy_process_group()
+
+
+def _launchers_store(timeout: timedelta) -> Any:
+    """Where torchrun's variables say. Raises BadConfig if they do not."""
+    try:
+        return next(rendezvous("env://", timeout=timeout))[0]
+    except ValueError as error:  # one that is missing, or a port that is no number
+        why = str(error).split("rendezvous: ")[-1]
+        raise BadConfig(f"ranks cannot meet: {why}; {BY_LAUNCHER}") from error
 
 
 def put_messages_first(environment: MutableMapping[str, str]) -> None:

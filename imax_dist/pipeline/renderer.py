@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -14,7 +17,7 @@ from imax_dist.events import Listener, Note, both, ignore, stage
 from imax_dist.liveness.beacon import SILENT, Marks
 from imax_dist.models.base import FlowModel
 from imax_dist.parallel.broadcast import on_every_rank
-from imax_dist.parallel.devices import check_devices
+from imax_dist.parallel.devices import check_devices, wait_for_memory
 from imax_dist.parallel.topology import Topology, detect, pick_device, process_group
 from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.checkpoint import CheckpointFolder
@@ -69,6 +72,8 @@ class Renderer:
         """
         topology = Topology(rank, world_size, 0, "store", pick_device(device, local_rank=0), marks)
         opened = ExitStack()
+        if topology.device.type == "cuda":
+            wait_for_memory(partial(torch.cuda.mem_get_info, topology.device), sleep=time.sleep)
         opened.enter_context(process_group(topology, store=store, timeout_s=timeout_s))
         checked_link(parallel, topology, check_devices(topology))
         return cls(topology, parallel, open_group=opened)

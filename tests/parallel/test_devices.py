@@ -6,7 +6,7 @@ import pytest
 from ranks import run_ranks
 
 from imax_dist.errors import BadConfig
-from imax_dist.parallel.devices import Device, gather_devices, refuse_unequal
+from imax_dist.parallel.devices import Device, gather_devices, refuse_unequal, wait_for_memory
 from imax_dist.parallel.topology import Topology
 
 H100 = "NVIDIA H100 80GB HBM3"
@@ -22,6 +22,29 @@ def test_every_rank_knows_every_device() -> None:
     want = [Device(H100, "node0", "GPU-0"), Device("Grafikkarte ü " * 9, "node1", "GPU-1")]
     for found in run_ranks(2, gathered, [device.name for device in want]):
         assert found == [Device(*(part[:80] for part in device)) for device in want]
+
+
+@pytest.mark.parametrize(
+    ("gib_free", "slept"),
+    [
+        ([79], 0.0),
+        ([10, 10, 40, 75], 1.5),
+        ([10, 10, 40, 41, 41, 41, 41, 41], 3.5),
+        ([40] * 9, 2.0),
+    ],
+    ids=["free", "given back", "some is kept", "all is kept"],
+)
+def test_ranks_wait_for_memory_that_killed_ones_give_back(gib_free: list[int], slept: float) -> None:
+    naps: list[float] = []
+    looks = iter(gib_free)
+    wait_for_memory(lambda: (next(looks) << 30, 80 << 30), sleep=naps.append)
+    assert sum(naps) == slept
+
+
+def test_a_gpu_whose_memory_never_settles_is_not_waited_for_for_ever() -> None:
+    naps: list[float] = []
+    wait_for_memory(lambda: (len(naps) << 30, 800 << 30), sleep=naps.append)
+    assert sum(naps) == 30.0
 
 
 def test_equal_gpus_of_two_hosts_are_fine() -> None:
