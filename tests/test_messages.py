@@ -142,3 +142,34 @@ def test_advice_that_does_not_exist_is_found(known_options: set[str], known_name
     assert not unknown_names(fine, known_names)
     assert not unknown_options(fine, known_options)
     assert not unknown_names('def f():\n    """A no_such_word in a docstring."""', known_names)
+
+
+ACTS = r"(?:gets?|prints?|may raise|is (?:called|told))"
+"""What a docstring says of a function that is handed in."""
+
+
+def unknown_parameters(source: str) -> list[str]:
+    """Names that a docstring has act, which neither the function nor what it is in has."""
+    return list(_unknown_parameters(ast.parse(source), set()))
+
+
+def _unknown_parameters(node: ast.AST, known: set[str]) -> Iterator[str]:
+    for inner in ast.iter_child_nodes(node):
+        names = known
+        if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if isinstance(inner, ast.ClassDef):
+                names = known | set(defined(ast.unparse(inner)))
+            else:
+                names = known | {part.arg for part in ast.walk(inner.args) if isinstance(part, ast.arg)}
+            told = " ".join((ast.get_docstring(inner) or "").split())
+            for name in re.findall(rf"``([a-z_]+)`` {ACTS}\b", told):
+                if name not in names:
+                    yield f"{inner.name}: {name}"
+        yield from _unknown_parameters(inner, names)
+
+
+def test_what_a_docstring_says_is_called_is_a_parameter() -> None:
+    found = {named(path): wrong for path in SOURCES if (wrong := unknown_parameters(path.read_text("utf-8")))}
+    assert found == {}
+    wrong = 'def f(note):\n    """Beats; ``tell`` gets each sight, ``note`` is called at the end."""'
+    assert unknown_parameters(wrong) == ["f: tell"]
