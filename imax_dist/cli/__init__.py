@@ -1,1 +1,1 @@
-"""The command ``imax``: one file a verb. Nothing heavy is imported before a verb runs."""
+"""The command ``imax``: one file per command. Nothing heavy is imported before one runs."""

@@ -24,7 +24,7 @@ EXAMPLES = """examples:
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb and its options."""
+    """Declare the command and its options."""
     parser = verbs.add_parser(
         "batch",
         help="render many posters from a manifest",

@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb and its options."""
+    """Declare the command and its options."""
     parser = verbs.add_parser(
         "doctor",
         help="what this machine can do, what is missing",

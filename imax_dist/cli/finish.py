@@ -27,7 +27,7 @@ EXAMPLES = """examples:
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb and its options."""
+    """Declare the command and its options."""
     parser = verbs.add_parser(
         "finish",
         help="make a print file",

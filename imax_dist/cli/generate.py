@@ -49,7 +49,7 @@ EXAMPLES = """examples:
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb and its options."""
+    """Declare the command and its options."""
     parser = verbs.add_parser(
         "generate",
         help="render one poster, or several of one prompt",

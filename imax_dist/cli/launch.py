@@ -23,7 +23,7 @@ PAUSE_S = 3.0
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb and its options."""
+    """Declare the command and its options."""
     parser = verbs.add_parser(
         "launch",
         help="render one poster on many GPUs or machines",

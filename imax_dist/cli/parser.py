@@ -28,7 +28,7 @@ class OneLine(argparse.RawDescriptionHelpFormatter):
             places = [action for action in actions if not action.option_strings]
             words = [self._prog, *map(self._format_action_invocation, needed)]
             words += [self._format_args(a, self._get_default_metavar_for_positional(a)) for a in places]
-            usage = " ".join(words if prefix == "" else [*words, "[options]"])  # "": the start of a verb's
+            usage = " ".join(words if prefix == "" else [*words, "[options]"])  # "": the start of a command's
         return super()._format_usage(usage, actions, groups, prefix)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -50,10 +50,10 @@ class OneLine(argparse.RawDescriptionHelpFormatter):
 
 
 class VerbParser(argparse.ArgumentParser):
-    """The options of a verb, or of a verb of a verb."""
+    """The options of a command, or of a command of a command."""
 
     of_user: Callable[[argparse.Namespace], Mapping[str, Any]] | None = None
-    """What a user has put into a file of their own, in place of this verb's defaults."""
+    """What a user has put into a file of their own, in place of this command's defaults."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"formatter_class": OneLine, **settings})
@@ -78,7 +78,7 @@ class VerbParser(argparse.ArgumentParser):
         self.exit(USAGE_ERROR, f"{self.prog}: {message} ({self.prog} --help lists the options)\n")
 
     def parse_all(self, arguments: Sequence[str] | None, options: Any = None) -> argparse.Namespace:
-        """All ``arguments``; what is left over is an error of the verb that had it."""
+        """All ``arguments``; what is left over is an error of the command that had it."""
         parsed: argparse.Namespace
         parsed, extras = self.parse_known_args(arguments, options)
         if extras:
@@ -100,11 +100,11 @@ class VerbParser(argparse.ArgumentParser):
 
 
 class FrontPage(VerbParser):
-    """The first help page: a line for each verb, or for neighbours that do the like, on a small screen."""
+    """The first help page: a line for each command, or for neighbours alike, on a small screen."""
 
     @property
     def verbs(self) -> dict[str, VerbParser]:
-        """The verbs by name."""
+        """The commands by name."""
         return dict(self._verbs().choices)
 
     def format_help(self) -> str:
@@ -114,7 +114,7 @@ class FrontPage(VerbParser):
         return "\n".join([f"{self.description}", "", *lines, "", f"{self.epilog}", ""])
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, but what no verb knows is an error of that verb, with what was probably meant."""
+        """As argparse does, but what a command does not know is its error, with what was probably meant."""
         options = self.parse_all(args, namespace)
         if getattr(options, "verb", "") is None:
             self.error("give a command; imax --help lists them")
@@ -125,7 +125,7 @@ class FrontPage(VerbParser):
         self.exit(USAGE_ERROR, f"imax: {message}\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """A verb that does not exist."""
+        """A command that does not exist."""
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
             near = difflib.get_close_matches(str(value), list(action.choices), n=1, cutoff=0.5)
             meant = f"; did you mean {near[0]}?" if near else ""

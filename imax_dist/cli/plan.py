@@ -31,7 +31,7 @@ EXAMPLES = """examples:
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb and its options."""
+    """Declare the command and its options."""
     parser = verbs.add_parser(
         "plan",
         help="what posters cost on a cluster, before any GPU is touched",

@@ -12,7 +12,7 @@ CHANGES = "change what is queued in a batch"
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb of three: what it says it did, and whether it acts on all posters without ids."""
+    """A command of three: what it says it did, and whether it acts on all posters without ids."""
 
     name: str
     description: str
@@ -41,7 +41,7 @@ VERBS = (
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verbs and their options."""
+    """Declare the commands and their options."""
     for verb in VERBS:
         parser = verbs.add_parser(verb.name, help=CHANGES, description=verb.description)
         parser.add_argument(

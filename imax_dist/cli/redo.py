@@ -24,7 +24,7 @@ BITS_OF_PNG = 8
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb and its options."""
+    """Declare the command and its options."""
     parser = verbs.add_parser(
         "redo",
         help="render a region of a finished poster again",

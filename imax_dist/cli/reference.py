@@ -15,7 +15,7 @@ LISTED = ("presets", "papers", "models", "hardware", "parallel", "jobs", "studie
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the three verbs."""
+    """Declare the three commands."""
     listing = verbs.add_parser(
         "list",
         help="presets, papers, models, hardware ... by name",
@@ -54,7 +54,7 @@ def run_list(options: argparse.Namespace) -> int:
 
 
 def run_help(options: argparse.Namespace) -> int:
-    """Print the page. Raises BadConfig for a verb that does not exist."""
+    """Print the page. Raises BadConfig for a command that does not exist."""
     page = options.front_page
     shown = page if options.about is None else choice("command", options.about, page.verbs)
     print(shown.format_help(), end="")

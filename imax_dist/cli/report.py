@@ -19,7 +19,7 @@ PRINT_TIMEOUT_S = 120
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb and its options."""
+    """Declare the command and its options."""
     parser = verbs.add_parser(
         "report",
         help="summarise a batch",

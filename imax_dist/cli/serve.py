@@ -25,7 +25,7 @@ EXAMPLES = """examples:
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb and its options."""
+    """Declare the command and its options."""
     parser = verbs.add_parser(
         "serve",
         help="posters as a service: API, page, queue",

@@ -24,7 +24,7 @@ TELLING = ("running", "failed")
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb and its options."""
+    """Declare the command and its options."""
     parser = verbs.add_parser(
         "status", help="the state of a batch", description="Show the posters of a batch and their states."
     )

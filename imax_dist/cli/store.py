@@ -13,7 +13,7 @@ from imax_dist.wording import plural
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb and its options."""
+    """Declare the command and its options."""
     parser = verbs.add_parser(
         "store",
         help="back up, restore or prune a queue",

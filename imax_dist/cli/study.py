@@ -23,7 +23,7 @@ Verb = Callable[[argparse.Namespace], int]
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Parser]) -> None:
-    """Add the verb `study`, its own verbs, and one verb a study that ships (see `--list`)."""
+    """Add the command `study`, its own commands, and one for each study that ships (see `--list`)."""
     parser: Parser = subparsers.add_parser(
         "study",
         help="the testbed: studies, scenes, training, measurements",
@@ -41,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Parser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the chosen verb; returns the exit code. Raises BadValue if none was chosen."""
+    """Run the chosen command; returns the exit code. Raises BadValue if none was chosen."""
     if args.list:
         return list_studies()
     if args.study_verb is None:

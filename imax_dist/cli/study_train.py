@@ -1,4 +1,4 @@
-"""The verbs of `imax study` that make the embedded model: encode, train, distil, save, measure."""
+"""The commands of `imax study` that make the embedded model: encode, train, distil, save, measure."""
 
 from __future__ import annotations
 

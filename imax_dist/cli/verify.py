@@ -13,7 +13,7 @@ MATCH, NO_MATCH = 0, BadManifest.exit_code
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb and its options."""
+    """Declare the command and its options."""
     parser = verbs.add_parser(
         "verify",
         help="check a poster against its recipe",

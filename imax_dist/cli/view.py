@@ -18,7 +18,7 @@ SERVED = (".html", ".css", ".js", ".txt", ".jpg", ".jpeg", ".png", ".tif", ".tif
 
 
 def add_parser(verbs: Any) -> None:
-    """Declare the verb and its options."""
+    """Declare the command and its options."""
     parser = verbs.add_parser(
         "view",
         help="look at posters in a browser",
