@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from imax_dist.study.experiments.settings import Study
 
 Parser = argparse.ArgumentParser
+PAGE = Path("RESULTS.md")
 
 
 def study_arguments(parser: Parser) -> None:
@@ -51,8 +52,8 @@ def list_studies() -> int:
     return 0
 
 
-def run_named(name: str, args: argparse.Namespace) -> int:
-    """Run one study and write its report; stdout names the files."""
+def run_named(name: str, args: argparse.Namespace, *, announced: bool = True) -> int:
+    """Run one study and write its report; stdout names the files. Says first how long it takes, if asked."""
     from imax_dist.models.libraries import quiet_libraries
     from imax_dist.study.experiments.report import write_report
 
@@ -60,6 +61,9 @@ def run_named(name: str, args: argparse.Namespace) -> int:
     study = _study_of(name, args)
     title = Path(name).stem
     out, cache = args.out, _cache(args)
+    _require_same_study(out, title, args.model)
+    if announced:
+        _say_how_long([study], args)
     found = _run(title, study, args)
     write_report(out, found, cache)
     print((out / "table.md").read_text(encoding="utf-8"))
@@ -71,19 +75,30 @@ def run_named(name: str, args: argparse.Namespace) -> int:
 
 
 def run_all(args: argparse.Namespace) -> int:
-    """Run every study that ships, or only gather, and write the page."""
-    from imax_dist.study.experiments.results import write_results
+    """Run every study that ships, or only gather, and write the page.
+
+    With --only the page is written if all studies are there by then, or if --page names it.
+    """
+    from imax_dist.study.experiments.results import missing_studies, write_results
     from imax_dist.study.experiments.settings import study_names
 
     root = args.out
     args.cache = args.cache or root / "cache"
-    for name in [] if args.gather else args.only or study_names():
+    names = [] if args.gather else args.only or study_names()
+    if names:
+        _say_how_long([_study_of(name, args) for name in names], args)
+    for name in names:
         args.out = root / name
-        run_named(name, args)
-    missing = write_results(root, args.page, args.pictures, _cache(args))
-    print(f"{args.page} and its pictures in {args.pictures}", file=sys.stderr)
+        run_named(name, args, announced=False)
+    missing = missing_studies(root)
     if missing:
         print(f"not run yet: {', '.join(missing)}", file=sys.stderr)
+    if missing and args.only and args.page is None:
+        print(f"{PAGE} stays as it is: a page of some studies is written where --page says", file=sys.stderr)
+        return 0
+    page = args.page or PAGE
+    write_results(root, page, args.pictures, _cache(args))
+    print(f"{page} and its pictures in {args.pictures}", file=sys.stderr)
     return 0
 
 
@@ -94,7 +109,9 @@ def all_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--gather", action="store_true", help="draw nothing; write the page from what is there"
     )
-    parser.add_argument("--page", type=Path, default=Path("RESULTS.md"), metavar="FILE", help="page to write")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help=f"page to write (default {PAGE}; with --only, none)"
+    )
     parser.add_argument(
         "--pictures", type=Path, default=Path(".github/images/results"), metavar="DIR", help="its pictures"
     )
@@ -125,6 +142,21 @@ def _study_of(name: str, args: argparse.Namespace) -> Study:
     return replace(study, guide=args.guide) if args.guide else study
 
 
+def _say_how_long(studies: list[Study], args: argparse.Namespace) -> None:
+    """One line on stderr; where a GPU draws, without the time, since the forecast is a CPU's."""
+    from imax_dist.models.load import describe_model
+    from imax_dist.parallel.topology import pick_device
+    from imax_dist.study.experiments.cell import cells_of
+    from imax_dist.study.experiments.forecast import forecast
+
+    if args.quiet:
+        return
+    spec = describe_model(args.model)
+    found = forecast((cell for study in studies for cell in cells_of(study, args.model, spec)), _cache(args))
+    on_cpu = pick_device(args.device, local_rank=0).type == "cpu"
+    print(found.sentence(args.processes, timed=on_cpu), file=sys.stderr, flush=True)
+
+
 def _run(title: str, study: Study, args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
@@ -132,7 +164,6 @@ def _run(title: str, study: Study, args: argparse.Namespace) -> dict[str, Any]:
     from imax_dist.study.experiments.run import Conditions, run_study
 
     require_writable(args.out)
-    _require_same_study(args.out, title, args.model)
     torch.set_num_threads(1)
     conditions = Conditions(args.model, args.processes, args.device)
     on_progress, close = progress_bar(title, quiet=args.quiet)

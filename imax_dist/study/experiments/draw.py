@@ -64,6 +64,11 @@ class ResultCache:
             return {}
         return found
 
+    def holds(self, key: str) -> bool:
+        """Whether the picture, or the loss, is drawn; its measures may be of an earlier version."""
+        record = self.read(key)
+        return "seconds" in record and bool(record.get("loss") or self.picture(key).is_file())
+
 
 def measured(record: dict[str, Any], names: list[str]) -> bool:
     """Whether a record holds these measures, read by the present code."""
@@ -100,7 +105,7 @@ class CellRenderer:
         spec = self.spec(cell)
         key = cell.key(spec)
         record = self.cache.read(key)
-        if measured(record, self.names) and (record.get("loss") or self.cache.picture(key).is_file()):
+        if measured(record, self.names) and self.cache.holds(key):
             return key
         if cell.kind == "velocity_loss":
             return self._losses(cell, key)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from imax_dist.errors import BadValue
 from imax_dist.output.atomic import write_bytes
 from imax_dist.pipeline.request import Request
 from imax_dist.study.experiments.draw import ResultCache
@@ -61,19 +62,36 @@ machine.
 """
 
 
-def write_results(folder: Path, page: Path, pictures: Path, cache: ResultCache) -> list[str]:
+def missing_studies(folder: Path) -> list[str]:
+    """The studies that ship and have no results in ``folder``."""
+    return [name for name in study_names() if _found(folder / name) is None]
+
+
+def write_results(folder: Path, page: Path, pictures: Path, cache: ResultCache) -> None:
     """Write ``page`` from the studies run in ``folder``, its pictures beside ``pictures``.
 
-    Returns the names of the studies that are missing.
+    Raises BadValue, before anything is written, for studies of different weights or models.
     """
     held = {name: _found(folder / name) for name in study_names()}
     done = {name: found for name, found in held.items() if found is not None}
-    weights = next((found["weights"][:12] for found in done.values()), "no weights")
+    weights = one_weights(done)
     first = summary(done["presets"]) if "presets" in done else ""
     head = HEAD.format(summary=first, weights=f"weights {weights}", legend=legend(list(ALL)))
     parts = [head, *(_section(name, found, page, pictures, cache=cache) for name, found in done.items())]
     write_bytes(page, "\n".join(parts).encode())
-    return [name for name, found in held.items() if found is None]
+
+
+def one_weights(done: Mapping[str, Mapping[str, Any]]) -> str:
+    """The first 12 digits of the weights that all studies were drawn with. Raises BadValue for several."""
+    of: dict[str, list[str]] = {}
+    for name, found in done.items():
+        of.setdefault(f"{found['model']} {found['weights'][:12]}", []).append(name)
+    if len(of) > 1:
+        groups = "; ".join(f"{weights}: {', '.join(names)}" for weights, names in of.items())
+        raise BadValue(
+            f"one page shows one model, but these studies are of {len(of)}: {groups}; run the older anew"
+        )
+    return next(iter(of), "no weights").split()[-1]
 
 
 def summary(found: Mapping[str, Any]) -> str:

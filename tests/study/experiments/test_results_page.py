@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from imax_dist.study.experiments.results import QUESTIONS, summary
+import pytest
+
+from imax_dist.cli.main import main
+from imax_dist.errors import BadValue
+from imax_dist.study.experiments.results import QUESTIONS, one_weights, summary
 
 PAGE = Path(__file__).parents[3] / "RESULTS.md"
 
@@ -38,3 +43,25 @@ def test_the_page_in_the_repository_has_them() -> None:
     head = PAGE.read_text(encoding="utf-8").splitlines()[:10]
     assert [line for line in head if line.startswith("| at ")]
     assert all(any(question in line for line in head) for question, *_ in QUESTIONS)
+
+
+def test_studies_of_different_weights_are_not_laid_on_one_page() -> None:
+    old, new = ({"model": "embedded", "weights": digit * 64} for digit in "ab")
+    assert one_weights({"aspect": new, "filter": new}) == "b" * 12
+    both = "embedded b{12}: aspect, rope; embedded a{12}: filter; run the older anew"
+    with pytest.raises(BadValue, match=both):
+        one_weights({"aspect": new, "filter": old, "rope": new})
+
+
+def test_some_studies_alone_leave_the_page_of_all_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("RESULTS.md").write_text("all of them")
+    Path("out/aspect").mkdir(parents=True)
+    Path("out/aspect/results.json").write_text(json.dumps({"model": "embedded", "weights": "a" * 64}))
+    assert main(["study", "all", "--only", "aspect", "--gather", "--out", "out"]) == 0
+    assert Path("RESULTS.md").read_text() == "all of them"
+    said = capsys.readouterr().err
+    assert "not run yet: alpha, cascade" in said
+    assert "RESULTS.md stays as it is" in said
