@@ -54,6 +54,7 @@ def _yaml_files(folder: Path, _changed: int) -> dict[str, Path]:
 
 KINDS = {
     "architectures": "architecture",
+    "encoders": "text encoder",
     "hardware": "hardware",
     "jobs": "pool",
     "models": "model",

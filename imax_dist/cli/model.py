@@ -83,11 +83,15 @@ def _files() -> list[dict[str, str]]:
     """Files of transformers in IMAX_MODELS and the hub's cache: what each is, and whether it can run here."""
     from imax_dist.errors import ImaxError
     from imax_dist.models.assembled import Asked, take_inventory
+    from imax_dist.models.libraries import quiet_libraries
     from imax_dist.models.model_paths import hub_files, transformer_files
     from imax_dist.models.single_file import is_of_a_network
 
     rows, in_folders = [], transformer_files()
-    for file in [*in_folders, *hub_files()]:
+    files = [*in_folders, *hub_files()]
+    if files:
+        quiet_libraries()
+    for file in files:
         try:
             if file not in in_folders and not is_of_a_network(file):
                 continue  # the hub's cache has no folders by which to tell a LoRA

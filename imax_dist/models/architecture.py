@@ -11,7 +11,7 @@ import torch
 from imax_dist.models.base import FlowModel
 from imax_dist.models.components import TEXT, TOKENIZER, Configs, load_components, read_configs
 from imax_dist.models.spec import ModelSettings, ModelSpec
-from imax_dist.models.weights import SINGLE_MARK, refuse_misfit, weights_hash
+from imax_dist.models.weights import SINGLE_MARK, refuse_encoder_misfit, refuse_misfit, weights_hash
 
 
 class LoadText(Protocol):
@@ -53,12 +53,18 @@ class Architecture(NamedTuple):
         return self.facts(name, settings, configs, weights_hash(folder))
 
     def refuse_misfits(self, folder: Path) -> None:
-        """Raise BadValue where a tensor of transformer or VAE has another shape than its config.json says."""
+        """Raise BadValue where a tensor has another shape than the config.json of its component says.
+
+        Components that are links to single files were compared as the folder was made.
+        """
         import diffusers
 
         for part, kind in zip(("transformer", "vae"), self.networks, strict=True):
             if any((folder / part).glob("*.safetensors")) and not (folder / part / SINGLE_MARK).is_file():
                 refuse_misfit(getattr(diffusers, kind), folder / part)
+        for part in self.encoders:
+            if not (folder / part / SINGLE_MARK).is_file():
+                refuse_encoder_misfit(folder / part)
 
     def load(
         self,

@@ -20,6 +20,7 @@ import yaml
 from imax_dist.errors import BadValue, MissingInput
 from imax_dist.models.conversion import fit
 from imax_dist.models.encoder_files import Found, encoders_in, require_encoders
+from imax_dist.models.encoder_fit import refuse_other_encoder
 from imax_dist.models.model_paths import find_file, find_pipeline
 from imax_dist.models.registry import ARCHITECTURES
 from imax_dist.models.single_file import SingleFile, is_single_file, recognise
@@ -114,7 +115,7 @@ def take_inventory(asked: Asked) -> Inventory:
     wanted = (*pipeline.encoders, *pipeline.tokenizers)
     named = [_named(text, "text encoder") for text in asked.text_encoders]
     found = find_pipeline(single.table["pipeline"], str(single.table["source"]))
-    own = _in_file(single.file, encoders_in(single.file, single.table))
+    own = _in_file(single.file, encoders_in(single.file, single.table), single)
     of_folder = {} if found is None else _text_in(found, single, wanted)
     for text in [*(_text_in(place, single, wanted) for place in named), own, of_folder]:
         for part, source in text.items():
@@ -123,6 +124,9 @@ def take_inventory(asked: Asked) -> Inventory:
         file = None if part in sources else find_file(single.table.get("files", {}).get(part, ()))
         if file is not None:
             sources.update({key: x for key, x in _text_in(file, single, wanted).items() if key == part})
+    for place in [*named, *([] if found is None else [found])]:
+        for guider in sorted(place.glob("*/guider_config.json")):
+            sources.setdefault(guider.parent.name, Source(guider.parent))
     missing = [part for part in ("vae", *wanted) if part not in sources]
     said = {key: value for place in named for key, value in _said(place, single).items()}
     return Inventory(single, sources, tuple(missing), said)
@@ -207,10 +211,12 @@ def _text_in(place: Path, single: SingleFile, wanted: Iterable[str]) -> dict[str
     if place.is_dir():
         there = {part: place / part for part in wanted}
         return {part: Source(folder) for part, folder in there.items() if _is_whole(folder)}
-    return _in_file(place, require_encoders(place, single.table))
+    return _in_file(place, require_encoders(place, single.table), single)
 
 
-def _in_file(file: Path, encoders: Mapping[str, Found]) -> dict[str, Source]:
+def _in_file(file: Path, encoders: Mapping[str, Found], single: SingleFile) -> dict[str, Source]:
+    for part, found in encoders.items():
+        refuse_other_encoder(file, found, what=f"{single.table['source']} ({part})")
     return {part: Source(file, *found) for part, found in encoders.items()}
 
 

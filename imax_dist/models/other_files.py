@@ -20,7 +20,7 @@ ADAPTER = ("lora_", ".lora.", "lokr_", "hada_")
 """Pieces of the names in a LoRA or another adapter file."""
 AUTOENCODER = ("decoder.conv_in.", "decoder.conv1.", "decoder.up")
 """How names of an autoencoder begin; those of a whole T5 go on with ``decoder.block``."""
-ENCODERS = {mark.tensor for mark in MARKS.values()}
+ENCODERS = {tensor for mark in MARKS.values() for tensor in mark.tensors}
 
 
 class Kind(NamedTuple):

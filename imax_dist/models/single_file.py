@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,6 +65,9 @@ def recognise(file: Path) -> SingleFile:
         raise MissingInput(f"model file {file} does not exist")
     tensors = header(file)
     prefix, candidates = _read_as(tensors)
+    for name, what in [pair for table in candidates for pair in table.get("refused", {}).items()]:
+        if prefix + name in tensors:
+            raise BadValue(f"model {file} is {what}")
     if not candidates:
         raise BadValue(f"model {file} {what_else(tensors, [table['source'] for table in tables()])}")
     refuse_unread(file, prefix)
@@ -141,13 +145,35 @@ def tables() -> list[dict[str, Any]]:
 
 
 def architecture_table(name: str) -> dict[str, Any]:
-    """One of them; laid over another that it is ``like``."""
+    """One of them, with its text encoders of ``configs/encoders`` among components and files."""
+    table = _laid_over_another(name)
+    encoders = {part: encoder_table(each) for part, each in table.get("encoders", {}).items()}
+    components, files = ({part: each[key] for part, each in encoders.items()} for key in ("config", "files"))
+    return {
+        **table,
+        "components": {**table["components"], **components},
+        "files": {**table["files"], **files},
+    }
+
+
+def _laid_over_another(name: str) -> dict[str, Any]:
+    """The file; laid over another that it is ``like``."""
     own = load_named("architectures", name)
     if "like" not in own:
         return own
-    below, changed = architecture_table(str(own.pop("like"))), own.pop("components", {})
+    below, changed = _laid_over_another(str(own.pop("like"))), own.pop("components", {})
     components = {part: {**config, **changed.get(part, {})} for part, config in below["components"].items()}
     return {**below, **own, "components": components, "files": {**below["files"], **own["files"]}}
+
+
+@functools.cache
+def encoder_table(name: str) -> Mapping[str, Any]:
+    """A text encoder's config.json and the names of its files; laid over another that it is ``like``."""
+    own = load_named("encoders", name)
+    if "like" not in own:
+        return own
+    below = encoder_table(str(own["like"]))
+    return {**below, **own, "config": {**below["config"], **own["config"]}}
 
 
 def _named(file: Path, table: Mapping[str, Any]) -> int:

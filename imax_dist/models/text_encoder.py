@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from imax_dist.models.weights import load_complete
+from imax_dist.models.weights import component_config, load_complete
 
 
 class TextEncoder(NamedTuple):
@@ -50,9 +50,10 @@ def padded_ids(encoder: TextEncoder, prompt: str, *, length: int) -> Tensor:
 
 def load_gemma(folder: Path, *, device: torch.device, dtype: torch.dtype) -> TextEncoder:
     """Load Gemma or Gemma 2 from a pipeline folder."""
-    from transformers import AutoModel
+    from transformers import Gemma2Model, GemmaModel
 
-    return load_text_encoder(AutoModel, folder, device=device, dtype=dtype)
+    is_second = component_config(folder, "text_encoder")["model_type"] == "gemma2"
+    return load_text_encoder(Gemma2Model if is_second else GemmaModel, folder, device=device, dtype=dtype)
 
 
 @torch.no_grad()

@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from imax_dist.errors import BadConfig, BadValue, MissingInput
 from imax_dist.models.conversion import converted, without_memory
+from imax_dist.models.encoder_files import network_names, unread
+from imax_dist.models.encoder_fit import ENCODERS, encoder_report
 from imax_dist.models.stored import HEADER, numbers, refuse_own_code, refuse_unread, shapes
 
 MODULAR_INDEX = "modular_model_index.json"
@@ -109,16 +111,12 @@ def load_complete(network: Any, folder: Path, **options: Any) -> Any:
         raise
 
 
-ENCODERS = {"output_loading_info": True, "ignore_mismatched_sizes": True}
-"""For transformers' networks, which then say in their report what does not fit instead of raising."""
-
-
-def _whole(loaded: tuple[Any, dict[str, Any]], folder: Path) -> Any:
+def _whole(loaded: tuple[Any, dict[str, Any]], folder: Path, *, unread: Iterable[str] = ()) -> Any:
     """The network if the libraries' report has no gap in it. Raises BadValue or MissingInput."""
     module, report = loaded
     for name, found, wanted in sorted(report.get("mismatched_keys", ())):
         raise BadValue(_misfit(folder, name, found, wanted))
-    missing = sorted(report["missing_keys"])
+    missing = sorted(set(report["missing_keys"]) - set(unread))
     if missing:
         raise MissingInput(
             f"{folder} is incomplete: its weights lack {len(missing)} tensors that its config.json asks for, "
@@ -159,19 +157,32 @@ def refuse_misfit(network: Any, folder: Path) -> None:
     Raises MissingInput for a damaged file, BadValue for a tensor of another shape. Quantised weights have
     other shapes and pass.
     """
-    found: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            found |= shapes(file)
-        except BadValue as error:
-            raise MissingInput(f"{folder} is incomplete: {error}") from error
-    config = component_config(folder, ".")
+    found, config = _stored_shapes(folder), component_config(folder, ".")
     if config.get("quantization_config"):
         return
     for name, x in without_memory(network, config).state_dict().items():
         if found.get(name, x.shape) != tuple(x.shape):
             raise BadValue(_misfit(folder, name, found[name], x.shape))
     refuse_whole_numbers(folder)
+
+
+def refuse_encoder_misfit(folder: Path) -> None:
+    """The same for one of transformers' networks; MissingInput also for a tensor that is not there."""
+    found, config = _stored_shapes(folder), component_config(folder, ".")
+    if not config.get("quantization_config"):
+        _whole(encoder_report(config, found), folder)
+        refuse_whole_numbers(folder)
+
+
+def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Of all tensors in a folder. Raises MissingInput for a torn file."""
+    found: dict[str, tuple[int, ...]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            found |= shapes(file)
+        except BadValue as error:
+            raise MissingInput(f"{folder} is incomplete: {error}") from error
+    return found
 
 
 def _misfit(folder: Path, name: str, found: Iterable[int], wanted: Iterable[int]) -> str:
@@ -211,13 +222,18 @@ def _load_single(network: Any, folder: Path, **options: Any) -> Any:
 
 
 def _load_encoder(network: Any, folder: Path, tensors: dict[str, Any], dtype: torch.dtype) -> Any:
-    """One of transformers' networks."""
+    """One of transformers' networks; what its file need not have becomes the identity."""
     from transformers import AutoConfig
 
+    own = component_config(folder, ".")
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     (file,) = folder.glob("*.safetensors")
+    tensors = network_names(tensors, own)
     loaded = network.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype, **ENCODERS)
-    return _whole(loaded, file.resolve())
+    module = _whole(loaded, file.resolve(), unread=unread(own))
+    for name in loaded[1]["missing_keys"]:
+        setattr(module, name.partition(".")[0], torch.nn.Identity())
+    return module
 
 
 def weights_hash(folder: Path) -> str:

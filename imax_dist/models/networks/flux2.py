@@ -21,12 +21,13 @@ from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import PassInputs
 from imax_dist.models.components import Configs, packed_spec
 from imax_dist.models.conditioning import Prompt
+from imax_dist.models.encoder_files import WHOLE_LAYERS
 from imax_dist.models.joint_attention import AttentionCall, JointProcessor, TableAsIds, attend
 from imax_dist.models.networks.flux import FluxModel
 from imax_dist.models.patches import image_position_ids, pack, unpack
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
-from imax_dist.models.weights import pipeline_index
+from imax_dist.models.weights import component_config, pipeline_index
 from imax_dist.parallel.engines import AttentionEngine
 from imax_dist.parallel.sequence import JointLayout
 from imax_dist.shapes import Latents, PositionIds, RopeTable
@@ -72,15 +73,28 @@ class Flux2Encoder(NamedTuple):
 
     encoder: TextEncoder
     is_klein: bool
+    layers: tuple[int, ...]
+    """The states that are read, a quarter of the whole network's depth apart; 0 is its embedding."""
 
 
 def load_encoder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Flux2Encoder:
-    """Load tokenizer and encoder; of dev's PixtralProcessor the tokenizer is all that text needs."""
-    from transformers import Mistral3ForConditionalGeneration, Qwen3Model
+    """Load tokenizer and encoder; of dev's PixtralProcessor the tokenizer is all that text needs.
+
+    klein's head over words goes unread; dev's Mistral comes with its eye, or without in a file of its own.
+    """
+    from transformers import Mistral3ForConditionalGeneration, MistralModel, Qwen3Model
 
     is_klein = pipeline_index(folder)["_class_name"] == KLEIN
-    kind = Qwen3Model if is_klein else Mistral3ForConditionalGeneration  # klein's head over words goes unread
-    return Flux2Encoder(load_text_encoder(kind, folder, device=device, dtype=dtype), is_klein)
+    config = component_config(folder, "text_encoder")
+    kind = MistralModel if config["model_type"] == "mistral" else Mistral3ForConditionalGeneration
+    encoder = load_text_encoder(Qwen3Model if is_klein else kind, folder, device=device, dtype=dtype)
+    return Flux2Encoder(encoder, is_klein, tuple(whole_depth(config) * quarter // 4 for quarter in (1, 2, 3)))
+
+
+def whole_depth(config: Mapping[str, Any]) -> int:
+    """Layers of an encoder by its config.json, those that its file leaves out included."""
+    own = config.get("text_config", config)["num_hidden_layers"]
+    return int(config.get(WHOLE_LAYERS, own))
 
 
 @torch.no_grad()
@@ -88,17 +102,16 @@ def encode_text(encoder: Flux2Encoder, prompt: str, *, tokens: int) -> Tensor:
     """States (1, tokens, 3 D); the prompt is padded or cut to ``tokens``."""
     make_inputs = _klein_inputs if encoder.is_klein else _dev_inputs
     inputs = make_inputs(encoder.encoder.tokenizer, prompt, tokens)
-    device = encoder.encoder.network.device
-    headless = {} if encoder.is_klein else {"logits_to_keep": 1}  # no words are read from Mistral's head
-    states = encoder.encoder.network(
-        input_ids=inputs["input_ids"].to(device),
-        attention_mask=inputs["attention_mask"].to(device),
+    network = encoder.encoder.network
+    headless = {"logits_to_keep": 1} if hasattr(network, "lm_head") else {}  # no words are read from a head
+    states = network(
+        input_ids=inputs["input_ids"].to(network.device),
+        attention_mask=inputs["attention_mask"].to(network.device),
         output_hidden_states=True,
         use_cache=False,
         **headless,
     ).hidden_states
-    layers = len(states) - 1
-    return torch.cat([states[layers * quarter // 4] for quarter in (1, 2, 3)], dim=-1)
+    return torch.cat([states[layer] for layer in encoder.layers], dim=-1)
 
 
 def _klein_inputs(tokenizer: Any, prompt: str, tokens: int) -> Any:
@@ -179,7 +192,7 @@ KLEIN = "Flux2KleinPipeline"
 def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
     """As the config files tell them. Raises BadConfig if they do not fit."""
     transformer, text = {**ROPE, **configs.transformer}, configs.text
-    layers = int(text.get("text_config", text)["num_hidden_layers"])
+    layers = whole_depth(text)
     if layers % 4:
         raise BadConfig(
             f"model {name}: the text encoder has {layers} layers, but FLUX.2 reads it a quarter, half and "
