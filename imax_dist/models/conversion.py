@@ -1,4 +1,4 @@
-"""The authors' and ComfyUI's tensor names to those of diffusers, by diffusers' own converters.
+"""The authors' and ComfyUI's tensor names to those of diffusers, by diffusers' converters and ours.
 
 A conversion is tried on shapes alone, so that a file that does not fit is refused before a weight is read.
 """
@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from imax_dist.models.converters import OWN
 from imax_dist.wording import first_line, plural
 
 Tensors: TypeAlias = dict[str, Tensor]
 Converter: TypeAlias = Callable[[Tensors, Mapping[str, Any]], Tensors]
 LIFTED = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}
 """FLUX.2's autoencoder has them within its halves."""
+STRANGE = 0.1
+"""Of a file's names: where fewer are strange to the network, they are diffusers' own and some are missing."""
 
 
 class Fit(NamedTuple):
@@ -54,7 +57,7 @@ def converted(tensors: Tensors, kind: Any, config: Mapping[str, Any], expected: 
 
     Raises what a converter raises: KeyError, RuntimeError, IndexError, ValueError.
     """
-    if expected <= set(tensors):
+    if expected <= set(tensors) or set(tensors) <= expected:
         return dict(tensors)
     with _ViewsOfOne():
         return _converter_of(kind)(tensors, config)
@@ -79,8 +82,10 @@ def fit(shapes: Mapping[str, tuple[int, ...]], kind: Any, config: Mapping[str, A
     try:
         made = converted(given, kind, config, set(expected))
     except (KeyError, RuntimeError, IndexError, ValueError, AttributeError) as error:
-        cause = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
-        return Fit(refused=f"diffusers' converter does not read its tensors ({cause})")
+        if len(set(before) - set(expected)) > STRANGE * len(before):
+            cause = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
+            return Fit(refused=f"its tensors are not read by the converter of these names ({cause})")
+        given, made = before, before
     used = {id(x if x._base is None else x._base) for x in made.values()}
     rest = [name for name, x in given.items() if id(x) not in used and name in before]
     left = [*rest, *(name for name in made if name not in expected)]
@@ -105,6 +110,8 @@ def without_memory(kind: Any, config: Mapping[str, Any]) -> Any:
 def _converter_of(kind: Any) -> Converter:
     from diffusers.loaders import single_file_model, single_file_utils
 
+    if kind.__name__ in OWN:
+        return OWN[kind.__name__]
     if kind.__name__ == "AutoencoderKLFlux2":
         return _flux2_autoencoder
     if kind.__name__ == "AutoencoderKLQwenImage":

@@ -6,7 +6,7 @@ Written by hand from the published files' names, apart from diffusers' converter
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -188,52 +188,24 @@ def qwen_image21(tensors: Mapping[str, Tensor]) -> Tensors:
     return made
 
 
-def autoencoder(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Latent diffusion's names (FLUX.1's ae.safetensors); attention as convolutions of 1 x 1."""
-    levels = 1 + max(int(n.split(".")[2]) for n in tensors if n.startswith("decoder.up_blocks."))
-    made = {
-        name: x[:, :, None, None] if ".attentions." in name and x.ndim == 2 else x
-        for name, x in tensors.items()
-    }
-
-    def up(found: re.Match[str]) -> str:
-        return f"decoder.up.{levels - 1 - int(found[1])}."
-
+def flux3(tensors: Mapping[str, Tensor]) -> Tensors:
+    """black-forest-labs' FLUX.3, with a head of its training that is no part of the network."""
+    made = dict(tensors)
+    swapped(made, r"^norm_out")
     names = [
-        (r"^(encoder|decoder)\.conv_norm_out", r"\1.norm_out"),
-        (r"^(encoder|decoder)\.mid_block\.resnets\.0", r"\1.mid.block_1"),
-        (r"^(encoder|decoder)\.mid_block\.resnets\.1", r"\1.mid.block_2"),
-        (r"^(encoder|decoder)\.mid_block\.attentions\.0", r"\1.mid.attn_1"),
-        (r"attn_1\.group_norm", "attn_1.norm"),
-        (r"attn_1\.to_(q|k|v)", r"attn_1.\1"),
-        (r"attn_1\.to_out\.0", "attn_1.proj_out"),
-        (r"^encoder\.down_blocks\.(\d+)\.resnets", r"encoder.down.\1.block"),
-        (r"^encoder\.down_blocks\.(\d+)\.downsamplers\.0", r"encoder.down.\1.downsample"),
-        (r"\.upsamplers\.0", ".upsample"),
-        (r"up_blocks\.(\d+)\.resnets", r"up_blocks.\1.block"),
-        (r"\.conv_shortcut", ".nin_shortcut"),
+        (r"^timestep_embedder\.linear_1", "time_in.in_layer"),
+        (r"^timestep_embedder\.linear_2", "time_in.out_layer"),
+        (r"^x_embedders\.", "emb_in."),
+        (r"^context_embedder\.", "txt_in."),
+        (r"^mode_blocks\.", "content_mode_blocks."),
+        (r"^single_transformer_blocks\.", "single_blocks."),
+        (r"^norm_out\.linear", "final_layer.image.adaLN_modulation.1"),
+        (r"^proj_out", "final_layer.image.linear"),
+        (r"(_modulations\.\w+)\.linear", r"\1.lin"),
+        (r"\.attn\.to_(q|k|v)\.", r".\1_proj."),
+        (r"\.attn\.to_out\.0\.", ".attn_out."),
+        (r"\.attn\.norm_q\.weight", ".norm.query_norm.scale"),
+        (r"\.attn\.norm_k\.weight", ".norm.key_norm.scale"),
+        (r"\.ff\.linear_(in|out)\.", r".mlp_\1."),
     ]
-    made = renamed(made, names)
-    return {re.sub(r"^decoder\.up_blocks\.(\d+)\.", up, name): x for name, x in made.items()}
-
-
-def flux2_autoencoder(tensors: Mapping[str, Tensor]) -> Tensors:
-    """FLUX.2's, whose 1 x 1 convolutions around the latents are within the halves."""
-    nested = [(r"^quant_conv", "encoder.quant_conv"), (r"^post_quant_conv", "decoder.post_quant_conv")]
-    return renamed(autoencoder(tensors), nested)
-
-
-WAYS: dict[str, Callable[[Mapping[str, Tensor]], Tensors]] = {
-    "flux2-dev": flux2,
-    "flux2-klein": flux2,
-    "krea-2": krea2,
-    "z-image-turbo": z_image,
-    "qwen-image": as_it_is,
-    "qwen-image-2.1": qwen_image21,
-}
-"""Tiny networks that pass through diffusers' converters at any width."""
-AUTOENCODERS = {
-    "flux2-dev": flux2_autoencoder,
-    "flux2-klein": flux2_autoencoder,
-    "z-image-turbo": autoencoder,
-}
+    return renamed(made, names)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from original_names import autoencoder, z_image
+from original_names import z_image
+from original_names_of_others import autoencoder
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from original_names import (
+from original_names import as_it_is, chroma, flux1, flux2, flux3, krea2, qwen_image21, z_image
+from original_names_of_others import (
     AUTOENCODERS,
     WAYS,
-    as_it_is,
-    chroma,
-    flux1,
-    flux2,
-    krea2,
-    qwen_image21,
-    z_image,
+    autoencoder,
+    flux2_autoencoder,
+    hunyuan_image,
+    hunyuan_image_autoencoder,
+    hunyuan_image_joined,
+    lumina2,
+    lumina_next,
+    sd3,
 )
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -33,7 +35,7 @@ from imax_dist.errors import BadConfig, BadValue, MissingInput
 from imax_dist.models.assembled import named_parts
 from imax_dist.models.conversion import converted, fit, without_memory
 from imax_dist.models.find import find_model
-from imax_dist.models.load import load_model
+from imax_dist.models.load import describe_model, load_model
 from imax_dist.models.single_file import architecture_table, recognise
 from imax_dist.models.stored import form, header, numbers
 from imax_dist.models.tiny import make_tiny
@@ -47,7 +49,17 @@ E4M3 = torch.float8_e4m3fn
 @pytest.fixture(scope="module")
 def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("pipelines")
-    return {name: make_tiny(name, root / name) for name in WAYS}
+    made = {name: make_tiny(name, root / name) for name in WAYS}
+    share_queries(made["lumina-next"] / "transformer")
+    return made
+
+
+def share_queries(folder: Path) -> None:
+    """Lumina-Next's two attentions have the same, which diffusers keeps twice."""
+    tensors = weights(folder)
+    own = {name: x for name, x in tensors.items() if ".attn1.to_q." in name or ".attn1.norm_q." in name}
+    again = {name.replace("attn1", "attn2"): x.clone() for name, x in own.items()}
+    save_file({**tensors, **again}, folder / "diffusion_pytorch_model.safetensors", {"format": "pt"})
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +101,7 @@ FORMS: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], float, 
     "fp8 scaled": (fp8_scaled, 2**-4, "fp8 e4m3, scaled"),
 }
 """How matrices are stored, and the relative rounding of that: e4m3 keeps 3 bits."""
+IN_EIGHT_BITS = ("flux2-dev", "krea-2", "hunyuan-image-2.1")
 
 
 def single(pipeline: Path, name: str, folder: Path, how: str = "bfloat16") -> Path:
@@ -99,6 +112,7 @@ def single(pipeline: Path, name: str, folder: Path, how: str = "bfloat16") -> Pa
     save_file({PREFIX + key: x.contiguous() for key, x in tensors.items()}, folder / "net.safetensors")
     shutil.copy(pipeline / "transformer/config.json", folder)
     settings = (pipeline / "imax.yaml").read_text()
+    settings += "vae_factor: 16\n" if name.startswith("hunyuan") else ""
     named = f"source: net.safetensors\nvae: {pipeline}\ntext_encoders: {pipeline}\n"
     (folder / "net.yaml").write_text(named + settings)
     return folder / "net.yaml"
@@ -108,8 +122,13 @@ def rename(file: Path, old: str, new: str) -> None:
     file.write_text(file.read_text().replace(old, new))
 
 
-@pytest.mark.parametrize("how", FORMS)
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *((name, "bfloat16") for name in WAYS),
+        *((name, how) for name in IN_EIGHT_BITS for how in list(FORMS)[1:]),
+    ],
+)
 def test_a_file_in_the_authors_names_is_the_network_of_the_folder(
     pipelines: dict[str, Path], name: str, how: str, tmp_path: Path
 ) -> None:
@@ -214,8 +233,10 @@ def test_values_arrive_where_they_belong_at_the_published_widths(name: str, name
     ("name", "names"),
     [
         ("chroma", chroma), ("flux-schnell", flux1), ("flux-fill", flux1), ("flux2-dev", flux2),
-        ("flux2-klein", flux2), ("krea-2", krea2), ("qwen-image", as_it_is), ("qwen-image-2.1", qwen_image21),
-        ("z-image-turbo", z_image),
+        ("flux2-klein", flux2), ("flux3-klein-base", flux3), ("hunyuan-image-2.1", hunyuan_image),
+        ("hunyuan-image-2.1-distilled", hunyuan_image_joined), ("krea-2", krea2), ("lumina-image-2", lumina2),
+        ("lumina-next", lumina_next), ("qwen-image", as_it_is), ("qwen-image-2.1", qwen_image21),
+        ("sd3.5-large", sd3), ("sd3.5-medium", sd3), ("z-image-turbo", z_image),
     ],
 )  # fmt: skip
 def test_networks_of_the_published_sizes_pass_the_converters_whole(name: str, names: Any) -> None:
@@ -226,6 +247,31 @@ def test_networks_of_the_published_sizes_pass_the_converters_whole(name: str, na
     kind = getattr(diffusers, table["_class_name"])
     originals = names(without_memory(kind, table).state_dict())
     assert fit({key: tuple(x.shape) for key, x in originals.items()}, kind, table).faults == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("flux-dev", autoencoder), ("flux2-dev", flux2_autoencoder), ("lumina-next", autoencoder),
+        ("hunyuan-image-2.1", hunyuan_image_autoencoder),
+    ],
+)  # fmt: skip
+def test_autoencoders_of_the_published_sizes_pass_the_converters_whole(name: str, names: Any) -> None:
+    import diffusers
+
+    table = architecture_table(name)["components"]["vae"]
+    kind = getattr(diffusers, table["_class_name"])
+    originals = names(without_memory(kind, table).state_dict())
+    assert fit({key: tuple(x.shape) for key, x in originals.items()}, kind, table).faults == 0
+
+
+def test_guiders_of_a_named_folder_come_along(pipelines: dict[str, Path], tmp_path: Path) -> None:
+    """HunyuanImage 2.1's guidance has a momentum by a file of its own."""
+    pipeline = pipelines["hunyuan-image-2.1"]
+    file = single(pipeline, "hunyuan-image-2.1", tmp_path / "one")
+    found = describe_model(str(file)).momentum
+    assert len(found) == 2
+    assert found == describe_model(str(pipeline)).momentum
 
 
 @pytest.mark.parametrize(
@@ -254,6 +300,25 @@ def beside_its_config(name: str, folder: Path) -> Path:
     shutil.copy(pipeline / "transformer/diffusion_pytorch_model.safetensors", folder / "net.safetensors")
     shutil.copy(pipeline / "transformer/config.json", folder)
     return folder / "net.safetensors"
+
+
+@pytest.mark.parametrize("name", ["flux-dev", "lumina-image-2", "sd3.5-medium", "z-image-turbo"])
+def test_a_tensor_that_lacks_in_diffusers_names_is_named(tmp_path: Path, name: str) -> None:
+    file = beside_its_config(name, tmp_path)
+    tensors = load_file(file)
+    lost = next(key for key in tensors if key.endswith("to_k.weight"))
+    save_file({key: x for key, x in tensors.items() if key != lost}, file)
+    message = rf"but does not fit it: 1 tensor missing, the first is {re.escape(lost)}$"
+    with pytest.raises(BadValue, match=message):
+        recognise(file)
+
+
+@pytest.mark.parametrize("mark", ["ref_time_in.in_layer.weight", "target_timestep_embedder.linear_1.weight"])
+def test_flux3s_distilled_model_is_refused_with_the_one_that_runs(tmp_path: Path, mark: str) -> None:
+    names = ("early_stream_modulations.image.lin.weight", mark)
+    save_file({PREFIX + name: torch.zeros(1) for name in names}, tmp_path / "x.safetensors")
+    with pytest.raises(BadValue, match=r"x.safetensors is FLUX.3's distilled model, .*take flux-3-image-"):
+        recognise(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("name", ["flux-dev", "flux-schnell", "flux-fill", "qwen-image"])
