@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from imax_dist.errors import MissingInput
-from imax_dist.models.load import Loading, change_loras, load
+from imax_dist.models.load import Loading, change_loras, load, load_model
 from imax_dist.models.tiny import make_tiny
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.ranks import ParallelSettings
@@ -112,6 +112,28 @@ def test_a_lora_has_the_same_effect_on_gguf_weights_as_on_their_numbers(
     for found in run_ranks(ranks, latents_of, str(folder), (str(lora),)):
         assert (found - expected).abs().max() < allowed
     assert (bare - expected).abs().max() > 10 * allowed, "a LoRA changes the picture"
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_lora_has_the_same_effect_on_int8_weights_as_on_their_numbers(
+    flux: Path, lora: Path, tmp_path: Path, ranks: int
+) -> None:
+    """Of torchao, which runs on a CPU; to float32's rounding as well."""
+    pytest.importorskip("torchao")
+    folder = quantised(flux, tmp_path / "model", "torchao-int8")
+    exact = shutil.copytree(flux, tmp_path / "exact")
+    network = load_model(str(folder), device=torch.device("cpu"), dtype="float32", text=False).transformer
+    tensors = {
+        name: x if type(x) is Tensor else x.dequantize().contiguous()
+        for name, x in network.state_dict().items()
+    }
+    save_file(tensors, next((exact / "transformer").glob("*.safetensors")))
+    bare = latents_of(Topology.alone(), str(exact), ())
+    expected = latents_of(Topology.alone(), str(exact), (str(lora),))
+    allowed = 2e-5 * expected.abs().max()
+    for found in run_ranks(ranks, latents_of, str(folder), (str(lora),)):
+        assert (found - expected).abs().max() < allowed
+    assert (bare - expected).abs().max() > 10 * allowed
 
 
 def test_sets_change_on_gguf_weights_too(flux: Path, lora: Path, tmp_path: Path) -> None:
