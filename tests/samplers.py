@@ -10,7 +10,7 @@ from torch import Tensor
 
 from imax_dist.method.guidance import Step
 from imax_dist.models.load import describe_model
-from imax_dist.models.momentum_guidance import GuidanceMemory
+from imax_dist.models.momentum_guidance import NetworkVelocity
 from imax_dist.pipeline.noise import pass_noise
 from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.plan import make_plan
@@ -32,10 +32,9 @@ class GivenVelocity(Sampler):
 
     velocity: Callable[[Tensor, Step], Tensor] | None = None
 
-    def shifted(self, x: Tensor, step: Step, memory: GuidanceMemory) -> Tensor:
-        del memory
+    def shifted(self, x: Tensor, step: Step, momentum: Tensor | None = None) -> NetworkVelocity:
         assert self.velocity is not None
-        return self.velocity(x, step)
+        return NetworkVelocity(self.velocity(x, step), momentum)
 
 
 def given(velocity: Callable[[Tensor, Step], Tensor], plan: PassPlan) -> GivenVelocity:

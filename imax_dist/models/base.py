@@ -25,7 +25,7 @@ from imax_dist.method.text_duplication import ORIGIN, TextCopies
 from imax_dist.models.conditioning import Conditioning, Prompt
 from imax_dist.models.guidance import Combine, classifier_free
 from imax_dist.models.joint_attention import AttentionCall
-from imax_dist.models.momentum_guidance import GuidanceMemory, MomentumGuidance
+from imax_dist.models.momentum_guidance import MomentumGuidance, NetworkVelocity
 from imax_dist.models.spec import ModelSpec
 from imax_dist.models.token_shards import TokenSequence, TokenShards
 from imax_dist.parallel.engines import AttentionEngine, marking
@@ -192,12 +192,13 @@ class FlowModel(ABC):
         guidance_scale: float,
         context: Latents | None = None,
         next_sigma: float = 0.0,
-        memory: GuidanceMemory | None = None,
-    ) -> Latents:
+        index: int = 0,
+        momentum: Latents | None = None,
+    ) -> NetworkVelocity:
         """Noise minus image at ``sigma`` for the whole latent ``x``, guided; the same bits on every rank.
 
-        ``memory``: of the steps before, where the model guides with one; it is brought up to date. Raises
-        BadConfig if guidance lacks the empty prompt.
+        ``index`` of the step and the ``momentum`` after the one before it are for models that guide with one.
+        Raises BadConfig if guidance lacks the empty prompt.
         """
         engine = self.wrap_engine(marking(sequence.engine, sequence.mesh.marks))
         sequence = dataclasses.replace(sequence, engine=engine)
@@ -208,7 +209,7 @@ class FlowModel(ABC):
             return self.predict(x, sigma, prompt, inputs)
 
         if distilled or guidance_scale == 1.0:
-            return predict(x, conditioning.positive)
+            return NetworkVelocity(predict(x, conditioning.positive), momentum)
         if conditioning.negative is None:
             raise BadConfig("classifier-free guidance needs the empty prompt, which was not encoded")
         prompts = conditioning.positive, conditioning.negative
@@ -218,13 +219,13 @@ class FlowModel(ABC):
             return sequence.cache(("batch",), made_of, lambda: self.batch(prompts))
 
         positive, negative = sequence.guidance_passes(predict, x, prompts, batch=batch)
-        if self.spec.momentum and memory is not None:
+        if self.spec.momentum:
             way = self.momentum_of(conditioning.positive, x)
-            return memory.guided(way, positive, negative, guidance_scale)
-        return self.combine(positive, negative, guidance_scale)
+            return way(positive, negative, guidance_scale, index=index, momentum=momentum)
+        return NetworkVelocity(self.combine(positive, negative, guidance_scale), None)
 
     def momentum_of(self, prompt: Prompt, x: Latents) -> MomentumGuidance:
-        """How this prompt is guided at the size of ``x``, where the model guides with a memory."""
+        """How this prompt is guided at the size of ``x``, where the model guides with a momentum."""
         del prompt, x
         return self.spec.momentum[0]
 

@@ -1,14 +1,14 @@
 """Guidance with a momentum: plain at first, then adaptive projected guidance (arXiv 2410.02416).
 
-What it remembers, a running sum of the differences that the prompt makes, is given to each step and taken
-after it: it is part of the pass's state and of its checkpoints.
+Its momentum, a running sum of the differences that the prompt makes, goes into each step and comes out of
+it: it is part of the pass's state and of its checkpoints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -24,6 +24,21 @@ USUAL = {
     "stop": 1.0,
     "enabled": True,
 }
+
+
+class NetworkVelocity(NamedTuple):
+    """What a network says of a step, guided by its prompts; both (B, C, H, W)."""
+
+    velocity: Latents
+    """Noise minus image."""
+    momentum: Latents | None
+    """Of the guidance, after this step; None where the model guides without one."""
+
+    def on_grid(self, change: Callable[[Latents], Latents]) -> NetworkVelocity:
+        """Both changed alike, for a step on a grid of its own."""
+        return NetworkVelocity(
+            change(self.velocity), None if self.momentum is None else change(self.momentum)
+        )
 
 
 @dataclass(frozen=True)
@@ -57,15 +72,15 @@ class MomentumGuidance:
 
     def __call__(
         self, positive: Latents, negative: Latents, scale: float, *, index: int, momentum: Latents | None
-    ) -> tuple[Latents, Latents]:
-        """The guided velocity of step ``index``, and the momentum after it."""
+    ) -> NetworkVelocity:
+        """The guided velocity of step ``index``; ``momentum`` is of the step before it."""
         difference = positive - negative
         if momentum is not None:
             difference = difference + self.adaptive_projected_guidance_momentum * momentum
         if index <= self.adaptive_projected_guidance_start_step:
-            return classifier_free(positive, negative, scale), difference
+            return NetworkVelocity(classifier_free(positive, negative, scale), difference)
         times = self.adaptive_projected_guidance_scale * scale / self.guidance_scale
-        return negative + times * self.projected(difference, positive), difference
+        return NetworkVelocity(negative + times * self.projected(difference, positive), difference)
 
     def projected(self, difference: Latents, positive: Latents) -> Latents:
         """The difference, no longer than the largest norm, without its part along ``positive``."""
@@ -77,21 +92,3 @@ class MomentumGuidance:
         unit = F.normalize(positive.double().flatten(1)).view_as(precise)
         along = (precise * unit).sum(dim=dims, keepdim=True) * unit
         return ((precise - along) + self.eta * along).to(difference.dtype)
-
-
-@dataclass
-class GuidanceMemory:
-    """What guidance remembers of the steps of a pass: given to a step, and taken after it."""
-
-    index: int
-    """Of the step."""
-    momentum: Latents | None = None
-
-    def guided(self, way: MomentumGuidance, positive: Latents, negative: Latents, scale: float) -> Latents:
-        """The guided velocity; the momentum is this step's from now on."""
-        velocity, self.momentum = way(positive, negative, scale, index=self.index, momentum=self.momentum)
-        return velocity
-
-    def on_grid(self, change: Callable[[Latents], Latents]) -> None:
-        """For a step on a grid of its own, and back."""
-        self.momentum = None if self.momentum is None else change(self.momentum)

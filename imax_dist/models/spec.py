@@ -143,7 +143,7 @@ class ModelSpec:
     needs_picture: bool = False
     """Whether it makes nothing from a prompt alone."""
     momentum: tuple[MomentumGuidance, ...] = ()
-    """How its pipeline guides with a memory: any prompt, and one with letters to paint; none: it does not."""
+    """How its pipeline guides with a momentum: any prompt, and one with letters to paint; none: without."""
 
     @property
     def token_pixels(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from imax_dist.geometry import AxisScale, ImageSize, LatentGrid, Region
 from imax_dist.method.guidance import SCHEDULES, GuidanceWeights, Step
@@ -16,6 +17,9 @@ from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.spec import Context, ModelSpec
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.scales import latent_grid
+
+Shift = Literal["none", "network", "step"]
+"""Nothing; the forward pass alone; or low-pass, guidance and Euler step, too."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,9 @@ class PassPlan:
         """Indices of the steps at which the network's forward pass is skipped."""
         return frozenset() if self.is_native else STEP_CACHES[self.method.cache](self.steps)
 
-    def shifted(self, index: int) -> bool:
-        """Whether the step's forward pass runs on the shifted patch grid; patches of one latent have none."""
-        shifts = self.method.patch_shift is not False and self.spec.patch > 1
-        return not self.is_native and shifts and is_shifted(index)
-
-    def wholly_shifted(self, index: int) -> bool:
-        """Whether all of the step does: low-pass, guidance and Euler step, too."""
-        return self.method.patch_shift == "step" and self.shifted(index)
+    def shift_at(self, index: int) -> Shift:
+        """What of a step runs on the shifted patch grid; patches of one latent have none."""
+        shift = self.method.patch_shift
+        if shift is False or self.is_native or self.spec.patch == 1 or not is_shifted(index):
+            return "none"
+        return "step" if shift == "step" else "network"

@@ -1,4 +1,4 @@
-"""A pass, step by step, on one page: patch shift, network, cache, guidance, acceleration, Euler.
+"""A pass, step by step, on one page: region, blend, cache, shift, network, guidance, acceleration, Euler.
 
 Everything here acts on the whole latents, on every rank alike; only inside the network's forward pass do the
 ranks share the tokens. What is cached is the network's velocity, before guidance, so that every step is
@@ -25,7 +25,7 @@ from imax_dist.method.patch_shift import shift_in, shift_out
 from imax_dist.models.base import FlowModel
 from imax_dist.models.cfg_execution import CfgExecution, two_passes
 from imax_dist.models.conditioning import Conditioning
-from imax_dist.models.momentum_guidance import GuidanceMemory
+from imax_dist.models.momentum_guidance import NetworkVelocity
 from imax_dist.models.token_shards import TokenSequence
 from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import single_rank
@@ -114,7 +114,7 @@ class Sampler:
 
     def step(self, state: PassState, step: Step) -> PassState:
         """One step: x + (sigma_next - sigma) velocity; wholly on the shifted grid, if the recipe says so."""
-        if not self.plan.wholly_shifted(step.index):
+        if self.plan.shift_at(step.index) != "step":
             return self.plain_step(state, step)
         shifted = self.plain_step(state.on_grid(shift_in), step)
         made = tuple(shift_out(one) for one in shifted.endpoints[len(state.endpoints) :])
@@ -124,8 +124,7 @@ class Sampler:
         """One step on the grid that the state's latents are on."""
         plan, reference = self.plan, self.reference(state, step.sigma)
         x = self.blended(state.latents, reference, step)
-        memory = GuidanceMemory(step.index, state.momentum)
-        predicted = self.cached(state, x, step, memory)
+        predicted, momentum = self.cached(state, x, step)
         guided = self.guided(x, predicted, reference, step)
         velocity, carried = self.accelerated(x, guided, reference, step, carried=state.carried)
         return replace(
@@ -135,7 +134,7 @@ class Sampler:
             endpoints=(*state.endpoints, endpoint(x, predicted, step.sigma)) if plan.keeps_endpoints else (),
             cached=predicted if plan.skipped else None,
             carried=carried,
-            momentum=memory.momentum,
+            momentum=momentum,
         )
 
     def reference(self, state: PassState, sigma: float) -> Latents | None:
@@ -151,26 +150,24 @@ class Sampler:
         noise = self.noise if self.noise.shape == x.shape else shift_in(self.noise)
         return with_skip_residual(x, reference, noise, step.sigma)
 
-    def cached(self, state: PassState, x: Latents, step: Step, memory: GuidanceMemory) -> Latents:
+    def cached(self, state: PassState, x: Latents, step: Step) -> NetworkVelocity:
         """The network's velocity, or the last one at a step that skips its forward pass."""
         if step.index not in self.plan.skipped:
-            return self.shifted(x, step, memory)
+            return self.shifted(x, step, state.momentum)
         assert state.cached is not None, "no pass begins with a skipped step, and checkpoints hold this"
-        return state.cached
+        return NetworkVelocity(state.cached, state.momentum)
 
-    def shifted(self, x: Latents, step: Step, memory: GuidanceMemory) -> Latents:
+    def shifted(self, x: Latents, step: Step, momentum: Latents | None = None) -> NetworkVelocity:
         """The network's velocity, on the patch grid moved by half a patch at every other step."""
-        if self.plan.shifted(step.index) and not self.plan.wholly_shifted(step.index):
-            memory.on_grid(shift_in)
-            velocity = shift_out(self.network(shift_in(x), step, memory))
-            memory.on_grid(shift_out)
-            return velocity
-        return self.network(x, step, memory)
+        if self.plan.shift_at(step.index) != "network":
+            return self.network(x, step, momentum)
+        moved = None if momentum is None else shift_in(momentum)
+        return self.network(shift_in(x), step, moved).on_grid(shift_out)
 
-    def network(self, x: Latents, step: Step, memory: GuidanceMemory) -> Latents:
+    def network(self, x: Latents, step: Step, momentum: Latents | None = None) -> NetworkVelocity:
         """The forward pass: all ranks share its tokens and get the same velocity, in the dtype of ``x``."""
         grid = LatentGrid(height=x.shape[2], width=x.shape[3]).tokens(self.plan.spec.patch)
-        return self.model.velocity(
+        velocity, momentum = self.model.velocity(
             x.to(self.model.dtype),
             step.sigma,
             self.conditioning,
@@ -179,8 +176,10 @@ class Sampler:
             guidance_scale=self.plan.guidance_scale,
             context=self.context_on(x),
             next_sigma=self.plan.sigmas[step.index + 1],
-            memory=memory,
-        ).to(x.dtype)
+            index=step.index,
+            momentum=momentum,
+        )
+        return NetworkVelocity(velocity.to(x.dtype), momentum)
 
     def context_on(self, x: Latents) -> Latents | None:
         """What an editor is shown, on the grid of ``x``: the plain one, or that of a shifted step."""

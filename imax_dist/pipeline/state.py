@@ -31,7 +31,7 @@ class PassState:
     carried: Latents | None = None
     """What HiFlow's acceleration carries from step to step."""
     momentum: Latents | None = None
-    """What guidance remembers of the steps before, where the model guides with a memory."""
+    """Of the guidance after the last step, where the model guides with one."""
 
     def to_tensors(self) -> dict[str, Tensor]:
         """The tensors there are, under their names."""

@@ -271,7 +271,7 @@ def _native(plan: PassPlan) -> tuple[Pass, ...]:
 def _extrapolated(plan: PassPlan) -> tuple[Pass, ...]:
     """The steps at which the network is asked."""
     computed = [index for index in range(plan.steps) if index not in plan.skipped]
-    shifted = sum(map(plan.shifted, computed))
+    shifted = sum(plan.shift_at(index) != "none" for index in computed)
     text = plan.spec.settings.text_tokens * plan.copies.literal
     runs = _runs(plan, plan.guidance_scale)
     counts: list[tuple[int, LatentGrid]] = [

@@ -157,7 +157,7 @@ class Step:
             return self.model.velocity(
                 self.x, 0.5, self.conditioning, tables=lambda text: tables.at(grid, 0.5, text),
                 sequence=sequence, guidance_scale=3.5,
-            )  # fmt: skip
+            ).velocity  # fmt: skip
 
         return step
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from imax_dist.method.guidance import Step
 from imax_dist.models.load import load_model
-from imax_dist.models.momentum_guidance import GuidanceMemory
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.plan import make_plan
@@ -67,7 +66,7 @@ def released(sampler: Sampler, x: Tensor, reference: Tensor) -> Tensor:
         now = ring(x, (1, 1, 1, 1)) if padded else x
         goal = ring(reference, (1, 1, 1, 1)) if padded else reference
         step = Step(sigma=sigmas[index], index=index, steps=STEPS, start=sigmas[0])
-        velocity = sampler.network(now, step, GuidanceMemory(index))
+        velocity = sampler.network(now, step).velocity
         weight = 0.5 * (1 + math.cos(math.pi * index / STEPS))
         towards = (now - goal) / sigmas[index]
         velocity = velocity + weight * (haar_low(towards) - haar_low(velocity))

@@ -70,10 +70,9 @@ def test_the_network_takes_the_whole_poster(
     sizes = set()
     forward = tiny.velocity
 
-    def velocity(x: torch.Tensor, sigma: float, *rest: Any, **how: Any) -> torch.Tensor:
+    def velocity(x: torch.Tensor, sigma: float, *rest: Any, **how: Any) -> Any:
         sizes.add(tuple(x.shape[2:]))
-        result: torch.Tensor = forward(x, sigma, *rest, **how)
-        return result
+        return forward(x, sigma, *rest, **how)
 
     monkeypatch.setattr(tiny, "velocity", velocity)
     path = poster(tmp_path / "a.png")

@@ -175,7 +175,7 @@ def test_shared_text_copies_equal_literal_copies_at_one_place(tiny: str) -> None
         velocities.append(
             model.velocity(
                 x, 0.6, conditioning, tables=lambda _, own=table: own, sequence=sequence, guidance_scale=1.0
-            )
+            ).velocity
         )
     assert (velocities[0] - velocities[1]).abs().max() < 1e-10
 

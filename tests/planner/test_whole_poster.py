@@ -18,7 +18,7 @@ from imax_dist.planner.hardware import load_hardware, read_hardware
 from imax_dist.planner.poster import poster_time
 from imax_dist.planner.split import Split, layouts
 from imax_dist.planner.time import CALL_S, host_work, step_time
-from imax_dist.planner.workload import Workload, under, workload_of
+from imax_dist.planner.workload import Workload, workload_of
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def test_a_native_pass_on_all_ranks_keeps_fewer_of_them_waiting(work: Workload) 
 
 
 def test_who_makes_it_comes_from_the_parallel_settings(work: Workload) -> None:
-    assert under(work, ParallelSettings(native="auto"), device="gpu").native_by == "auto"
-    assert under(work, ParallelSettings(), device="gpu").native_by == "rank0"
+    assert with_settings(work, ParallelSettings(native="auto"), device="gpu").native_by == "auto"
+    assert with_settings(work, ParallelSettings(), device="gpu").native_by == "rank0"
 
 
 def test_a_plan_tells_the_efficiency_of_a_poster_beside_that_of_a_step(work: Workload) -> None:

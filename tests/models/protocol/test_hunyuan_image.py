@@ -15,7 +15,7 @@ from their_pipelines import THEIRS, pipeline
 
 from imax_dist.errors import BadValue
 from imax_dist.models.load import describe_model, load_model
-from imax_dist.models.momentum_guidance import GuidanceMemory, MomentumGuidance
+from imax_dist.models.momentum_guidance import MomentumGuidance
 from imax_dist.pipeline.noise import pass_noise
 from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.request import Request
@@ -63,14 +63,14 @@ def test_steps_are_guided_as_diffusers_guider_does(rng: torch.Generator) -> None
 
     theirs = AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=1, eta=0.3)
     ours = MomentumGuidance.of("m", dict(theirs.config))
-    memory = GuidanceMemory(0)
+    momentum = None
     for index in range(4):
         positive, negative = (torch.randn(1, 4, 5, 6, generator=rng, dtype=torch.float64) for _ in range(2))
         theirs.set_state(step=index, num_inference_steps=4, timestep=torch.tensor(1.0))
         theirs.prepare_inputs({"states": (positive, negative)})
         expected = theirs.forward(positive, negative).pred
-        memory.index = index
-        found = memory.guided(ours, positive, negative, theirs.config.guidance_scale)
+        scale = theirs.config.guidance_scale
+        found, momentum = ours(positive, negative, scale, index=index, momentum=momentum)
         assert (found - expected).abs().max() < 1e-12 * expected.abs().max()
 
 
@@ -89,7 +89,7 @@ def test_tokens_of_single_latents_have_no_grid_to_shift(folders: dict[str, Path]
     spec = describe_model(str(folders[GUIDED]))
     plan = make_plan(Request("a", size="128x128", model=str(folders[GUIDED]), preset="official"), spec)
     assert plan.method.patch_shift is not False
-    assert not any(plan.last.shifted(index) for index in range(plan.last.steps))
+    assert {plan.last.shift_at(index) for index in range(plan.last.steps)} == {"none"}
 
 
 @pytest.mark.parametrize(
