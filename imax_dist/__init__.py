@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from imax_dist.version import __version__
 
 if TYPE_CHECKING:
-    from imax_dist.pipeline.render import Rendering, render
-    from imax_dist.pipeline.renderer import Renderer
+    from imax_dist.pipeline.render import Rendering
+    from imax_dist.pipeline.renderer import Renderer, render
     from imax_dist.pipeline.request import Request
 
 __all__ = ["Renderer", "Rendering", "Request", "__version__", "render"]
@@ -16,9 +16,9 @@ __all__ = ["Renderer", "Rendering", "Request", "__version__", "render"]
 
 def __getattr__(name: str) -> Any:
     """Import torch only when something that needs it is asked for."""
-    if name in {"render", "Rendering"}:
+    if name == "Rendering":
         from imax_dist.pipeline import render as module
-    elif name == "Renderer":
+    elif name in {"Renderer", "render"}:
         from imax_dist.pipeline import renderer as module  # type: ignore[no-redef]
     elif name == "Request":
         from imax_dist.pipeline import request as module  # type: ignore[no-redef]

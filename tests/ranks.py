@@ -22,7 +22,7 @@ PRELOADED = [
     "diffusers.models.autoencoders.autoencoder_kl",
     "transformers.models.clip.modeling_clip",
     "transformers.models.t5.modeling_t5",
-    "imax_dist.pipeline.render",
+    "imax_dist.pipeline.renderer",
 ]
 
 

@@ -197,7 +197,7 @@ def test_render() -> Finding:
     from imax_dist.errors import ImaxError
     from imax_dist.models.libraries import quiet_libraries
     from imax_dist.parallel.topology import Topology, pick_device
-    from imax_dist.pipeline.render import render
+    from imax_dist.pipeline.renderer import render
     from imax_dist.pipeline.request import Request
 
     quiet_libraries()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 
@@ -36,8 +34,7 @@ def native_pass(
     context = shown_alone(plan, model, run.guide)
     sampler = Sampler.of(plan, model, conditioning, sequence, context=context)
     with stage(run.listen, plan.name, steps=plan.steps):
-        look = partial(run.look, plan)
-        return sampler.run(state, listen=run.listen, look=look, after_step=after_step)
+        return sampler.run(state, listen=run.listen, look=run.look_at(plan), after_step=after_step)
 
 
 @torch.no_grad()

@@ -40,11 +40,11 @@ from imax_dist.shapes import Latents
 
 def run_passes(run: Run, vae: VaeRunner, conditioning: Conditioning) -> Latents:
     """The poster's latents, the same bits on every rank."""
-    state = _first(run, vae.model, conditioning)
-    return go_on(run, vae, conditioning, state, through=len(run.plan.passes)).latents
+    state = _start_on_all_ranks(run, vae.model, conditioning)
+    return run_through(run, vae, conditioning, state, through=len(run.plan.passes)).latents
 
 
-def go_on(
+def run_through(
     run: Run, vae: VaeRunner, conditioning: Conditioning, state: PassState, *, through: int
 ) -> PassState:
     """From ``state``, within or at the end of a pass, to the end of the pass ``through``."""
@@ -52,7 +52,7 @@ def go_on(
     for plan in run.plan.passes[max(state.number - 1, 0) : through]:
         if plan.number > state.number:
             state = _decoded_if_large(run, run.plan.passes[state.number - 1], vae, state)
-            state = _shared(partial(begin_pass, plan, model, state), topology)
+            state = _broadcast_state(partial(begin_pass, plan, model, state), topology)
         if state.pictures is not None:
             with stage(run.listen, "endpoint"), run.saved_if_stopped(state):
                 encoded = encoded_reference(plan, vae, state.pictures)
@@ -61,45 +61,62 @@ def go_on(
             context = shown_by_all(plan, vae, run.guide)
         sampler = Sampler.of(plan, model, conditioning, run.ranks.sequence(plan.copies), context=context)
         with stage(run.listen, plan.name, steps=plan.steps):
-            look = partial(run.look, plan)
+            look = run.look_at(plan)
             state = sampler.run(state, listen=run.listen, look=look, after_step=run.end_together)
     return state
 
 
-def _first(run: Run, model: FlowModel, conditioning: Conditioning) -> PassState:
+def _start_on_all_ranks(run: Run, model: FlowModel, conditioning: Conditioning) -> PassState:
     """Where all ranks start: within a pass, at the first beyond native size, or at the end."""
-    topology, needs_native = run.ranks.topology, not run.starts_from_guide and run.plan.uses_native
-    if not (run.ranks.share_native and (needs_native or not run.plan.extrapolates)):
-        return _shared(lambda: first_state(run, model, conditioning, run.find_checkpoint()), topology)
-    number, step, tensors = from_first_rank(lambda: _taken_apart(run.find_checkpoint()), topology)
-    found = PassState.from_tensors(number, step, tensors) if tensors else None
-    if found is not None and found.number > 0:
-        return found
-    native = native_pass(run, model, conditioning, found)
-    if not run.plan.extrapolates:
-        return native
-    return _shared(lambda: _after_native(run, model, native), topology)
+    topology = run.ranks.topology
+    if not (run.ranks.share_native and run.makes_native):
+        return _broadcast_state(
+            lambda: begin_passes(run, model, start_of(run, model, conditioning, run.find_checkpoint())),
+            topology,
+        )
+
+    def find() -> tuple[int, int, dict[str, Tensor]] | None:
+        found = run.find_checkpoint()
+        return None if found is None else _for_broadcast(found)
+
+    parts = from_first_rank(find, topology)
+    found = None if parts is None else PassState.from_tensors(*parts)
+    start = start_of(run, model, conditioning, found)
+    if start is not None and (start.number > 0 or not run.plan.extrapolates):
+        return start
+    return _broadcast_state(lambda: begin_passes(run, model, start), topology)
 
 
-def first_state(run: Run, model: FlowModel, conditioning: Conditioning, found: PassState | None) -> PassState:
-    """The same by rank 0 alone, which makes the native picture; ``found`` is a checkpoint."""
+def start_of(
+    run: Run,
+    model: FlowModel,
+    conditioning: Conditioning,
+    found: PassState | None,
+    *,
+    native: bool = False,
+) -> PassState | None:
+    """What the passes beyond native size begin with: the native picture, given or made, from ``found`` on.
+
+    A checkpoint ``found`` beyond it is returned as it is; None where no pass is guided by a picture, unless
+    ``native`` asks for it. Rank 0 calls it alone, or all ranks where they share the native pass.
+    """
     start = None if found is None else found.to(model.device)
     if start is not None and start.number > 0:
         return start
-    if not run.plan.extrapolates:
+    if native or run.makes_native:
         return native_pass(run, model, conditioning, start)
-    if run.guide is not None and run.starts_from_guide:
-        run.show(as_picture(run.guide).cpu)
-        return begin_pass(run.plan.passes[0], model, guide_as_native(run, model, run.guide))
-    if not run.plan.uses_native:
-        return begin_pass(run.plan.passes[0], model, None)
-    return _after_native(run, model, native_pass(run, model, conditioning, start))
+    return None if run.given_native is None else guide_as_native(run, model, run.given_native)
 
 
-def _after_native(run: Run, model: FlowModel, native: PassState) -> PassState:
-    """The start of the first pass beyond native size; rank 0 shows the native picture."""
-    run.show(partial(decode_whole, model, native.latents))
-    return begin_pass(run.plan.passes[0], model, native)
+def begin_passes(run: Run, model: FlowModel, start: PassState | None) -> PassState:
+    """The start of the first pass beyond native size, its picture shown by rank 0; or a later start."""
+    if start is not None and (start.number > 0 or not run.plan.extrapolates):
+        return start
+    if run.given_native is not None:
+        run.show(as_picture(run.given_native).cpu)
+    elif start is not None:
+        run.show(partial(decode_whole, model, start.latents))
+    return begin_pass(run.plan.passes[0], model, start)
 
 
 def begin_pass(plan: PassPlan, model: FlowModel, before: PassState | None) -> PassState:
@@ -117,8 +134,7 @@ def begin_pass(plan: PassPlan, model: FlowModel, before: PassState | None) -> Pa
 
 def _decoded_if_large(run: Run, plan: PassPlan, vae: VaeRunner, done: PassState) -> PassState:
     """With its picture, decoded by rows on all ranks, if there are several or one has no room for it."""
-    by_all = vae.strategy.name == "rows" and vae.topology.world_size > 1
-    small = not (by_all or vae.strategy.too_large(plan.render_size))
+    small = vae.strategy.encoding_ranks == 1 and not vae.strategy.too_large(plan.render_size)
     if small or plan.method.reference.upsample == "latents":
         return done
     after, pictures = run.plan.passes[plan.number], []
@@ -129,12 +145,10 @@ def _decoded_if_large(run: Run, plan: PassPlan, vae: VaeRunner, done: PassState)
     return replace(done, pictures=torch.cat(pictures)) if pictures else done
 
 
-def _shared(make: Callable[[], PassState], topology: Topology) -> PassState:
+def _broadcast_state(make: Callable[[], PassState], topology: Topology) -> PassState:
     """What ``make`` gives on rank 0, on every rank."""
+    return PassState.from_tensors(*from_first_rank(lambda: _for_broadcast(make()), topology))
 
-    return PassState.from_tensors(*from_first_rank(lambda: _taken_apart(make()), topology))
 
-
-def _taken_apart(state: PassState | None) -> tuple[int, int, dict[str, Tensor]]:
-    """As it is broadcast; nothing of no state."""
-    return (0, 0, {}) if state is None else (state.number, state.step, {**state.to_tensors()})
+def _for_broadcast(state: PassState) -> tuple[int, int, dict[str, Tensor]]:
+    return state.number, state.step, state.to_tensors()

@@ -13,29 +13,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
-from imax_dist.events import Listener, ignore, stage
+from imax_dist.events import ignore, stage
 from imax_dist.geometry import native_size
 from imax_dist.liveness.beacon import SILENT, Marks
 from imax_dist.models.base import FlowModel
 from imax_dist.parallel.engines.registry import AUTO, DRAFTS
 from imax_dist.parallel.topology import Topology
-from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.decode import decode_whole
-from imax_dist.pipeline.guide import completed, with_guide
-from imax_dist.pipeline.native import guide_as_native, native_pass
-from imax_dist.pipeline.passes import begin_pass, go_on
+from imax_dist.pipeline.guide import completed
+from imax_dist.pipeline.passes import begin_passes, run_through, start_of
 from imax_dist.pipeline.pixels import as_picture
 from imax_dist.pipeline.plan import make_plan
-from imax_dist.pipeline.prompt import embed_prompt, visiting
+from imax_dist.pipeline.prepare import prepare, read_prompt
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_for
 from imax_dist.pipeline.render import render_with
 from imax_dist.pipeline.request import Request
-from imax_dist.pipeline.run import Run, never
-from imax_dist.pipeline.upsample import with_network
+from imax_dist.pipeline.run import RenderHooks
 from imax_dist.pipeline.vae_runner import VaeRunner
 
 PROOF_SCALE = 1.5
@@ -47,12 +44,10 @@ def render_proof(
     model: FlowModel,
     request: Request,
     *,
-    checkpoints: CheckpointFolder,
     show: Callable[[Tensor], None],
-    listen: Listener = ignore,
-    stop: Callable[[], bool] = never,
     ranks: Ranks | None = None,
     passes: int = 0,
+    **hooks: Unpack[RenderHooks],
 ) -> None:
     """Make the native picture on this rank alone, ``show`` it and leave its last checkpoint.
 
@@ -62,38 +57,29 @@ def render_proof(
     beyond the native pass. Raises the errors of imax_dist.errors; Preempted if ``stop`` returned True, after
     a checkpoint.
     """
-    request = dataclasses.replace(request, dtype=str(model.dtype).removeprefix("torch."))
-    ranks = ranks or alone(model)
-    request, picture = completed(request, None, listen)
-    plan, guide = with_guide(make_plan(request, model.spec, picture), ranks.topology, listen, stop)
-    plan, network = with_network(plan, ranks.topology, listen)
-    run = Run(plan, ranks, checkpoints, listen, stop, guide=guide)
+    run, network = prepare(model, ranks or alone(model), request, **hooks)
+    plan = run.plan
     if passes and plan.extrapolates and not plan.uses_native:
         return
     through = max(min(passes, len(plan.passes)) - 1, 0)
-    if run.starts_from_guide and guide is not None:
-        show(as_picture(guide))
+    if run.given_native is not None:
+        show(as_picture(run.given_native))
         if through < 1:
             return
     found = run.find_checkpoint()
-    state = None if found is None else found.to(model.device)
-    if state is not None and state.number > through:
+    if found is not None and found.number > through:
         return
-    with stage(listen, "prompt"):
-        visit = visiting(model, ranks.settings)
-        conditioning = embed_prompt(plan, model, ranks.topology, picture=guide, visit=visit)
-    if run.starts_from_guide and guide is not None:
-        state = state or guide_as_native(run, model, guide)
-    elif state is None or state.number == 0:
-        state = native_pass(run, model, conditioning, state)
-        run.save(state)
-        with stage(listen, "decode"):
-            show(decode_whole(model, state.latents))
-    assert state is not None
+    conditioning = read_prompt(run, model)
+    start = start_of(run, model, conditioning, found, native=run.given_native is None)
+    assert start is not None, "the native picture is given or made"
+    if start.number == 0 and run.given_native is None:
+        run.save(start)
+        with stage(run.listen, "decode"):
+            show(decode_whole(model, start.latents))
     if through > 0:
-        vae = VaeRunner.for_plan(plan, model, ranks, listen=listen, stop=stop, network=network)
-        start = begin_pass(plan.passes[0], model, state) if state.number == 0 else state
-        run.save(go_on(run, vae, conditioning, start, through=through))
+        vae = VaeRunner.for_plan(plan, model, run.ranks, listen=run.listen, stop=run.stop, network=network)
+        start = begin_passes(run, model, start)
+        run.save(run_through(run, vae, conditioning, start, through=through))
 
 
 def render_small(
@@ -101,22 +87,22 @@ def render_small(
     request: Request,
     *,
     show: Callable[[Tensor], None],
-    listen: Listener = ignore,
-    stop: Callable[[], bool] = never,
     ranks: Ranks | None = None,
+    **hooks: Unpack[RenderHooks],
 ) -> None:
     """``show`` the request's recipe at PROOF_SCALE times native, in the poster's shape, by this rank alone.
 
     A region is rendered again at the poster's own size. Leaves no checkpoint: the poster's own passes
     are of other sizes. Raises as ``render_proof``.
     """
-    request, given = completed(request, None, listen)
+    hooks["checkpoints"] = None
+    request, given = completed(request, None, hooks.get("listen", ignore))
     plan = make_plan(request, model.spec, given)
     side = round(PROOF_SCALE * model.spec.settings.native_side)
     size = native_size(plan.size, side, model.spec.token_pixels)
     if size.area < plan.size.area and plan.region is None:
         request = dataclasses.replace(request, size=str(size), scale=None, **NO_SHEET)
-    rendering = render_with(model, ranks or alone(model), request, listen=listen, stop=stop)
+    rendering = render_with(model, ranks or alone(model), request, **hooks)
     assert rendering.pixels is not None
     show(rendering.pixels)
 

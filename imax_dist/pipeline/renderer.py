@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.distributed as dist
@@ -20,14 +20,12 @@ from imax_dist.parallel.broadcast import on_every_rank
 from imax_dist.parallel.devices import check_devices, wait_for_memory
 from imax_dist.parallel.topology import Topology, detect, pick_device, process_group
 from imax_dist.pipeline.check import check_request
-from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.loading import change_requested_loras, differs_in_loras, load_requested
-from imax_dist.pipeline.preview import PreviewFile
 from imax_dist.pipeline.proof import alone, render_proof, render_small
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, checked_link, join_for
 from imax_dist.pipeline.render import Rendering, render_with
 from imax_dist.pipeline.request import Request, key_of
-from imax_dist.pipeline.run import never
+from imax_dist.pipeline.run import RenderHooks
 
 
 class Renderer:
@@ -43,9 +41,12 @@ class Renderer:
         parallel: ParallelSettings | None = None,
         *,
         open_group: ExitStack | None = None,
+        keeps_base: bool = True,
     ) -> None:
+        """``keeps_base``: whether LoRA files may change from one poster to the next, the weights kept."""
         self.topology = topology or detect()
         self.parallel = parallel or ParallelSettings()
+        self._keeps_base = keeps_base
         self._open = open_group or ExitStack()
         if open_group is None and not (dist.is_available() and dist.is_initialized()):
             self._open.enter_context(process_group(self.topology))
@@ -88,18 +89,12 @@ class Renderer:
         """Leave the group."""
         self._open.close()
 
-    def render(
-        self,
-        request: Request,
-        *,
-        checkpoints: CheckpointFolder | None = None,
-        listen: Listener = ignore,
-        stop: Callable[[], bool] = never,
-        show_native: Callable[[Tensor], None] | None = None,
-        preview: PreviewFile | None = None,
-    ) -> Rendering:
-        """As imax_dist.pipeline.render.render, on all ranks together."""
-        listen = self._marked(listen)
+    def render(self, request: Request, **hooks: Unpack[RenderHooks]) -> Rendering:
+        """Render one poster on all ranks together, which call this with the same request.
+
+        Raises the errors of imax_dist.errors; Preempted if ``stop`` returned True, after a checkpoint.
+        """
+        listen = hooks["listen"] = self._marked(hooks)
         model = on_every_rank(
             lambda: self.model(request, listen=listen, text=self.topology.is_first), self.topology
         )
@@ -109,43 +104,31 @@ class Renderer:
                 self._ranks[kind] = join_for(model, self.parallel, self.topology)
             for note in self._ranks[kind].notes:
                 listen(Note(note))
-        return render_with(
-            model,
-            self._ranks[kind],
-            request,
-            checkpoints=checkpoints,
-            listen=listen,
-            stop=stop,
-            show_native=show_native,
-            preview=preview,
-        )
+        return render_with(model, self._ranks[kind], request, **hooks)
 
     def proof(
         self,
         request: Request,
         *,
-        checkpoints: CheckpointFolder,
         show: Callable[[Tensor], None],
-        listen: Listener = ignore,
-        stop: Callable[[], bool] = never,
         small: bool = False,
         passes: int = 0,
+        **hooks: Unpack[RenderHooks],
     ) -> None:
         """``show`` the native picture or a ``small`` render, made on this rank alone; others may make others
         meanwhile. So many ``passes``, the native one first, but not the poster's last."""
-        listen = self._marked(listen)
-        model = self.model(request, listen=listen, text=True)
+        hooks["listen"] = self._marked(hooks)
+        model = self.model(request, listen=hooks["listen"], text=True)
         kind = _kind(model)
         if kind not in self._alone:
             self._alone[kind] = alone(model, self.parallel, self.topology.marks)
-        how: dict[str, Any] = {"show": show, "listen": listen, "stop": stop, "ranks": self._alone[kind]}
         if small:
-            render_small(model, request, **how)
+            render_small(model, request, show=show, ranks=self._alone[kind], **hooks)
             return
-        render_proof(model, request, checkpoints=checkpoints, passes=passes, **how)
+        render_proof(model, request, show=show, ranks=self._alone[kind], passes=passes, **hooks)
 
-    def _marked(self, listen: Listener) -> Listener:
-        return both(listen, self.topology.marks.hear)
+    def _marked(self, hooks: RenderHooks) -> Listener:
+        return both(hooks.get("listen", ignore), self.topology.marks.hear)
 
     def model(self, request: Request, *, text: bool, listen: Listener = ignore) -> FlowModel:
         """The request's model, from the last time or loaded now; with its text encoders if ``text``."""
@@ -180,7 +163,22 @@ class Renderer:
             self._kept = None
             gc.collect()
         device = self.topology.device
-        return load_requested(request, self.parallel, device=device, text=text, keeps_base=True)
+        return load_requested(request, self.parallel, device=device, text=text, keeps_base=self._keeps_base)
+
+
+def render(
+    request: Request,
+    *,
+    topology: Topology | None = None,
+    parallel: ParallelSettings | None = None,
+    **hooks: Unpack[RenderHooks],
+) -> Rendering:
+    """Render one poster from nothing; under torchrun every rank calls this with the same request.
+
+    Raises as ``Renderer.render``.
+    """
+    with Renderer(topology, parallel, keeps_base=False) as renderer:
+        return renderer.render(request, **hooks)
 
 
 def _kind(model: FlowModel) -> tuple[Any, ...]:

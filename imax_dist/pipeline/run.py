@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from functools import partial
+from typing import TypeAlias, TypedDict
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from imax_dist.parallel.broadcast import highest
 from imax_dist.pipeline.checkpoint import Checkpoint, CheckpointFolder, phase_of
 from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.plan import PosterPlan
+from imax_dist.pipeline.preview import PreviewFile
 from imax_dist.pipeline.ranks import Ranks
 from imax_dist.pipeline.state import PassState
 from imax_dist.shapes import Pixels
@@ -30,8 +32,14 @@ def never() -> bool:
     return False
 
 
-def unseen(plan: PassPlan, before: PassState, after: PassState) -> None:
-    """No preview."""
+class RenderHooks(TypedDict, total=False):
+    """What looks on while a poster is made, and may stop it: keywords of every render, fields of ``Run``."""
+
+    checkpoints: CheckpointFolder | None
+    listen: Listener
+    stop: Callable[[], bool]
+    show_native: Callable[[Tensor], None] | None
+    preview: PreviewFile | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,9 @@ class Run:
     stop: Callable[[], bool] = never
     show_native: Callable[[Tensor], None] | None = None
     """Rank 0 gives it the native picture, (H, W, 3) in [0, 1], before the extrapolated pass."""
-    look: PassWatcher = unseen
+    preview: PreviewFile | None = None
+    """Where ``look`` writes a small picture of a pass while it runs."""
+    look: PassWatcher | None = None
     """Rank 0 gives it the plan of a pass and the states before and after each of its steps."""
     guide: Pixels | None = None
     """The picture given, (1, 3, H, W) in [-1, 1] at its own size."""
@@ -53,14 +63,23 @@ class Run:
     """Other ranks that have made steps of it, as its checkpoint says: the last bits may be theirs."""
 
     @property
-    def starts_from_guide(self) -> bool:
-        """Whether it takes the native picture's place."""
-        return self.guide is not None and self.plan.request.starts_from_guide
+    def given_native(self) -> Pixels | None:
+        """The picture given, if it takes the native picture's place."""
+        return self.guide if self.plan.request.starts_from_guide else None
+
+    @property
+    def makes_native(self) -> bool:
+        """Whether the poster needs a native picture that has to be made: as its guide, or as the poster."""
+        return not self.plan.extrapolates or (self.given_native is None and self.plan.uses_native)
 
     def show(self, picture: Callable[[], Tensor]) -> None:
         """Give away the native picture, if anybody wants it."""
         if self.show_native is not None:
             self.show_native(picture())
+
+    def look_at(self, plan: PassPlan) -> Callable[[PassState, PassState], None] | None:
+        """``look`` at the pass of ``plan``."""
+        return None if self.look is None else partial(self.look, plan)
 
     def pass_of(self, state: PassState) -> PassPlan:
         """The pass that ``state`` stands in."""

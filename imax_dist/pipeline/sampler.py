@@ -44,14 +44,6 @@ Look: TypeAlias = Callable[[PassState, PassState], None]
 """Called with the states before and after a step."""
 
 
-def nothing(state: PassState) -> None:
-    """No checkpoint, no stop."""
-
-
-def unseen(before: PassState, after: PassState) -> None:
-    """Nobody looks on."""
-
-
 @dataclass(frozen=True)
 class Sampler:
     """One pass of one poster on this rank; every rank of ``sequence`` has one and takes the same steps."""
@@ -90,8 +82,8 @@ class Sampler:
         state: PassState,
         *,
         listen: Listener = ignore,
-        look: Look = unseen,
-        after_step: AfterStep = nothing,
+        look: Look | None = None,
+        after_step: AfterStep | None = None,
     ) -> PassState:
         """Every step from ``state`` to sigma 0; latents stay in float32 or better throughout."""
         plan = self.plan
@@ -102,8 +94,10 @@ class Sampler:
             seconds = time.perf_counter() - started
             skipped = index in plan.skipped
             listen(StepDone(plan.name, index + 1, plan.steps, step.sigma, seconds, skipped=skipped))
-            look(before, state)
-            after_step(state)
+            if look is not None:
+                look(before, state)
+            if after_step is not None:
+                after_step(state)
         return state
 
     def kept(self, state: PassState, sigma: float) -> PassState:

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from imax_dist.parallel.topology import Topology
-from imax_dist.pipeline.render import render
+from imax_dist.pipeline.renderer import render
 from tests.bench.two_gpus_renders import CASES
 
 QUERY = ("nvidia-smi", "--query-compute-apps=pid,gpu_uuid,used_memory", "--format=csv,noheader,nounits")

@@ -18,7 +18,8 @@ from imax_dist.parallel.broadcast import from_first_rank
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.ranks import ParallelSettings
-from imax_dist.pipeline.render import Rendering, render
+from imax_dist.pipeline.render import Rendering
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 from tests.tiny_flux import make_tiny_flux
 

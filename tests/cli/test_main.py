@@ -258,7 +258,7 @@ def test_ctrl_c_is_reported_without_a_traceback(imax: Imax, monkeypatch: pytest.
 
 
 def test_python_gets_render_and_request_from_the_package() -> None:
-    from imax_dist.pipeline.render import render
+    from imax_dist.pipeline.renderer import render
     from imax_dist.pipeline.request import Request
 
     assert (imax_dist.render, imax_dist.Request) == (render, Request)

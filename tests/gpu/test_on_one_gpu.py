@@ -23,7 +23,8 @@ from imax_dist.parallel.mesh import single_rank
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.ranks import ParallelSettings, join_for
-from imax_dist.pipeline.render import Rendering, render, render_with
+from imax_dist.pipeline.render import Rendering, render_with
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.to_host import on_host
 from imax_dist.shapes import RopeTable

@@ -12,7 +12,7 @@ from imax_dist.jobs.rank import Rank
 from imax_dist.jobs.task import Task
 from imax_dist.parallel import devices
 from imax_dist.parallel.devices import Device
-from imax_dist.pipeline import render, renderer
+from imax_dist.pipeline import prepare, renderer
 from imax_dist.pipeline.ranks import ParallelSettings
 
 
@@ -35,12 +35,12 @@ class FaultyRank(Rank):
     def _fault(self, task: Task) -> tuple[ModuleType, str, Any]:
         alone = self.world_size == 1
         if task.job_id == "greedy" or (task.job_id == "large" and alone):
-            return render, "make_plan", out_of_memory
+            return prepare, "make_plan", out_of_memory
         if task.job_id == "raised" and task.attempt == 1 and self.rank == 1:
-            return render, "make_plan", defect
+            return prepare, "make_plan", defect
         if task.job_id == "unloaded" and self.rank == 0:
             return renderer, "load_requested", nothing_there
-        return render, "make_plan", None
+        return prepare, "make_plan", None
 
 
 def out_of_memory(*arguments: Any) -> Any:

@@ -54,7 +54,7 @@ from imax_dist.output.image.pixels import to_eight_bit
 from imax_dist.output.image.png import read_pixels
 from imax_dist.output.image.verify import verify
 from imax_dist.parallel.topology import Topology
-from imax_dist.pipeline.render import render
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 
 pytestmark = [pytest.mark.slow, pytest.mark.machines, pytest.mark.timeout(400)]

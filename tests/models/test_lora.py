@@ -17,7 +17,7 @@ from imax_dist.models.load import Loading, describe_model, load
 from imax_dist.models.lora import parse_lora
 from imax_dist.models.tiny import make_tiny
 from imax_dist.pipeline.ranks import ParallelSettings
-from imax_dist.pipeline.render import render
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 
 CPU = torch.device("cpu")

@@ -18,8 +18,7 @@ from imax_dist.models.load import Loading, change_loras, load, load_model
 from imax_dist.models.tiny import make_tiny
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.ranks import ParallelSettings
-from imax_dist.pipeline.render import render
-from imax_dist.pipeline.renderer import Renderer
+from imax_dist.pipeline.renderer import Renderer, render
 from imax_dist.pipeline.request import Request
 
 CPU = torch.device("cpu")

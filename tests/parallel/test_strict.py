@@ -15,7 +15,7 @@ from tiny_flux import make_tiny_flux
 from imax_dist.models.tiny import TINY, make_tiny
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.ranks import ParallelSettings
-from imax_dist.pipeline.render import render
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"

@@ -21,7 +21,7 @@ from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.proof import alone, render_proof
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.recipe import differences
-from imax_dist.pipeline.render import render
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"

@@ -35,7 +35,7 @@ def fields_of(tiny: str, tier: str = "strong", **method: Any) -> dict[str, Any]:
 def calls_and_latents(topology: Any, fields: dict[str, Any]) -> tuple[list[bool], int, np.ndarray]:
     """Which steps say they were skipped, how often the network ran in the target-size pass, the latents."""
     from imax_dist.models.networks.flux import FluxModel
-    from imax_dist.pipeline.render import render
+    from imax_dist.pipeline.renderer import render
 
     skipped, calls = [], 0
     original = FluxModel.predict

@@ -22,7 +22,7 @@ from imax_dist.models.load import describe_model, load_model
 from imax_dist.models.spec import ModelSpec
 from imax_dist.output.image.provenance import read_recipe
 from imax_dist.parallel.topology import Topology
-from imax_dist.pipeline import loading, render, renderer
+from imax_dist.pipeline import loading, renderer
 from imax_dist.pipeline.check import check_request
 from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
@@ -185,7 +185,7 @@ def test_no_weight_is_read_for_what_cannot_be_rendered(
     def loaded(*_: Any, **__: Any) -> None:
         raise AssertionError("the model was loaded")
 
-    for module in (loading, render, renderer):
+    for module in (loading, renderer):
         name = "load" if module is loading else "load_requested"
         monkeypatch.setattr(module, name, loaded)
     picture(tmp_path / "guide.png")
@@ -194,7 +194,7 @@ def test_no_weight_is_read_for_what_cannot_be_rendered(
     asked = Request(**{"prompt": PROMPT, "model": tiny_folder, "size": "128x128", **fields})
     told: list[object] = []
     kept = renderer.Renderer.join(0, 1, ParallelSettings(), device="cpu", store=None, timeout_s=60.0)
-    chosen = kept.render if way == "renderer" else partial(render.render, topology=Topology.alone())
+    chosen = kept.render if way == "renderer" else partial(renderer.render, topology=Topology.alone())
     with pytest.raises(kind, match=message):
         chosen(asked, listen=told.append)
     assert told == []

@@ -19,7 +19,7 @@ from imax_dist.jobs.task import Task
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.last_step import LastStep
 from imax_dist.pipeline.ranks import ParallelSettings
-from imax_dist.pipeline.render import render
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.state import PassState
 

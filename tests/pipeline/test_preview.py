@@ -17,7 +17,7 @@ from imax_dist.events import Note, PreviewWritten, RenderEvent
 from imax_dist.models.load import Loading, load
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.preview import LONGEST_SIDE, PARTS, PreviewFile, fit_colours
-from imax_dist.pipeline.render import render
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 from imax_dist.study.scenes.render import render as render_scene
 from imax_dist.study.scenes.spec import sample_scene

@@ -27,7 +27,8 @@ from imax_dist.pipeline.named_files import named_files
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.recipe import request_of
-from imax_dist.pipeline.render import Rendering, render
+from imax_dist.pipeline.render import Rendering
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.upsample import network_enlarges, with_network
 from imax_dist.super_resolution import realesrgan

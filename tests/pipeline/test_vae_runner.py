@@ -21,7 +21,7 @@ from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.decode import decode
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
-from imax_dist.pipeline.render import render
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.vae_runner import VaeRunner
 from imax_dist.vae.enlarge import enlarged_rows

@@ -28,7 +28,8 @@ from imax_dist.pipeline.loading import load_requested
 from imax_dist.pipeline.noise import pass_noise
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_for
-from imax_dist.pipeline.render import render, render_with
+from imax_dist.pipeline.render import render_with
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.sampler import Sampler, sequence_alone
 from imax_dist.pipeline.state import PassState

@@ -16,7 +16,7 @@ from imax_dist.models.tiny import TINY
 from imax_dist.parallel.cfg_parallel import ranks_per_half
 from imax_dist.pipeline.fit import check_guidance_passes
 from imax_dist.pipeline.ranks import ParallelSettings
-from imax_dist.pipeline.render import render
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 
 MASKLESS = {

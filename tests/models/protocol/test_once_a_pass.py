@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from imax_dist.events import RenderEvent, StepDone
 from imax_dist.models.tiny import TINY
 from imax_dist.pipeline import positions
-from imax_dist.pipeline.render import render
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 
 WAITS = {"_local_scalar_dense", "equal", "nonzero", "is_nonzero", "masked_select", "unique_dim", "_unique2"}

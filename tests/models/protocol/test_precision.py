@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imax_dist.models.tiny import TINY
-from imax_dist.pipeline.render import render
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 
 

@@ -22,7 +22,8 @@ from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.loading import load_requested
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_for
-from imax_dist.pipeline.render import render, render_latents
+from imax_dist.pipeline.render import render_latents
+from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.run import Run
 from imax_dist.pipeline.vae_runner import VaeRunner
