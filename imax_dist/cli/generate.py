@@ -24,8 +24,8 @@ from imax_dist.cli.request_options import (
     add_poster_options,
     add_recipe_options,
     add_several_options,
+    filled_settings,
     parallel_settings,
-    settled_settings,
 )
 from imax_dist.cli.stop_signal import StopSignal
 from imax_dist.cli.user_defaults import of_user, sentence
@@ -145,7 +145,7 @@ def run(options: argparse.Namespace) -> int:
         if options.of_user and not quiet:
             print(sentence(options.of_user), file=sys.stderr)
         requests = [poster.request for poster in posters]
-        renderer = Renderer(topology, settled_settings(options, topology, requests), open_group=group)
+        renderer = Renderer(topology, filled_settings(options, topology, requests), open_group=group)
         for number, poster in enumerate(posters):
             began = options.began if number == 0 else time.perf_counter()
             bars = ProgressBars(quiet=quiet, verbose=options.verbose, began=began)
@@ -282,7 +282,7 @@ def _print_sigmas(plan: PosterPlan) -> None:
         name = "target" if one is plan.last else str(one.render_size)
         print(f"{name} sigmas  " + " ".join(f"{s:.4f}" for s in one.sigmas), file=sys.stderr)
         if plan.uses_native:
-            kept = f"{one.steps} steps, keeps {one.kept:.0%} of the band of the picture before"
+            kept = f"{one.steps} steps, keeps {one.kept_share:.0%} of the band of the picture before"
             print(f"{name} start   {one.sigmas[0]:.4f}, {kept}", file=sys.stderr)
 
 
@@ -291,10 +291,9 @@ def _check_outputs(options: argparse.Namespace, posters: list[Poster], topology:
     from imax_dist.output.own_files import remove_unfinished
     from imax_dist.parallel.broadcast import from_first_rank
 
-    def check() -> dict[str, Tensor]:
+    def check() -> None:
         for poster in posters:
             check_output(poster.out, poster.request, overwrite=options.overwrite)
             remove_unfinished(poster.out)
-        return {}
 
     from_first_rank(check, topology)

@@ -181,7 +181,7 @@ def add_parallel_options(group: Options) -> None:
     )
 
 
-def settled_settings(
+def filled_settings(
     options: argparse.Namespace, topology: Topology, requests: Sequence[Request]
 ) -> ParallelSettings:
     """The same with what they leave to the planner decided by rank 0 for the ranks that were started.
@@ -190,7 +190,7 @@ def settled_settings(
     """
     from imax_dist.parallel.broadcast import from_first_rank
     from imax_dist.parallel.devices import gather_texts
-    from imax_dist.planner.settle import settled
+    from imax_dist.planner.fill_auto import fill_auto
 
     parallel = parallel_settings(options)
     if topology.world_size == 1:
@@ -199,7 +199,7 @@ def settled_settings(
 
     def decide() -> dict[str, Any]:
         per_host = max(on_hosts.values())
-        found = settled(parallel, requests, gpu=topology.gpu, per_host=per_host, hosts=len(on_hosts))
+        found = fill_auto(parallel, requests, gpu=topology.gpu, per_host=per_host, hosts=len(on_hosts))
         return {name: getattr(found, name) for name in ("native", "compile", "least_link_gb_s")}
 
     return replace(parallel, **from_first_rank(decide, topology))

@@ -17,10 +17,10 @@ from imax_dist.planner.choose import Choice, choose
 from imax_dist.planner.cluster import Cluster
 from imax_dist.planner.describe import one_line
 from imax_dist.planner.estimate import kinds_of
+from imax_dist.planner.fill_auto import least_link
 from imax_dist.planner.hardware import Hardware, hardware_of_gpu, load_hardware
 from imax_dist.planner.more_ranks import smallest_fit
 from imax_dist.planner.poster import first_without_room
-from imax_dist.planner.settle import least_link
 from imax_dist.planner.unknown import UnknownCost
 from imax_dist.planner.workload import Workload, with_settings, workloads
 

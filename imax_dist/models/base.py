@@ -84,7 +84,7 @@ class FlowModel(ABC):
     device: torch.device
     notes: tuple[str, ...] = ()
     """What loading found that a person wants to know: how much of each LoRA was merged."""
-    kept: Mapping[str, Tensor] = MappingProxyType({})
+    base_weights: Mapping[str, Tensor] = MappingProxyType({})
     """Weights that LoRA files have changed, as they were, where another set may follow (``lora_sets``)."""
 
     combine: Combine = staticmethod(classifier_free)

@@ -47,12 +47,14 @@ def describe_model(name: str, *, loras: Sequence[str] = ()) -> ModelSpec:
     return _described(name, settings, folder, loras=loras)
 
 
-def load_model(name: str, *, device: torch.device, dtype: str | None = None, text: bool = True) -> FlowModel:
-    """Load a model for ``device``; ``text`` False leaves the text encoders out.
+def load_model(
+    name: str, *, device: torch.device, dtype: str | None = None, with_text_encoders: bool = True
+) -> FlowModel:
+    """Load a model for ``device``, all of it or without its text encoders.
 
     Raises BadConfig, BadValue or MissingInput if there is no such model, dtype or network.
     """
-    return load(name, Loading(device, device if text else None, dtype))
+    return load(name, Loading(device, device if with_text_encoders else None, dtype))
 
 
 def load(name: str, how: Loading) -> FlowModel:
@@ -87,13 +89,13 @@ def change_loras(model: FlowModel, how: Loading) -> None:
     settings, folder = find_model(model.spec.name)
     spec = _described(model.spec.name, settings, folder, loras=how.loras)
     fitted = fit_loras(spec, folder, partial=how.lora_partial)
-    put_back(model.transformer, model.kept)
+    put_back(model.transformer, model.base_weights)
     model.spec = spec
     _merge(model, fitted, folder, keeps_base=True)
 
 
 def _merge(model: FlowModel, fitted: Sequence[FittedLora], folder: Path, *, keeps_base: bool) -> None:
-    model.kept = kept_weights(model.transformer, fitted) if keeps_base else {}
+    model.base_weights = kept_weights(model.transformer, fitted) if keeps_base else {}
     merge_loras(model.transformer, fitted, model.spec, folder)
     model.notes = tuple(f"lora {each.summary()}" for each in fitted)
 

@@ -35,7 +35,7 @@ STORED = {"latents", "reference", "pictures", "endpoints", "cached", "carried", 
 KEPT = 2
 LARGEST_BYTES = 8 << 30
 """Latents and reference of the largest picture in float64 take half of it; more is never read."""
-Phase = Literal["native", "extrapolated"]
+PassKind = Literal["native", "extrapolated"]
 Resume = Literal["auto", "never", "must"]
 
 
@@ -58,7 +58,7 @@ class Checkpoint:
         return replace(self, state=self.state.to(device))
 
 
-def phase_of(state: PassState) -> Phase:
+def pass_kind(state: PassState) -> PassKind:
     """What files and events call the pass; those beyond native size are told apart by a number from 0."""
     return "native" if state.number == 0 else "extrapolated"
 
@@ -82,7 +82,7 @@ class CheckpointFolder:
         path = self.folder / f"step-{state.number}{state.step:05d}.safetensors"
         metadata = {
             "format": FORMAT,
-            "phase": phase_of(state),
+            "phase": pass_kind(state),
             "pass": str(max(state.number - 1, 0)),
             "step": str(state.step),
             "fingerprint": checkpoint.fingerprint,
@@ -166,14 +166,14 @@ def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
 
 
 def _checked(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> Checkpoint:
-    phase = metadata["phase"]
-    if phase not in ("native", "extrapolated") or not STORED >= tensors.keys() >= {"latents"}:
+    kind = metadata["phase"]
+    if kind not in ("native", "extrapolated") or not STORED >= tensors.keys() >= {"latents"}:
         raise BadManifest(f"{path} cannot be read as a checkpoint: its phase or tensors are not a pass's")
     if metadata["sha256"] != content_hash(metadata, tensors):
         raise BadManifest(f"{path} cannot be used: its hash is not that of its content; it was damaged")
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise BadManifest(f"{path} cannot be used: it holds numbers that are not finite")
-    number = 0 if phase == "native" else 1 + int(metadata["pass"])
+    number = 0 if kind == "native" else 1 + int(metadata["pass"])
     state = PassState.from_tensors(number, int(metadata["step"]), tensors)
     made_on = tuple(str(each) for each in json.loads(metadata.get("made_on", "[]")))
     return Checkpoint(state, metadata["fingerprint"], int(metadata["seed"]), made_on)

@@ -15,15 +15,15 @@ def load_requested(
     settings: ParallelSettings,
     *,
     device: torch.device,
-    text: bool,
+    with_text_encoders: bool,
     keeps_base: bool = False,
 ) -> FlowModel:
-    """Load it; ``text`` False leaves the text encoders out (ranks above 0), ``keeps_base`` lets LoRAs change.
+    """Load it; without text encoders on ranks above 0; ``keeps_base`` lets LoRAs change.
 
     Raises what ``load`` raises, and BadConfig if it is to be compiled and cannot be.
     """
     encoders = torch.device("cpu") if settings.text_encoders == "cpu" else device
-    to = encoders if text else None
+    to = encoders if with_text_encoders else None
     how = Loading(device, to, request.dtype, request.lora, request.lora_partial, keeps_base)
     if not settings.compiles:
         return load(request.model, how)

@@ -83,7 +83,7 @@ class PassPlan:
         return AxisScale(size.height / before.height, size.width / before.width)
 
     @property
-    def kept(self) -> float:
+    def kept_share(self) -> float:
         """The share of the picture before, of its own band, in the start; the rest is noise."""
         return kept_share(self.sigmas[0], self.enlargement.linear)
 

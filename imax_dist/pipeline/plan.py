@@ -94,7 +94,7 @@ class PosterPlan:
                 {"render_size": str(p.render_size), "sigmas": list(p.sigmas)} for p in self.passes[:-1]
             ],
             "starts": [
-                {"sigma": one.sigmas[0], "steps": one.steps, "kept": one.kept}
+                {"sigma": one.sigmas[0], "steps": one.steps, "kept": one.kept_share}
                 for one in (self.passes if self.uses_native else ())
             ],
             "region": self.region and str(self.region),

@@ -44,7 +44,7 @@ class Outside:
         mask = torch.outer(*(line.reshape(-1, factor).mean(1) for line in (down, across)))
         return cls(mask[None, None].to(noise), noise)
 
-    def kept(self, x: Latents, reference: Latents, sigma: float) -> Latents:
+    def blend(self, x: Latents, reference: Latents, sigma: float) -> Latents:
         """``x`` at noise level ``sigma``, blended into the noised poster around the region."""
         return torch.lerp(interpolate(reference, self.noise, sigma).to(x), x, self.mask.to(x))
 

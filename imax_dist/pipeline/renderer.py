@@ -96,7 +96,8 @@ class Renderer:
         """
         listen = hooks["listen"] = self._marked(hooks)
         model = on_every_rank(
-            lambda: self.model(request, listen=listen, text=self.topology.is_first), self.topology
+            lambda: self.model(request, listen=listen, with_text_encoders=self.topology.is_first),
+            self.topology,
         )
         kind = _kind(model)
         if kind not in self._ranks:
@@ -118,7 +119,7 @@ class Renderer:
         """``show`` the native picture or a ``small`` render, made on this rank alone; others may make others
         meanwhile. So many ``passes``, the native one first, but not the poster's last."""
         hooks["listen"] = self._marked(hooks)
-        model = self.model(request, listen=hooks["listen"], text=True)
+        model = self.model(request, listen=hooks["listen"], with_text_encoders=True)
         kind = _kind(model)
         if kind not in self._alone:
             self._alone[kind] = alone(model, self.parallel, self.topology.marks)
@@ -130,40 +131,47 @@ class Renderer:
     def _marked(self, hooks: RenderHooks) -> Listener:
         return both(hooks.get("listen", ignore), self.topology.marks.hear)
 
-    def model(self, request: Request, *, text: bool, listen: Listener = ignore) -> FlowModel:
-        """The request's model, from the last time or loaded now; with its text encoders if ``text``."""
+    def model(self, request: Request, *, with_text_encoders: bool, listen: Listener = ignore) -> FlowModel:
+        """The request's model, from the last time or loaded now."""
         wanted = key_of(request)
         if self._kept is not None:
-            kept, has_text, model = self._kept
-            if kept == wanted and (has_text or not text):
+            kept, has_encoders, model = self._kept
+            if kept == wanted and (has_encoders or not with_text_encoders):
                 return model
             del model
-        check_request(request, self.parallel, guide=text)
+        check_request(request, self.parallel, guide=with_text_encoders)
         with stage(listen, "load"):
-            model = self._with_loras(request, text=text) or self._loaded(request, text=text)
+            changed = self._with_loras(request, with_text_encoders=with_text_encoders)
+            model = changed or self._loaded(request, with_text_encoders=with_text_encoders)
         for note in model.notes:
             listen(Note(note))
-        self._kept = (wanted, text, model)
+        self._kept = (wanted, with_text_encoders, model)
         return model
 
-    def _with_loras(self, request: Request, *, text: bool) -> FlowModel | None:
+    def _with_loras(self, request: Request, *, with_text_encoders: bool) -> FlowModel | None:
         """The kept model with the request's LoRA files for its own; None if it is another model."""
         if self._kept is None or self.parallel.compiles:
             return None
-        kept, has_text, model = self._kept
-        if not differs_in_loras(kept, key_of(request)) or (text and not has_text):
+        kept, has_encoders, model = self._kept
+        if not differs_in_loras(kept, key_of(request)) or (with_text_encoders and not has_encoders):
             return None
         self._kept = None  # until it is whole again
         change_requested_loras(model, request)
         return model
 
-    def _loaded(self, request: Request, *, text: bool) -> FlowModel:
+    def _loaded(self, request: Request, *, with_text_encoders: bool) -> FlowModel:
         """Loaded again, the one before freed first."""
         if self._kept is not None:
             self._kept = None
             gc.collect()
         device = self.topology.device
-        return load_requested(request, self.parallel, device=device, text=text, keeps_base=self._keeps_base)
+        return load_requested(
+            request,
+            self.parallel,
+            device=device,
+            with_text_encoders=with_text_encoders,
+            keeps_base=self._keeps_base,
+        )
 
 
 def render(

@@ -14,7 +14,7 @@ from torch import Tensor
 from imax_dist.errors import ImaxError, Preempted
 from imax_dist.events import CheckpointStarted, CheckpointWritten, Listener, Note, ignore
 from imax_dist.parallel.broadcast import highest
-from imax_dist.pipeline.checkpoint import Checkpoint, CheckpointFolder, phase_of
+from imax_dist.pipeline.checkpoint import Checkpoint, CheckpointFolder, pass_kind
 from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.plan import PosterPlan
 from imax_dist.pipeline.preview import PreviewFile
@@ -23,7 +23,7 @@ from imax_dist.pipeline.state import PassState
 from imax_dist.shapes import Pixels
 from imax_dist.wording import stage_name
 
-GO_ON, STOP, FAILED = 0, 1, 2
+CONTINUE, STOP, FAILED = 0, 1, 2
 PassWatcher: TypeAlias = Callable[[PassPlan, PassState, PassState], None]
 
 
@@ -103,12 +103,12 @@ class Run:
         """Write a checkpoint now, if this run keeps any."""
         if self.checkpoints is None:
             return
-        self.listen(CheckpointStarted(phase_of(state), state.step))
+        self.listen(CheckpointStarted(pass_kind(state), state.step))
         started = time.perf_counter()
         path = self.checkpoints.save(self._checkpoint(state))
         self.checkpoints.last.forget()
         seconds = time.perf_counter() - started
-        self.listen(CheckpointWritten(str(path), phase_of(state), state.step, seconds))
+        self.listen(CheckpointWritten(str(path), pass_kind(state), state.step, seconds))
 
     @contextmanager
     def saved_if_stopped(self, state: PassState) -> Iterator[None]:
@@ -135,7 +135,7 @@ class Run:
         plan, topology = self.pass_of(state), self.ranks.topology
         failure: ImaxError | None = None
         self._offer(state)
-        stopping = highest(STOP if self.stop() else GO_ON, topology) == STOP and state.step < plan.steps
+        stopping = highest(STOP if self.stop() else CONTINUE, topology) == STOP and state.step < plan.steps
         if not (stopping or self._due(state, plan)):
             return
         if topology.is_first:
@@ -143,7 +143,7 @@ class Run:
                 self.save(state)
             except ImaxError as error:
                 failure = error
-        if highest(FAILED if failure else GO_ON, topology) == FAILED:
+        if highest(FAILED if failure else CONTINUE, topology) == FAILED:
             raise failure or ImaxError("rank 0 could not write a checkpoint; its message says why")
         if stopping:
             stopped = Preempted(_stopped(state, plan))

@@ -90,7 +90,7 @@ class Sampler:
         for index in range(state.step, plan.steps):
             started = time.perf_counter()
             step = Step(sigma=plan.sigmas[index], index=index, steps=plan.steps, start=plan.sigmas[0])
-            before, state = state, self.kept(self.step(state, step), plan.sigmas[index + 1])
+            before, state = state, self.with_surroundings(self.step(state, step), plan.sigmas[index + 1])
             seconds = time.perf_counter() - started
             skipped = index in plan.skipped
             listen(StepDone(plan.name, index + 1, plan.steps, step.sigma, seconds, skipped=skipped))
@@ -100,11 +100,11 @@ class Sampler:
                 after_step(state)
         return state
 
-    def kept(self, state: PassState, sigma: float) -> PassState:
+    def with_surroundings(self, state: PassState, sigma: float) -> PassState:
         """With the poster's own latents around a region rendered again, at the state's noise level."""
         if self.outside is None or state.reference is None:
             return state
-        return replace(state, latents=self.outside.kept(state.latents, state.reference, sigma))
+        return replace(state, latents=self.outside.blend(state.latents, state.reference, sigma))
 
     def step(self, state: PassState, step: Step) -> PassState:
         """One step: x + (sigma_next - sigma) velocity; wholly on the shifted grid, if the recipe says so."""

@@ -111,7 +111,7 @@ class Whole(Strategy):
         enlarge: Enlarge | None = None,
         watch: Callbacks = NO_CALLBACKS,
     ) -> Latents:
-        def encode() -> dict[str, Tensor]:
+        def encode() -> Latents:
             watch.check()
             sides = (size.height, size.width)
             if enlarge is None:
@@ -119,9 +119,10 @@ class Whole(Strategy):
             else:
                 enlarged = enlarge(0, size.height)(0, size.height).permute(2, 0, 1)[None]
             with self.around():
-                return {"latents": self.model.encode_image(enlarged.clamp(-1.0, 1.0), noise=noise)}
+                latents: Latents = self.model.encode_image(enlarged.clamp(-1.0, 1.0), noise=noise)
+                return latents
 
-        return from_first_rank(encode, self.topology)["latents"]
+        return from_first_rank(encode, self.topology)
 
     def too_large(self, size: ImageSize) -> bool:
         del size  # there is no other way

@@ -80,7 +80,7 @@ def made(renderer: Renderer, truth: Pixels, small: Image.Image, folder: Path) ->
         pixels = renderer.render(request).pixels
         assert pixels is not None
         ways[name] = to_eight_bit(pixels)
-    ways["autoencoder ceiling"] = rebuilt(renderer.model(request, text=True), truth)
+    ways["autoencoder ceiling"] = rebuilt(renderer.model(request, with_text_encoders=True), truth)
     return ways
 
 

@@ -30,7 +30,7 @@ def make_latents(side: int, path: Path) -> None:
     from imax_dist.study.scenes.render import render
     from imax_dist.study.scenes.spec import sample_scene
 
-    model = load_model("embedded", device=torch.device("cpu"), text=False)
+    model = load_model("embedded", device=torch.device("cpu"), with_text_encoders=False)
     drawn = torch.from_numpy(render(sample_scene(3), 512, 512)).float() / 127.5 - 1
     latents = model.encode_image(drawn.permute(2, 0, 1)[None].contiguous(), noise=None)
     torch.save(F.interpolate(latents, size=(side // 8, side // 8), mode="bicubic"), path)
@@ -49,7 +49,7 @@ def worker(way: str, folder: Path) -> None:
     quiet_libraries()
     topology = detect(device="cpu")
     with process_group(topology), torch.no_grad():
-        model: Any = load_model("embedded", device=topology.device, text=False)
+        model: Any = load_model("embedded", device=topology.device, with_text_encoders=False)
         latents = torch.load(folder / "latents.pt", weights_only=True)
         before = peak_memory()["host"]
         started, cpu = time.perf_counter(), time.process_time()
@@ -111,7 +111,7 @@ def poster(side: int, out: Path, gib: float) -> None:
         latents = Path(folder) / "latents.pt"
         arguments = [sys.executable, "-m", "tests.bench.vae", "--latents", str(latents), "--side", str(side)]
         subprocess.run(arguments, check=True)
-        model = load_model("embedded", device=torch.device("cpu"), text=False)
+        model = load_model("embedded", device=torch.device("cpu"), with_text_encoders=False)
         loaded = peak_memory()["host"]
         started, cpu = time.perf_counter(), time.process_time()
         picture = _decode(

@@ -56,9 +56,9 @@ def rank(folder: str, dtype: str, barrier: Any, results: Any) -> None:
     torch.set_num_threads(1)
     import diffusers.models.transformers.transformer_flux  # noqa: F401
 
-    load_model("embedded", device=torch.device("cpu"), text=False)  # the libraries' own memory
+    load_model("embedded", device=torch.device("cpu"), with_text_encoders=False)  # the libraries' own memory
     before = memory()
-    model = load_model(folder, device=torch.device("cpu"), dtype=dtype, text=False)
+    model = load_model(folder, device=torch.device("cpu"), dtype=dtype, with_text_encoders=False)
     sum(float(x.detach().float().sum()) for x in model.transformer.parameters())  # type: ignore[attr-defined]
     barrier.wait()
     after = memory()

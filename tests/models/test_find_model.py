@@ -277,7 +277,7 @@ def test_an_unknown_dtype_is_refused(tiny: Path, dtype: str) -> None:
 def test_the_dtype_is_the_settings_or_the_one_asked_for(
     tiny: Path, dtype: str | None, expected: torch.dtype
 ) -> None:
-    assert load_model(str(tiny), device=CPU, dtype=dtype, text=False).dtype == expected
+    assert load_model(str(tiny), device=CPU, dtype=dtype, with_text_encoders=False).dtype == expected
 
 
 def test_the_weights_hash_changes_with_one_byte_and_with_a_name(copy: Path, tiny: Path) -> None:

@@ -277,6 +277,6 @@ def test_diffusers_own_schedule_would_not_have_been_ours(theirs: Any) -> None:
 
 
 def test_ranks_without_text_encoders_say_who_encodes() -> None:
-    model = load_model("embedded", device=torch.device("cpu"), text=False)
+    model = load_model("embedded", device=torch.device("cpu"), with_text_encoders=False)
     with pytest.raises(BadConfig, match=r"started without text encoders; rank 0 encodes the prompt"):
         model.encode_prompt(PROMPT, negative=False)

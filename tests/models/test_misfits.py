@@ -84,7 +84,7 @@ def test_a_torn_autoencoder_is_named_with_the_reason(folder: Path) -> None:
     file = weights(folder, "vae")
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(MissingInput, match=r"vae is incomplete: .*deserializing header: incomplete metadata"):
-        load_model(str(folder), device=CPU, text=False)
+        load_model(str(folder), device=CPU, with_text_encoders=False)
 
 
 def test_a_text_encoders_file_of_another_shape_is_named_with_both(folder: Path, tmp_path: Path) -> None:
@@ -114,4 +114,4 @@ def test_a_tensor_of_whole_numbers_in_a_file_is_one_sentence(folder: Path, tmp_p
     with pytest.raises(
         BadValue, match=r"context_embedder.weight is stored as int8, whose scale is not known"
     ):
-        load_model(str(named), device=CPU, text=False)
+        load_model(str(named), device=CPU, with_text_encoders=False)

@@ -133,9 +133,11 @@ def test_a_file_in_the_authors_names_is_the_network_of_the_folder(
     pipelines: dict[str, Path], name: str, how: str, tmp_path: Path
 ) -> None:
     file = single(pipelines[name], name, tmp_path / "one", how)
-    found = load_model(str(file), device=CPU, dtype="float32", text=False).transformer.state_dict()
+    found = load_model(
+        str(file), device=CPU, dtype="float32", with_text_encoders=False
+    ).transformer.state_dict()
     expected = load_model(
-        str(pipelines[name]), device=CPU, dtype="float32", text=False
+        str(pipelines[name]), device=CPU, dtype="float32", with_text_encoders=False
     ).transformer.state_dict()
     assert set(found) == set(expected)
     for key, x in expected.items():
@@ -155,7 +157,7 @@ def test_a_gguf_file_is_a_model_with_its_parts_beside(pipelines: dict[str, Path]
     writer.close()
     rename(file, "source: net.safetensors", "source: net.gguf")
     found, expected = (
-        load_model(str(each), device=CPU, dtype="float32", text=False).transformer.state_dict()
+        load_model(str(each), device=CPU, dtype="float32", with_text_encoders=False).transformer.state_dict()
         for each in (file, pipelines["z-image-turbo"])
     )
     assert all(torch.equal(found[key], x) for key, x in expected.items())
@@ -174,7 +176,7 @@ def test_an_autoencoder_in_latent_diffusions_names_is_that_of_the_folder(
         file.read_text().replace(f"vae: {pipelines[name]}", f"vae: {tmp_path}/vae/ae.safetensors")
     )
     found, expected = (
-        load_model(str(each), device=CPU, dtype="float32", text=False).vae.state_dict()
+        load_model(str(each), device=CPU, dtype="float32", with_text_encoders=False).vae.state_dict()
         for each in (file, pipelines[name])
     )
     assert set(found) == set(expected)
@@ -347,7 +349,7 @@ def test_parts_named_on_the_command_line_are_those_of_a_yaml(
     named = named_parts(net, vae=str(pipeline), text_encoders=[str(pipeline)])
     assert named == named_parts(net, vae=str(pipeline), text_encoders=[str(pipeline)])
     found, expected = (
-        load_model(str(each), device=CPU, dtype="float32", text=False).transformer.state_dict()
+        load_model(str(each), device=CPU, dtype="float32", with_text_encoders=False).transformer.state_dict()
         for each in (named, file)
     )
     assert all(torch.equal(found[key], x) for key, x in expected.items())
@@ -545,7 +547,7 @@ def test_the_whole_of_it_is_loaded_and_changes_with_the_file(
     assert model.spec.settings.native_side == 64
     first = model.spec.weights
     damaged(file, lambda tensors: next(iter(tensors.values())).add_(1.0))
-    assert load_model(str(file), device=CPU, text=False).spec.weights != first
+    assert load_model(str(file), device=CPU, with_text_encoders=False).spec.weights != first
 
 
 def test_a_poster_from_files_that_lie_apart_is_that_of_the_folder(

@@ -17,7 +17,7 @@ GRID = LatentGrid(height=48, width=32)
 
 @pytest.fixture(scope="module", params=["float32", "float64", "bfloat16"])
 def model(request: pytest.FixtureRequest) -> Any:
-    return load_model("embedded", device=torch.device("cpu"), dtype=request.param, text=False)
+    return load_model("embedded", device=torch.device("cpu"), dtype=request.param, with_text_encoders=False)
 
 
 def draw(model: Any, seed: int = 0, purpose: str = "native", grid: LatentGrid = GRID) -> torch.Tensor:
@@ -47,7 +47,7 @@ def test_noise_is_standard_normal(model: Any) -> None:
 
 
 def test_the_weights_precision_does_not_change_the_noise(model: Any) -> None:
-    single = load_model("embedded", device=torch.device("cpu"), dtype="float32", text=False)
+    single = load_model("embedded", device=torch.device("cpu"), dtype="float32", with_text_encoders=False)
     noise = draw(model)
     assert noise.dtype == torch.promote_types(model.dtype, torch.float32)
     assert torch.equal(noise.float(), draw(single))

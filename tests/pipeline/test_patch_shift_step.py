@@ -29,7 +29,7 @@ STEPS = 5
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = make_tiny_flux(tmp_path_factory.mktemp("tiny") / "model")
-    return load_model(str(folder), device=torch.device("cpu"), dtype="float64", text=True)
+    return load_model(str(folder), device=torch.device("cpu"), dtype="float64", with_text_encoders=True)
 
 
 def sampler_of(model: Any, **fields: Any) -> tuple[Sampler, PassState]:

@@ -210,6 +210,6 @@ def test_text_copies_sit_at_their_cells(tiny: Any) -> None:
 
 @pytest.mark.parametrize(("dtype", "expected"), [("float64", torch.float64), ("bfloat16", torch.float32)])
 def test_tables_keep_at_least_float32(tiny: Any, dtype: str, expected: torch.dtype) -> None:
-    model = load_model(tiny.spec.name, device=torch.device("cpu"), dtype=dtype, text=False)
+    model = load_model(tiny.spec.name, device=torch.device("cpu"), dtype=dtype, with_text_encoders=False)
     made = plan(model.spec, size="64x64")
     assert PositionTables(made, model).at(TokenGrid(4, 4), 1.0, 7).cos.dtype == expected

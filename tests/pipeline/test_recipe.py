@@ -28,7 +28,7 @@ REQUEST = Request(
 
 @pytest.fixture(scope="module")
 def recipe() -> dict[str, Any]:
-    model = load_model("embedded", device=torch.device("cpu"), dtype="float64", text=False)
+    model = load_model("embedded", device=torch.device("cpu"), dtype="float64", with_text_encoders=False)
     ranks = join_ranks(ParallelSettings(), ALONE, heads=model.spec.heads)
     return make_recipe(make_plan(REQUEST, model.spec), model, ranks)
 

@@ -271,7 +271,7 @@ def test_by_strength_the_pictures_band_alone_is_held(spec: ModelSpec) -> None:
 
 def enlarged(renderer: Renderer, path: Path, *, scale: int) -> torch.Tensor:
     """A scene of half the native side, written to ``path``, so much larger: (1, 3, H, W) in [0, 1]."""
-    side = renderer.model(Request(PROMPT), text=False).spec.settings.native_side // 2
+    side = renderer.model(Request(PROMPT), with_text_encoders=False).spec.settings.native_side // 2
     pixels = draw(sample_scene(900_001), side, side)
     Image.fromarray(pixels).save(path)
     whole = torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]

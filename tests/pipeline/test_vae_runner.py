@@ -65,7 +65,7 @@ def test_the_picture_is_the_same_by_any_strategy(
 
 
 def runner_of(tiny: str, settings: dict[str, Any] | None = None, **method: Any) -> tuple[Any, VaeRunner]:
-    model = load_model(tiny, device=torch.device("cpu"), dtype="float32", text=False)
+    model = load_model(tiny, device=torch.device("cpu"), dtype="float32", with_text_encoders=False)
     plan = make_plan(Request("a red sun", size="320x208", model=tiny, method=method), model.spec)
     ranks = join_ranks(ParallelSettings(**(settings or {})), ALONE, heads=model.spec.heads)
     return plan, VaeRunner.for_plan(plan, model, ranks)

@@ -47,7 +47,7 @@ class WatchedTier(Tier):
 
 @pytest.fixture(scope="module")
 def codec() -> RowCodec:
-    found = row_codec(load_model("embedded", device=torch.device("cpu"), text=False))
+    found = row_codec(load_model("embedded", device=torch.device("cpu"), with_text_encoders=False))
     assert found is not None
     return found
 

@@ -56,7 +56,7 @@ class TextCall(NamedTuple):
     """The text alone: each token attends to those before it, and every block's keys and values are kept."""
 
     table: RopeTable
-    kept: list[tuple[Heads, Heads]]
+    text_keys: list[tuple[Heads, Heads]]
     """Keys before their rotation: a copy of the text has other places."""
 
 
@@ -85,7 +85,7 @@ class CausalProcessor:
 
 def _attend_backwards(heads: tuple[Heads, Heads, Heads], call: TextCall) -> Tensor:
     query, key, value = heads
-    call.kept.append((key, value))
+    call.text_keys.append((key, value))
     query, key = rotate_pairs(query, call.table), rotate_pairs(key, call.table)
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     output = F.scaled_dot_product_attention(query, key, value, is_causal=True)
@@ -187,7 +187,7 @@ class QwenImage21Model(VideoVaeModel):
         call = TextCall(self.trained_table(text_position_ids(text.shape[1])), [])
         for block in self.transformer.transformer_blocks:
             text = block(text, modulation, rotary_emb=call)
-        return torch.cat([part.flatten(2) for pair in call.kept for part in pair], dim=2)
+        return torch.cat([part.flatten(2) for pair in call.text_keys for part in pair], dim=2)
 
     def _by_block(self, kept: Tokens) -> Iterator[tuple[Heads, Heads]]:
         """What ``_kept`` made, block by block."""

@@ -121,7 +121,7 @@ class CellRenderer:
 
     def _losses(self, cell: Cell, key: str) -> str:
         started = time.process_time()
-        values = velocity_losses(self._rendering().model(cell.request(), text=True), cell)
+        values = velocity_losses(self._rendering().model(cell.request(), with_text_encoders=True), cell)
         seconds = time.process_time() - started
         write_json(
             self.cache.record(key),

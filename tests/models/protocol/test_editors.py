@@ -97,7 +97,9 @@ def render_all(topology: Topology, folders: dict[str, str], picture: str) -> dic
     results: dict[tuple[str, str], Any] = {}
     for name, folder in folders.items():
         request = request_of(folder, picture, name)
-        model = load_requested(request, ParallelSettings(), device=topology.device, text=topology.is_first)
+        model = load_requested(
+            request, ParallelSettings(), device=topology.device, with_text_encoders=topology.is_first
+        )
         for mesh, own in MESHES[topology.world_size].items():
             try:
                 ranks = join_for(model, ParallelSettings(**own), topology)

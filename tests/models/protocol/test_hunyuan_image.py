@@ -75,7 +75,9 @@ def test_steps_are_guided_as_diffusers_guider_does(rng: torch.Generator) -> None
 
 
 def test_the_largest_norm_is_that_of_a_native_picture(folders: dict[str, Path]) -> None:
-    model = load_model(str(folders[GUIDED]), device=torch.device("cpu"), dtype="float32", text=False)
+    model = load_model(
+        str(folders[GUIDED]), device=torch.device("cpu"), dtype="float32", with_text_encoders=False
+    )
     native, larger = (model.momentum_of({}, torch.zeros(1, 4, side, side)) for side in (4, 12))
     assert native.adaptive_projected_guidance_rescale == 20.0
     assert larger.adaptive_projected_guidance_rescale == pytest.approx(60.0)

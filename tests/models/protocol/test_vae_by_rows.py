@@ -27,7 +27,9 @@ TOLERANCE = {"qwen-image": 1e-5, "qwen-image-2.1": 1e-5, "krea-2": 1e-5}
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_rows_are_what_the_networks_own_vae_gives(folders: dict[str, Path], name: str) -> None:
-    model = load_model(str(folders[name]), device=torch.device("cpu"), dtype="float64", text=False)
+    model = load_model(
+        str(folders[name]), device=torch.device("cpu"), dtype="float64", with_text_encoders=False
+    )
     codec = row_codec(model, BlockSizes(band_bytes=1, fewest_rows=5))
     assert codec is not None
     rows, whole = Rows(Topology.alone(), codec, 1e-5), Whole(Topology.alone(), model)

@@ -90,7 +90,10 @@ def render_all(
     results: dict[tuple[str, str], Any] = {}
     for name, folder in folders.items():
         model = load_requested(
-            request_of(folder, "imax"), ParallelSettings(), device=topology.device, text=topology.is_first
+            request_of(folder, "imax"),
+            ParallelSettings(),
+            device=topology.device,
+            with_text_encoders=topology.is_first,
         )
         for mesh, own in meshes_of(name, topology.world_size).items():
             settings = ParallelSettings(**own)

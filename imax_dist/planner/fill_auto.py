@@ -18,7 +18,7 @@ LEAST_SHARE = 0.5
 """Of the network's bandwidth in the hardware file, that ranks on several hosts have to find."""
 
 
-def settled(
+def fill_auto(
     parallel: ParallelSettings, requests: Sequence[Request], *, gpu: str, per_host: int, hosts: int
 ) -> ParallelSettings:
     """``native: auto`` and ``compile: auto`` as the planner finds them faster, and the least link of hosts.
