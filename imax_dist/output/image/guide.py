@@ -47,14 +47,6 @@ class Placement:
         return ""
 
 
-def quietly(text: str) -> None:
-    """The listener that does nothing."""
-
-
-def never() -> None:
-    """The check that lets all pass."""
-
-
 def placed(picture: ImageSize, poster: ImageSize, rendered: ImageSize, *, fit: Fit) -> Placement:
     """Where a picture of this size goes in a ``poster`` cut from what is ``rendered``.
 
@@ -106,16 +98,17 @@ def read_guide(
     place: Placement,
     *,
     background: str | None = None,
-    notify: Callable[[str], None] = quietly,
-    check: Callable[[], None] = never,
+    notify: Callable[[str], None] | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Picture:
     """The picture as ``place`` says, upright and in sRGB; ``notify`` gets a sentence for each change.
 
     What is larger than the poster is resized (Lanczos), a band at a time; nothing else is. ``check`` is
     called after each band, and what it raises ends the reading.
     """
-    for note in opened.notes:
-        notify(note)
+    if notify is not None:
+        for note in opened.notes:
+            notify(note)
     bands = as_srgb(opened)
     left, top = _margins(place.picture, place.window)
     bands = cropped(bands, left=left, top=top, size=place.window)
@@ -127,7 +120,8 @@ def read_guide(
     for band in _framed(bands, place.size).read():
         pixels[top : top + len(band)] = to_unit(band)
         top += len(band)
-        check()
+        if check is not None:
+            check()
     return pixels
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from imax_dist.errors import MissingInput
 from imax_dist.output.own_files import require_real_folder
 from imax_dist.output.web.batch_folder import read_job
-from imax_dist.output.web.page import VIEW, look_of, native_place, quietly
+from imax_dist.output.web.page import VIEW, look_of, native_place
 
 TILE = re.compile(r"\d{1,4}_\d{1,4}\.jpg")
 
@@ -30,7 +30,7 @@ def layers_of(out: Path, job_id: str, *, files: str, tiles: str) -> list[dict[st
     poster = read_job(out / job_id)
     if poster.picture is None:
         raise MissingInput(f"job {job_id} has no finished poster")
-    look = look_of(out, poster, quietly)
+    look = look_of(out, poster)
     place = (
         {"url": tiles, "tiles": look["tiles"]} if "tiles" in look else {"url": files + poster.picture.name}
     )

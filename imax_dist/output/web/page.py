@@ -60,11 +60,7 @@ class PageResult:
     problems: tuple[str, ...]
 
 
-def quietly(text: str) -> None:
-    """The listener that does nothing."""
-
-
-def write_page(out: Path, *, on_poster: Callable[[str], None] = quietly) -> PageResult:
+def write_page(out: Path, *, on_poster: Callable[[str], None] | None = None) -> PageResult:
     """Write the page of the folder ``out``. Raises MissingInput, CannotWrite or NoPermission.
 
     ``on_poster`` gets the id of each poster whose tiles are being made.
@@ -99,7 +95,7 @@ def _asset(name: str) -> bytes:
     return files("imax_dist.output.web").joinpath("viewer", name).read_bytes()
 
 
-def look_of(out: Path, poster: Poster, on_poster: Callable[[str], None]) -> dict[str, Any]:
+def look_of(out: Path, poster: Poster, on_poster: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Thumbnail and layer of a picture, made now unless those of the very same file are there."""
     assert poster.picture is not None
     folder = require_real_folder(out / VIEW / _folder_name(poster.id))
@@ -116,7 +112,8 @@ def look_of(out: Path, poster: Poster, on_poster: Callable[[str], None]) -> dict
         isinstance(look.get(key), str) for key in ("url", "thumb", "size")
     ):
         return look
-    on_poster(poster.id)
+    if on_poster is not None:
+        on_poster(poster.id)
     _remove_look(folder)
     look = {"source": source, **_draw(out, poster.picture, folder)}
     write_json(kept, look)
