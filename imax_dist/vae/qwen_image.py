@@ -11,17 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from imax_dist.vae.autoencoder import Autoencoder
-from imax_dist.vae.layers import (
-    Attention,
-    Convolution,
-    Downsample,
-    Head,
-    Layer,
-    Norm,
-    ResBlock,
-    Stem,
-    Upsample,
-)
+from imax_dist.vae.layers import Convolution, Downsample, Head, Layer, Stem, Upsample
+from imax_dist.vae.qwen_layers import block, middle, rms_norm
 
 
 def qwen_image(config: Mapping[str, Any]) -> Autoencoder | None:
@@ -62,30 +53,30 @@ class _Network:
         number = 0
         for level, width in enumerate(self.widths):
             for _ in range(self.depth):
-                yield _block(f"encoder.down_blocks.{number}", before, width)
+                yield block(f"encoder.down_blocks.{number}", before, width, _causal)
                 before, number = width, number + 1
             if level + 1 < len(self.widths):
                 yield Downsample(Convolution(f"encoder.down_blocks.{number}.resample.1", width, width))
                 number += 1
-        yield from _middle("encoder", before)
+        yield from middle("encoder", before, _causal)
         twice = 2 * self.latent
         out = _causal("encoder.conv_out", before, twice)
-        yield Head(_norm("encoder.norm_out", before), out, _causal("quant_conv", twice, twice, 1))
+        yield Head(rms_norm("encoder.norm_out", before), out, _causal("quant_conv", twice, twice, 1))
 
     def decoder(self) -> Iterator[Layer]:
         before = self.widths[-1]
         quant = _causal("post_quant_conv", self.latent, self.latent, 1)
         yield Stem((quant, _causal("decoder.conv_in", self.latent, before)))
-        yield from _middle("decoder", before)
+        yield from middle("decoder", before, _causal)
         for level, width in enumerate(reversed(self.widths)):
             name = f"decoder.up_blocks.{level}"
             for index in range(self.depth + 1):
-                yield _block(f"{name}.resnets.{index}", before, width)
+                yield block(f"{name}.resnets.{index}", before, width, _causal)
                 before = width
             if level + 1 < len(self.widths):
                 before = width // 2
                 yield Upsample(Convolution(f"{name}.upsamplers.0.resample.1", width, before))
-        yield Head(_norm("decoder.norm_out", before), _causal("decoder.conv_out", before, self.colours))
+        yield Head(rms_norm("decoder.norm_out", before), _causal("decoder.conv_out", before, self.colours))
 
     def over_time(self) -> Iterator[Convolution]:
         """The convolutions that run from the second frame on."""
@@ -105,24 +96,3 @@ class _Network:
 
 def _causal(name: str, inputs: int, outputs: int, kernel: int = 3) -> Convolution:
     return Convolution(name, inputs, outputs, kernel, frames=kernel)
-
-
-def _norm(name: str, channels: int, dims: int = 3) -> Norm:
-    return Norm(name, channels, groups=None, dims=dims)
-
-
-def _block(name: str, inputs: int, outputs: int) -> ResBlock:
-    return ResBlock(
-        _norm(f"{name}.norm1", inputs),
-        _causal(f"{name}.conv1", inputs, outputs),
-        _norm(f"{name}.norm2", outputs),
-        _causal(f"{name}.conv2", outputs, outputs),
-        _causal(f"{name}.conv_shortcut", inputs, outputs, 1) if inputs != outputs else None,
-    )
-
-
-def _middle(half: str, width: int) -> Iterator[Layer]:
-    name, part = f"{half}.mid_block", f"{half}.mid_block.attentions.0"
-    yield _block(f"{name}.resnets.0", width, width)
-    yield Attention(_norm(f"{part}.norm", width, dims=2), (f"{part}.to_qkv",), f"{part}.proj", width, dims=2)
-    yield _block(f"{name}.resnets.1", width, width)

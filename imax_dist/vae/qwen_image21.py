@@ -11,19 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from imax_dist.vae.autoencoder import Autoencoder
-from imax_dist.vae.layers import (
-    Attention,
-    Beside,
-    Convolution,
-    Downsample,
-    Head,
-    Layer,
-    Level,
-    Norm,
-    ResBlock,
-    Stem,
-    Upsample,
-)
+from imax_dist.vae.layers import Beside, Convolution, Downsample, Head, Layer, Level, Stem, Upsample
+from imax_dist.vae.qwen_layers import block, middle, rms_norm
 
 
 def qwen_image21(config: Mapping[str, Any]) -> Autoencoder | None:
@@ -85,16 +74,16 @@ class _Network:
             layers.append(Downsample(Convolution(f"{name}.downsampler.resample.1", width, width)))
             yield Level(tuple(layers), Beside("halved", width, 1 + halves[level]))
         last, twice = widths[-1][1], 2 * self.latent
-        yield from _middle("encoder", last)
+        yield from middle("encoder", last)
         out = Convolution("encoder.conv_out", last, twice)
-        yield Head(_norm("encoder.norm_out", last), out, Convolution("quant_conv", twice, twice, 1))
+        yield Head(rms_norm("encoder.norm_out", last), out, Convolution("quant_conv", twice, twice, 1))
 
     def decoder(self) -> Iterator[Layer]:
         widths, doubles = self.widths("decoder"), self.halves_frames[::-1]
         first, last = widths[0][0], widths[-1][1]
         quant = Convolution("post_quant_conv", self.latent, self.latent, 1)
         yield Stem((quant, Convolution("decoder.conv_in", self.latent, first)))
-        yield from _middle("decoder", first)
+        yield from middle("decoder", first)
         for level, (before, width) in enumerate(widths):
             name = f"decoder.up_blocks.{level}"
             layers: list[Layer] = list(_blocks(name, self.depth + 1, before, width))
@@ -104,7 +93,7 @@ class _Network:
             layers.append(Upsample(Convolution(f"{name}.upsampler.resample.1", width, width)))
             yield Level(tuple(layers), Beside("doubled", width, 1 + doubles[level]))
         out = Convolution("decoder.conv_out", last, 4)
-        yield Head(_norm("decoder.norm_out", last), out)
+        yield Head(rms_norm("decoder.norm_out", last), out)
 
     def over_time(self) -> Iterator[Convolution]:
         """Weights that a picture does not meet."""
@@ -118,27 +107,6 @@ class _Network:
                 yield Convolution(f"decoder.up_blocks.{level}.upsampler.time_conv", width, 2 * width, 1)
 
 
-def _norm(name: str, channels: int, dims: int = 3) -> Norm:
-    return Norm(name, channels, groups=None, dims=dims)
-
-
 def _blocks(name: str, count: int, before: int, width: int) -> Iterator[Layer]:
     for index in range(count):
-        yield _block(f"{name}.resnets.{index}", width if index else before, width)
-
-
-def _block(name: str, inputs: int, outputs: int) -> ResBlock:
-    return ResBlock(
-        _norm(f"{name}.norm1", inputs),
-        Convolution(f"{name}.conv1", inputs, outputs),
-        _norm(f"{name}.norm2", outputs),
-        Convolution(f"{name}.conv2", outputs, outputs),
-        Convolution(f"{name}.conv_shortcut", inputs, outputs, 1) if inputs != outputs else None,
-    )
-
-
-def _middle(half: str, width: int) -> Iterator[Layer]:
-    name, part = f"{half}.mid_block", f"{half}.mid_block.attentions.0"
-    yield _block(f"{name}.resnets.0", width, width)
-    yield Attention(_norm(f"{part}.norm", width, dims=2), (f"{part}.to_qkv",), f"{part}.proj", width, dims=2)
-    yield _block(f"{name}.resnets.1", width, width)
+        yield block(f"{name}.resnets.{index}", width if index else before, width)
