@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -151,31 +150,6 @@ class FlowModel(ABC):
         empty = self._embedded("", picture) if negative else None
         return Conditioning(self._embedded(prompt, picture), empty)
 
-    @property
-    def encoders_away(self) -> bool:
-        """Whether the text encoders are in other memory than the transformer's."""
-        networks = _networks(self.encoders)
-        return any(each.device != self.device for network in networks for each in network.parameters())
-
-    @contextmanager
-    def encoders_on(self, device: torch.device) -> Iterator[None]:
-        """The text encoders on ``device`` within the block, in the host's memory after it.
-
-        Their weights do not change: what has been in the host's memory once is kept there, not copied back.
-        """
-        networks = list(_networks(self.encoders))
-        parameters = [each for network in networks for each in network.parameters()]
-        at_home = [(each, each.data) for each in parameters if each.device.type == "cpu"]
-        for network in networks:
-            network.to(device)
-        try:
-            yield
-        finally:
-            for parameter, data in at_home:
-                parameter.data = data
-            for network in networks:
-                network.to(torch.device("cpu"))
-
     def _embedded(self, text: str, picture: Pixels | None) -> Prompt:
         made = self.embed(text) if picture is None else self.embed_beside(text, picture)
         return {name: tensor.to(self.device) for name, tensor in made.items()}
@@ -281,15 +255,6 @@ class FlowModel(ABC):
     def per_image(self, value: float, x: Latents) -> Tensor:
         """A number as the network takes it, (B,) in its dtype."""
         return torch.full((x.shape[0],), value, dtype=self.dtype, device=self.device)
-
-
-def _networks(encoders: Any) -> Iterator[Any]:
-    """The networks of a model's encoders, which are TextEncoder tuples, alone or in a tuple."""
-    if hasattr(encoders, "network"):
-        yield encoders.network
-    elif isinstance(encoders, tuple):
-        for encoder in encoders:
-            yield from _networks(encoder)
 
 
 def sample_posterior(posterior: Any, noise: Tensor | None) -> Tensor:

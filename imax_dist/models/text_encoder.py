@@ -1,7 +1,9 @@
-"""A text encoder with its tokenizer, and what several networks ask of one."""
+"""A text encoder with its tokenizer: what several networks ask of one, and which memory it is in."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +39,41 @@ def load_text_encoder(
     place = folder / f"tokenizer{number}"
     words = (tokenizer or AutoTokenizer).from_pretrained(place, trust_remote_code=False)
     return TextEncoder(words, network.to(device).eval())
+
+
+def encoders_away(encoders: Any, device: torch.device) -> bool:
+    """Whether a model's text encoders are in other memory than the ``device`` of its transformer."""
+    networks = _networks(encoders)
+    return any(each.device != device for network in networks for each in network.parameters())
+
+
+@contextmanager
+def encoders_on(encoders: Any, device: torch.device) -> Iterator[None]:
+    """A model's text encoders on ``device`` within the block, in the host's memory after it.
+
+    Their weights do not change: what has been in the host's memory once is kept there, not copied back.
+    """
+    networks = list(_networks(encoders))
+    parameters = [each for network in networks for each in network.parameters()]
+    at_home = [(each, each.data) for each in parameters if each.device.type == "cpu"]
+    for network in networks:
+        network.to(device)
+    try:
+        yield
+    finally:
+        for parameter, data in at_home:
+            parameter.data = data
+        for network in networks:
+            network.to(torch.device("cpu"))
+
+
+def _networks(encoders: Any) -> Iterator[Any]:
+    """The networks of a model's encoders, which are TextEncoder tuples, alone or in a tuple."""
+    if hasattr(encoders, "network"):
+        yield encoders.network
+    elif isinstance(encoders, tuple):
+        for encoder in encoders:
+            yield from _networks(encoder)
 
 
 def padded_ids(encoder: TextEncoder, prompt: str, *, length: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from imax_dist.errors import BadManifest
 from imax_dist.models.base import FlowModel
 from imax_dist.models.conditioning import Conditioning
+from imax_dist.models.text_encoder import encoders_away, encoders_on
 from imax_dist.parallel.broadcast import from_first_rank
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.plan import PosterPlan
@@ -38,7 +39,7 @@ def embed_prompt(
 
     def embed() -> dict[str, Tensor]:
         try:
-            with model.encoders_on(model.device) if visit else nullcontext():
+            with encoders_on(model.encoders, model.device) if visit else nullcontext():
                 prompt = plan.request.prompt
                 return model.encode_prompt(prompt, negative=negative, picture=picture).to_tensors()
         except (TemplateError, OverflowError) as error:  # of the model's own template, in a sandbox
@@ -51,7 +52,7 @@ def embed_prompt(
 def visiting(model: FlowModel, settings: ParallelSettings) -> bool:
     """Whether the encoders come to the device for a prompt and leave it afterwards."""
     on_device = settings.text_encoders == "device"
-    return on_device and (model.encoders_away or crowded(model.device))
+    return on_device and (encoders_away(model.encoders, model.device) or crowded(model.device))
 
 
 def crowded(device: torch.device) -> bool:

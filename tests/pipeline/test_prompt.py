@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from imax_dist.models.base import FlowModel
 from imax_dist.models.conditioning import Conditioning
-from imax_dist.models.text_encoder import TextEncoder
+from imax_dist.models.text_encoder import TextEncoder, encoders_away
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.prompt import crowded, embed_prompt
 
@@ -38,9 +37,7 @@ def model(said: list[str], encoders: Any, *, fails: bool = False) -> Any:
             raise RuntimeError("out of memory")
         return Conditioning({"states": torch.zeros(1, 2, 3)}, None)
 
-    made = SimpleNamespace(encoders=encoders, device=torch.device("cuda"), encode_prompt=encode_prompt)
-    made.encoders_on = lambda device: FlowModel.encoders_on(made, device)  # type: ignore[arg-type]
-    return made
+    return SimpleNamespace(encoders=encoders, device=torch.device("cuda"), encode_prompt=encode_prompt)
 
 
 def plan() -> Any:
@@ -84,12 +81,8 @@ def test_they_stay_where_they_are_unless_they_shall_visit() -> None:
 
 
 def test_encoders_in_other_memory_than_the_transformer_are_away() -> None:
-    here, there = (
-        SimpleNamespace(encoders=TextEncoder(None, Network([])), device=torch.device(kind))
-        for kind in ("cpu", "cuda")
-    )
-    away = FlowModel.encoders_away.fget  # type: ignore[attr-defined]
-    assert [away(here), away(there)] == [False, True]
+    encoders = TextEncoder(None, Network([]))
+    assert [encoders_away(encoders, torch.device(kind)) for kind in ("cpu", "cuda")] == [False, True]
 
 
 @pytest.mark.parametrize(("weights", "expected"), [(34, False), (41, True)])
