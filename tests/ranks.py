@@ -34,7 +34,7 @@ def run_ranks(
     A world of one joins no process group: it is this process. A ``device`` is every rank's.
     """
     if world_size == 1:
-        return [function(Topology(0, 1, 0, "test", torch.device(device)), *args)]
+        return [function(Topology(0, 1, 0, torch.device(device)), *args)]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
@@ -71,7 +71,7 @@ def _rank(
 ) -> None:
     torch.set_num_threads(1)
     place = torch.device(device)
-    topology = Topology(rank, world_size, rank, "test", place, shares_gpu=place.type == "cuda")
+    topology = Topology(rank, world_size, rank, place, shares_gpu=place.type == "cuda")
     try:
         store = dist.TCPStore("127.0.0.1", port, None, is_master=False, timeout=timedelta(seconds=30))
         with process_group(topology, store=store, timeout_s=60):

@@ -15,7 +15,7 @@ from imax_dist.method.projection import PROJECTIONS
 from imax_dist.method.proportional_attention import LOGIT_FACTORS
 from imax_dist.method.rope_rules import FREQUENCY_RULES
 from imax_dist.method.text_duplication import COPY_RULES
-from imax_dist.pipeline.switches import load_preset, renamed_preset
+from imax_dist.pipeline.switches import load_preset
 
 PRESETS = sorted(named_configs("presets"))
 FILES = sorted(config_folder().rglob("*.yaml"))
@@ -81,8 +81,6 @@ def test_every_preset_is_a_recipe_of_known_names(name: str) -> None:
 def test_the_presets_are_different_recipes() -> None:
     assert len({preset(name) for name in PRESETS}) == len(PRESETS) - 1
     assert preset("imax_late") == preset("imax")
-    assert renamed_preset("imax_late") == "imax"
-    assert renamed_preset("imax") is None
 
 
 def test_one_jump_is_what_a_recipe_is_without_a_file() -> None:

@@ -50,18 +50,6 @@ def from_first_rank(make: Callable[[], T], topology: Topology) -> T:
     return cast(T, _unpacked(header["result"], received))
 
 
-def only_on_first(make: Callable[[], T], topology: Topology) -> T | None:
-    """Run ``make`` on rank 0 and give it the result, the others None; an error is every rank's."""
-    made: T | None = None
-
-    def keep() -> None:
-        nonlocal made
-        made = make()
-
-    from_first_rank(keep, topology)
-    return made
-
-
 def on_every_rank(make: Callable[[], T], topology: Topology) -> T:
     """Run ``make`` on every rank and give each its own; if it raises on any, every rank raises that error.
 

@@ -32,7 +32,6 @@ class Topology:
     rank: int
     world_size: int
     local_rank: int
-    launcher: str
     device: torch.device
     marks: Marks = field(default=SILENT, compare=False, repr=False)
     """Says where this rank is, to whoever watches over the ranks."""
@@ -42,7 +41,7 @@ class Topology:
     @classmethod
     def alone(cls, device: torch.device | str = "cpu", *, marks: Marks = SILENT) -> Topology:
         """One process, without a launcher."""
-        return cls(0, 1, 0, "single", torch.device(device), marks)
+        return cls(0, 1, 0, torch.device(device), marks)
 
     @property
     def is_first(self) -> bool:
@@ -73,7 +72,6 @@ def detect(environment: Mapping[str, str] | None = None, *, device: str = "auto"
         rank=rank,
         world_size=world_size,
         local_rank=local_rank,
-        launcher="torchrun" if "RANK" in variables else "single",
         device=pick_device(device, local_rank=local_rank),
     )
 

@@ -71,7 +71,7 @@ class Renderer:
         ``timeout_s`` limits every wait between ranks. ``close`` ends the membership. Raises BadConfig or
         SlowLink, before any poster is begun, if these ranks cannot work together.
         """
-        topology = Topology(rank, world_size, 0, "store", pick_device(device, local_rank=0), marks)
+        topology = Topology(rank, world_size, 0, pick_device(device, local_rank=0), marks)
         opened = ExitStack()
         if topology.device.type == "cuda":
             wait_for_memory(partial(torch.cuda.mem_get_info, topology.device), sleep=time.sleep)

@@ -40,12 +40,6 @@ def load_preset(name: str) -> dict[str, Any]:
     return load_preset(str(renamed)) if renamed is not None else preset
 
 
-def renamed_preset(name: str) -> str | None:
-    """What a preset's old name is called now; None for a name that is not old."""
-    preset, _ = load_config("presets", name)
-    return None if preset.get("same_as") is None else str(preset["same_as"])
-
-
 def load_method(request: Request) -> Method:
     """The request's preset with its own switches laid over it. Raises BadConfig for a wrong one."""
     mapping = _overlay(load_preset(request.preset), request.method)

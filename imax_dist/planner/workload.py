@@ -138,11 +138,6 @@ class Workload:
     def passes(self) -> tuple[Pass, ...]:
         return self.native + self.extrapolated
 
-    @property
-    def largest(self) -> Pass:
-        """The step with the most tokens."""
-        return max(self.passes, key=lambda each: each.tokens)
-
     def keys(self, each: Pass) -> int:
         """Keys that a query meets in a step of this pass."""
         sparse = self.windowed and not each.context

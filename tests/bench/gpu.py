@@ -256,7 +256,7 @@ def shared_gpu(bench: Bench) -> Iterator[str]:
 
 def parity(rank: int, port: int, device: str, degrees: tuple[int, int], answers: Any) -> None:
     """One of two ranks: sharded attention against plain attention, float32."""
-    topology = Topology(rank, 2, 0, "bench", torch.device(device))
+    topology = Topology(rank, 2, 0, torch.device(device))
     try:
         store = dist.TCPStore("127.0.0.1", port, None, is_master=False)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=2)

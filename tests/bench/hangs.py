@@ -77,9 +77,9 @@ def rank_main(rank: int, port: int, folder: str, kind: str, step_s: float, devic
     place = torch.device(device, rank) if device == "cuda" else torch.device(device)
     with (
         beating(rank, Path(folder), device=place) as beacon,
-        process_group(Topology(rank, 2, rank, "bench", place), store=store, timeout_s=600),
+        process_group(Topology(rank, 2, rank, place), store=store, timeout_s=600),
     ):
-        mesh = build_mesh(Topology(rank, 2, rank, "bench", place, beacon), ulysses=1, ring=2)
+        mesh = build_mesh(Topology(rank, 2, rank, place, beacon), ulysses=1, ring=2)
         engine = marking(TorchEngine(mesh), beacon)
         layout = JointLayout.of(text_tokens=8, image_tokens=56, ranks=2)
         qkv = [torch.randn(1, 32, 4, 16, device=place) for _ in range(3)]

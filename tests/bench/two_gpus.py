@@ -82,7 +82,7 @@ def _rank(
 ) -> None:
     torch.set_num_threads(1)
     place = torch.device(device, rank) if device == "cuda" else torch.device(device)
-    topology = Topology(rank, ranks, rank, "bench", place)
+    topology = Topology(rank, ranks, rank, place)
     try:
         store = dist.TCPStore("127.0.0.1", port, None, is_master=False, timeout=timedelta(seconds=60))
         with process_group(topology, store=store, timeout_s=SECTION_S):

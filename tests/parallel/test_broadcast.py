@@ -11,7 +11,7 @@ from ranks import run_ranks
 from torch import Tensor
 
 from imax_dist.errors import BadConfig, BadManifest, CannotWrite, ImaxError, MissingInput, Preempted
-from imax_dist.parallel.broadcast import _packed, from_first_rank, highest, on_every_rank, only_on_first
+from imax_dist.parallel.broadcast import _packed, from_first_rank, highest, on_every_rank
 from imax_dist.parallel.topology import Topology
 
 ALONE = Topology.alone()
@@ -65,7 +65,6 @@ def exchange(topology: Topology) -> dict[str, Any]:
 
     tensors = from_first_rank(make, topology)
     plain = from_first_rank(lambda: PLAIN, topology)
-    alone = only_on_first(object, topology)
     same = {
         name: torch.equal(tensors[name], x) and tensors[name].dtype == x.dtype for name, x in made().items()
     }
@@ -74,7 +73,6 @@ def exchange(topology: Topology) -> dict[str, Any]:
         "calls": calls,
         "same": same,
         "plain": plain == PLAIN,
-        "alone": alone is not None,
         "together": [together(topology, failing) for failing in (set[int](), {2}, {1, 2}, {0})],
         "highest": [highest(topology.rank, topology), highest(-topology.rank, topology)],
     }
@@ -103,7 +101,6 @@ def test_every_rank_gets_the_bits_of_rank_0(results: list[dict[str, Any]]) -> No
     for result in results:
         assert result["same"] == dict.fromkeys(made(), True)
         assert result["plain"]
-    assert [result["alone"] for result in results] == [True, False, False]
 
 
 def test_a_result_that_is_not_plain_is_refused() -> None:

@@ -58,7 +58,7 @@ def test_a_rings_hops_keep_to_their_multiprocessors_on_nccl_alone(
         return dist.ProcessGroup(0, len(ranks))
 
     monkeypatch.setattr(dist, "new_group", new_group)
-    on_gpu = Topology(0, 4, 0, "test", torch.device("cuda", 0), shares_gpu=shares_gpu)
+    on_gpu = Topology(0, 4, 0, torch.device("cuda", 0), shares_gpu=shares_gpu)
     build_mesh(on_gpu, ulysses=2, ring=2, hop_sms=sms)
     assert all(given["timeout"].total_seconds() == 120 for _, given in asked)
     limited = {tuple(ranks): given["pg_options"] for ranks, given in asked if "pg_options" in given}

@@ -25,13 +25,13 @@ WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a mach
 
 def test_without_a_launcher_a_process_stands_alone() -> None:
     topology = detect({}, device="cpu")
-    assert topology == Topology(0, 1, 0, "single", torch.device("cpu"))
+    assert topology == Topology(0, 1, 0, torch.device("cpu"))
     assert topology.is_first
 
 
 def test_torchruns_variables_are_read() -> None:
     topology = detect({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, device="cpu")
-    assert topology == Topology(5, 8, 1, "torchrun", torch.device("cpu"))
+    assert topology == Topology(5, 8, 1, torch.device("cpu"))
     assert not topology.is_first
 
 
@@ -41,11 +41,11 @@ def test_without_a_local_rank_the_rank_counts() -> None:
 
 @pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda", "nccl")])
 def test_the_backend_follows_the_device(device: str, backend: str) -> None:
-    assert Topology(0, 2, 0, "test", torch.device(device)).backend == backend
+    assert Topology(0, 2, 0, torch.device(device)).backend == backend
 
 
 def test_ranks_that_share_a_gpu_talk_over_gloo() -> None:
-    assert Topology(0, 2, 0, "test", torch.device("cuda", 0), shares_gpu=True).backend == "gloo"
+    assert Topology(0, 2, 0, torch.device("cuda", 0), shares_gpu=True).backend == "gloo"
 
 
 @pytest.mark.parametrize("device", ["tpu", "mps", "cuda:1", ""])
@@ -113,7 +113,7 @@ def dumps_of(prefix: str, store: dist.Store) -> list[str]:
     found = []
     for rank in range(2):
         environment = {DUMPS: prefix} if prefix else {}
-        keep_dumps_apart(environment, Topology(rank, 2, rank, "test", torch.device("cpu")), store)
+        keep_dumps_apart(environment, Topology(rank, 2, rank, torch.device("cpu")), store)
         found.append(environment.get(DUMPS, ""))
     return found
 

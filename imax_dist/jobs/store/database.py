@@ -23,8 +23,6 @@ class Database(ABC):
     engine: Engine
     name: str
     """For sentences; holds no password."""
-    several_drivers: bool
-    """Whether drivers on several hosts may share it."""
     shared_memory: bool = True
     """Whether SQLite has its write-ahead log."""
 

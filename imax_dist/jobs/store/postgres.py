@@ -38,8 +38,6 @@ MIGRATING = 0x494D4158
 class Postgres(Database):
     """The database at ``url``; its tables are made or migrated. Raises BadConfig, StoreUnavailable."""
 
-    several_drivers = True
-
     def __init__(self, url: str) -> None:
         self._url = _checked(url)
         self.name = self._url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)

@@ -20,15 +20,12 @@ from imax_dist.jobs.store.tables import VERSION, meta
 
 BUSY_S = 30.0
 CONNECTIONS = 8
-MAGIC = b"SQLite format 3\0"
 NEXT_REVISION = update(meta).values(revision=meta.c.revision + 1).returning(meta.c.revision)
 NEXT_NUMBERS = update(meta).values(number=meta.c.number + bindparam("count")).returning(meta.c.number)
 
 
 class Sqlite(Database):
     """The file at ``path``, made if it is not there. Raises BadValue, BadManifest, CannotWrite."""
-
-    several_drivers = False
 
     def __init__(self, path: Path, *, vfs: str | None = None) -> None:
         self.path = path

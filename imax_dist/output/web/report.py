@@ -121,10 +121,6 @@ def _failed(poster: Poster) -> bool:
     return poster.state == "failed"
 
 
-def _reason(poster: Poster) -> tuple[str, str, int]:
-    return poster.id, poster.message or "no reason was recorded", len(poster.attempts)
-
-
 def _tried(posters: Sequence[Poster]) -> Iterator[tuple[str, str, str]]:
     """Attempts that failed and were not the last."""
     for poster in posters:

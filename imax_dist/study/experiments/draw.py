@@ -196,7 +196,7 @@ class CellRenderer:
     def _sample(self, cell: Cell, picture: Pixels, native: Pixels) -> Sample:
         scene = cell.scene if self.testbed else None
         truth = render(cell.scene, cell.size.height, cell.size.width) if self.testbed else None
-        return Sample(picture, native, cell.scale, scene, truth, cell.guide == "truth")
+        return Sample(picture, native, cell.scale, scene, truth)
 
     def _features(self, picture: Pixels, number: int) -> list[list[float]]:
         """Features of patches of a picture, at places that depend on the scene's number only."""

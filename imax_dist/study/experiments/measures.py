@@ -28,14 +28,13 @@ Better = Literal["high", "low", "zero"]
 @dataclass(frozen=True)
 class Sample:
     """A drawn picture and what it is held against. ``scene`` and ``truth`` are None for a model that
-    does not draw scenes; ``guided_by_truth`` says that the picture should be ``truth`` itself."""
+    does not draw scenes."""
 
     picture: Pixels
     native: Pixels
     scale: float
     scene: Scene | None = None
     truth: Pixels | None = None
-    guided_by_truth: bool = False
 
     @property
     def factor(self) -> int:

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from imax_dist.geometry import ImageSize
 from imax_dist.output.atomic import write_bytes, write_json
 from imax_dist.output.image.png import read_pixels
@@ -20,7 +17,6 @@ from imax_dist.study.scenes import render, sample_scene
 from imax_dist.study.train.crops import HELD_OUT
 
 Found = Mapping[str, Any]
-Pixels = npt.NDArray[np.uint8]
 SHEET_ROWS = 3
 
 

@@ -11,8 +11,6 @@ import numpy.typing as npt
 from imax_dist.study.metrics.bands import high_band
 from imax_dist.study.scenes.regions import Mask, grow
 
-Floats = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class EdgeMatch:

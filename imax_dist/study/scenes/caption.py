@@ -10,7 +10,6 @@ import numpy as np
 from imax_dist.study.scenes.palette import GROUNDS, LIGHTS, PAINTS, SKIES
 from imax_dist.study.scenes.spec import EXTRAS, KINDS, SIDES, Scene
 
-MOST_WORDS = 22  # 24 tokens with the begin and end marks
 PLURALS = {"boat": "boats", "house": "houses", "tree": "trees"}
 NUMBERS = {1: "one", 2: "two", 3: "three"}
 _GLUE = ("a", "an", "the", "on", "in", "over", "above", "under", "with", "and", "sun", "moon", "sky", "night")

@@ -11,11 +11,12 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from imax_dist.errors import MissingInput
+from imax_dist.models.patches import pack
 from imax_dist.output.atomic import write_file
 from imax_dist.study.scenes import render, sample_scene, varied_caption
 from imax_dist.study.train.autoencoder import encode_mean
 from imax_dist.study.train.crops import HELD_OUT, to_unit
-from imax_dist.study.train.network import Text, pack
+from imax_dist.study.train.network import Text
 from imax_dist.study.train.precision import mixed_precision
 from imax_dist.study.train.text import Tokenizers
 

@@ -76,20 +76,6 @@ def grid_ids(grid: tuple[int, int]) -> torch.Tensor:
     return torch.stack([torch.zeros_like(rows), rows, columns], -1).reshape(-1, 3).float()
 
 
-def pack(latents: torch.Tensor) -> torch.Tensor:
-    """(B, C, 2h, 2w) to (B, h w, 4 C), in FluxPipeline's order."""
-    batch, channels, height, width = latents.shape
-    cells = latents.reshape(batch, channels, height // 2, 2, width // 2, 2)
-    return cells.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, 4 * channels)
-
-
-def unpack(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """The inverse of ``pack`` for a (rows, columns) grid."""
-    batch, _, wide = tokens.shape
-    cells = tokens.reshape(batch, *grid, wide // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
-    return cells.reshape(batch, wide // 4, 2 * grid[0], 2 * grid[1])
-
-
 def _start_from_zero(transformer: FluxTransformer2DModel) -> None:
     """Zero the modulations and the output, so that every block starts as the identity."""
     ends = ("norm1.linear", "norm1_context.linear", "norm.linear", "norm_out.linear", "proj_out")

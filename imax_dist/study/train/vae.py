@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,9 +41,6 @@ class VaeSettings:
     seed: int = 0
     save_every: float = 240.0  # seconds
     log_every: float = 30.0
-
-
-Say = Callable[[str], None]
 
 
 def train_vae(

@@ -196,7 +196,7 @@ def test_models_that_draw_no_scenes_keep_the_measures_that_need_none(tmp_path: P
 def test_the_true_render_is_perfect_by_every_measure() -> None:
     scene = sample_scene(3)
     truth, native = render(scene, 256, 256), render(scene, 128, 128)
-    values = read_all(Sample(truth, native, 2.0, scene, truth, True), list(MEASURES))
+    values = read_all(Sample(truth, native, 2.0, scene, truth), list(MEASURES))
     assert values["facts"] == values["edges"] == 1.0
     assert values["placed"] == pytest.approx(1.0)
     assert values["spectrum"] == values["repeats"] == 0.0

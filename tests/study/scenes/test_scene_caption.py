@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from imax_dist.study.scenes import caption, sample_scene, varied_caption
-from imax_dist.study.scenes.caption import MOST_WORDS, vocabulary
+from imax_dist.study.scenes.caption import vocabulary
+from imax_dist.study.train.text import TEXT_TOKENS
 
 SAID = [varied_caption(sample_scene(seed), seed) for seed in range(1500)]
 
@@ -11,7 +12,7 @@ def test_captions_use_every_word_of_the_vocabulary_and_no_other() -> None:
 
 
 def test_no_caption_is_longer_than_the_text_encoder_reads() -> None:
-    assert max(len(said.split()) for said in SAID) <= MOST_WORDS
+    assert max(len(said.split()) for said in SAID) <= TEXT_TOKENS - 2, "a mark at each end"
 
 
 def test_captions_vary_for_one_scene() -> None:
