@@ -28,7 +28,17 @@ MOST_POSITIONAL = 4
 SIGNATURES_OF_OTHERS = {"__call__", "forward", "backward"}
 """Methods whose parameters a library sets."""
 
-TOP_LEVEL = {"version", "errors", "geometry", "shapes", "config", "events", "wording", "named_file"}
+TOP_LEVEL = {
+    "version",
+    "errors",
+    "geometry",
+    "shapes",
+    "config",
+    "settings_mapping",
+    "events",
+    "wording",
+    "named_file",
+}
 """Modules that any other may import; they import no sub-package."""
 
 SIBLINGS: dict[str, set[str]] = {

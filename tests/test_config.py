@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from imax_dist import config
+from imax_dist import config, settings_mapping
 from imax_dist.errors import BadConfig, MissingInput
 
 
@@ -29,7 +29,7 @@ class Outer:
 
 
 def load(**mapping: Any) -> Outer:
-    return config.from_mapping(Outer, {"steps": 4, **mapping}, where="file.yaml")
+    return settings_mapping.from_mapping(Outer, {"steps": 4, **mapping}, where="file.yaml")
 
 
 def test_missing_keys_take_their_defaults() -> None:
@@ -88,12 +88,12 @@ def test_free_mappings_are_copied() -> None:
 )
 def test_a_mistake_names_where_it_is_and_what_is_right(mapping: dict[Any, Any], message: str) -> None:
     with pytest.raises(BadConfig, match=message):
-        config.from_mapping(Outer, {"steps": 4, **mapping}, where="file.yaml")
+        settings_mapping.from_mapping(Outer, {"steps": 4, **mapping}, where="file.yaml")
 
 
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(BadConfig, match=r"file.yaml: key 'steps' is missing"):
-        config.from_mapping(Outer, {}, where="file.yaml")
+        settings_mapping.from_mapping(Outer, {}, where="file.yaml")
 
 
 @pytest.mark.parametrize(
@@ -191,19 +191,21 @@ def test_set_key_refuses_what_it_cannot_apply(assignment: str, message: str) -> 
 
 def test_to_mapping_undoes_from_mapping() -> None:
     settings = load(limit=2.5, inner={"mode": "fast"}, dtype={"cpu": "float32"})
-    assert config.from_mapping(Outer, config.to_mapping(settings), where="again") == settings
+    assert (
+        settings_mapping.from_mapping(Outer, settings_mapping.to_mapping(settings), where="again") == settings
+    )
 
 
 def test_fingerprint_ignores_the_order_of_keys_and_nothing_else() -> None:
-    first = config.fingerprint({"a": 1, "b": {"c": [1, 2], "d": None}})
-    assert first == config.fingerprint({"b": {"d": None, "c": (1, 2)}, "a": 1})
-    assert first != config.fingerprint({"a": 1, "b": {"c": [2, 1], "d": None}})
+    first = settings_mapping.fingerprint({"a": 1, "b": {"c": [1, 2], "d": None}})
+    assert first == settings_mapping.fingerprint({"b": {"d": None, "c": (1, 2)}, "a": 1})
+    assert first != settings_mapping.fingerprint({"a": 1, "b": {"c": [2, 1], "d": None}})
     assert len(first) == 64
 
 
 def test_fingerprint_of_settings_changes_with_any_field() -> None:
-    assert config.fingerprint(load()) == config.fingerprint(Outer(steps=4))
-    assert config.fingerprint(load()) != config.fingerprint(load(inner={"ratio": 1.5}))
+    assert settings_mapping.fingerprint(load()) == settings_mapping.fingerprint(Outer(steps=4))
+    assert settings_mapping.fingerprint(load()) != settings_mapping.fingerprint(load(inner={"ratio": 1.5}))
 
 
 def test_settings_are_a_name_or_a_path(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imax_dist.config import config_folder, from_mapping, load_yaml, named_configs, to_mapping
+from imax_dist.config import config_folder, load_yaml, named_configs
 from imax_dist.method.guidance import SCHEDULES
 from imax_dist.method.presets import Method
 from imax_dist.method.projection import PROJECTIONS
@@ -16,6 +16,7 @@ from imax_dist.method.proportional_attention import LOGIT_FACTORS
 from imax_dist.method.rope_rules import FREQUENCY_RULES
 from imax_dist.method.text_duplication import COPY_RULES
 from imax_dist.pipeline.switches import load_preset
+from imax_dist.settings_mapping import from_mapping, to_mapping
 
 PRESETS = sorted(named_configs("presets"))
 FILES = sorted(config_folder().rglob("*.yaml"))

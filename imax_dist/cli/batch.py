@@ -144,9 +144,9 @@ def _with_checked_plans(manifest: Manifest) -> Manifest:
 
 
 def _report_check(options: argparse.Namespace, settings: PoolSettings, jobs: list[Job]) -> int:
-    from imax_dist.config import to_mapping
     from imax_dist.jobs.sizing import fill_defaults_from_plan, this_host
     from imax_dist.pipeline.request import size_in_words
+    from imax_dist.settings_mapping import to_mapping
     from imax_dist.wording import plural
 
     sizes = sorted({size_in_words(to_mapping(job.request)) for job in jobs})

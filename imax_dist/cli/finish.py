@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from imax_dist.cli.request_options import add_paper_options
-from imax_dist.config import from_mapping
 from imax_dist.errors import BadValue
+from imax_dist.settings_mapping import from_mapping
 from imax_dist.wording import file_size
 
 CHOICES = (

@@ -88,8 +88,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _requests(options: argparse.Namespace) -> list[Request]:
-    from imax_dist.config import from_mapping
     from imax_dist.pipeline.request import Request
+    from imax_dist.settings_mapping import from_mapping
 
     given = given_poster(options)
     if options.manifest is None:

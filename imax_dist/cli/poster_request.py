@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imax_dist.cli.request_options import given_poster
 from imax_dist.cli.seeds import outputs, seeds_of
-from imax_dist.config import from_mapping, to_mapping
 from imax_dist.errors import BadValue, ImaxError
+from imax_dist.settings_mapping import from_mapping, to_mapping
 
 if TYPE_CHECKING:
     from imax_dist.pipeline.request import Request

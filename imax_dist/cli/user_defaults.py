@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imax_dist.config import from_mapping, load_yaml, to_mapping
+from imax_dist.config import load_yaml
+from imax_dist.settings_mapping import from_mapping, to_mapping
 
 
 @dataclass(frozen=True)

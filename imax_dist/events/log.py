@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, get_args
 
-from imax_dist.config import from_mapping
 from imax_dist.errors import BadConfig
 from imax_dist.events import batch, render
 from imax_dist.events.batch import InJob, PoolEvent
 from imax_dist.events.render import RenderEvent
+from imax_dist.settings_mapping import from_mapping
 
 VERSION = 1
 LONGEST_LINE = 1 << 20

@@ -9,7 +9,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import assert_never
 
-from imax_dist.config import to_mapping
 from imax_dist.errors import ImaxError
 from imax_dist.events import (
     CheckpointStarted,
@@ -38,6 +37,7 @@ from imax_dist.jobs.task import Gang, Lost, Outcome, Task, Work
 from imax_dist.output.image.poster import require_printable
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.request import ModelKey, key_of
+from imax_dist.settings_mapping import to_mapping
 
 MOST_COMPARED = 64
 """Waiting jobs, from the head of the queue, among which a gang looks for those of its model."""

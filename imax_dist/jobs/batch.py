@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ParamSpec
 
-from imax_dist.config import from_mapping as settings_from
 from imax_dist.config import load_config
 from imax_dist.errors import BadValue, MissingInput
 from imax_dist.events import (
@@ -51,6 +50,7 @@ from imax_dist.jobs.store.files import store_path, store_paths
 from imax_dist.jobs.store.store import is_url
 from imax_dist.output.atomic import require_writable
 from imax_dist.pipeline.run import never
+from imax_dist.settings_mapping import from_mapping as settings_from
 
 Given = ParamSpec("Given")
 

@@ -17,12 +17,12 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from imax_dist.config import from_mapping
 from imax_dist.errors import BadConfig, CannotWrite, FolderBusy
 from imax_dist.jobs.lease import BEAT_S, EXPIRES_S, Holder, driver_of, hold, this_holder
 from imax_dist.jobs.store import Store, free, open_store
 from imax_dist.jobs.store.files import store_path
 from imax_dist.jobs.store.sqlite import Sqlite
+from imax_dist.settings_mapping import from_mapping
 
 
 @contextmanager

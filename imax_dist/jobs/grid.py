@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from imax_dist.config import from_mapping, set_key, suggestion, to_mapping
+from imax_dist.config import set_key, suggestion
 from imax_dist.errors import BadConfig, BadValue
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.make_job import make_job
 from imax_dist.output.image.poster import SHEET_FIELDS
 from imax_dist.pipeline.request import Request
+from imax_dist.settings_mapping import from_mapping, to_mapping
 
 MOST = 1_000
 """Posters of one grid."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imax_dist.config import from_mapping, to_mapping
 from imax_dist.output import done
 from imax_dist.output.atomic import write_json
 from imax_dist.output.own_files import check_name, require_real_folder
 from imax_dist.pipeline.request import Request
+from imax_dist.settings_mapping import from_mapping, to_mapping
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from imax_dist.config import from_mapping
 from imax_dist.errors import BadConfig, FolderBusy, FolderGone
 from imax_dist.output.atomic import write_error, write_json
 from imax_dist.output.own_files import is_file
+from imax_dist.settings_mapping import from_mapping
 
 LONGEST_NOTE = 500
 LARGEST = 1 << 14

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 
-from imax_dist.config import canonical
 from imax_dist.jobs.job import Job
 from imax_dist.output.own_files import check_name
 from imax_dist.pipeline.named_files import named_files
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.switches import load_method
+from imax_dist.settings_mapping import canonical
 
 HASH_LENGTH = 16
 

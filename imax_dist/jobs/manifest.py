@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imax_dist.config import from_mapping, set_key, suggestion, to_mapping
+from imax_dist.config import set_key, suggestion
 from imax_dist.errors import BadConfig, BadManifest, BadValue, ImaxError
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.make_job import make_job, method_of
@@ -33,6 +33,7 @@ from imax_dist.pipeline.named_files import NO_PARTS, Parts
 from imax_dist.pipeline.request import LARGEST_SEED, Request
 from imax_dist.pipeline.sizes import requested_size
 from imax_dist.pipeline.switches import DECIDE_METHOD
+from imax_dist.settings_mapping import from_mapping, to_mapping
 from imax_dist.wording import plural
 
 MOST_SHOWN = 20

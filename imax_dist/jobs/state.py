@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, assert_never
 
-from imax_dist.config import choice, from_mapping, to_mapping
+from imax_dist.config import choice
 from imax_dist.events import JobCancelled, JobDone, JobFailed, JobProofed, JobQueued, JobStarted
 from imax_dist.events.batch import JobEvent
+from imax_dist.settings_mapping import from_mapping, to_mapping
 
 
 @dataclass(frozen=True)

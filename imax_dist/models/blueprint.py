@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imax_dist.config import from_mapping, load_named, named_configs
+from imax_dist.config import load_named, named_configs
 from imax_dist.errors import MissingInput
 from imax_dist.models.components import Configs
 from imax_dist.models.find import EMBEDDED, asked_for, find_model
@@ -22,6 +22,7 @@ from imax_dist.models.single_file import tables
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.stored import shapes as tensor_shapes
 from imax_dist.models.weights import SINGLE_MARK, component_config
+from imax_dist.settings_mapping import from_mapping
 
 LONGEST_HEADER = 100 << 20
 

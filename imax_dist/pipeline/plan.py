@@ -10,7 +10,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from imax_dist.config import fingerprint, to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.events import CASCADE
 from imax_dist.geometry import AxisScale, ImageSize, Region, native_size
@@ -31,6 +30,7 @@ from imax_dist.pipeline.switches import (
     uses_reference,
     why_unused,
 )
+from imax_dist.settings_mapping import fingerprint, to_mapping
 
 DECISIVE_SETTINGS = ("native_side", "text_tokens", "rope_factor")
 """Settings of a model that enter the picture besides those the plan holds by other names."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from imax_dist.config import choice, from_mapping, load_config
+from imax_dist.config import choice, load_config
 from imax_dist.errors import BadConfig
 from imax_dist.method.text_duplication import TextCopies
 from imax_dist.models.base import FlowModel
@@ -25,6 +25,7 @@ from imax_dist.parallel.hosts import check_link, check_ulysses_within_hosts, ran
 from imax_dist.parallel.kernels import Quality, leaving
 from imax_dist.parallel.mesh import SequenceMesh, build_mesh, choose_degrees
 from imax_dist.parallel.topology import Topology
+from imax_dist.settings_mapping import from_mapping
 
 
 def _one_mesh(passes: CfgExecution, topology: Topology, **degrees: int) -> tuple[SequenceMesh, CfgExecution]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from imax_dist.config import from_mapping, to_mapping
 from imax_dist.errors import BadManifest
 from imax_dist.models.base import FlowModel
 from imax_dist.pipeline.plan import PosterPlan
@@ -18,6 +17,7 @@ from imax_dist.pipeline.ranks import Ranks
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.switches import load_method
 from imax_dist.pipeline.vae_runner import strategy_for
+from imax_dist.settings_mapping import from_mapping, to_mapping
 from imax_dist.version import __version__
 
 FORMAT = "imax-recipe/1"

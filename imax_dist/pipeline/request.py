@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from imax_dist.config import fingerprint, named_configs, require_types, to_mapping
+from imax_dist.config import named_configs
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize, Region
 from imax_dist.named_file import FILE, MARK, NO_FILE, fields_naming_files
 from imax_dist.output.image.settings import FinishSettings, Fit, parse_colour, read_outputs
+from imax_dist.settings_mapping import fingerprint, require_types, to_mapping
 
 LONGEST_PROMPT = 8_000
 LARGEST_SEED = 2**63 - 1

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from imax_dist.config import choice, from_mapping, load_config
+from imax_dist.config import choice, load_config
 from imax_dist.errors import BadConfig, BadValue
 from imax_dist.events import MOST_PASSES
 from imax_dist.method.cascade import CascadeRule
@@ -20,6 +20,7 @@ from imax_dist.method.step_cache import STEP_CACHES
 from imax_dist.method.strength import resemblance_cutoff
 from imax_dist.method.text_duplication import COPY_RULES
 from imax_dist.pipeline.request import Request
+from imax_dist.settings_mapping import from_mapping
 from imax_dist.wording import plural
 
 FIXED_CUTOFF = "haar_level"

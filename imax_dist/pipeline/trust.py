@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from imax_dist.config import from_mapping, named_configs
+from imax_dist.config import named_configs
 from imax_dist.errors import NoPermission
 from imax_dist.models.lora import parse_lora
 from imax_dist.named_file import fields_naming_files
 from imax_dist.output.image.settings import FinishSettings
 from imax_dist.pipeline.request import Request, network_file
+from imax_dist.settings_mapping import from_mapping
 
 LONGEST_SHOWN = 120
 MOST_SHOWN = 8

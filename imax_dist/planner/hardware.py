@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from imax_dist.config import from_mapping, load_named, load_yaml, named_configs, suggestion
+from imax_dist.config import load_named, load_yaml, named_configs, suggestion
 from imax_dist.errors import BadConfig, BadValue
 from imax_dist.planner.quantity import EXAMPLES, Kind, quantity
 from imax_dist.planner.unknown import UnknownCost
+from imax_dist.settings_mapping import from_mapping
 
 MIB = 2.0**20
 SAME_MEMORY = 0.2

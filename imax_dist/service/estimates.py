@@ -8,9 +8,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
-from imax_dist.config import fingerprint, to_mapping
 from imax_dist.errors import ImaxError, MissingInput, NoPermission
 from imax_dist.pipeline.request import Request
+from imax_dist.settings_mapping import fingerprint, to_mapping
 
 MOST_KINDS = 4096
 REMEMBERED = 16

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from imax_dist.config import to_mapping
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.state import Done, Failed, Queued, Running
 from imax_dist.jobs.store import Row
@@ -19,6 +18,7 @@ from imax_dist.output.own_files import is_file
 from imax_dist.pipeline.request import Request
 from imax_dist.service.estimates import Estimates
 from imax_dist.service.feed import Feed
+from imax_dist.settings_mapping import to_mapping
 
 BASE = "/v1/images/jobs"
 LOOKS = ("preview.jpg", "native.png", "proof.png")

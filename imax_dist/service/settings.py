@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from imax_dist.config import from_mapping, load_config
+from imax_dist.config import load_config
 from imax_dist.errors import BadConfig, MissingInput
 from imax_dist.jobs.settings import Limits, PoolSettings
+from imax_dist.settings_mapping import from_mapping
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 HOST = r"[A-Za-z0-9.-]+(:\d{1,5})?"

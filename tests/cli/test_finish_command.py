@@ -50,10 +50,10 @@ def test_a_request_may_ask_for_print_files(tmp_path: Path) -> None:
     """What a batch delivers: the same writer, the request's own `output`."""
     import torch
 
-    from imax_dist.config import to_mapping
     from imax_dist.output.image.poster import write_poster
     from imax_dist.output.image.verify import verify
     from imax_dist.pipeline.request import Request
+    from imax_dist.settings_mapping import to_mapping
 
     request = Request(
         prompt="sea", paper="4x6cm", dpi=50, output={"tif": {}, "pdf": {"crop_marks": True}, "png": {}}

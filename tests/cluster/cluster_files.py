@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from imax_dist.config import from_mapping, load_named
+from imax_dist.config import load_named
 from imax_dist.jobs.settings import PoolSettings
+from imax_dist.settings_mapping import from_mapping
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 FILES = sorted(path.name for path in CLUSTER.glob("*.yaml") if path.name != "kustomization.yaml")

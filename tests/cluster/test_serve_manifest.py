@@ -17,10 +17,11 @@ from cluster_files import CLUSTER, Document, environment, load, mounted, pods
 from prometheus_client import CollectorRegistry
 
 from imax_dist.cli.main import build_parser
-from imax_dist.config import from_mapping, load_named
+from imax_dist.config import load_named
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.service.routes import health
 from imax_dist.service.settings import ServiceSettings
+from imax_dist.settings_mapping import from_mapping
 
 POD_RULES = (
     "names",

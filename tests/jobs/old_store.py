@@ -7,10 +7,10 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from imax_dist.config import to_mapping
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.state import State, name_of, to_record
 from imax_dist.jobs.store.files import store_path
+from imax_dist.settings_mapping import to_mapping
 
 JOBS = """
 CREATE TABLE IF NOT EXISTS jobs (

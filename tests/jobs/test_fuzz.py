@@ -21,7 +21,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imax_dist.config import config_folder, to_mapping
+from imax_dist.config import config_folder
 from imax_dist.errors import BadConfig, BadManifest, ImaxError
 from imax_dist.jobs.batch import load_pool_settings
 from imax_dist.jobs.settings import PoolSettings
@@ -35,6 +35,7 @@ from imax_dist.pipeline.recipe import FORMAT as RECIPE
 from imax_dist.pipeline.recipe import differences, request_of
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.state import PassState
+from imax_dist.settings_mapping import to_mapping
 
 FUZZ = settings(
     max_examples=150,

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from imax_dist.config import from_mapping, to_mapping
 from imax_dist.errors import BadConfig
 from imax_dist.method.guidance import SCHEDULES
 from imax_dist.method.presets import Method
@@ -15,6 +14,7 @@ from imax_dist.method.projection import PROJECTIONS
 from imax_dist.method.proportional_attention import LOGIT_FACTORS
 from imax_dist.method.rope_rules import FREQUENCY_RULES
 from imax_dist.method.text_duplication import COPY_RULES
+from imax_dist.settings_mapping import from_mapping, to_mapping
 
 
 def load(mapping: dict[str, Any]) -> Method:

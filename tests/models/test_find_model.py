@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_flux import SETTINGS, edit_json, make_tiny_flux
 
-from imax_dist.config import from_mapping, load_named
+from imax_dist.config import load_named
 from imax_dist.errors import BadConfig, BadValue, ImaxError, MissingInput
 from imax_dist.models.catalogue import completeness
 from imax_dist.models.find import EMBEDDED, WANTED_FILES, find_model
@@ -23,6 +23,7 @@ from imax_dist.models.load import describe_model, load_model
 from imax_dist.models.networks.flux import AXES, ROPE_THETA
 from imax_dist.models.spec import ModelSettings
 from imax_dist.models.weights import weights_hash
+from imax_dist.settings_mapping import from_mapping
 
 CPU = torch.device("cpu")
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from imax_dist.config import from_mapping, load_named
+from imax_dist.config import load_named
 from imax_dist.errors import BadConfig, BadValue, ImaxError
 from imax_dist.geometry import ImageSize
 from imax_dist.method.guidance import Step
@@ -23,6 +23,7 @@ from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.vae_runner import VaeRunner
+from imax_dist.settings_mapping import from_mapping
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
 

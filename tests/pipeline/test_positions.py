@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imax_dist.config import from_mapping, load_named
+from imax_dist.config import load_named
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.rope import RopeContext, base_frequencies, rope_table
 from imax_dist.method.rope_by_parts import yarn
@@ -29,6 +29,7 @@ from imax_dist.pipeline.positions import (
     sequence_lengths,
 )
 from imax_dist.pipeline.request import Request
+from imax_dist.settings_mapping import from_mapping
 
 
 @pytest.fixture(scope="module")

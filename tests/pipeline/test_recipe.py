@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from imax_dist.config import to_mapping
 from imax_dist.errors import BadConfig, BadManifest, BadValue
 from imax_dist.models.load import load_model
 from imax_dist.parallel.topology import Topology
@@ -18,6 +17,7 @@ from imax_dist.pipeline.ranks import ParallelSettings, join_ranks
 from imax_dist.pipeline.recipe import differences, make_recipe, request_of
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.switches import load_method
+from imax_dist.settings_mapping import to_mapping
 
 ALONE = Topology.alone()
 REQUEST = Request(

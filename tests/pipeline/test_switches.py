@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from imax_dist.config import to_mapping
 from imax_dist.method.presets import Method
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.ranks import ParallelSettings, Ranks, join_ranks
 from imax_dist.pipeline.render import render_with
 from imax_dist.pipeline.request import Request
+from imax_dist.settings_mapping import to_mapping
 
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
 ALONE = Topology.alone()

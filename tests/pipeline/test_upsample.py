@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from small_networks import basicsr_names, save_rrdb, small_rrdb
 from tiny_flux import make_tiny_flux
 
-from imax_dist.config import to_mapping
 from imax_dist.errors import BadManifest, BadValue, ImaxError, MissingInput, Preempted
 from imax_dist.events import Note, Progress, RenderEvent, ignore
 from imax_dist.geometry import ImageSize
@@ -31,6 +30,7 @@ from imax_dist.pipeline.render import Rendering
 from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.upsample import network_enlarges, with_network
+from imax_dist.settings_mapping import to_mapping
 from imax_dist.super_resolution import realesrgan
 from imax_dist.super_resolution.network import network_of, read_weights
 from imax_dist.vae.codec import NO_CALLBACKS, Callbacks

@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import Connection, exc, insert, update
 
-from imax_dist.config import to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.state import (
@@ -32,6 +31,7 @@ from imax_dist.jobs.store.keys import Name, Submission, require_same, rows_by_ke
 from imax_dist.jobs.store.reader import Reader
 from imax_dist.jobs.store.row import Row, row_of
 from imax_dist.jobs.store.tables import jobs
+from imax_dist.settings_mapping import to_mapping
 
 INSERT = insert(jobs)
 

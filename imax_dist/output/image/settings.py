@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from imax_dist.config import from_mapping, suggestion
+from imax_dist.config import suggestion
 from imax_dist.errors import BadValue
 from imax_dist.named_file import FILE, MARK, NO_FILE
 from imax_dist.output.image.paper import Sheet, check_dpi, make_sheet
+from imax_dist.settings_mapping import from_mapping
 
 Intent = Literal["relative", "perceptual", "saturation", "absolute"]
 Fit = Literal["crop", "pad", "exact"]

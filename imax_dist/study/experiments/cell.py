@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from imax_dist.config import fingerprint
 from imax_dist.errors import BadValue
 from imax_dist.geometry import ImageSize
 from imax_dist.models.spec import ModelSpec
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.request import Request
+from imax_dist.settings_mapping import fingerprint
 from imax_dist.study.experiments.settings import Guide, Kind, Study, Variant
 from imax_dist.study.scenes import Scene, caption, sample_scene
 from imax_dist.study.train.crops import HELD_OUT

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from imax_dist.config import to_mapping
 from imax_dist.errors import BadValue
 from imax_dist.models.load import describe_model
+from imax_dist.settings_mapping import to_mapping
 from imax_dist.study.experiments.bradley_terry import Vote, strengths, win_rate
 from imax_dist.study.experiments.cell import Cell, cells_of
 from imax_dist.study.experiments.cost import planned_seconds

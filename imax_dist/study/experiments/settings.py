@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from imax_dist.config import from_mapping, load_named, load_yaml, named_configs, set_key
+from imax_dist.config import load_named, load_yaml, named_configs, set_key
 from imax_dist.errors import BadConfig
+from imax_dist.settings_mapping import from_mapping
 
 Kind = Literal["pictures", "velocity_loss"]
 Guide = Literal["native", "truth"]

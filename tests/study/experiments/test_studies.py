@@ -14,10 +14,11 @@ from PIL import Image
 from tiny_flux import TRAINED_FLUX
 
 from imax_dist.cli.main import main
-from imax_dist.config import config_folder, from_mapping
+from imax_dist.config import config_folder
 from imax_dist.errors import BadConfig, BadValue, GangLost
 from imax_dist.models.find import EMBEDDED
 from imax_dist.models.load import describe_model
+from imax_dist.settings_mapping import from_mapping
 from imax_dist.study.experiments.cell import Cell, cells_of, native_for
 from imax_dist.study.experiments.cost import planned_seconds
 from imax_dist.study.experiments.draw import CellRenderer, ResultCache
