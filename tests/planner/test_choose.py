@@ -22,7 +22,7 @@ from imax_dist.planner.memory import rank_memory, step_bytes
 from imax_dist.planner.poster import poster_time
 from imax_dist.planner.split import Fixed, Layout, Split, gangs_that_fit, layouts, splits, why_illegal
 from imax_dist.planner.time import step_time
-from imax_dist.planner.workload import Pass, under, workloads
+from imax_dist.planner.workload import Pass, with_settings, workloads
 
 
 @settings(max_examples=80, deadline=None)
@@ -231,8 +231,8 @@ def test_degrees_that_are_fixed_are_kept_or_refused_with_those_that_divide() -> 
 def test_compiled_blocks_move_less_on_a_gpu_and_are_asked_for_by_name(size: str, measured: float) -> None:
     """As on an H100 (BENCHMARKS.md)."""
     settings = ParallelSettings(compile="regional")
-    assert not under(flux(size), settings, device="cpu").compiled
-    compiled, one, here = under(flux(size), settings, device="gpu"), Split(), cluster("1xH100")
+    assert not with_settings(flux(size), settings, device="cpu").compiled
+    compiled, one, here = with_settings(flux(size), settings, device="gpu"), Split(), cluster("1xH100")
     eager, less = (step_time(work, work.passes[-1], one, here).total for work in (flux(size), compiled))
     assert less / eager == pytest.approx(measured, abs=0.02)
 
@@ -240,8 +240,8 @@ def test_compiled_blocks_move_less_on_a_gpu_and_are_asked_for_by_name(size: str,
 @pytest.mark.parametrize(("posters", "compiled"), [(1, False), (8, False), (400, True)])
 def test_blocks_are_compiled_where_a_batch_gains_more_than_that_takes(posters: int, compiled: bool) -> None:
     settings, here = ParallelSettings(compile="auto"), cluster("8xH100")
-    work = under(flux("2048x2048"), settings, device="gpu")
-    assert under(flux("2048x2048"), settings, device="cpu").compiled is False
+    work = with_settings(flux("2048x2048"), settings, device="gpu")
+    assert with_settings(flux("2048x2048"), settings, device="cpu").compiled is False
     choice = choose([work] * posters, here)
     assert choice.compiled == compiled
     for asked in (True, False):
