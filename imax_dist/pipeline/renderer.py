@@ -129,6 +129,9 @@ class Renderer:
         render_proof(model, request, show=show, ranks=self._alone[kind], passes=passes, **hooks)
 
     def _marked(self, hooks: RenderHooks) -> Listener:
+        """The listener, and what marks where this rank is. Raises TypeError for a hook that there is not."""
+        if unknown := hooks.keys() - RenderHooks.__annotations__.keys():
+            raise TypeError(f"render() got an unexpected keyword argument {min(unknown)!r}")
         return both(hooks.get("listen", ignore), self.topology.marks.hear)
 
     def model(self, request: Request, *, with_text_encoders: bool, listen: Listener = ignore) -> FlowModel:

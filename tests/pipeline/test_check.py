@@ -200,6 +200,11 @@ def test_no_weight_is_read_for_what_cannot_be_rendered(
     assert told == []
 
 
+def test_a_hook_by_a_wrong_name_is_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'listn'"):
+        renderer.render(Request(PROMPT, model="nowhere"), topology=Topology.alone(), listn=print)  # type: ignore[call-arg]
+
+
 def test_a_guide_is_left_to_the_rank_that_reads_it(tiny_folder: str) -> None:
     asked = Request(PROMPT, model=tiny_folder, size="128x128", guide="nothere.png")
     check_request(asked, ParallelSettings(), guide=False)
