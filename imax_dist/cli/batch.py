@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,19 +72,18 @@ def run(options: argparse.Namespace) -> int:
     from imax_dist.jobs.batch import Batch
 
     settings = _settings(options)
-    jobs = _jobs(options, settings)
-    if options.check:
-        return _report_check(options, settings, jobs or [])
     batch = Batch(
         out=options.out,
         settings=settings,
-        jobs=jobs,
+        jobs=_jobs(options, settings),
         ray=options.ray,
         shard=options.shard,
         proofs_only=options.proofs_only,
         store=options.store,
         alive=options.alive,
     )
+    if options.check:
+        return _check(options, batch)
     if options.grid is not None:
         from imax_dist.cli.grid import run_grid
 
@@ -143,7 +143,23 @@ def _with_checked_plans(manifest: Manifest) -> Manifest:
     return manifest._replace(mistakes=sorted({*manifest.mistakes, *found}))
 
 
-def _report_check(options: argparse.Namespace, settings: PoolSettings, jobs: list[Job]) -> int:
+def _check(options: argparse.Namespace, batch: Batch) -> int:
+    """All that could be found wrong before anything is started; nothing is written."""
+    from imax_dist.cli.grid import grid_batch
+    from imax_dist.jobs.batch import check_places
+    from imax_dist.pipeline.check import CheckWithoutModel
+
+    if options.grid is not None:
+        batch, *_ = grid_batch(batch, options.grid)
+        look = CheckWithoutModel()
+        for job in (batch.jobs or []) if options.ray == "local" else []:
+            if problem := look(job.request):
+                raise BadValue(f"--grid: {problem}")
+    check_places(batch)
+    return _report_check(options, batch.settings, batch.jobs or [])
+
+
+def _report_check(options: argparse.Namespace, settings: PoolSettings, jobs: Sequence[Job]) -> int:
     from imax_dist.jobs.sizing import fill_defaults_from_plan, this_host
     from imax_dist.pipeline.request import size_in_words
     from imax_dist.settings_mapping import to_mapping

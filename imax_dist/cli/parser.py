@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import itertools
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -75,6 +76,8 @@ class VerbParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One sentence on stderr, exit code 2."""
+        if found := re.search(r"(--?[\w-]+): expected one argument$", message):
+            message += f"; a value that begins with a dash is written {found[1]}=-..."
         self.exit(USAGE_ERROR, f"{self.prog}: {message} ({self.prog} --help lists the options)\n")
 
     def parse_all(self, arguments: Sequence[str] | None, options: Any = None) -> argparse.Namespace:

@@ -35,7 +35,7 @@ def add_parser(verbs: Any) -> None:
     )
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the queue and the posters")
-    add("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1)")
+    add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     add("--port", type=int, default=PORT, help=f"port (default {PORT}; 0: any free one)")
     add("--ray", default="local", metavar="WHERE", help="local (default), auto, or a cluster's address")
     add("--store", metavar="URL", help="queue in a database, postgresql://..., instead of a file in DIR")
@@ -44,12 +44,13 @@ def add_parser(verbs: Any) -> None:
     add("--gangs", type=int, help="most posters rendered at once (default: one per device)")
     add("--ranks", type=int, help="ranks that render one poster together (default 1)")
     add("--device", choices=("auto", "cpu", "cuda"), help="device of every rank (default: the pool's)")
-    add("--add-token", metavar="NAME", help="make a token, print it once, and stop")
+    one = parser.add_mutually_exclusive_group().add_argument
+    one("--add-token", metavar="NAME", help="make a token, print it once, and stop")
     add("--role", choices=("submit", "operate"), default="submit", help="of --add-token: own jobs, or all")
     add("--waiting", type=int, metavar="N", help="of --add-token: most waiting jobs (default: the service's)")
     add("--per-minute", type=int, metavar="N", help="of --add-token: most requests a minute (likewise)")
-    add("--revoke-token", metavar="NAME", help="end a token, and stop")
-    add("--check", action="store_true", help="check that it can start, report what it would do, and stop")
+    one("--revoke-token", metavar="NAME", help="end a token, and stop")
+    one("--check", action="store_true", help="check that it can start, report what it would do, and stop")
     add("--json", action="store_true", help="result of --check or --add-token as JSON on stdout")
     add("-q", "--quiet", action="store_true", help="do not log requests")
     parser.set_defaults(run=run)
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     """
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
         raise MissingInput("serving needs FastAPI and uvicorn; pip install 'imax-dist[serve]'")
-    if options.add_token or options.revoke_token:
+    if options.add_token is not None or options.revoke_token is not None:
         return _tokens(options)
     if limits := _own_limits(options):
         text = f"--{min(limits).replace('_', '-')} is a limit of one token, given with --add-token; "
@@ -123,7 +124,7 @@ def _tokens(options: argparse.Namespace) -> int:
 
     with closing(open_store(_place(options))) as store:
         tokens = Tokens(store.database)
-        if options.revoke_token:
+        if options.revoke_token is not None:
             tokens.revoke(options.revoke_token)
             print(f"revoked: {options.revoke_token}")
             return 0

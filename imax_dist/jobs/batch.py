@@ -34,7 +34,7 @@ from imax_dist.events import (
 from imax_dist.events.log import append_to
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.cluster import ray_cluster
-from imax_dist.jobs.deliver import require_target
+from imax_dist.jobs.deliver import check_target, require_target
 from imax_dist.jobs.driver import drive
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.metrics import PoolMetrics
@@ -48,7 +48,7 @@ from imax_dist.jobs.sizing import Host, fill_defaults_from_plan, ray_hosts, reme
 from imax_dist.jobs.store import Row
 from imax_dist.jobs.store.files import store_path, store_paths
 from imax_dist.jobs.store.store import is_url
-from imax_dist.output.atomic import require_writable
+from imax_dist.output.atomic import require_folder, require_writable
 from imax_dist.pipeline.run import never
 from imax_dist.settings_mapping import from_mapping as settings_from
 
@@ -140,6 +140,15 @@ def run_batch(
         _run(batch, board, watch(board), arm, check=check)
         check()
         return board.rows()
+
+
+def check_places(batch: Batch) -> None:
+    """Raise now what ``run_batch`` would raise of where things lie; asks no network and writes nothing."""
+    pool_parallel(batch.settings)
+    if batch.settings.deliver:
+        check_target(batch.settings.deliver)
+    store_of(batch)
+    require_folder(batch.out)
 
 
 def store_of(batch: Batch) -> Path | str:

@@ -191,7 +191,7 @@ def _require_text(fields: dict[str, Any]) -> None:
 
 
 def _request(fields: dict[str, Any], limits: Limits, own_files: Collection[str]) -> Request:
-    method = fields.get("method") or {}
+    method = {} if fields.get("method") is None else fields["method"]
     if not isinstance(method, dict):
         raise BadConfig(f"method must hold keys, got {method!r}")
     plain = {key: value for key, value in fields.items() if value is not None and key != "method"}

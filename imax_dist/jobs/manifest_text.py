@@ -42,7 +42,8 @@ def read_lines(path: Path, *, most_mib: int) -> Parsed:
     if reader is None:
         raise BadManifest(f"manifest {path}: the name must end in {', '.join(READERS)}")
     if not path.is_file():
-        raise MissingInput(f"manifest {path} does not exist")
+        wrong = "is a folder; name a file in it" if path.is_dir() else "does not exist"
+        raise MissingInput(f"manifest {path} {wrong}")
     try:
         if path.stat().st_size > most_mib << 20:
             raise BadManifest(f"manifest {path} is larger than {most_mib} MiB")

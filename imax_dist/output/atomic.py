@@ -52,20 +52,33 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def write_error(path: Path, error: OSError) -> ImaxError:
-    """The sentence and class for an OSError met while writing ``path``."""
+def write_error(path: Path, error: OSError, *, into: Path | None = None) -> ImaxError:
+    """The sentence and class for an OSError met while writing ``path``, or a file ``into`` a folder."""
     if error.errno in (errno.EACCES, errno.EPERM):
-        return NoPermission(f"{path} cannot be written: no permission for {path.parent}")
+        return NoPermission(f"{path} cannot be written: no permission for {into or path.parent}")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CannotWrite(f"{path} cannot be written: the disk is full; nothing was left behind")
     return CannotWrite(f"{path} cannot be written: {error.strerror or error}")
 
 
+def require_folder(folder: Path) -> None:
+    """Raises CannotWrite for what is there and is no folder."""
+    if folder.exists() and not folder.is_dir():
+        raise CannotWrite(f"{folder} is a file, and a folder is needed there; name another")
+
+
 def require_writable(folder: Path) -> None:
     """Make ``folder`` and check that a file can be written there, before any work is done."""
+    require_folder(folder)
     test = folder / f".imax-write-test-{secrets.token_hex(6)}"
-    write_bytes(test, b"")
-    test.unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        test.write_bytes(b"x")
+    except OSError as error:
+        raise write_error(folder, error, into=folder) from error
+    finally:
+        with suppress(OSError):
+            test.unlink()
 
 
 def _write_all(path: Path, content: bytes) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from imax_dist.errors import ImaxError
 from imax_dist.models.blueprint import find_blueprint
+from imax_dist.models.catalogue import catalogue
 from imax_dist.models.load import describe_model
 from imax_dist.models.lora import find_loras
 from imax_dist.models.spec import ModelSpec
@@ -49,6 +50,11 @@ def check_plan(request: Request, spec: ModelSpec, *, guide: bool) -> PosterPlan:
 def is_editor(model: str) -> bool:
     """Whether it changes a picture by words; downloads nothing. Raises MissingInput if it is unknown."""
     return find_blueprint(model).spec.context == "tokens"
+
+
+def has_weights(model: str) -> bool:
+    """Whether those of a named model are on this disk, all of them; True for a model of another kind."""
+    return all(entry.present == "yes" for entry in catalogue() if entry.name == model)
 
 
 class CheckWithoutModel:

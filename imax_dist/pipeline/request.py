@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -38,10 +39,13 @@ def _switches_name_files(method: Mapping[str, Any]) -> bool:
 
 
 def network_file(method: Mapping[str, Any]) -> str | None:
-    """The file of ``reference.network``, if a request's switches name one and not a network by its name."""
+    """The file of ``reference.network``, if a request's switches name one and not a network by its name.
+
+    Whatever is no plain name counts as one: ``x.safetensors/`` is read as the file, too.
+    """
     reference = method.get("reference")
     named = reference.get("network") if isinstance(reference, Mapping) else None
-    return named if isinstance(named, str) and named.endswith(".safetensors") else None
+    return named if isinstance(named, str) and re.fullmatch(r"[\w-]*", named) is None else None
 
 
 def _outputs_name_files(output: Mapping[str, Any]) -> bool:
@@ -146,7 +150,7 @@ class Request:
             other = "size" if self.paper is None else "paper"
             raise BadValue(f"scale and {other} both say how large the poster is; give one of the two")
         if not 0.0 < self.scale <= LARGEST_SCALE:
-            raise BadValue(f"scale {self.scale:g} is outside 0 to {LARGEST_SCALE:g}")
+            raise BadValue(f"scale {self.scale:g} must be above 0, and at most {LARGEST_SCALE:g}")
 
     def _fit_edit(self) -> None:
         """What an editor is told needs a picture and words."""

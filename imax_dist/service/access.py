@@ -27,6 +27,7 @@ ROLES: tuple[Role, ...] = ("submit", "operate")
 COOKIE = "imax_token"
 PREFIX = "imax_"
 MOST_KNOWN = 10_000
+LONGEST_NAME = 100
 KNOWN_S = 5.0
 """How long a token that was found is believed, and that there is none; then the store is asked again."""
 OWN_LIMITS = ("waiting", "per_minute")
@@ -59,6 +60,10 @@ ANYBODY = Client("local", "operate")
 
 def add_token(tokens: Tokens, name: str, role: str, limits: dict[str, Any] | None = None) -> str:
     """A new token; its secret, which is shown once and kept nowhere. Raises BadValue."""
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or name.strip() != name:
+        raise BadValue(f"a token's name is one line of 1 to {LONGEST_NAME} letters, got {name!r:.120}")
+    if name == ANYBODY.name:
+        raise BadValue(f"{name!r} stands for jobs sent without a token; choose another name")
     if role not in ROLES:
         raise BadValue(f"role {role!r} is not known; {' or '.join(ROLES)}")
     unknown = set(limits or {}) - set(OWN_LIMITS)

@@ -10,10 +10,13 @@ from imax_dist.jobs.ray_gangs import pool_parallel
 from imax_dist.jobs.sizing import open_pool, this_host
 from imax_dist.jobs.store import Queue, Tokens, open_store
 from imax_dist.output.atomic import require_writable
-from imax_dist.pipeline.check import CheckWithoutModel
+from imax_dist.pipeline.check import CheckWithoutModel, has_weights
 from imax_dist.pipeline.request import Request
-from imax_dist.service.server import Serving, listen_at
+from imax_dist.service.http import listen_at
+from imax_dist.service.server import Serving
 from imax_dist.service.settings import limits_of
+
+NO_WEIGHTS = "its weights are not all on this disk; the first job downloads them, where that is possible"
 
 
 def check(serving: Serving) -> dict[str, Any]:
@@ -33,9 +36,11 @@ def check(serving: Serving) -> dict[str, Any]:
         queue = f"{store.name}: {', '.join(f'{n} {name}' for name, n in counts.items()) or 'empty'}"
         names = [f"{token.name} ({token.role})" for token in tokens.all() if token.revoked is None]
     missing = _missing(limits.models) if serving.ray == "local" else {}
-    there = [name for name in limits.models if name not in missing]
-    if limits.models and not there and serving.ray == "local":
+    if limits.models and missing.keys() >= set(limits.models):
         raise BadConfig(f"none of the models that may be asked for is here: {'; '.join(missing.values())}")
+    if serving.ray == "local":
+        missing |= {name: f"{name}: {NO_WEIGHTS}" for name in limits.models if not has_weights(name)}
+    there = [name for name in limits.models if name not in missing]
     pool = open_pool(serving.pool, [this_host()])
     gangs = f"{pool.least_gangs} to {pool.gangs} of {pool.ranks} ranks"
     most = f"{limits.megapixels:g} megapixels, {limits.steps} steps"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import secrets
@@ -17,6 +18,7 @@ from imax_dist.service.refusals import Refused
 
 LARGEST_JSON = 1 << 20
 MIB = 1 << 20
+SILENT_S = 30.0
 
 
 async def read_json(request: HttpRequest, *, empty: bool = False) -> dict[str, Any]:
@@ -54,12 +56,23 @@ async def read_body(request: HttpRequest, most: int) -> bytes:
 
 
 async def bounded(request: HttpRequest, most: int) -> AsyncGenerator[bytes, None]:
-    """The body piece by piece; what is announced or sent beyond ``most`` bytes is refused (413)."""
+    """The body piece by piece; what is announced or sent beyond ``most`` bytes is refused (413).
+
+    So is one that stops coming (408): it would keep its connection, and what was read of it, for ever.
+    """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > most:
         raise _too_large(most)
-    read = 0
-    async for part in request.stream():
+    read, parts = 0, request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(SILENT_S):
+                part = await anext(parts)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            text = f"nothing more of the body came for {SILENT_S:g} s; send it again"
+            raise Refused(408, text, code="too_slow", headers={"Connection": "close"}) from error
         read += len(part)
         if read > most:
             raise _too_large(most)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import uvicorn
 from prometheus_client import CollectorRegistry
 
 from imax_dist.errors import BadValue, CannotWrite, ImaxError, Preempted
@@ -27,38 +23,27 @@ from imax_dist.jobs.metrics import PoolMetrics
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.ray_gangs import RayGangs, pool_parallel
-from imax_dist.jobs.settings import Keep, PoolSettings
+from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.sizing import Host, open_pool, planned_seconds, ray_hosts, remedy, this_host
-from imax_dist.jobs.store import Queue, Store, Tokens, UploadQuota, Webhooks
+from imax_dist.jobs.store import Queue, Store, Tokens, UploadQuota
 from imax_dist.output.atomic import require_writable
 from imax_dist.service.access import Door
-from imax_dist.service.app import make_app
 from imax_dist.service.arrivals import Arrivals
 from imax_dist.service.bell import Bell
-from imax_dist.service.chores import Chore
 from imax_dist.service.estimates import Estimates
 from imax_dist.service.feed import Feed
 from imax_dist.service.guard import LOOPBACK
+from imax_dist.service.http import application, listen_at
 from imax_dist.service.job_view import Views
-from imax_dist.service.log import Log, heard_of, traceback_of
+from imax_dist.service.log import Log
 from imax_dist.service.metrics import prometheus
 from imax_dist.service.room import Room
 from imax_dist.service.service import Service
 from imax_dist.service.settings import ServiceSettings, limits_of
 from imax_dist.service.submissions import Submissions
-from imax_dist.service.sweeper import Sweeper
 from imax_dist.service.uploads import Uploads
-from imax_dist.service.webhooks import Caller, webhook_secret
 from imax_dist.wording import plural
 
-START_S = 30.0
-END_S = 10.0
-SWEEP_S = 3600.0
-CALL_S = 1.0
-"""Between two looks for webhooks that are due."""
-BACKLOG = 2048
-KEEP_ALIVE_S = 75
-"""Longer than a proxy keeps an idle connection: the side that closes first decides who sees an error."""
 NEVER_S = 10 * 365 * 86_400.0
 """A service waits for its disk or database as long as it takes."""
 
@@ -202,77 +187,6 @@ def make_service(serving: Serving, store: Store, fleet: Fleet, *, wake: Callable
         stalled_s=max(limits.first_step, limits.stage) + limits.join,
         wake_pool=wake,
     )
-
-
-@contextmanager
-def application(
-    service: Service,
-    registry: CollectorRegistry,
-    door: socket.socket,
-    *,
-    log: Log,
-    store: Store,
-    keep: Keep,
-) -> Iterator[None]:
-    """The application answers at ``door`` for the length of the block. Raises CannotWrite if it cannot."""
-    caller = Caller(service, Webhooks(store.database), webhook_secret(service.out), log)
-    chores = [Chore("sweeper", Sweeper(service, store, keep, log).sweep, SWEEP_S)]
-    if service.settings.webhook_hosts:
-        chores.append(Chore("webhooks", caller.call_due, CALL_S))
-    app = make_app(service, registry, log=log, chores=chores)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="on",
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        server_header=False,
-        timeout_graceful_shutdown=int(END_S),
-    )
-    server = uvicorn.Server(config)
-    serve = partial(_serve, server, door, service=service, log=log)
-    thread = threading.Thread(target=serve, daemon=True, name="imax-http")
-    with heard_of("uvicorn.error", log):
-        thread.start()
-        yield from _answering(server, thread, service)
-
-
-def _serve(server: uvicorn.Server, door: socket.socket, *, service: Service, log: Log) -> None:
-    """Until told to end. Should it end by itself, nobody is answered any more, and the pool stops as well."""
-    try:
-        server.run(sockets=[door])
-    except Exception as error:
-        log({"event": "http.error", "error": repr(error), "traceback": traceback_of(error)})
-    finally:
-        if server.started and not server.should_exit:
-            service.health.failure = "the HTTP server ended by itself; the log says why"
-            service.health.draining = True
-
-
-def _answering(server: uvicorn.Server, thread: threading.Thread, service: Service) -> Iterator[None]:
-    try:
-        began = time.monotonic()
-        while not server.started:
-            if not thread.is_alive() or time.monotonic() - began > START_S:
-                raise CannotWrite("the HTTP server did not start; the log says why")
-            time.sleep(0.02)
-        yield
-    finally:
-        service.health.draining = True
-        server.should_exit = True
-        thread.join(timeout=END_S + 2.0)
-        service.writer.shutdown(wait=True)
-
-
-def listen_at(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises CannotWrite if the address cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CannotWrite(f"cannot listen on {host}:{port}: {reason}; choose another --port") from error
 
 
 def _stop(stop_requested: Callable[[], bool], service: Service) -> Callable[[], bool]:

@@ -131,7 +131,7 @@ class Submissions:
             self._check_webhook(given["webhook"])
             given["files"] = []
             for name, known in (("guide", self._guide), ("lora", self._loras)):
-                if fields.get(name):
+                if fields.get(name) is not None:
                     fields[name] = known(fields[name])
                     given["files"] += fields[name] if name == "lora" else [fields[name]]
         except BadValue as error:

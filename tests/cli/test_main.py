@@ -101,6 +101,8 @@ def test_the_version_is_the_packages(imax: Imax) -> None:
             "imax generate: unknown option --szie; did you mean --size?",
         ),
         (["generate", "a", "red", "sun"], 'imax generate: quote the prompt: imax generate "a red sun"'),
+        (["finish", "a.tif", "--bleed", "-3mm"], "that begins with a dash is written --bleed=-..."),
+        (["serve", "--out", "x", "--check", "--add-token", "a"], "not allowed with argument --check"),
         (["model", "check", "a", "b"], "imax model check: too many arguments: b"),
         (["plan", "--zzzz"], "imax plan: the following arguments are required: --gpus"),
         (["generate", "a sun", "--seed", "x"], "argument --seed: invalid int value: 'x'"),

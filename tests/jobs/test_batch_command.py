@@ -366,6 +366,9 @@ def test_check_of_a_sound_manifest_says_what_it_asks_for(
     said = json.loads(capsys.readouterr().out)
     assert said["posters"] == 3
     assert said["plan"].startswith("planned: ")
+    grid = ["--grid", "seed=1..3", "steps=1,2"]
+    assert main(["batch", str(manifest), "--out", str(tmp_path / "out"), "--check", "--json", *grid]) == 0
+    assert json.loads(capsys.readouterr().out)["posters"] == 18
 
 
 @pytest.mark.parametrize(
@@ -379,7 +382,14 @@ def test_check_of_a_sound_manifest_says_what_it_asks_for(
         (["batch", "m.jsonl", "--out", "o", "--shard", "4/4"], 64, "not INDEX/COUNT"),
         (["batch", "m.jsonl", "--out", "o", "--ranks", "0"], 78, "ranks 0 must be at least 1"),
         (["batch", "m.jsonl", "--out", "o", "--ray", "127.0.0.1:9"], 69, "no Ray cluster answers"),
-        (["batch", "m.jsonl", "--out", "file"], 73, "cannot be written"),
+        (["batch", "m.jsonl", "--out", "file"], 73, "is a file, and a folder is needed there"),
+        (["batch", ".", "--out", "o"], 65, "must end in .jsonl"),
+        (["batch", "d.jsonl", "--out", "o"], 66, "manifest d.jsonl is a folder"),
+        (["batch", "m.jsonl", "--out", "file", "--check"], 73, "is a file, and a folder is needed there"),
+        (["batch", "m.jsonl", "--out", "o", "--check", "--grid", "seed="], 64, "is not NAME=VALUES"),
+        (["batch", "m.jsonl", "--out", "o", "--check", "--grid", "size=64x64,1x1"], 64, "between 16 and"),
+        (["batch", "m.jsonl", "--out", "o", "--check", "--deliver", "ftp://x/y"], 78, "is not a bucket"),
+        (["batch", "m.jsonl", "--out", "o", "--check", "--store", "mysql://x"], 64, "is no queue"),
         (["status", "o"], 66, "holds no batch"),
         (["retry", "o"], 66, "holds no batch"),
     ],
@@ -395,7 +405,9 @@ def test_a_mistake_is_one_sentence_and_its_exit_code(
     monkeypatch.chdir(tmp_path)
     Path("m.jsonl").write_text('{"prompt": "x"}\n')
     Path("file").write_text("")
+    Path("d.jsonl").mkdir()
     assert main(arguments) == code
+    assert not Path("o").exists() or "--check" not in arguments
     error = capsys.readouterr().err.strip().splitlines()
     assert message in error[-1]
 

@@ -28,9 +28,10 @@ from imax_dist.jobs.store import Store, Tokens, open_store
 from imax_dist.jobs.task import GangFactory
 from imax_dist.service.access import add_token
 from imax_dist.service.bell import Bell
+from imax_dist.service.http import application, listen_at
 from imax_dist.service.log import Log
 from imax_dist.service.metrics import prometheus
-from imax_dist.service.server import Fleet, Serving, application, listen_at, make_service
+from imax_dist.service.server import Fleet, Serving, make_service
 from imax_dist.service.service import Service
 from imax_dist.service.settings import ServiceSettings
 

@@ -172,6 +172,9 @@ def test_many_clients_with_one_key_at_once_make_one_job(ask: Client) -> None:
         ({"prompt": "x", "lora": ["/models/x.safetensors"]}, "may not be used here; known: ink"),
         ({"prompt": "x", "lora": {"ink": 1}}, "lora must be a list of names"),
         ({"prompt": "x", "output": {"pdf": {"icc": "/etc/passwd"}}}, "names a file of this machine"),
+        ({"prompt": "x", "method": {"reference": {"network": "/x.safetensors/"}}}, "names a file of this"),
+        ({"prompt": "x", "method": []}, "method must hold keys, got []"),
+        ({"prompt": "x", "guide": ""}, "a picture is given by the id that POST /v1/uploads answered"),
         ({"prompt": "x", "id": "../../etc"}, "the service names jobs"),
         ({"prompt": "x", "count": 3}, "POST /v1/batches takes many"),
         ({"prompt": "x", "webhook": "https://evil.example/x"}, "is not among the hosts"),
@@ -400,6 +403,12 @@ def test_an_upload_that_is_no_picture_or_too_large_leaves_nothing(
     assert str(here.out) not in answer.message
     after = set(here.service.uploads.folder.glob("*")) | set(here.service.uploads.folder.glob(".*"))
     assert after == before
+
+
+def test_a_body_that_stops_coming_is_refused(ask: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imax_dist.service.reading.SILENT_S", 0.1)
+    answer = ask("POST", "/v1/uploads", raw=b"x", Content_Length="5")
+    assert (answer.status, "nothing more of the body came" in answer.message) == (408, True)
 
 
 def test_two_gigabytes_are_refused_before_they_are_sent(ask: Client) -> None:

@@ -67,6 +67,9 @@ def test_a_token_may_have_limits_of_its_own(tmp_path: Path, capsys: pytest.Captu
     assert "waiting 0 must be above 0" in capsys.readouterr().err
     assert serve(*out, "--per-minute", "5") == 64
     assert "--per-minute is a limit of one token" in capsys.readouterr().err
+    for name, said in (("", "one line of 1 to 100"), ("a\nb", "one line"), ("local", "without a token")):
+        assert serve(*out, "--add-token", name) == 64
+        assert said in capsys.readouterr().err
 
 
 def test_a_check_says_what_it_would_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +77,7 @@ def test_a_check_says_what_it_would_do(tmp_path: Path, capsys: pytest.CaptureFix
     told = json.loads(capsys.readouterr().out)
     assert told["gangs"] == "0 to 2 of 1 ranks"
     assert "embedded" in told["models"]
-    assert told["missing"] == "nothing"
+    assert "flux-dev: its weights are not all on this disk" in told["missing"]
     assert told["tokens"] == "none: answers this machine only"
 
 
@@ -82,7 +85,12 @@ def test_a_check_says_what_it_would_do(tmp_path: Path, capsys: pytest.CaptureFix
     ("options", "code", "said"),
     [
         (["--host", "0.0.0.0"], 64, "there is no token yet, and 0.0.0.0 can be reached from elsewhere"),
-        (["--port", "99999"], 73, "cannot listen on 127.0.0.1:99999"),
+        (["--port", "99999"], 64, "'127.0.0.1':99999 is no address to listen on"),
+        (["--host", ""], 64, "is no address to listen on"),
+        (["--host", "192.0.2.1"], 73, "choose another --host"),
+        (["--store", "mysql://x/y"], 64, "--store mysql://... is no queue"),
+        (["--store", "."], 64, ". is a folder, and a queue is a file"),
+        (["--out", __file__], 73, "is a file, and a folder is needed there"),
         (["--config", "nothing"], 78, "service 'nothing' is not known"),
         (["--config", "no.yaml"], 66, "service file no.yaml does not exist"),
         (["--ranks", "0"], 78, "ranks 0 must be at least 1"),

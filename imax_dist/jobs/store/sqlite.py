@@ -33,6 +33,10 @@ class Sqlite(Database):
         self._writer = threading.Lock()
         if path.is_symlink():
             raise BadValue(f"{path} is a link, and a batch writes through no link; remove it")
+        if path.is_dir():
+            raise BadValue(
+                f"{path} is a folder, and a queue is a file; name one in it: {path / 'batch.sqlite'}"
+            )
         with self.errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             mount = mount_of(path.parent)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Insert, bindparam, delete, insert, select, update
 
-from imax_dist.errors import FolderBusy
+from imax_dist.errors import BadValue, FolderBusy
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.state import Queued, Running, State
 from imax_dist.jobs.store import changes
@@ -265,5 +265,11 @@ def open_store(place: str | Path, *, guard: Callable[[], None] = free) -> Store:
 
 
 def is_url(place: str | Path) -> bool:
-    """Whether ``place`` is a database on a server, and not a file."""
-    return str(place).startswith(POSTGRES)
+    """Whether ``place`` is a database on a server, and not a file. Raises BadValue for another URL."""
+    text = str(place)
+    if text.startswith(POSTGRES):
+        return True
+    if "://" in text:
+        kind = text.partition("://")[0]
+        raise BadValue(f"--store {kind}://... is no queue; give postgresql://USER@HOST/DATABASE, or a file")
+    return False
