@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,21 @@ ROUNDING = 5e-5
 """Of the latents' largest value: float32 over three steps of peaked attention."""
 
 
+Both = Callable[[str], tuple[FlowModel, Any]]
+
+
+@pytest.fixture(scope="module")
+def both(folders: dict[str, Path]) -> Both:
+    """A network in our adapter and in diffusers' own pipeline, read once."""
+
+    @cache
+    def read(name: str) -> tuple[FlowModel, Any]:
+        model = load_model(str(folders[name]), device=torch.device("cpu"), dtype="float32")
+        return model, pipeline(folders[name])
+
+    return read
+
+
 def planned(model: FlowModel, size: str, scale: float | None = None, **fields: Any) -> PosterPlan:
     method = {"guidance_scale": {"native": scale}} if scale is not None else {}
     request = Request(PROMPT, size=size, seed=3, steps=3, model=model.spec.name, method=method, **fields)
@@ -36,9 +53,8 @@ def ours(plan: PosterPlan, model: FlowModel) -> Tensor:
 
 @pytest.mark.parametrize("size", ["64x64", "80x48"])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_native_pass_is_diffusers_own_call(folders: dict[str, Path], name: str, size: str) -> None:
-    model = load_model(str(folders[name]), device=torch.device("cpu"), dtype="float32")
-    pipe = pipeline(folders[name])
+def test_the_native_pass_is_diffusers_own_call(both: Both, name: str, size: str) -> None:
+    model, pipe = both(name)
     for scale in (1.0, 3.0):
         plan = planned(model, size, scale)
         assert str(plan.native_size) == size
@@ -49,20 +65,20 @@ def test_the_native_pass_is_diffusers_own_call(folders: dict[str, Path], name: s
 
 
 @pytest.mark.parametrize("steps", [2, 4])
-def test_schnell_takes_two_and_four_steps_as_the_paper_does(folders: dict[str, Path], steps: int) -> None:
+def test_schnell_takes_two_and_four_steps_as_the_paper_does(both: Both, steps: int) -> None:
     """Fig. 10: few steps, no guidance."""
-    model = load_model(str(folders["flux-schnell"]), device=torch.device("cpu"), dtype="float32")
+    model, pipe = both("flux-schnell")
     plan = make_plan(Request(PROMPT, size="64x64", seed=3, steps=steps, model=model.spec.name), model.spec)
     assert (plan.native.steps, plan.native.guidance_scale) == (steps, 1.0)
     noise = pass_noise(plan.native, model)
-    expected = THEIRS["flux-schnell"].latents(pipeline(folders["flux-schnell"]), plan, noise)
+    expected = THEIRS["flux-schnell"].latents(pipe, plan, noise)
     assert (ours(plan, model) - expected).abs().max() < ROUNDING * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_prompt_and_guidance_scale_reach_the_picture(folders: dict[str, Path], name: str) -> None:
+def test_prompt_and_guidance_scale_reach_the_picture(both: Both, name: str) -> None:
     """Guards the guard: another scale or prompt is far outside the tolerance."""
-    model = load_model(str(folders[name]), device=torch.device("cpu"), dtype="float32")
+    model, _ = both(name)
     plain, guided = (ours(planned(model, "64x64", scale), model) for scale in (1.0, 3.0))
     assert (plain - guided).abs().max() > 100 * ROUNDING * plain.abs().max()
     plan = planned(model, "64x64", 1.0)
@@ -72,10 +88,9 @@ def test_prompt_and_guidance_scale_reach_the_picture(folders: dict[str, Path], n
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_image_goes_through_the_vae_as_the_pipeline_takes_it(folders: dict[str, Path], name: str) -> None:
+def test_an_image_goes_through_the_vae_as_the_pipeline_takes_it(both: Both, name: str) -> None:
     """Decoding the pipeline's latents is the pipeline's own picture; encoding gives latents of that grid."""
-    model = load_model(str(folders[name]), device=torch.device("cpu"), dtype="float32")
-    pipe = pipeline(folders[name])
+    model, pipe = both(name)
     plan = planned(model, "80x48", 1.0)
     noise = pass_noise(plan.native, model)
     latents, expected = (make(pipe, plan, noise) for make in (THEIRS[name].latents, THEIRS[name].pixels))
