@@ -35,8 +35,7 @@ def run_ranks(
     """
     if world_size == 1:
         return [function(Topology(0, 1, 0, torch.device(device)), *args)]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = forked()
     store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
     pipes = [context.Pipe(duplex=False) for _ in range(world_size)]
     processes = [
@@ -58,6 +57,13 @@ def run_ranks(
             process.join(timeout=2)
             process.kill()
             process.join()
+
+
+def forked() -> Any:
+    """The start of processes as copies of one that has the libraries and has not touched a GPU."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
 
 def _rank(

@@ -50,6 +50,7 @@ from tests.bench.flux_shape import (
 )
 from tests.bench.gpu_posters import posters_by_kernel
 from tests.bench.odd_lengths import ODD_HEADING, odd_rows
+from tests.ranks import forked
 
 LIMIT_S = 8 * 60
 STEP_HEADING = (
@@ -237,7 +238,7 @@ def shared_gpu(bench: Bench) -> Iterator[str]:
     yield "| mesh | largest difference to one rank |\n|---|---|"
     for ulysses, ring in ((2, 1), (1, 2)):
         store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
-        context = torch.multiprocessing.get_context("spawn")
+        context = forked()
         answers = context.SimpleQueue()
         arguments = [(rank, store.port, str(bench.device), (ulysses, ring), answers) for rank in range(2)]
         ranks = [context.Process(target=parity, args=each, daemon=True) for each in arguments]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -32,6 +31,7 @@ from imax_dist.parallel.engines.torch import TorchEngine
 from imax_dist.parallel.mesh import build_mesh
 from imax_dist.parallel.sequence import JointLayout, gather
 from imax_dist.parallel.topology import Topology, process_group
+from tests.ranks import forked
 
 BLOCKS = 57
 FAULTY_BLOCK = 4
@@ -100,7 +100,7 @@ def seconds_until_seen(
     kind: str, step_s: float, *, limits: Silence | None = None, device: str = "cpu"
 ) -> tuple[float | None, str]:
     """Between the fault and the verdict, with what it says; None if nothing was seen within a while."""
-    context = multiprocessing.get_context("spawn")
+    context = forked()
     store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
     with tempfile.TemporaryDirectory() as place:
         folder, evidence = Path(place, "beacons"), Path(place, "evidence")

@@ -10,7 +10,6 @@ where numbers mean nothing.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from tests.bench import two_gpus_renders as whole_renders
 from tests.bench.hangs import KINDS, SKIPPED, seconds_until_seen
 from tests.bench.odd_lengths import ODD_HEADING, odd_rows
 from tests.bench.two_gpus_ending import seconds_until_the_others_end
+from tests.ranks import forked
 
 SECTION_S = 300.0
 SIZES = ("2048x2048", "4096x4096")
@@ -56,7 +56,7 @@ class Setting:
 
 def run(setting: Setting, function: Callable[..., Any], *args: Any) -> list[Any]:
     """``function(topology, *args)`` on every rank; the results by rank. Kills all at the section's limit."""
-    context = multiprocessing.get_context("spawn")
+    context = forked()
     store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
     answers = context.Queue()
     fixed = (setting.ranks, setting.device, store.port, answers, function, args)
