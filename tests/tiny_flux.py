@@ -1,7 +1,8 @@
-"""A FLUX pipeline folder with a tiny random transformer, real VAE, text encoders and tokenizers.
+"""A FLUX pipeline folder with a tiny random transformer and VAE, real text encoders and tokenizers.
 
-Its weights are large, so that attention is peaked: nearly uniform attention would hide a wrong
-log-sum-exp or a token counted twice.
+The transformer's weights are large, so that attention is peaked: nearly uniform attention would hide a wrong
+log-sum-exp or a token counted twice. The VAE is the embedded model's with a quarter of its channels, whose
+convolutions would be three quarters of a small poster's time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def make_tiny_flux(
     """Write the folder: native 64 px, 4 x 4 tokens, 7 text tokens, 1 double and 2 single blocks."""
     from diffusers import FluxTransformer2DModel
 
-    for part in ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"):
+    for part in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"):
         shutil.copytree(EMBEDDED / part, folder / part)
     shutil.copy(EMBEDDED / "model_index.json", folder)
     values = dict(
@@ -49,15 +50,26 @@ def make_tiny_flux(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)  # the biases keep diffusers' own start values: the same ones every time
         transformer = FluxTransformer2DModel(**{**values, **config})
-    generator = torch.Generator().manual_seed(11)
-    for parameter in transformer.parameters():
-        if parameter.ndim > 1:
-            deviation = 1.5 / parameter.shape[1] ** 0.5
-            parameter.data.normal_(0.0, deviation, generator=generator)
-    transformer.save_pretrained(folder / "transformer")
+        vae = _narrow_vae()
+    for part, network in (("transformer", transformer), ("vae", vae)):
+        generator = torch.Generator().manual_seed(11)
+        for name, parameter in network.named_parameters():
+            if parameter.ndim > 1:
+                gain = 0.5 if name == "decoder.conv_out.weight" else 1.5  # few pixels leave -1 to 1
+                deviation = gain / parameter[0].numel() ** 0.5
+                parameter.data.normal_(0.0, deviation, generator=generator)
+        network.save_pretrained(folder / part)
     if settings is not None:
         (folder / "imax.yaml").write_text(settings)
     return folder
+
+
+def _narrow_vae() -> Any:
+    """Of the embedded model's form: 16 latent channels, 8 px a side."""
+    from diffusers import AutoencoderKL
+
+    config = AutoencoderKL.load_config(EMBEDDED / "vae")
+    return AutoencoderKL.from_config({**config, "block_out_channels": (8, 16, 24, 24)})
 
 
 def edit_json(path: Path, **changes: Any) -> None:
