@@ -14,6 +14,7 @@ import argparse
 import itertools
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -128,6 +129,7 @@ def compare(repeat: int, only: str) -> None:
     import torch
 
     from imax_dist.calibrate.measure import measure_link
+    from imax_dist.models.find import EMBEDDED
 
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from tiny_flux import make_tiny_flux
@@ -143,6 +145,7 @@ def compare(repeat: int, only: str) -> None:
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         wider = str(make_tiny_flux(Path(folder), settings=WIDER_SETTINGS, **WIDER))
+        shutil.copytree(EMBEDDED / "vae", Path(folder) / "vae", dirs_exist_ok=True)  # no narrow one here
         for name, size, preset, counts in CASES:
             for processes in counts:
                 label = f"{name} | {size} | {preset} | {processes}"
