@@ -113,7 +113,8 @@ def render_all(topology: Topology, tiny: str) -> dict[str, np.ndarray | str]:
     """The latents, or the traceback, of every case of this world size, of a model that is loaded once."""
     found: dict[str, np.ndarray | str] = {}
     first = Request(**whole(tiny, GRID))
-    model = load_requested(first, ParallelSettings(), device=topology.device, text=topology.is_first)
+    encoders = topology.is_first
+    model = load_requested(first, ParallelSettings(), device=topology.device, with_text_encoders=encoders)
     for name, (fields, parallel) in CASES[topology.world_size].items():
         try:
             ranks = join_for(model, ParallelSettings(**parallel), topology)
