@@ -16,14 +16,14 @@ from imax_dist.planner.workload import Workload
 MOST_RANKS = 64
 
 
-class Fit(NamedTuple):
+class RanksThatFit(NamedTuple):
     """So many ranks, and a sentence of the memory that each needs."""
 
     ranks: int
     sentence: str
 
 
-def smallest_fit(works: Sequence[Workload], hardware: Hardware, *, than: int) -> Fit | None:
+def smallest_fit(works: Sequence[Workload], hardware: Hardware, *, than: int) -> RanksThatFit | None:
     """The least of twice, four times, ... ``than`` ranks on which ``works`` fit.
 
     None for a poster that fits on no 64 ranks, or that the planner does not know enough of.
@@ -36,6 +36,6 @@ def smallest_fit(works: Sequence[Workload], hardware: Hardware, *, than: int) ->
             chosen = choose(works, cluster, gangs=1, ranks=ranks).chosen
             needed = chosen.memory.total / 2**30
             sentence = f"the planner finds room on {ranks}x{hardware.name}, {needed:.0f} GiB a rank"
-            return Fit(ranks, sentence)
+            return RanksThatFit(ranks, sentence)
         ranks *= 2
     return None
