@@ -258,19 +258,23 @@ def _check_alpha(key: str, alpha: float) -> None:
         raise BadValue(f"{key} is {alpha}, which no layer can be trained with")
 
 
+def _adapter_settings(file: Path) -> str:
+    """In JSON: PEFT's config beside the file, or what the file's header holds."""
+    beside = file.with_name("adapter_config.json")
+    if file.name == "adapter_model.safetensors" and beside.is_file():
+        return beside.read_text(encoding="utf-8")
+    with safe_open(file, framework=HEADER) as opened:
+        return str((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
+
+
 def _trained_scale(lora: Lora) -> Callable[[str, int], float]:
     """Alpha over rank by layer and rank, as the file's header or PEFT's config beside it says."""
-    beside = lora.file.with_name("adapter_config.json")
-    if lora.file.name == "adapter_model.safetensors" and beside.is_file():
-        text = beside.read_text(encoding="utf-8")
-    else:
-        with safe_open(lora.file, framework=HEADER) as opened:
-            text = (opened.metadata() or {}).get("lora_adapter_metadata", "{}")
     try:
-        settings = {key.removeprefix("transformer."): value for key, value in json.loads(text).items()}
+        found = json.loads(_adapter_settings(lora.file))
+        settings = {key.removeprefix("transformer."): value for key, value in found.items()}
         alpha = None if settings.get("lora_alpha") is None else float(settings["lora_alpha"])
         pattern = {key: float(value) for key, value in dict(settings.get("alpha_pattern") or {}).items()}
-    except (ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise BadValue(f"its adapter settings are not readable: {first_line(error)}") from error
     if settings.get("use_dora"):
         raise BadValue("it is a DoRA by its adapter settings, which is not merged; export it as a LoRA")

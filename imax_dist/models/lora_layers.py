@@ -129,7 +129,7 @@ def _asspelt(tensors: Mapping[str, Tensor], trained_scale: TrainedScale) -> dict
         if up in made:
             rank = made[up].shape[1] if made[up].ndim > 1 else 1
             scale = trained_scale(spelt(layer), rank) if alpha is None else float(alpha) / rank
-            made[up] = made[up] if scale == 1.0 else made[up] * scale
+            made[up] = made[up] if scale == 1.0 else made[up].float() * scale
     return made
 
 
@@ -216,11 +216,11 @@ def _wrong_shape(down: Tensor, up: Tensor, module: Any) -> str:
     """Compared with the sizes of a linear layer or the weight of a convolution."""
     if hasattr(module, "in_features"):
         inputs, outputs = (int(module.in_features),), int(module.out_features)
-    elif isinstance(getattr(module, "weight", None), Tensor):
+    elif isinstance(getattr(module, "weight", None), Tensor) and module.weight.ndim > 1:
         inputs, outputs = tuple(module.weight.shape[1:]), int(module.weight.shape[0])
     else:
-        return "is a layer without a weight"
-    if tuple(down.shape[1:]) != inputs or up.shape[0] != outputs or up.shape[1] != down.shape[0]:
+        return "is a layer without a matrix"
+    if tuple(down.shape[1:]) != inputs or tuple(up.shape[:2]) != (outputs, down.shape[0]):
         shapes = f"{tuple(up.shape)} x {tuple(down.shape)}"
         return f"has matrices of {shapes}, but the layer takes {inputs[0]} numbers and makes {outputs}"
     return ""

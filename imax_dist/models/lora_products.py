@@ -67,7 +67,7 @@ def _misfit(parts: Mapping[str, Tensor], module: Any) -> str:
         return "is a layer without a matrix"
     try:
         found = tuple(change({name: x.to("meta") for name, x in parts.items()}).shape)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, IndexError) as error:
         return f"has not the factors of a layer ({str(error).splitlines()[0]})"
     wanted = (weight.shape[0], weight[0].numel())
     if found != wanted:

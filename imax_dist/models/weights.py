@@ -262,7 +262,7 @@ def is_gguf(quantize: str | None) -> bool:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadConfig(f"{path} is not readable JSON: {error}") from error
     if not isinstance(loaded, dict):
         raise BadConfig(f"{path} is not a configuration: its top level is not an object")

@@ -246,6 +246,14 @@ def test_the_alpha_of_adapter_settings_counts(flux: Path, tmp_path: Path) -> Non
         assert (query(loaded(flux, str(file))) - plain - 3.0 * up @ down).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[1]", b"[" * 100_000])
+def test_adapter_settings_that_are_none_are_one_sentence(flux: Path, tmp_path: Path, content: bytes) -> None:
+    save_file(matrices(), tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_bytes(content)
+    with pytest.raises(BadValue, match=r"does not fit model .*: its adapter settings are not readable: "):
+        loaded(flux, str(tmp_path / "adapter_model.safetensors"))
+
+
 @pytest.mark.parametrize(
     ("alpha", "sentence"),
     [
@@ -268,6 +276,14 @@ def test_an_alpha_stored_as_a_whole_number_is_that_number(flux: Path, tmp_path: 
     save_file(first("alpha", torch.tensor(6)), tmp_path / "whole.safetensors")
     added = query(loaded(flux, str(tmp_path / "whole.safetensors"))) - query(loaded(flux))
     assert (added - 3.0 * up @ down).abs().max() < 1e-5
+
+
+def test_an_alpha_larger_than_half_precision_holds_is_multiplied_in(flux: Path, tmp_path: Path) -> None:
+    down, up = matrices().values()
+    half = {f"{LAYER}.lora_A.weight": (1e-3 * down).half(), f"{LAYER}.lora_B.weight": (1e3 * up).half()}
+    save_file({**half, f"{LAYER}.alpha": torch.tensor(6e4).half()}, tmp_path / "half.safetensors")
+    added = query(loaded(flux, f"{tmp_path / 'half.safetensors'}:0.0001")) - query(loaded(flux))
+    assert (added - 3.0 * up @ down).abs().max() < 1e-2
 
 
 def first(name: str, x: Tensor) -> dict[str, Tensor]:
@@ -312,6 +328,18 @@ def first(name: str, x: Tensor) -> dict[str, Tensor]:
         ),
         ({"lora_te_x.lora_down.weight": torch.ones(2, 2)}, r"1 layers of text encoders and none of a transf"),
         ({f"{LAYER}.lora_A.weight": torch.ones(2, 32)}, r"has only one of its two matrices \(down\)"),
+        (
+            first("lora_B.weight", torch.ones(32)),
+            r"has matrices of \(32,\) x \(2, 32\), but the layer takes 32",
+        ),
+        (
+            first("lora_B.weight", torch.tensor(1.0)),
+            r"has matrices of \(\) x \(2, 32\), but the layer takes 32",
+        ),
+        (
+            {key.replace("to_q", "norm_q"): x for key, x in matrices(width=8).items()},
+            r"attn.norm_q is a layer without a matrix",
+        ),
     ],
 )
 def test_what_no_picture_can_come_from_is_refused_before_loading(
