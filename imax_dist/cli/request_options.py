@@ -80,7 +80,7 @@ def add_sliders(group: Options, *, strength: str, resemblance: str) -> None:
 def add_method_options(group: Options) -> None:
     """Single switches of the method and the model."""
     add = group.add_argument
-    add("--steps", type=int, metavar="N", help="steps of the target-size pass")
+    add("--steps", type=int, metavar="N", help="steps of a whole pass beyond native size")
     add("--native-steps", type=int, metavar="N", help="steps of the native pass")
     add("--lora", action="append", metavar="PATH[:WEIGHT]", help="LoRA file to merge; repeatable")
     add("--lora-partial", action="store_true", default=None, help="merge what fits of a LoRA")

@@ -30,7 +30,7 @@ FIXED_CUTOFF = "haar_level"
 REGION_STRENGTH = 0.6
 BY_STRENGTH = "constant"
 """The schedule where passes start by strength: the picture's band is held, and nothing else pulled to it."""
-DECIDE_METHOD = ("preset", "method", "strength", "resemblance", "region")
+DECIDE_METHOD = ("preset", "method", "steps", "strength", "resemblance", "region")
 """Fields of a request that its switches follow from."""
 
 
@@ -43,7 +43,7 @@ def load_preset(name: str) -> dict[str, Any]:
 
 def load_method(request: Request) -> Method:
     """The request's preset with its own switches laid over it. Raises BadConfig for a wrong one."""
-    mapping = _overlay(load_preset(request.preset), request.method)
+    mapping = _overlay(_preset_of(request), request.method)
     method = _with_sliders(from_mapping(Method, mapping, where=f"preset {request.preset}"), request)
     choice("guidance.schedule", method.guidance.schedule, SCHEDULES)
     choice("guidance.projection", method.guidance.projection, PROJECTIONS)
@@ -53,6 +53,18 @@ def load_method(request: Request) -> Method:
     choice("cache", method.cache, STEP_CACHES)
     _check_numbers(method)
     return method
+
+
+def _preset_of(request: Request) -> dict[str, Any]:
+    """The request's preset. Its number of steps below its start level holds for that level alone: a request
+    that starts elsewhere, or says how many steps a whole pass has, runs those that fall below its level."""
+    preset = load_preset(request.preset)
+    own = request.method.get("start")
+    starts = isinstance(own, Mapping) and (own.get("sigma") is not None or own.get("strength") is not None)
+    elsewhere = request.strength is not None or request.region is not None or request.steps is not None
+    if (starts or elsewhere) and isinstance(preset.get("start"), Mapping):
+        preset = {**preset, "start": {k: v for k, v in preset["start"].items() if k != "steps"}}
+    return preset
 
 
 def _with_sliders(method: Method, request: Request) -> Method:

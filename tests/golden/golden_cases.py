@@ -21,12 +21,14 @@ PRESETS = (
 )  # fmt: skip
 THEN: dict[str, dict[str, Any]] = {
     "imax": {"preset": "one_jump"},
-    "imax_late": {"preset": "imax"},
+    "fast": {"preset": "fast", "method": {"start": {"sigma": 0.3}}},
+    "imax_late": {"preset": "imax", "method": {"start": {"sigma": 0.6}}},
     "official": {"preset": "official", "method": {"patch_shift": "network"}},
     "quick": {"preset": "quick", "method": {"reference": {"upsample": "pixels"}}},
 }
-"""What a preset was when the values were taken, where it is something else now; ``quick`` without its
-network, whose weights are not in the repository."""
+"""What a preset was when the values were taken, where it is something else now (with a start level of its
+own a request runs the steps that fall below it); ``quick`` without its network, whose weights are not in the
+repository."""
 GUIDE = Path(__file__).parent / "guide.png"
 EDITORS: dict[str, dict[str, Any]] = {
     "flux-kontext": {"guide": str(GUIDE), "edit": True},
@@ -52,7 +54,7 @@ EMBEDDED: dict[str, dict[str, Any]] = {
     "native": {"size": "64x64"},
     "odd size": ODD,
     "odd size, official": {**ODD, **THEN["official"]},
-    "cascade, imax_late": {**THREE_TIMES, "preset": "imax"},
+    "cascade, imax_late": {**THREE_TIMES, **THEN["imax_late"]},
     "cascade, hiflow": {**THREE_TIMES, "preset": "hiflow"},
     "cascade by list": {**TWICE, "method": {"cascade": [1.3, 1.6], "start": {"sigma": [0.9, 0.7]}}},
     "cache light": {**TWICE, "steps": 9, "method": {"cache": "light"}},

@@ -158,6 +158,25 @@ def test_sdedit_runs_the_end_of_the_schedule_and_the_plan_says_which(flux_dev: M
     assert made.native.sigmas[0] == 1.0
 
 
+def test_a_presets_steps_below_its_start_hold_for_that_start_alone(flux_dev: ModelSpec) -> None:
+    """Whoever starts elsewhere, or says how many steps a whole pass has, gets the steps that fall there."""
+
+    def steps(**fields: Any) -> list[int]:
+        return [
+            one.steps for one in plan(flux_dev, **{"size": "4096x4096", "preset": "imax", **fields}).passes
+        ]
+
+    assert steps() == [4, 4]
+    assert steps(preset="fast") == [2, 2]
+    assert plan(flux_dev, size="4096x4096", preset="imax").last.sigmas[0] == 0.45
+    fallen = steps(method={"start": {"sigma": 0.45}})
+    assert fallen[0] > fallen[1]
+    assert steps(steps=60) > fallen
+    assert min(steps(strength=0.3)) >= 4
+    assert steps(method={"start": {"sigma": 0.6, "steps": 3}}) == [3, 3]
+    assert steps(steps=60, method={"start": {"steps": 5}}) == [5, 5]
+
+
 @pytest.mark.parametrize(
     ("preset", "uses"),
     [("imax", True), ("skip_residual", True), ("direct", False), ("time_aware", False), ("dype", False)],
