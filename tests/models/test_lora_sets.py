@@ -121,7 +121,9 @@ def test_a_lora_has_the_same_effect_on_int8_weights_as_on_their_numbers(
     pytest.importorskip("torchao")
     folder = quantised(flux, tmp_path / "model", "torchao-int8")
     exact = shutil.copytree(flux, tmp_path / "exact")
-    network = load_model(str(folder), device=torch.device("cpu"), dtype="float32", text=False).transformer
+    network = load_model(
+        str(folder), device=torch.device("cpu"), dtype="float32", with_text_encoders=False
+    ).transformer
     tensors = {
         name: x if type(x) is Tensor else x.dequantize().contiguous()
         for name, x in network.state_dict().items()
