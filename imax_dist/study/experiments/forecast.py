@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from imax_dist.models.load import describe_model
+from imax_dist.models.spec import ModelSpec
 from imax_dist.pipeline.request import Request
 from imax_dist.planner.cluster import parse_cluster
 from imax_dist.planner.poster import poster_time
@@ -39,7 +40,7 @@ class Forecast:
 
 def forecast(cells: Iterable[Cell], cache: ResultCache) -> Forecast:
     """What drawing ``cells`` takes on a CPU. Not counted: measuring, and pictures measured anew."""
-    specs = {}
+    specs: dict[str, ModelSpec] = {}
     missing: dict[str, Cell] = {}
     keys: set[str] = set()
     for cell in cells:
