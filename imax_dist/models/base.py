@@ -176,13 +176,13 @@ class FlowModel(ABC):
         """
         engine = self.wrap_engine(marking(sequence.engine, sequence.mesh.marks))
         sequence = dataclasses.replace(sequence, engine=engine)
-        distilled = self.spec.guidance == "distilled"
-        inputs = PassInputs(tables, sequence, guidance_scale if distilled else None, context, next_sigma)
+        scale = guidance_scale if self.spec.guidance == "distilled" else None
+        inputs = PassInputs(tables, sequence, scale, context, next_sigma)
 
         def predict(x: Latents, prompt: Prompt) -> Latents:
             return self.predict(x, sigma, prompt, inputs)
 
-        if distilled or guidance_scale == 1.0:
+        if self.spec.guidance != "classifier_free" or guidance_scale == 1.0:
             return NetworkVelocity(predict(x, conditioning.positive), momentum)
         if conditioning.negative is None:
             raise BadConfig("classifier-free guidance needs the empty prompt, which was not encoded")

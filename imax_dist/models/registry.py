@@ -36,6 +36,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "HunyuanImagePipeline": hunyuan_image.ARCHITECTURE,
     "Krea2Pipeline": krea2.ARCHITECTURE,
     "Flux3ModularPipeline": flux3.ARCHITECTURE,
+    "Flux3DistilledModularPipeline": flux3.ARCHITECTURE,
     "QwenImagePipeline": qwen_image.ARCHITECTURE,
     "QwenImage21Pipeline": qwen_image21.ARCHITECTURE,
     "QwenImageEditPipeline": qwen_image_edit.EDIT,

@@ -125,8 +125,9 @@ class ModelSpec:
     """Image pixels per latent pixel."""
     patch: int
     """Latent pixels per token, along each axis."""
-    guidance: Literal["distilled", "classifier_free"]
-    """distilled: the scale is an input of the network; classifier_free: a second, empty prompt."""
+    guidance: Literal["distilled", "classifier_free", "none"]
+    """distilled: the scale is an input of the network; classifier_free: a second, empty prompt; none: trained
+    into a network of few steps, so that no scale applies."""
     loras: tuple[Lora, ...] = ()
     """Merged into the weights in this order; ``weights`` counts them too."""
     kv_heads: int | None = None

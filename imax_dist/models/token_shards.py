@@ -120,6 +120,11 @@ class TokenShards:
             ("copies", id(prompt)), (prompt,), lambda: self.text(prompt.repeat(1, copies, 1), dim=1)
         )
 
+    def changing_copies(self, prompt: Tensor) -> Tensor:
+        """The same of a prompt that every step makes anew: nothing is kept."""
+        copies = self.sequence.copies.literal
+        return self.text(prompt[:, None].expand(-1, copies, -1, -1).flatten(1, 2), dim=1)
+
     def tables(self, table: RopeTable) -> tuple[RopeTable, RopeTable]:
         """This rank's rows of the joint sequence's table: (text, image)."""
         return self.cached_by_table("tables", table, lambda: self._tables(table))

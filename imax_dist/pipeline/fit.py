@@ -21,6 +21,7 @@ def fit_method(method: Method, request: Request, spec: ModelSpec) -> Method:
     Raises BadConfig if one of these was asked for itself.
     """
     given = request.method
+    _check_scales(given, spec)
     if spec.context == "channels" and request.strength is None:
         method = dataclasses.replace(method, start=dataclasses.replace(method.start, strength=1.0))
     if spec.positions == "absolute" and method.rope.rule != "none":
@@ -45,6 +46,18 @@ def fit_method(method: Method, request: Request, spec: ModelSpec) -> Method:
             )
         method = dataclasses.replace(method, text=dataclasses.replace(method.text, copies="none"))
     return method
+
+
+def _check_scales(given: Mapping[str, Any], spec: ModelSpec) -> None:
+    """Raise BadConfig for a guidance scale that nothing would read."""
+    own = given.get("guidance_scale")
+    asked = [own.get(one) for one in ("native", "extrapolated")] if isinstance(own, Mapping) else []
+    found = [scale for scale in asked if scale not in (None, 1.0)]
+    if found and spec.guidance == "none":
+        raise BadConfig(
+            f"guidance_scale {found[0]}: model {spec.name} has its guidance trained in and takes no scale; "
+            "leave guidance_scale out, or take the model before its distillation"
+        )
 
 
 def check_editor(request: Request, spec: ModelSpec) -> None:
@@ -104,9 +117,10 @@ def check_guidance_passes(cfg: str, spec: ModelSpec, scale: float) -> None:
     """Raise BadConfig where half of the ranks would have no prompt to compute with."""
     if cfg != "split":
         return
-    if spec.guidance == "distilled":
+    if spec.guidance != "classifier_free":
+        own = "takes its scale as an input" if spec.guidance == "distilled" else "has its guidance trained in"
         raise BadConfig(
-            f"parallel: cfg split needs classifier-free guidance; {spec.name} takes its scale as an input; "
+            f"parallel: cfg split needs classifier-free guidance; {spec.name} {own}; "
             "leave cfg out, all ranks then share the sequence"
         )
     if scale == 1.0:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from guidance_of import scales
 from tiny_flux import TRAINED_FLUX
 
 from imax_dist import Request, render
@@ -39,15 +40,14 @@ EDITORS: dict[str, dict[str, Any]] = {
 """Tiny networks that are shown a picture, and how they are asked."""
 TINY = (
     "flux-dev", "flux-schnell", "lumina-next", "lumina-image-2", "flux2-dev", "flux2-klein", "qwen-image",
-    "sd3.5-medium", "z-image-turbo", "flux3-klein-base", "chroma", "krea-2", "hunyuan-image-2.1",
-    "hunyuan-image-2.1-distilled", "qwen-image-2.1", *EDITORS,
+    "sd3.5-medium", "z-image-turbo", "flux3-klein-base", "flux3-klein", "chroma", "krea-2",
+    "hunyuan-image-2.1", "hunyuan-image-2.1-distilled", "qwen-image-2.1", *EDITORS,
 )  # fmt: skip
 TWICE = {"size": "128x128"}
 ODD = {"size": "146x101"}
 """Padded to 160x112, 10 x 7 tokens; shifted steps have 11 x 8."""
 THREE_TIMES = {"size": "208x176"}
 """By way of twice native, 112 x 96."""
-GUIDED = {"guidance_scale": {"native": 2.0, "extrapolated": 3.0}}
 
 EMBEDDED: dict[str, dict[str, Any]] = {
     **{f"preset {name}": {**TWICE, **THEN.get(name, {"preset": name})} for name in PRESETS},
@@ -104,7 +104,8 @@ def trained() -> dict[str, list[float]]:
 def tiny_request(name: str) -> dict[str, Any]:
     """Beyond native size, with a second prompt where a network takes one; its blocks as they were taken below
     1.5 times when the values were (DECISIONS 99)."""
-    asked = {"size": "96x80", "steps": 3, "native_steps": 2, "method": {**GUIDED, "cascade": []}}
+    method = {**scales(name, native=2.0, extrapolated=3.0), "cascade": []}
+    asked = {"size": "96x80", "steps": 3, "native_steps": 2, "method": method}
     return {**asked, **EDITORS.get(name, {})}
 
 

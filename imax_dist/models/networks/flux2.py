@@ -165,9 +165,7 @@ class Flux2Model(FluxModel):
 
     def other_inputs(self, x: Latents, prompt: Prompt, inputs: PassInputs) -> dict[str, Any]:
         del prompt
-        if inputs.scale is None or not self.transformer.config.guidance_embeds:
-            return {"guidance": None}
-        return {"guidance": self.per_image(inputs.scale, x)}
+        return {"guidance": None if inputs.scale is None else self.per_image(inputs.scale, x)}
 
     def patch_norm(self) -> PatchNorm:
         """The VAE's batch norm, which FLUX.2 applies outside the VAE."""
@@ -199,9 +197,10 @@ def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) ->
             "three quarters up, which needs a multiple of 4"
         )
     spec = packed_spec(name, settings, configs._replace(transformer=transformer), weights)
-    # klein's few-step models hold their guidance within: a scale would change nothing, as in diffusers
-    if transformer.get("guidance_embeds", True) or configs.pipeline.get("is_distilled"):
+    if transformer.get("guidance_embeds", True):
         spec = replace(spec, guidance="distilled")
+    elif configs.pipeline.get("is_distilled"):  # klein's few-step models, whose scale diffusers ignores
+        spec = replace(spec, guidance="none")
     return with_four_axes(spec, "FLUX.2")
 
 

@@ -2,11 +2,14 @@
 
 ``Flux3Transformer2DModel.forward`` takes nothing that reaches its attention: its blocks are called here one
 after the other (DECISIONS 38). Text passes blocks of its own at time 0, once a pass; image tokens pass theirs
-alone, then both go through the joint blocks. Latents and batch norm are FLUX.2's.
+alone, then both go through the joint blocks. Latents and batch norm are FLUX.2's. The distilled model is a
+flow map: image and text are told the time that a step ends at, so that its text is made anew in every step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +17,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from imax_dist.errors import BadValue
 from imax_dist.geometry import TokenGrid
 from imax_dist.method.text_duplication import TextCopies
-from imax_dist.models.architecture import Architecture, always
+from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import PassInputs
 from imax_dist.models.components import Configs, packed_spec
 from imax_dist.models.conditioning import Prompt
@@ -26,7 +28,7 @@ from imax_dist.models.networks import flux2
 from imax_dist.models.patches import pack, unpack
 from imax_dist.models.spec import ModelSettings, ModelSpec
 from imax_dist.models.text_encoder import TextEncoder, load_text_encoder
-from imax_dist.models.token_shards import TokenShards
+from imax_dist.models.token_shards import TokenSequence, TokenShards
 from imax_dist.shapes import Latents, PositionIds, Tokens
 
 ROW_SCALE = 0.5
@@ -107,8 +109,8 @@ def encode_text(encoder: TextEncoder, prompt: str, *, tokens: int) -> Tensor:
     return torch.cat([states[layer] for layer in LAYERS], dim=-1)
 
 
-class StillText(NamedTuple):
-    """What of the text stays the same in all steps: its time is 0."""
+class OwnText(NamedTuple):
+    """The prompt after the blocks of its own, whose time is 0."""
 
     states: Tokens
     modulation: Tensor
@@ -131,19 +133,20 @@ class Flux3Model(flux2.Flux2Model):
     position_ids = staticmethod(joint_position_ids)
 
     def predict(self, x: Latents, sigma: float, prompt: Prompt, inputs: PassInputs) -> Latents:
-        network, sequence, states = self.transformer, inputs.sequence, prompt["states"]
-        grid = self.token_grid(x)
-        text = sequence.cache(("still", id(states)), (states,), lambda: self._still(states))
+        network, sequence = self.transformer, inputs.sequence
+        grid, end = self.token_grid(x), self._end(self.per_image(inputs.next_sigma, x))
+        text = self._text(prompt["states"], end, sequence)
         table = inputs.tables(text.states.shape[1])
         shares = TokenShards.joint(sequence, text.states, image_tokens=grid.count)
         alone = AttentionCall.image_only(shares, table)
-        time = self._time(self.per_image(sigma, x))
+        time = self._time(self.per_image(sigma, x)) + end
         active = F.silu(time)
         image = network.x_embedders["image"](shares.image(pack(x), dim=1))
         early = network.early_stream_modulations["image"](active)
         for block in network.mode_blocks["image"]:
             image = block(image, early, alone)
-        own_text = shares.copies(text.states)
+        copies = shares.changing_copies if self._is_flow_map else shares.copies
+        own_text = copies(text.states)
         joint = AttentionCall.joint(shares, table)
         modulation = network.single_stream_modulations["image"](active)
         for block in network.single_transformer_blocks:
@@ -151,16 +154,33 @@ class Flux3Model(flux2.Flux2Model):
         made = network.proj_out(network.norm_out(image, time))
         return unpack(shares.gather(made, dim=1), grid)
 
+    @property
+    def _is_flow_map(self) -> bool:
+        return self.transformer.target_timestep_embedder is not None
+
     def _time(self, sigma: Tensor) -> Tensor:
         """(B, 1, D) of a time (B,)."""
         network = self.transformer
         made: Tensor = network.timestep_embedder(network.time_proj(sigma * 1000).to(sigma.dtype))
         return made[:, None]
 
-    def _still(self, states: Tensor) -> StillText:
-        """The prompt after the text-only blocks; every rank computes the whole of it."""
+    def _end(self, sigma: Tensor) -> Tensor | float:
+        """(B, 1, D) of the time (B,) that a step ends at, added to every other time; 0 but for a flow map."""
+        if not self._is_flow_map:
+            return 0.0
         network = self.transformer
-        active = F.silu(self._time(states.new_zeros(states.shape[0], dtype=self.dtype)))
+        made: Tensor = network.target_timestep_embedder(network.time_proj(sigma * 1000).to(sigma.dtype))
+        return made[:, None]
+
+    def _text(self, states: Tensor, end: Tensor | float, sequence: TokenSequence) -> OwnText:
+        """Every rank computes the whole of it: once a pass, or in every step of a flow map."""
+        if self._is_flow_map:
+            return self._own_text(states, end)
+        return sequence.cache(("own text", id(states)), (states,), lambda: self._own_text(states, end))
+
+    def _own_text(self, states: Tensor, end: Tensor | float) -> OwnText:
+        network = self.transformer
+        active = F.silu(self._time(states.new_zeros(states.shape[0], dtype=self.dtype)) + end)
         early = network.early_stream_modulations["txt"](active)
         text = network.context_embedder(states.to(self.dtype))
         ids = torch.zeros(text.shape[1], len(self.spec.axes), dtype=torch.float64)
@@ -168,7 +188,7 @@ class Flux3Model(flux2.Flux2Model):
         call = self.call_alone(self.trained_table(ids))
         for block in network.txt_mode_blocks:
             text = block(text, early, call)
-        return StillText(text, network.single_stream_modulations["txt"](active))
+        return OwnText(text, network.single_stream_modulations["txt"](active))
 
 
 ROPE = {"axes_dims_rope": (32, 32, 32, 32), "rope_theta": 10000}
@@ -176,15 +196,17 @@ ROPE = {"axes_dims_rope": (32, 32, 32, 32), "rope_theta": 10000}
 
 
 def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) -> ModelSpec:
-    """As the config files tell them. Raises BadConfig or BadValue if they do not fit."""
+    """As the config files tell them. Raises BadConfig if they do not fit."""
     transformer = {**ROPE, **configs.transformer}
-    if transformer.get("flow_map"):
-        raise BadValue(
-            f"model {name}: its transformer is a flow map (flow_map), which takes the time that a step jumps "
-            "to; use black-forest-labs/flux-3-image-klein-base or a fine-tune of it"
-        )
     spec = packed_spec(name, settings, configs._replace(transformer=transformer), weights)
+    if transformer.get("flow_map"):
+        spec = replace(spec, guidance="none")
     return flux2.with_four_axes(spec, "FLUX.3")
+
+
+def settings_name(transformer: Mapping[str, Any]) -> str:
+    """The distilled model's settings for a flow map, else those of its base."""
+    return "flux3-klein" if transformer.get("flow_map") else "flux3-klein-base"
 
 
 ARCHITECTURE = Architecture(
@@ -192,5 +214,5 @@ ARCHITECTURE = Architecture(
     model=Flux3Model,
     networks=("Flux3Transformer2DModel", "AutoencoderKLFlux2"),
     load_text=load_encoder,
-    settings=always("flux3-klein-base"),
+    settings=settings_name,
 )

@@ -135,7 +135,7 @@ class HunyuanImageModel(FlowModel):
         text = self._text(prompt, time, inputs.sequence)
         table = inputs.tables(text.shape[1])
         shares = TokenShards.joint(inputs.sequence, text, image_tokens=grid.count)
-        own_text = self._copies(text, shares)
+        own_text = shares.changing_copies(text)
         image = network.x_embedder(own_row(x, shares, patch=1))
         condition = network.time_guidance_embed(time, **self._other_inputs(x, inputs))
         call = AttentionCall.joint(shares, table)
@@ -167,11 +167,6 @@ class HunyuanImageModel(FlowModel):
             place, (letters,), lambda: network.context_embedder_2(letters.to(self.dtype))
         )
         return torch.cat([embedded, words], dim=1)
-
-    def _copies(self, text: Tokens, shares: TokenShards) -> Tokens:
-        """This rank's piece of all literal copies; not kept, as the next step's text is another."""
-        copies = shares.sequence.copies.literal
-        return shares.text(text[:, None].expand(-1, copies, -1, -1).flatten(1, 2), dim=1)
 
     def _other_inputs(self, x: Latents, inputs: PassInputs) -> dict[str, Tensor]:
         """Guidance and the time that the step ends at, where the network takes them."""

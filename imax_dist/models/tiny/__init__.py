@@ -39,6 +39,7 @@ TINY: dict[str, Callable[[Path], Path]] = {
     "flux2-dev": flux2.make_tiny_dev,
     "flux2-klein": flux2.make_tiny_klein,
     "flux3-klein-base": flux3.make_tiny,
+    "flux3-klein": flux3.make_tiny_distilled,
     "chroma": make_tiny_chroma,
     "hunyuan-image-2.1": hunyuan_image.make_tiny,
     "hunyuan-image-2.1-distilled": hunyuan_image.make_tiny_distilled,

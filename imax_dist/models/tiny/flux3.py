@@ -14,17 +14,29 @@ from imax_dist.models.tiny.parts import peaked, save_pipeline, scheduler
 SETTINGS = """\
 native_side: 64
 steps: {native: 3, extrapolated: 4}
-guidance_scale: {native: 2.0, extrapolated: 1.5}
 text_tokens: 80
 rope_factor: 1.0
 native_shift: 1.6
 shift_factor: 1.5
 """
+GUIDED = "guidance_scale: {native: 2.0, extrapolated: 1.5}\n"
+UNGUIDED = "guidance_scale: {native: 1.0, extrapolated: 1.0}\n"
 WIDTH = 8
 """Of the encoder's states."""
 
 
 def make_tiny(folder: Path) -> Path:
+    """The base model's kind: classifier-free guidance."""
+    return _make(folder, "Flux3ModularPipeline", "Flux3AutoBlocks", settings=SETTINGS + GUIDED)
+
+
+def make_tiny_distilled(folder: Path) -> Path:
+    """The distilled model's kind, a flow map without guidance."""
+    kind, blocks = "Flux3DistilledModularPipeline", "Flux3DistilledAutoBlocks"
+    return _make(folder, kind, blocks, settings=SETTINGS + UNGUIDED, flow_map=True)
+
+
+def _make(folder: Path, kind: str, blocks: str, *, settings: str, **options: bool) -> Path:
     """Write the pipeline into ``folder``: one block of each kind, 32 thin layers of Qwen3-VL."""
     from diffusers import Flux3Transformer2DModel
 
@@ -32,7 +44,7 @@ def make_tiny(folder: Path) -> Path:
     transformer = Flux3Transformer2DModel(
         in_channels=16, cond_in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
         num_attention_heads=4, joint_attention_dim=len(LAYERS) * WIDTH, timestep_channels=32, mlp_ratio=1.0,
-        axes_dims_rope=(4, 4, 4, 4),
+        axes_dims_rope=(4, 4, 4, 4), **options,
     )  # fmt: skip
     parts = {
         "transformer": peaked(transformer, seed=11),
@@ -41,7 +53,7 @@ def make_tiny(folder: Path) -> Path:
         "tokenizer": tokenizer,
         "scheduler": scheduler(),
     }
-    save_pipeline(folder, "Flux3ModularPipeline", parts, settings=SETTINGS)
+    save_pipeline(folder, kind, parts, settings=settings)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     (folder / "model_index.json").unlink()
     place = {"pretrained_model_name_or_path": str(folder)}
@@ -49,7 +61,7 @@ def make_tiny(folder: Path) -> Path:
         name: [*entry, {**place, "subfolder": name}] if isinstance(entry, list) else entry
         for name, entry in index.items()
     }
-    text = json.dumps({**modular, "_blocks_class_name": "Flux3AutoBlocks"}, indent=1)
+    text = json.dumps({**modular, "_blocks_class_name": blocks}, indent=1)
     (folder / "modular_model_index.json").write_text(text, encoding="utf-8")
     return folder
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from imax_dist.models.weights import pipeline_index
+
 
 def plain_scheduler() -> Any:
     """Without shifts of its own."""
@@ -16,12 +18,13 @@ def plain_scheduler() -> Any:
 
 
 def flux3_pipeline(folder: Path) -> Any:
-    """Flux3ModularPipeline without the step that rewrites prompts; of its processor the tokenizer is used."""
+    """The modular pipeline of FLUX.3 or its distilled form, without the step that rewrites prompts; of
+    its processor the tokenizer is used."""
+    import diffusers
     from diffusers import AutoencoderKLFlux2, Flux3Transformer2DModel
-    from diffusers.modular_pipelines.flux3 import Flux3AutoBlocks
     from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
-    blocks = Flux3AutoBlocks()
+    blocks = getattr(diffusers, pipeline_index(folder)["_blocks_class_name"])()
     blocks.sub_blocks.pop("prompt_upsampler")
     pipe = blocks.init_pipeline()
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")

@@ -155,3 +155,10 @@ EDITORS: dict[str, Editor] = {
     "qwen-image-edit-2511": Editor(qwen_image_edit, {"edit": True}),
 }
 """By the name of the tiny pipeline."""
+
+
+def shown(name: str, folder: Path, size: str) -> dict[str, Any]:
+    """What makes a request of an editor: a picture of ``size`` in ``folder``, and how it is asked."""
+    if name not in EDITORS:
+        return {}
+    return {"guide": str(picture_file(folder / "own.png", *map(int, size.split("x")))), **EDITORS[name].asks}

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import traceback
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from editors import EDITORS, edit_pipeline, picture_file
-from ranks import run_ranks
 
 from imax_dist.errors import BadValue
 from imax_dist.geometry import Region
@@ -24,11 +19,8 @@ from imax_dist.output.image.guide import Placement
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.context import shown_alone
 from imax_dist.pipeline.guide import with_guide
-from imax_dist.pipeline.loading import load_requested
 from imax_dist.pipeline.noise import pass_noise
 from imax_dist.pipeline.plan import make_plan
-from imax_dist.pipeline.ranks import ParallelSettings, join_for
-from imax_dist.pipeline.render import render_with
 from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 from imax_dist.pipeline.sampler import Sampler, sequence_alone
@@ -36,22 +28,6 @@ from imax_dist.pipeline.state import PassState
 from imax_dist.planner.workload import workload_of
 
 ROUNDING = 5e-5
-MESHES: dict[int, dict[str, dict[str, Any]]] = {
-    2: {
-        "u2": dict(ulysses=2),
-        "r2": dict(ring=2),
-        "r2, text replicated": dict(ring=2, text="replicated"),
-        "native shared": dict(ring=2, native="shared"),
-    },
-    4: {"u4": dict(ulysses=4), "u2r2": dict(ulysses=2, ring=2)},
-}
-CASES = [(name, world, mesh) for name in EDITORS for world, meshes in MESHES.items() for mesh in meshes]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("editors")
-    return {name: make_tiny(name, root / name) for name in EDITORS}
 
 
 @pytest.fixture(scope="module")
@@ -90,47 +66,6 @@ def test_at_native_size_it_is_diffusers_own_call(
     assert context is not None
     other = dataclasses.replace(sampler, context=0.5 * context).run(PassState(0, 0, noise)).latents
     assert (found - other).abs().max() > 100 * ROUNDING * expected.abs().max(), "the picture is seen"
-
-
-def render_all(topology: Topology, folders: dict[str, str], picture: str) -> dict[tuple[str, str], Any]:
-    """Latents, or the traceback, of every editor on every mesh of this world size."""
-    results: dict[tuple[str, str], Any] = {}
-    for name, folder in folders.items():
-        request = request_of(folder, picture, name)
-        model = load_requested(
-            request, ParallelSettings(), device=topology.device, with_text_encoders=topology.is_first
-        )
-        for mesh, own in MESHES[topology.world_size].items():
-            try:
-                ranks = join_for(model, ParallelSettings(**own), topology)
-                results[name, mesh] = render_with(model, ranks, request).latents.numpy()
-            except Exception:
-                results[name, mesh] = traceback.format_exc()
-    return results
-
-
-@pytest.fixture(scope="module")
-def rendered(folders: dict[str, Path], picture: Path) -> Callable[[int], list[dict[tuple[str, str], Any]]]:
-    names = {name: str(folder) for name, folder in folders.items()}
-    return cache(lambda world: run_ranks(world, render_all, names, str(picture), timeout_s=100))
-
-
-@pytest.fixture(scope="module")
-def serial(folders: dict[str, Path], picture: Path) -> Callable[[str], Any]:
-    return cache(lambda name: render(request_of(folders[name], picture, name)).latents.numpy())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "world", "mesh"), CASES, ids=str)
-def test_the_picture_is_the_same_on_any_number_of_ranks(
-    rendered: Any, serial: Any, name: str, world: int, mesh: str
-) -> None:
-    expected = serial(name)
-    results = [own[name, mesh] for own in rendered(world)]
-    for result in results:
-        assert not isinstance(result, str), result
-        assert np.array_equal(result, results[0])
-        assert np.abs(result - expected).max() < 1e-10 * max(1.0, np.abs(expected).max())
 
 
 def test_an_edit_starts_from_a_native_picture_of_its_own(folders: dict[str, Path], picture: Path) -> None:

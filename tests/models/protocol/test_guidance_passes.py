@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from editors import EDITORS, shown
+from guidance_of import AS_INPUT, TRAINED_IN, UNPADDED, scales
 
 from imax_dist.errors import BadConfig
 from imax_dist.models.cfg_execution import batched, two_passes
@@ -15,35 +18,26 @@ from imax_dist.models.load import describe_model
 from imax_dist.models.tiny import TINY
 from imax_dist.parallel.cfg_parallel import ranks_per_half
 from imax_dist.pipeline.fit import check_guidance_passes
+from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.renderer import render
 from imax_dist.pipeline.request import Request
 
-MASKLESS = {
-    "chroma",
-    "hunyuan-image-2.1",
-    "krea-2",
-    "lumina-image-2",
-    "qwen-image",
-    "qwen-image-2.1",
-    "z-image-turbo",
-}
-"""Their prompts have lengths of their own and the networks take no mask: no batches of two."""
-DISTILLED = ("flux-dev", "flux2-dev", "hunyuan-image-2.1-distilled")
-GUIDED = [name for name in TINY if name not in DISTILLED]
+GUIDED = [name for name in (*TINY, *EDITORS) if name not in (*AS_INPUT, *TRAINED_IN)]
 
 
 def request(folder: Path) -> Request:
-    scales = {"guidance_scale": {"native": 1.0, "extrapolated": 3.0}}
+    method = scales(folder.name, native=1.0, extrapolated=3.0)
     return Request(
-        "a red sun", size="96x80", model=str(folder), dtype="float64", steps=2, native_steps=1, method=scales
-    )
+        "a red sun", size="96x80", model=str(folder), dtype="float64", steps=2, native_steps=1, method=method,
+        **shown(folder.name, folder.parent, "96x80"),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GUIDED)
 def test_a_batch_of_two_is_two_passes(folders: dict[str, Path], name: str) -> None:
     settings = ParallelSettings(cfg="batched")
-    if name in MASKLESS:
+    if name in UNPADDED:
         with pytest.raises(BadConfig, match=r"cfg batched needs prompts of one length"):
             render(request(folders[name]), parallel=settings)
         return
@@ -56,9 +50,12 @@ def test_splitting_needs_an_even_number_of_ranks_and_a_second_prompt(folders: di
         with pytest.raises(BadConfig, match=rf"half of the ranks to each prompt, but {ranks} w"):
             ranks_per_half(ranks)
     assert ranks_per_half(4) == 2
-    distilled, free = (describe_model(str(folders[name])) for name in ("flux-dev", "flux-schnell"))
+    names = ("flux-dev", "flux3-klein", "flux-schnell")
+    distilled, without, free = (describe_model(str(folders[name])) for name in names)
     with pytest.raises(BadConfig, match=r".* takes its scale as an input; leave cfg out"):
         check_guidance_passes("split", distilled, 7.0)
+    with pytest.raises(BadConfig, match=r".* has its guidance trained in; leave cfg out"):
+        check_guidance_passes("split", without, 1.0)
     with pytest.raises(BadConfig, match=r"no second prompt to compute: the guidance scale of .* is 1"):
         check_guidance_passes("split", free, 1.0)
     check_guidance_passes("split", free, 2.0)
@@ -68,6 +65,19 @@ def test_splitting_needs_an_even_number_of_ranks_and_a_second_prompt(folders: di
 def test_an_unknown_way_is_refused_with_the_known_ones(folders: dict[str, Path]) -> None:
     with pytest.raises(BadConfig, match=r"parallel: cfg: 'halves' is not known; known: two_passes, batch"):
         render(request(folders["flux-schnell"]), parallel=ParallelSettings(cfg="halves"))
+
+
+def test_a_scale_that_nothing_reads_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    """FLUX.2 klein's few-step models say so in their index, FLUX.3's in their transformer."""
+    klein = shutil.copytree(folders["flux2-klein"], tmp_path / "klein")
+    index = klein / "model_index.json"
+    index.write_text(index.read_text().replace('"is_distilled": false', '"is_distilled": true'))
+    asked = {"guidance_scale": {"native": 1.0, "extrapolated": 3.0}}
+    for folder in (klein, folders["flux3-klein"]):
+        spec = describe_model(str(folder))
+        with pytest.raises(BadConfig, match=r"guidance_scale 3.0: model .* has its guidance trained in"):
+            make_plan(Request("a red sun", model=str(folder), method=asked), spec)
+        make_plan(Request("a red sun", model=str(folder), method={"guidance_scale": {"native": 1.0}}), spec)
 
 
 def test_the_three_combinations(rng: torch.Generator) -> None:

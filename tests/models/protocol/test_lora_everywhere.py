@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from guidance_of import WITHOUT_LORA
 from safetensors.torch import save_file
 
 from imax_dist.errors import BadConfig
 from imax_dist.models.load import Loading, load
-from imax_dist.models.tiny import TINY
+from imax_dist.models.tiny import EDITORS, TINY
 
 CPU = torch.device("cpu")
-WITHOUT = {"lumina-next"}
 
 
-@pytest.mark.parametrize("name", list(TINY))
+@pytest.mark.parametrize("name", [*TINY, *EDITORS])
 def test_a_lora_is_added_to_the_layer_it_names(folders: dict[str, Path], name: str, tmp_path: Path) -> None:
     def loaded(*loras: str) -> torch.nn.Module:
         model = load(str(folders[name]), Loading(CPU, None, "float32", loras))
@@ -32,7 +32,7 @@ def test_a_lora_is_added_to_the_layer_it_names(folders: dict[str, Path], name: s
     key = f"transformer.{layer}"
     save_file({f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}, file)
 
-    if name in WITHOUT:
+    if name in WITHOUT_LORA:
         with pytest.raises(BadConfig, match=r"diffusers has no LoRA loader for a LuminaPipeline"):
             loaded(f"{file}:0.5")
         return

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from guidance_of import TRAINED_IN
 from samplers import sampled
 from their_pipelines import THEIRS, pipeline
 from torch import Tensor
@@ -55,7 +56,7 @@ def ours(plan: PosterPlan, model: FlowModel) -> Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_native_pass_is_diffusers_own_call(both: Both, name: str, size: str) -> None:
     model, pipe = both(name)
-    for scale in (1.0, 3.0):
+    for scale in (1.0, 3.0) if name not in TRAINED_IN else (None,):
         plan = planned(model, size, scale)
         assert str(plan.native_size) == size
         expected = THEIRS[name].latents(pipe, plan, pass_noise(plan.native, model))
@@ -79,8 +80,10 @@ def test_schnell_takes_two_and_four_steps_as_the_paper_does(both: Both, steps: i
 def test_prompt_and_guidance_scale_reach_the_picture(both: Both, name: str) -> None:
     """Guards the guard: another scale or prompt is far outside the tolerance."""
     model, _ = both(name)
-    plain, guided = (ours(planned(model, "64x64", scale), model) for scale in (1.0, 3.0))
-    assert (plain - guided).abs().max() > 100 * ROUNDING * plain.abs().max()
+    plain = ours(planned(model, "64x64", 1.0), model)
+    if name not in TRAINED_IN:
+        guided = ours(planned(model, "64x64", 3.0), model)
+        assert (plain - guided).abs().max() > 100 * ROUNDING * plain.abs().max()
     plan = planned(model, "64x64", 1.0)
     other = model.encode_prompt("a white moon over the snow", negative=False)
     changed = sampled(plan.native, model, other)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from guidance_of import scales
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from imax_dist.events import RenderEvent, StepDone
@@ -51,7 +52,7 @@ class Operations(TorchDispatchMode):
 
 def record(folder: Path, **fields: Any) -> list[Counter[str]]:
     """Preset official: text copies where they have places, patch shift, two prompts if there is a second."""
-    fields["method"] = {"guidance_scale": {"native": 1.0, "extrapolated": 3.0}, **fields.get("method", {})}
+    fields["method"] = {**scales(folder.name, native=1.0, extrapolated=3.0), **fields.get("method", {})}
     where = {"size": "128x112", "model": str(folder), "preset": "official"}
     request = Request("a red sun", steps=STEPS, native_steps=1, **where, **fields)
     with Operations() as operations:

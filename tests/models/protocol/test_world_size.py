@@ -1,4 +1,4 @@
-"""The world size never changes the picture: every adapter on two and four ranks against one, in float64.
+"""The world size never changes the picture: every network on two and four ranks against one, in float64.
 
 All three engines; xfuser is xDiT's own code, on gloo through tests/xfuser_on_cpu.py. A process group renders
 some of the models on all meshes of its size, and a rank loads each model once: that costs most.
@@ -14,11 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from editors import EDITORS, picture_file
+from guidance_of import AS_INPUT, TRAINED_IN, scales
 from ranks import run_ranks
 from xfuser_on_cpu import answer_for_cpu, xfuser_is_installed
 
 from imax_dist.models.tiny import TINY
 from imax_dist.parallel.topology import Topology
+from imax_dist.pipeline.guide import completed, with_guide
 from imax_dist.pipeline.loading import load_requested
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.ranks import ParallelSettings, join_for
@@ -32,24 +35,27 @@ MESHES: dict[int, dict[str, dict[str, Any]]] = {
     2: {
         "u2": dict(ulysses=2),
         "r2": dict(ring=2),
-        "cfg split": dict(cfg="split"),
-        "r2, text replicated": dict(ring=2, text="replicated"),
-        "r2, text replicated, engine xfuser": dict(ring=2, text="replicated", engine="xfuser"),
+        "cfg2": dict(cfg="split"),
+        "r2 with replicated text": dict(ring=2, text="replicated"),
+        "r2 with a shared native pass": dict(ring=2, native="shared"),
+        "r2 with replicated text, engine xfuser": dict(ring=2, text="replicated", engine="xfuser"),
     },
     4: {
         "u4": dict(ulysses=4),
         "u2r2": dict(ulysses=2, ring=2),
-        "cfg split, r2": dict(ring=2, cfg="split"),
+        "cfg2 r2": dict(ring=2, cfg="split"),
         "u2r2, engine xfuser": dict(ulysses=2, ring=2, engine="xfuser"),
         "u2r2, engine diffusers": dict(ulysses=2, ring=2, engine="diffusers"),
+        "cfg2 r2, engine diffusers": dict(ring=2, cfg="split", engine="diffusers"),
     },
 }
+NETWORKS = (*TINY, *EDITORS)
 TOGETHER = 4
 """Models that a process group renders: its start costs as much as one of them."""
-PAPER = ("u2r2", "r2, text replicated")
+GROUPS = [NETWORKS[first : first + TOGETHER] for first in range(0, len(NETWORKS), TOGETHER)]
+PAPER = ("u2r2", "r2 with replicated text")
 """Meshes whose picture has text copies at every cell of the grid, where text is in the sequence."""
-DISTILLED = {"flux-dev", "flux2-dev", "hunyuan-image-2.1-distilled"}
-"""They take their guidance as an input: there is no second prompt for the other half of the ranks."""
+BENCHMARKS = (Path(__file__).parents[3] / "BENCHMARKS.md").read_text(encoding="utf-8")
 
 
 def preset_of(mesh: str) -> str:
@@ -58,17 +64,22 @@ def preset_of(mesh: str) -> str:
 
 
 def meshes_of(name: str, world: int) -> dict[str, dict[str, Any]]:
-    """The meshes a model has a use for."""
-    meshes = MESHES[world].items()
-    return {mesh: own for mesh, own in meshes if not (own.get("cfg") == "split" and name in DISTILLED)}
+    """The meshes a model has a use for; editors also make their native picture on all ranks."""
+
+    def has_use(own: dict[str, Any]) -> bool:
+        guided = name not in (*AS_INPUT, *TRAINED_IN)
+        return (guided or "cfg" not in own) and (name in EDITORS or "native" not in own)
+
+    return {mesh: own for mesh, own in MESHES[world].items() if has_use(own)}
 
 
-CASES = [(name, world, mesh) for name in TINY for world in MESHES for mesh in meshes_of(name, world)]
+CASES = [(name, world, mesh) for name in NETWORKS for world in MESHES for mesh in meshes_of(name, world)]
 
 
-def request_of(folder: str, preset: str) -> Request:
-    """7 x 9 tokens, so that no mesh divides them; native is 3 x 4 or so."""
-    scales = {"guidance_scale": {"native": 2.0, "extrapolated": 3.0}}
+def request_of(folder: str, picture: str, preset: str) -> Request:
+    """7 x 9 tokens, so that no mesh divides them; native is 3 x 4 or so. Editors are shown the picture."""
+    name = Path(folder).name
+    shown = {"guide": picture, **EDITORS[name].asks} if name in EDITORS else {}
     return Request(
         "a red sun over the sea",
         size="144x112",
@@ -77,23 +88,22 @@ def request_of(folder: str, preset: str) -> Request:
         dtype="float64",
         steps=2,
         native_steps=1,
-        method=scales,
+        method=scales(name, native=2.0, extrapolated=3.0),
+        **shown,
     )
 
 
 def render_all(
-    topology: Topology, folders: dict[str, str], *, with_xfuser: bool
+    topology: Topology, folders: dict[str, str], picture: str, *, with_xfuser: bool
 ) -> dict[tuple[str, str], Any]:
     """Latents, or the traceback, of every model on every mesh of this world size."""
     if with_xfuser:
         answer_for_cpu()
     results: dict[tuple[str, str], Any] = {}
     for name, folder in folders.items():
+        request = request_of(folder, picture, "imax")
         model = load_requested(
-            request_of(folder, "imax"),
-            ParallelSettings(),
-            device=topology.device,
-            with_text_encoders=topology.is_first,
+            request, ParallelSettings(), device=topology.device, with_text_encoders=topology.is_first
         )
         for mesh, own in meshes_of(name, topology.world_size).items():
             settings = ParallelSettings(**own)
@@ -101,41 +111,48 @@ def render_all(
                 continue
             try:
                 ranks = join_for(model, settings, topology)
-                run = Run(make_plan(request_of(folder, preset_of(mesh)), model.spec), ranks)
-                vae = VaeRunner.for_plan(run.plan, model, ranks)
-                results[name, mesh] = render_latents(run, vae).numpy()
+                asked, given = completed(request_of(folder, picture, preset_of(mesh)), topology)
+                plan, guide = with_guide(make_plan(asked, model.spec, given), topology)
+                vae = VaeRunner.for_plan(plan, model, ranks)
+                results[name, mesh] = render_latents(Run(plan, ranks, guide=guide), vae).numpy()
             except Exception:
                 results[name, mesh] = traceback.format_exc()
     return results
 
 
 @pytest.fixture(scope="module")
-def rendered(folders: dict[str, Path]) -> Callable[[int, str], list[dict[tuple[str, str], Any]]]:
+def picture(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(picture_file(tmp_path_factory.mktemp("pictures") / "own.png", 144, 112))
+
+
+@pytest.fixture(scope="module")
+def rendered(
+    folders: dict[str, Path], picture: str
+) -> Callable[[int, str], list[dict[tuple[str, str], Any]]]:
     """World size and a model -> what every rank got of that model and its neighbours; rendered once."""
     render_them = partial(render_all, with_xfuser=xfuser_is_installed())
-    names = tuple(folders)
-    groups = [names[first : first + TOGETHER] for first in range(0, len(names), TOGETHER)]
 
     @cache
     def render_group(world: int, names: tuple[str, ...]) -> list[dict[tuple[str, str], Any]]:
-        return run_ranks(world, render_them, {name: str(folders[name]) for name in names}, timeout_s=200)
+        own = {name: str(folders[name]) for name in names}
+        return run_ranks(world, render_them, own, picture, timeout_s=200)
 
-    return lambda world, name: render_group(world, next(names for names in groups if name in names))
+    return lambda world, name: render_group(world, next(names for names in GROUPS if name in names))
 
 
 @cache
-def serial(folder: str, preset: str) -> Any:
-    return render(request_of(folder, preset)).latents.numpy()
+def serial(folder: str, picture: str, preset: str) -> Any:
+    return render(request_of(folder, picture, preset)).latents.numpy()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "world", "mesh"), CASES, ids=str)
 def test_the_picture_is_the_same_on_any_number_of_ranks(
-    folders: dict[str, Path], rendered: Any, name: str, world: int, mesh: str
+    folders: dict[str, Path], picture: str, rendered: Any, name: str, world: int, mesh: str
 ) -> None:
     if MESHES[world][mesh].get("engine") == "xfuser" and not xfuser_is_installed():
         pytest.skip("xfuser and yunchang are not installed: pip install 'imax-dist[dev]'")
-    expected = serial(str(folders[name]), preset_of(mesh))
+    expected = serial(str(folders[name]), picture, preset_of(mesh))
     assert np.isfinite(expected).all()
     results = [own[name, mesh] for own in rendered(world, name)]
     for result in results:
@@ -145,7 +162,21 @@ def test_the_picture_is_the_same_on_any_number_of_ranks(
 
 
 @pytest.mark.parametrize("name", list(TINY))
-def test_the_method_changes_the_picture(folders: dict[str, Path], name: str) -> None:
+def test_the_method_changes_the_picture(folders: dict[str, Path], picture: str, name: str) -> None:
     """Guards the guard: another recipe gives other latents."""
-    one, other = (serial(str(folders[name]), preset) for preset in ("imax", "paper"))
+    one, other = (serial(str(folders[name]), picture, preset) for preset in ("imax", "paper"))
     assert np.abs(one - other).max() > 1e-3
+
+
+def row_of(name: str) -> str:
+    """The network's line of the table: its meshes, engine by engine."""
+    found: dict[str, list[str]] = {"torch": [], "xfuser": [], "diffusers": []}
+    for world in MESHES:
+        for mesh, own in meshes_of(name, world).items():
+            found[own.get("engine", "torch")].append(mesh.split(",")[0])
+    return f"| `{name}` | {' | '.join(', '.join(meshes) for meshes in found.values())} |"
+
+
+def test_the_table_of_networks_meshes_and_engines_is_what_runs_here() -> None:
+    rows = [line for line in BENCHMARKS.splitlines() if line.startswith("| `") and "u2r2" in line]
+    assert rows == [row_of(name) for name in NETWORKS]

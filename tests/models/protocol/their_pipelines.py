@@ -232,10 +232,11 @@ def from_qwen_image21_tokens(tokens: Tensor, plan: PosterPlan) -> Tensor:
 
 
 def flux3(pipe: Any, plan: PosterPlan, noise: Tensor, **output: str) -> Tensor:
-    """Flux3ModularPipeline; guidance is a component of it."""
+    """Flux3ModularPipeline, whose guidance is a component, or its distilled form, which has none."""
     from diffusers import ClassifierFreeGuidance
 
-    pipe.update_components(guider=ClassifierFreeGuidance(guidance_scale=plan.native.guidance_scale))
+    if plan.spec.guidance != "none":
+        pipe.update_components(guider=ClassifierFreeGuidance(guidance_scale=plan.native.guidance_scale))
     grid = plan.native.grid.tokens(2)
     packed = pack(noise).transpose(1, 2).unflatten(2, (grid.height, grid.width))
     wanted = "latents" if output["output_type"] == "latent" else "images"
@@ -256,6 +257,7 @@ def from_flux3_latents(latents: Tensor, plan: PosterPlan) -> Tensor:
 
 THEIRS: dict[str, Theirs] = {
     "flux3-klein-base": Theirs(flux3, from_flux3_latents),
+    "flux3-klein": Theirs(flux3, from_flux3_latents),
     "flux-dev": Theirs(flux, from_flux_tokens),
     "flux-schnell": Theirs(flux, from_flux_tokens),
     "lumina-next": Theirs(lumina),
