@@ -90,7 +90,10 @@ def strategy_for(plan: PosterPlan, model: FlowModel, ranks: Ranks) -> Strategy:
     topology, memory = ranks.topology, ranks.settings.vae_memory_gib
     if plan.method.vae == "tiled":
         if not hasattr(model.vae, "enable_tiling"):
-            raise BadConfig(f"vae: tiled is set, but the VAE of {model.spec.name} has no tiles; use exact")
+            raise BadConfig(
+                f"vae: tiled is set, but the VAE of {model.spec.name} has no tiles; use exact "
+                "(--set vae=exact)"
+            )
         return Tiled(topology, model, memory)
     codec = row_codec(model)
     if codec is None:

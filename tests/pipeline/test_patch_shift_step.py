@@ -24,6 +24,10 @@ from imax_dist.pipeline.sampler import Sampler
 from imax_dist.pipeline.state import PassState
 
 STEPS = 5
+EPSILON = 1e-6
+"""What the released code adds to sigma before it divides."""
+FRACTION = 1e-5
+"""Of the largest latent: how far that takes the preset, which divides by sigma, from the released code."""
 
 
 @pytest.fixture(scope="module")
@@ -59,36 +63,40 @@ def released(sampler: Sampler, x: Tensor, reference: Tensor) -> Tensor:
     The released pipeline pads at the start of such a step and crops at the start of the next; the weight of a
     step fades on its index (cosine_decay).
     """
-    sigmas = sampler.plan.sigmas
-    for index in range(STEPS):
+    sigmas, steps = sampler.plan.sigmas, sampler.plan.steps
+    for index in range(steps):
         padded = index % 2 == 0
         ring = torch.nn.functional.pad
         now = ring(x, (1, 1, 1, 1)) if padded else x
         goal = ring(reference, (1, 1, 1, 1)) if padded else reference
-        step = Step(sigma=sigmas[index], index=index, steps=STEPS, start=sigmas[0])
+        step = Step(sigma=sigmas[index], index=index, steps=steps, start=sigmas[0])
         velocity = sampler.network(now, step).velocity
-        weight = 0.5 * (1 + math.cos(math.pi * index / STEPS))
-        towards = (now - goal) / sigmas[index]
+        weight = 0.5 * (1 + math.cos(math.pi * index / steps))
+        towards = (now - goal) / (sigmas[index] + EPSILON)
         velocity = velocity + weight * (haar_low(towards) - haar_low(velocity))
         now = now + (sigmas[index + 1] - sigmas[index]) * velocity
         x = now[:, :, 1:-1, 1:-1] if padded else now
     return x
 
 
-def test_official_is_the_released_stepping_to_rounding(model: Any) -> None:
-    sampler, state = sampler_of(model, preset="official")
+@pytest.mark.parametrize("steps", [4, 5])
+def test_official_is_the_released_stepping_to_its_epsilon(model: Any, steps: int) -> None:
+    sampler, state = sampler_of(model, preset="official", steps=steps)
     assert state.reference is not None
+    assert sampler.plan.steps == steps
     expected = released(sampler, state.latents, state.reference)
     made = sampler.run(state).latents
     assert made.shape == state.latents.shape
-    assert (made - expected).abs().max() < 1e-9 * expected.abs().max()
+    apart = (made - expected).abs().max() / expected.abs().max()
+    assert 0 < apart < FRACTION
 
 
-def test_a_shift_around_the_network_alone_is_another_picture(model: Any) -> None:
+def test_a_shift_around_the_network_alone_ends_elsewhere(model: Any) -> None:
     sampler, state = sampler_of(model, preset="official")
     other, _ = sampler_of(model, preset="official", method={"patch_shift": "network"})
-    apart = (sampler.run(state).latents - other.run(state).latents).square().mean().sqrt()
-    assert apart > 1e-3 * state.latents.square().mean().sqrt()
+    made = sampler.run(state).latents
+    apart = (made - other.run(state).latents).square().mean().sqrt() / made.square().mean().sqrt()
+    assert 0.08 < apart < 0.13
 
 
 @pytest.mark.parametrize(
@@ -120,6 +128,6 @@ def test_true_is_the_shift_around_the_network(model: Any) -> None:
 
 def test_a_pass_takes_exactly_the_steps_below_its_start(model: Any) -> None:
     sampler, state = sampler_of(model, preset="imax", method={"start": {"steps": 3}})
-    assert sampler.plan.sigmas[0] == 0.6
+    assert sampler.plan.sigmas[0] == 0.45
     assert sampler.plan.steps == 3
     assert sampler.run(state).latents.isfinite().all()

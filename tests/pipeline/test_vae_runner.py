@@ -64,9 +64,12 @@ def test_the_picture_is_the_same_by_any_strategy(
     assert [result[1] is None for result in results] == [rank > 0 for rank in range(ranks)]
 
 
-def runner_of(tiny: str, settings: dict[str, Any] | None = None, **method: Any) -> tuple[Any, VaeRunner]:
+def runner_of(
+    tiny: str, settings: dict[str, Any] | None = None, *, preset: str = "imax", **method: Any
+) -> tuple[Any, VaeRunner]:
     model = load_model(tiny, device=torch.device("cpu"), dtype="float32", with_text_encoders=False)
-    plan = make_plan(Request("a red sun", size="320x208", model=tiny, method=method), model.spec)
+    request = Request("a red sun", size="320x208", model=tiny, preset=preset, method=method)
+    plan = make_plan(request, model.spec)
     ranks = join_ranks(ParallelSettings(**(settings or {})), ALONE, heads=model.spec.heads)
     return plan, VaeRunner.for_plan(plan, model, ranks)
 
@@ -101,6 +104,24 @@ def test_tiles_are_used_only_if_asked_for_and_are_another_picture(tiny: str) -> 
     assert not theirs.use_tiling, "tiling must not stay on"
     assert torch.equal(plain.whole(), (expected[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 0))
     assert (plain.whole() - blended.whole()).abs().max() > 0.01
+
+
+def test_tiles_are_diffusers_own_and_as_in_the_released_code_taken_below_the_size_of_one(tiny: str) -> None:
+    _, tiled = runner_of(tiny, preset="official")
+    assert isinstance(tiled.strategy, Tiled)
+    model: Any = tiled.model
+    size = model.vae.tile_sample_min_size
+    generator = torch.Generator().manual_seed(1)
+    for side, alike in ((size, False), (2 * size, True)):
+        latents = torch.randn(1, 16, side // 8, side // 8, generator=generator)
+        pixels = torch.rand(1, 3, side, side, generator=generator) * 2 - 1
+        own = tiled.strategy.decoded(latents), tiled.strategy.encoded(pixels, noise=None)
+        model.vae.enable_tiling()
+        theirs = model.decode_image(latents), model.encode_image(pixels, noise=None)
+        model.vae.disable_tiling()
+        assert [torch.equal(*pair) for pair in zip(own, theirs, strict=True)] == [alike, alike]
+        decoded = model.vae.tiled_decode(model.unscaled(latents)).sample
+        assert torch.equal(own[0], decoded)
 
 
 def test_a_vae_of_another_kind_is_used_whole_and_has_no_tiles(tiny: str) -> None:
