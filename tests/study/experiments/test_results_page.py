@@ -19,8 +19,8 @@ def stats(mean: float) -> dict[str, Any]:
     return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
 
 
-def presets(*names: str) -> dict[str, Any]:
-    """What the study of the presets found, with the variants ``names`` beside ours."""
+def default(*names: str) -> dict[str, Any]:
+    """What the study of the default found, with the variants ``names`` beside ours."""
     measured = {name: {"facts": stats(0.3), "layout": stats(25.0), "frechet": stats(3.0)} for name in names}
     ours = {"facts": stats(0.9), "layout": stats(30.0), "frechet": stats(0.5)}
     size = {"n": 6, "variants": {"ours": ours, **measured}, "preference": {"strength": {"ours": stats(0.6)}}}
@@ -28,7 +28,7 @@ def presets(*names: str) -> dict[str, Any]:
 
 
 def test_the_page_opens_with_five_numbers_at_the_largest_scale() -> None:
-    lines = summary(presets("direct", "official", "paper", "enlarged (Lanczos)")).splitlines()
+    lines = summary(default("direct", "native, enlarged", "one jump")).splitlines()
     assert lines[0].startswith("| at 4x 512x512, n = 6 scenes")
     assert len(lines) == 2 + len(QUESTIONS) + 1 == 7
     assert "**0.90 [0.80, 1.00]** | 0.30 [0.20, 0.40] (sampled directly)" in lines[2]
@@ -36,7 +36,7 @@ def test_the_page_opens_with_five_numbers_at_the_largest_scale() -> None:
 
 
 def test_a_variant_that_was_not_drawn_leaves_its_row_out() -> None:
-    assert len(summary(presets("paper")).splitlines()) == 2 + 1 + 1
+    assert len(summary(default("one jump")).splitlines()) == 2 + 1 + 1
 
 
 def test_the_page_in_the_repository_has_them() -> None:
