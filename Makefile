@@ -37,10 +37,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	@mkdir -p $(OUT)
-	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 256x256 --out $(OUT)/native.png
-	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 512x512 --out $(OUT)/poster-2x.png
-	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 1024x1024 --out $(OUT)/poster-4x.png
-	@$(BIN)/imax generate "$(PROMPT)" --overwrite --seed $(SEED) --size 1024x1024 --preset direct --out $(OUT)/direct-4x.png
+	@$(BIN)/imax generate "$(PROMPT)" -q --overwrite --seed $(SEED) --size 256x256 --out $(OUT)/native.png
+	@$(BIN)/imax generate "$(PROMPT)" -q --overwrite --seed $(SEED) --size 512x512 --out $(OUT)/poster-2x.png
+	@$(BIN)/imax generate "$(PROMPT)" -q --overwrite --seed $(SEED) --size 1024x1024 --out $(OUT)/poster-4x.png
+	@$(BIN)/imax generate "$(PROMPT)" -q --overwrite --seed $(SEED) --size 1024x1024 --preset direct --out $(OUT)/direct-4x.png
 	@$(BIN)/imax study sheet $(OUT)/native.png $(OUT)/poster-4x.png $(OUT)/direct-4x.png --crop 80,540,380,340 --out $(OUT)/sheet.png
 	@echo "Look at $(OUT)/sheet.png: the same part of the native picture (enlarged), of the poster, and of the model without the method."
 

@@ -118,3 +118,9 @@ def test_a_row_of_the_cost_table_is_what_imax_plan_says(row: str, capsys: pytest
         duration(found["makespan"]),
         f"{found['gpu_hours']:.2g}",
     ]
+
+
+def test_the_demo_says_one_line_a_picture() -> None:
+    """Quiet, a render prints its last line alone; the stages before it are progress."""
+    said = re.findall(r"^\t@\$\(BIN\)/imax (generate .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert ["-q" in shlex.split(command) for command in said] == [True] * 4

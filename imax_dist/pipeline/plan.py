@@ -22,7 +22,7 @@ from imax_dist.output.image.guide import Placement, placed
 from imax_dist.pipeline.fit import check_editor, check_reach, fit_method
 from imax_dist.pipeline.pass_plan import PassPlan
 from imax_dist.pipeline.request import Request
-from imax_dist.pipeline.scales import guidance_scales, pass_sigmas, text_copies, time_shifts
+from imax_dist.pipeline.scales import check_start, guidance_scales, pass_sigmas, text_copies, time_shifts
 from imax_dist.pipeline.sizes import pass_sizes, poster_size
 from imax_dist.pipeline.switches import (
     check_start_levels,
@@ -173,6 +173,7 @@ def _passes(plan: PosterPlan) -> tuple[PassPlan, ...]:
         )
         shift = time_shifts(method, spec, scale)[1]
         sigmas = pass_sigmas(method, number, steps=steps, shift=shift, enlargement=enlargement)
+        check_start(native.request, method, sigmas, steps=steps, shift=shift)
         one = dataclasses.replace(
             native,
             number=number,

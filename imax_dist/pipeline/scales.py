@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imax_dist.errors import BadConfig
+from imax_dist.errors import BadConfig, BadValue
 from imax_dist.geometry import ImageSize, LatentGrid
 from imax_dist.method.baselines.sdedit import remaining_sigmas
 from imax_dist.method.presets import Method
@@ -10,7 +10,9 @@ from imax_dist.method.strength import start_level, strength_sigmas
 from imax_dist.method.text_duplication import COPY_RULES, TextCopies
 from imax_dist.method.time_shift import shifted_sigmas, sigmas_from
 from imax_dist.models.spec import ModelSpec
-from imax_dist.pipeline.switches import start_sigmas
+from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.switches import names_start, start_sigmas
+from imax_dist.wording import plural
 
 
 def latent_grid(size: ImageSize, spec: ModelSpec) -> LatentGrid:
@@ -57,6 +59,21 @@ def pass_sigmas(
     if own.steps is not None:
         return sigmas_from(start, own.steps, shift)
     return remaining_sigmas(shifted_sigmas(steps, shift), start)
+
+
+def check_start(
+    request: Request, method: Method, sigmas: tuple[float, ...], *, steps: int, shift: float
+) -> None:
+    """Raise BadValue if the request itself starts the pass of ``sigmas`` below a quarter of the last of its
+    ``steps`` levels: by the schedule that is no step. Between there and the last level one step is run."""
+    if not names_start(request) or method.start.steps is not None or method.start.strength is not None:
+        return
+    last = shifted_sigmas(steps, shift)[-2]
+    if sigmas[0] < last / 4:
+        raise BadValue(
+            f"start.sigma {sigmas[0]:g} leaves no step to run: the last of {plural(steps, 'step')} starts at "
+            f"{last:.3g}; raise it to a quarter of that, or give start.steps, how many run"
+        )
 
 
 def guidance_scales(method: Method, spec: ModelSpec) -> tuple[float, float]:

@@ -142,6 +142,12 @@ def start_sigmas(method: Method) -> tuple[float, ...]:
     return chosen if isinstance(chosen, tuple) else (chosen,)
 
 
+def names_start(request: Request) -> bool:
+    """Whether the request itself says at which level its passes start."""
+    given = request.method.get("start")
+    return isinstance(given, Mapping) and given.get("sigma") is not None
+
+
 def check_start_levels(request: Request, passes: int) -> None:
     """Raise BadValue if the request itself lists more start levels than its poster has passes, or names a
     level beside ``strength``."""
@@ -150,10 +156,11 @@ def check_start_levels(request: Request, passes: int) -> None:
     replayed = isinstance(given, Mapping) and given.get("strength") is not None
     if request.strength is not None and levels is not None and not replayed:
         raise BadValue("strength and start.sigma both say where a pass starts; give one of the two")
-    if isinstance(levels, list | tuple) and 0 < passes < len(levels):
+    if isinstance(levels, list | tuple) and passes < len(levels) > 1:
+        beyond = plural(passes, "pass", "passes") if passes else "no pass"
         raise BadValue(
-            f"start.sigma lists {len(levels)} levels, but {request.size or 'this size'} has "
-            f"{plural(passes, 'pass', 'passes')} beyond native; list one level a pass"
+            f"start.sigma lists {len(levels)} levels, but {request.size or 'this size'} has {beyond} beyond "
+            f"native; {'list one level a pass' if passes else 'omit it, or ask for a larger size'}"
         )
 
 

@@ -175,6 +175,8 @@ def test_a_presets_steps_below_its_start_hold_for_that_start_alone(flux_dev: Mod
     assert min(steps(strength=0.3)) >= 4
     assert steps(method={"start": {"sigma": 0.6, "steps": 3}}) == [3, 3]
     assert steps(steps=60, method={"start": {"steps": 5}}) == [5, 5]
+    assert steps(method={"start": {"sigma": 0.001, "steps": 2}}) == [2, 2]
+    assert steps(method={"start": {"sigma": 0.07}}, size="2048x2048", steps=10) == [1]
 
 
 @pytest.mark.parametrize(
@@ -338,6 +340,16 @@ def test_the_fingerprint_is_the_same_however_a_thing_was_asked_for(flux_dev: Mod
             {"method": {"start": {"sigma": [0.6, 0.3]}}, "size": "2048x2048"},
             BadValue,
             r"start.sigma lists 2 levels, but 2048x2048 has 1 pass beyond native; list one level a pass",
+        ),
+        (
+            {"method": {"start": {"sigma": [0.6, 0.3]}}, "size": "1024x1024"},
+            BadValue,
+            r"lists 2 levels, but 1024x1024 has no pass beyond native; omit it, or ask for a larger size",
+        ),
+        (
+            {"method": {"start": {"sigma": 0.06}}, "size": "2048x2048", "steps": 10},
+            BadValue,
+            r"start.sigma 0.06 leaves no step to run: the last of 10 steps starts at 0.25; raise it",
         ),
         ({"method": {"start": {"steps": 0}}}, BadConfig, r"start.steps must be at least 1, got 0"),
         ({"method": {"start": {"sigma": []}}}, BadConfig, r"start.sigma is an empty list; give one level"),

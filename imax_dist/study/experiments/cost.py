@@ -26,9 +26,9 @@ def _blueprint() -> Blueprint:
 def planned_seconds(variant: Variant, scale: float) -> float | None:
     """Predicted seconds of one poster at ``scale`` times 1024 px, the native pass included.
 
-    An enlargement costs its native picture; the autoencoder's ceiling is no way to make one: None.
+    An enlargement costs its native picture; what is made from the truth is no way to make one: None.
     """
-    if variant.enlarge == "autoencoder":
+    if variant.is_true:
         return None
     side = NATIVE_SIDE if variant.enlarge else round(scale * NATIVE_SIDE)
     request = Request(

@@ -171,9 +171,11 @@ class CellRenderer:
         return to_eight_bit(rendering.pixels)
 
     def _enlarged(self, cell: Cell) -> Pixels:
-        """The native picture at the target size: Lanczos, or the user's network and Lanczos to fit."""
-        if cell.variant.enlarge == "autoencoder":
-            return self._rebuilt(render(cell.scene, cell.size.height, cell.size.width))
+        """The native picture at the target size: Lanczos, or the user's network and Lanczos to fit; or the
+        true render there, as it is or through the autoencoder."""
+        if cell.variant.is_true:
+            true = render(cell.scene, cell.size.height, cell.size.width)
+            return true if cell.variant.enlarge == "truth" else self._rebuilt(true)
         bands = bands_of_array(self._native(cell).astype(np.float32) / 255)
         if cell.variant.enlarge != "lanczos":
             bands, _ = enlarged(bands, str(cell.variant.enlarge))

@@ -54,13 +54,17 @@ def forecast(cells: Iterable[Cell], cache: ResultCache) -> Forecast:
 
 
 def drawing_seconds(cells: list[Cell]) -> list[float]:
-    """Of one CPU core, by the planner, one a cell; those that differ in their scene alone share one."""
+    """Of one CPU core, by the planner, one a cell; those that differ in their scene alone share one. A true
+    render is free."""
     cluster, known = parse_cluster(CLUSTER), dict[int, float]()
     works = workloads([_drawn(cell) for cell in cells], device="cpu")
     for work in works:
         if id(work) not in known:
             known[id(work)] = poster_time(work, Split(), cluster).total
-    return [known[id(work)] for work in works]
+    free = [cell.variant.enlarge == "truth" for cell in cells]
+    return [
+        0.0 if costs_nothing else known[id(work)] for costs_nothing, work in zip(free, works, strict=True)
+    ]
 
 
 def _drawn(cell: Cell) -> Request:

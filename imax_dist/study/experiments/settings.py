@@ -30,9 +30,15 @@ class Variant:
     model: str | None = None
     enlarge: str | None = None
     """No second pass: the native picture, enlarged by ``lanczos`` or by a spandrel ``.safetensors``; or
-    ``autoencoder``: the true render through the autoencoder, the ceiling of every method."""
+    ``autoencoder``: the true render through the autoencoder, the ceiling of every method; or ``truth``: the
+    true render itself, what each measure says of a perfect picture."""
     at: float | None = None
     """Where the variant stands on the x axis of a line plot."""
+
+    @property
+    def is_true(self) -> bool:
+        """Whether it is made from the true render: a ceiling, no way to make a poster."""
+        return self.enlarge in ("autoencoder", "truth")
 
     def method(self) -> dict[str, Any]:
         """``set`` as the nested mapping of a request. Raises BadConfig for a malformed one."""

@@ -16,7 +16,6 @@ from torch.nn.functional import mse_loss
 from imax_dist.study.train.budget import Budget
 from imax_dist.study.train.flow import (
     Batch,
-    Buckets,
     FlowRun,
     FlowSettings,
     attention_for,
@@ -27,6 +26,7 @@ from imax_dist.study.train.flow import (
     train,
     update,
 )
+from imax_dist.study.train.latents import Buckets
 from imax_dist.study.train.network import FlowNetwork, Text
 from imax_dist.study.train.precision import mixed_precision
 from imax_dist.study.train.text import Tokenizers
@@ -51,7 +51,7 @@ def distil_guidance(
     """Train a student in ``folder`` (distil.safetensors, distil.jsonl), resumable; returns its average."""
     scales = scales or GuidanceRange()
     settings = replace(settings, shape=replace(teacher.shape, guidance=True))
-    run = start(settings, tokenizers, device=device)
+    run = start(settings, tokenizers, buckets, teacher=teacher, teaching=scales, device=device)
     teacher = teacher.to(device)
     for network in (run.network, run.average):  # all but the guidance embedder comes from the teacher
         network.load_state_dict(teacher.state_dict(), strict=False)

@@ -18,7 +18,6 @@ from imax_dist.study.train.budget import Budget
 from imax_dist.study.train.distil import velocity_at
 from imax_dist.study.train.flow import (
     Batch,
-    Buckets,
     FlowRun,
     FlowSettings,
     attention_for,
@@ -26,6 +25,7 @@ from imax_dist.study.train.flow import (
     train,
     update,
 )
+from imax_dist.study.train.latents import Buckets
 from imax_dist.study.train.network import FlowNetwork, Text
 from imax_dist.study.train.precision import mixed_precision
 from imax_dist.study.train.text import Tokenizers
@@ -57,7 +57,7 @@ def distil_steps(
 ) -> FlowNetwork:  # fmt: skip
     """Train a student in ``folder`` (few-steps.safetensors, few-steps.jsonl), resumable."""
     settings = replace(settings, shape=replace(teacher.shape, guidance=False))
-    run = start(settings, tokenizers, device=device)
+    run = start(settings, tokenizers, buckets, teacher=teacher, teaching=windows, device=device)
     for network in (run.network, run.average):
         network.load_state_dict(without_guidance(teacher, windows.scale))
     teacher = teacher.to(device)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 
-from imax_dist.errors import BadManifest
 from imax_dist.study.train.budget import Budget, set_rate, warm_then_cosine
 from imax_dist.study.train.checkpoint import (
     load_checkpoint,
@@ -25,10 +22,11 @@ from imax_dist.study.train.checkpoint import (
     under,
 )
 from imax_dist.study.train.journal import Journal
-from imax_dist.study.train.latents import Bucket
+from imax_dist.study.train.latents import Buckets, require_sizes
 from imax_dist.study.train.network import FlowNetwork, FlowShape, Text
 from imax_dist.study.train.optimizer import Muon, split_parameters
 from imax_dist.study.train.precision import mixed_precision
+from imax_dist.study.train.same_run import Origin, origin_of, require_same_run
 from imax_dist.study.train.text import Tokenizers
 
 _PLAIN = ("embed", "shared", "proj_out.", "norm_out", "token", "position", "relative")
@@ -66,27 +64,34 @@ class FlowSettings:
 
 @dataclass
 class FlowRun:
-    """A training run in flight: the network, its running average, the optimiser, updates and samples."""
+    """A training run in flight: the network, its running average, the optimiser, what it learns from, updates
+    and samples."""
 
     network: FlowNetwork
     average: FlowNetwork
     optimizer: Muon
+    origin: Origin
     step: int = 0
     samples: int = 0
 
 
-Buckets = dict[tuple[int, int], Bucket]
+def start(
+    settings: FlowSettings, tokenizers: Tokenizers, buckets: Buckets, *, teacher: FlowNetwork | None = None,
+    teaching: object = None, device: str = "cpu",
+) -> FlowRun:  # fmt: skip
+    """A fresh run that learns from ``buckets`` and, by the settings ``teaching``, from ``teacher``.
 
-
-def start(settings: FlowSettings, tokenizers: Tokenizers, *, device: str = "cpu") -> FlowRun:
-    """A fresh run."""
+    Raises MissingInput if the settings want sizes that the buckets lack.
+    """
+    require_sizes(buckets, settings.native, [size for size, _ in settings.shares])
     torch.manual_seed(settings.seed)
     network = FlowNetwork(settings.shape, tokenizers).to(device)
     groups = split_parameters(
         network.named_parameters(), rate=settings.rate, decay=settings.decay, skip=_PLAIN
     )
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    return FlowRun(network, average, Muon(groups))
+    origin = origin_of(buckets, tokenizers, teacher, teaching=teaching)
+    return FlowRun(network, average, Muon(groups), origin)
 
 
 def train_flow(
@@ -98,7 +103,7 @@ def train_flow(
     A fresh run starts from the weights of ``teacher`` where one is given. Keeps flow-native.safetensors, the
     weights before other sizes joined. Returns the running average.
     """
-    run = start(settings, tokenizers, device=device)
+    run = start(settings, tokenizers, buckets, teacher=teacher, device=device)
     if teacher is not None:
         for network in (run.network, run.average):
             network.load_state_dict(teacher.state_dict())
@@ -242,32 +247,22 @@ def save(path: Path, run: FlowRun, budget: Budget, settings: FlowSettings) -> No
         "samples": run.samples,
         "seconds": budget.elapsed(),
         "settings": asdict(settings),
+        "origin": run.origin,
     }
     save_checkpoint(path, tensors, facts)
 
 
 def resume(path: Path, run: FlowRun, budget: Budget, settings: FlowSettings) -> None:
-    """Resume from ``path`` if it is there. Raises BadManifest if it is of a run with other settings."""
+    """Resume from ``path`` if it is there. Raises BadManifest if it is of another run."""
     if not path.exists():
         return
     tensors, facts = load_checkpoint(path)
-    _check_same_run(path, facts["settings"], json.loads(json.dumps(asdict(settings))))
+    require_same_run(path, facts, asdict(settings), run.origin)
     run.network.load_state_dict(under("network", tensors))
     run.average.load_state_dict(under("average", tensors))
     restore_optimizer(run.optimizer, under("optimizer", tensors))
     run.step, run.samples = int(facts["step"]), int(facts.get("samples", 0))
     budget.spent += float(facts["seconds"])
-
-
-def _check_same_run(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to mix two runs: only how often a run saves and logs may change."""
-    changed = [
-        f"{name} {before.get(name)} there, {value} here"
-        for name, value in now.items()
-        if before.get(name) != value and name not in ("save_every", "log_every")
-    ]
-    if changed:
-        raise BadManifest(f"{path} is of a run with other settings ({'; '.join(changed)}); use another --out")
 
 
 def load_flow(path: Path, tokenizers: Tokenizers) -> FlowNetwork:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from imax_dist.errors import MissingInput
+from imax_dist.errors import BadManifest, MissingInput
 from imax_dist.models.patches import pack
 from imax_dist.output.atomic import write_file
+from imax_dist.pipeline.checkpoint import content_hash
 from imax_dist.study.scenes import render, sample_scene, varied_caption
 from imax_dist.study.train.autoencoder import encode_mean
 from imax_dist.study.train.crops import HELD_OUT, to_unit
@@ -39,12 +41,20 @@ class Bucket:
         return self.tokens[rows].float(), Text(self.clip[rows, phrasing], self.t5[rows, phrasing])
 
 
+Buckets = dict[tuple[int, int], Bucket]
+"""By (height, width)."""
+
+
 @torch.no_grad()
 def encode_scenes(
     folder: Path, vae: AutoencoderKL, seeds: range, *, size: tuple[int, int], batch: int = 32
 ) -> Path:
-    """Render and encode scenes at ``size`` (height, width); writes one safetensors shard, float16."""
-    parts = []
+    """Render and encode scenes at ``size`` (height, width); writes one safetensors shard, float16.
+
+    Raises BadManifest if ``folder`` holds shards of another autoencoder.
+    """
+    parts, maker = [], content_hash({}, vae.state_dict())
+    _require_one_autoencoder(folder, maker)
     shift, scale = vae.config.shift_factor, vae.config.scaling_factor
     for start in range(0, len(seeds), batch):
         pixels = np.stack([render(sample_scene(s), *size) for s in seeds[start : start + batch]])
@@ -54,19 +64,53 @@ def encode_scenes(
         parts.append(((latents - shift) * scale).half().contiguous())
     path = folder / f"{size[0]}x{size[1]}-{seeds.start:07d}.safetensors"
     tensors = {"latents": torch.cat(parts), "seeds": torch.arange(seeds.start, seeds.stop)}
-    write_file(path, lambda temporary: save_file(tensors, str(temporary)))
+    write_file(path, lambda temporary: save_file(tensors, str(temporary), metadata={"vae": maker}))
     return path
 
 
-def load_buckets(folder: Path, tokenizers: Tokenizers) -> dict[tuple[int, int], Bucket]:
-    """The shards of ``folder`` by (height, width). Raises MissingInput if there are none."""
+def _require_one_autoencoder(folder: Path, maker: str | None = None) -> list[Path]:
+    """The shards of ``folder``, all of ``maker`` (the hash of its weights) or of the first shard's.
+
+    Raises BadManifest if one is of another; shards of earlier versions do not say.
+    """
+    shards = sorted(folder.glob("*x*-*.safetensors"))
+    for path in shards:
+        with safe_open(str(path), framework="pt") as file:
+            made_by = (file.metadata() or {}).get("vae", maker)
+        maker = maker or made_by
+        if made_by != maker:
+            raise BadManifest(f"{path} was encoded by another autoencoder; use another --out for each")
+    return shards
+
+
+def load_buckets(folder: Path, tokenizers: Tokenizers) -> Buckets:
+    """The shards of ``folder`` by (height, width).
+
+    Raises MissingInput if there are none, BadManifest if they are of several autoencoders.
+    """
     shards: dict[tuple[int, int], list[dict[str, torch.Tensor]]] = {}
-    for path in sorted(folder.glob("*x*-*.safetensors")):
+    for path in _require_one_autoencoder(folder):
         height, width = (int(side) for side in path.stem.split("-")[0].split("x"))
         shards.setdefault((height, width), []).append(load_file(str(path)))
     if not shards:
         raise MissingInput(f"{folder} holds no encoded scenes; run `imax study encode-scenes` first")
     return {size: _bucket(parts, tokenizers) for size, parts in shards.items()}
+
+
+def require_sizes(buckets: Buckets, native: tuple[int, int], shares: list[tuple[int, int]]) -> None:
+    """Raise MissingInput if the data lack the native size, or one that was given a share."""
+    held = ", ".join(_named(size) for size in sorted(buckets))
+    for size, asked in ((native, "the native size"), *((one, "a --share") for one in shares)):
+        if size not in buckets:
+            raise MissingInput(
+                f"the encoded scenes are {held}, but {asked} is {_named(size)}; run `imax study "
+                f"encode-scenes --size {_named(size)}` into --data first, or ask for a size that is there"
+            )
+
+
+def _named(size: tuple[int, int]) -> str:
+    """``WIDTHxHEIGHT`` of (height, width)."""
+    return f"{size[1]}x{size[0]}"
 
 
 def _bucket(parts: list[dict[str, torch.Tensor]], tokenizers: Tokenizers) -> Bucket:

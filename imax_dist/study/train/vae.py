@@ -24,6 +24,7 @@ from imax_dist.study.train.crops import CropBank, held_out, to_unit
 from imax_dist.study.train.journal import Journal
 from imax_dist.study.train.optimizer import Muon, split_parameters
 from imax_dist.study.train.precision import mixed_precision
+from imax_dist.study.train.same_run import Origin, origin_of_crops, require_same_run
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ class VaeSettings:
 def train_vae(
     folder: Path, bank: CropBank, settings: VaeSettings, *, budget: Budget, device: str = "cpu"
 ) -> AutoencoderKL:
-    """Train in ``folder`` (vae.safetensors, vae.jsonl), going on from a checkpoint that is there."""
+    """Train in ``folder`` (vae.safetensors, vae.jsonl), going on from a checkpoint that is there.
+
+    Raises BadManifest if that is of a run with other settings or other pictures.
+    """
     torch.manual_seed(settings.seed)
     model = build_autoencoder(settings.widths).to(device)
     network = described(model)
@@ -54,7 +58,8 @@ def train_vae(
     edges = tuple(half[end].conv.name for half in halves for end in (0, -1))
     groups = split_parameters(model.named_parameters(), rate=settings.rate, decay=settings.decay, skip=edges)
     optimizer = Muon(groups)
-    step = _resume(folder / "vae.safetensors", model, optimizer, budget)
+    path, origin = folder / "vae.safetensors", origin_of_crops(bank)
+    step = _resume(path, model, optimizer, (budget, settings, origin))
     held = to_unit(held_out(16, 128)).to(device)
     journal = Journal(folder / "vae.jsonl", every=settings.log_every)
     saved = budget.elapsed()
@@ -68,8 +73,8 @@ def train_vae(
             journal.write(step=step, seconds=round(budget.elapsed(), 1), **facts)
         if budget.elapsed() - saved > settings.save_every:
             saved = budget.elapsed()
-            _save(folder / "vae.safetensors", model, optimizer, (step, budget, settings))
-    _save(folder / "vae.safetensors", model, optimizer, (step, budget, settings))
+            _save(path, model, optimizer, (step, budget, settings, origin))
+    _save(path, model, optimizer, (step, budget, settings, origin))
     finish(model, held)
     journal.write(
         step=step, seconds=round(budget.elapsed(), 1), scale_error=round(scale_error(model, held), 4),
@@ -124,17 +129,23 @@ def finish(model: AutoencoderKL, images: torch.Tensor) -> None:
     model.register_to_config(scaling_factor=float(1 / latents.std()), shift_factor=float(latents.mean()))
 
 
-def _save(path: Path, model: AutoencoderKL, optimizer: Muon, at: tuple[int, Budget, VaeSettings]) -> None:
-    step, budget, settings = at
+def _save(
+    path: Path, model: AutoencoderKL, optimizer: Muon, at: tuple[int, Budget, VaeSettings, Origin]
+) -> None:
+    step, budget, settings, origin = at
     tensors = prefixed("model", model.state_dict()) | prefixed("optimizer", optimizer_tensors(optimizer))
-    facts = {"step": step, "seconds": budget.elapsed(), "settings": asdict(settings)}
+    facts = {"step": step, "seconds": budget.elapsed(), "settings": asdict(settings), "origin": origin}
     save_checkpoint(path, tensors, facts)
 
 
-def _resume(path: Path, model: AutoencoderKL, optimizer: Muon, budget: Budget) -> int:
+def _resume(
+    path: Path, model: AutoencoderKL, optimizer: Muon, run: tuple[Budget, VaeSettings, Origin]
+) -> int:
     if not path.exists():
         return 0
+    budget, settings, origin = run
     tensors, facts = load_checkpoint(path)
+    require_same_run(path, facts, asdict(settings), origin)
     model.load_state_dict(under("model", tensors))
     restore_optimizer(optimizer, under("optimizer", tensors))
     budget.spent += float(facts["seconds"])

@@ -10,11 +10,30 @@ import pytest
 
 from imax_dist.models.load import describe_model
 from imax_dist.output.atomic import write_json
-from imax_dist.output.image.png import write_plain_png
+from imax_dist.output.image.png import read_pixels, write_plain_png
 from imax_dist.study.experiments.cell import cells_of
-from imax_dist.study.experiments.draw import ResultCache
+from imax_dist.study.experiments.cost import planned_seconds
+from imax_dist.study.experiments.draw import CellRenderer, ResultCache
 from imax_dist.study.experiments.forecast import drawing_seconds, forecast
-from imax_dist.study.experiments.settings import load_study
+from imax_dist.study.experiments.settings import Study, load_study
+from imax_dist.study.scenes import render
+
+
+def test_the_true_render_is_a_variant_that_is_measured_and_costs_nothing(tmp_path: Path) -> None:
+    spec, cache = describe_model("embedded"), ResultCache(tmp_path)
+    variants = {"truth": {"enlarge": "truth"}, "enlarged": {"enlarge": "lanczos"}}
+    study = Study("ceiling", variants, "truth", scenes={"2": 1}, guide="truth")
+    true, enlarged = cells_of(study, "embedded", spec)
+    renderer = CellRenderer(cache, ["facts", "placed"])
+    keys = [renderer.make(cell) for cell in (true, enlarged)]
+    renderer.close()
+    said = [cache.read(key)["values"] for key in keys]
+    assert (read_pixels(cache.picture(keys[0])) == render(true.scene, 512, 512)).all()
+    assert said[0]["placed"] == pytest.approx(1.0)
+    assert said[1]["placed"] < 0.9
+    assert planned_seconds(true.variant, 2.0) is None
+    cost = drawing_seconds([true, enlarged])
+    assert cost[0] == 0.0 < cost[1]
 
 
 def test_a_forecast_counts_every_picture_once_and_leaves_out_what_is_drawn(tmp_path: Path) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import string
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from imax_dist.errors import BadManifest
+from imax_dist.errors import BadManifest, MissingInput
+from imax_dist.models.closed_vocabulary import t5_tokenizer
 from imax_dist.models.load import describe_model
+from imax_dist.study.scenes.caption import vocabulary
 from imax_dist.study.train.autoencoder import build_autoencoder, scale_error
 from imax_dist.study.train.budget import Budget
+from imax_dist.study.train.checkpoint import load_checkpoint, save_checkpoint
 from imax_dist.study.train.crops import CropBank, fill_bank, held_out, to_unit
 from imax_dist.study.train.distil import distil_guidance, guided
 from imax_dist.study.train.flow import FlowSettings, draw_batch, load_flow, shift_levels, train_flow
@@ -21,7 +26,7 @@ from imax_dist.study.train.measure import measure_pipeline
 from imax_dist.study.train.network import FlowNetwork, FlowShape, Text
 from imax_dist.study.train.pipeline import assemble, save_pipeline
 from imax_dist.study.train.sample import draw, load_pipeline
-from imax_dist.study.train.text import Tokenizers, build_tokenizers
+from imax_dist.study.train.text import TEXT_TOKENS, Tokenizers, build_tokenizers
 from imax_dist.study.train.vae import VaeSettings, load_vae, train_vae
 
 SMALL = VaeSettings(widths=(8, 8, 16, 16), batch=2, crop=32, log_every=1e9)
@@ -88,13 +93,64 @@ def test_a_resumed_flow_run_is_the_uninterrupted_one(
 
 
 def test_a_folder_of_another_run_is_refused_not_mixed(
-    tmp_path: Path, data: Path, tokenizers: Tokenizers
+    tmp_path: Path, data: Path, tokenizers: Tokenizers, bank: CropBank
 ) -> None:
     buckets = load_buckets(data, tokenizers)
-    train_flow(tmp_path, buckets, tokenizers, settings=TINY, budget=Budget(steps=1))
-    other = replace(TINY, rate=1e-4)
+
+    def go_on(**changed: Any) -> FlowNetwork:
+        how: dict[str, Any] = {"buckets": buckets, "tokenizers": tokenizers, "settings": TINY, **changed}
+        return train_flow(tmp_path, budget=Budget(steps=1), **how)
+
+    first = go_on()
     with pytest.raises(BadManifest, match=r"other settings \(rate 0.002 there, 0.0001 here\)"):
-        train_flow(tmp_path, buckets, tokenizers, settings=other, budget=Budget(steps=2))
+        go_on(settings=replace(TINY, rate=1e-4))
+    with pytest.raises(
+        BadManifest, match=r"flow.safetensors is of a run with other inputs \(teacher\); use another"
+    ):
+        go_on(teacher=first)
+    fewer = {(128, 128): buckets[128, 128]}
+    words = t5_tokenizer(vocabulary()[::-1], string.ascii_lowercase + string.digits, tokens=TEXT_TOKENS)
+    reordered = replace(tokenizers, t5=words)
+    with pytest.raises(BadManifest, match=r"is of a run with other inputs \(data, tokenizers\)"):
+        go_on(buckets=fewer, tokenizers=reordered)
+    path = tmp_path / "flow.safetensors"
+    tensors, facts = load_checkpoint(path)
+    save_checkpoint(path, tensors, {name: fact for name, fact in facts.items() if name != "origin"})
+    go_on(buckets=fewer)  # a checkpoint of an earlier version does not say
+    train_vae(tmp_path, bank, SMALL, budget=Budget(steps=1))
+    with pytest.raises(
+        BadManifest, match=r"vae.safetensors is of a run with other settings \(kl 0.0001 there"
+    ):
+        train_vae(tmp_path, bank, replace(SMALL, kl=1.0), budget=Budget(steps=1))
+    with pytest.raises(BadManifest, match=r"vae.safetensors is of a run with other inputs \(pictures\)"):
+        train_vae(tmp_path, CropBank(bank.pictures[:2]), SMALL, budget=Budget(steps=1))
+
+
+def test_scenes_of_two_autoencoders_do_not_share_a_folder(data: Path, tokenizers: Tokenizers) -> None:
+    torch.manual_seed(1)
+    other = build_autoencoder(SMALL.widths)
+    other.register_to_config(scaling_factor=1.0, shift_factor=0.0)
+    with pytest.raises(BadManifest, match=r"128x128-0000000.safetensors was encoded by another autoencoder"):
+        encode_scenes(data, other, range(1), size=(32, 32))
+    assert set(load_buckets(data, tokenizers)) == {(128, 128), (96, 160)}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"native": (256, 256)}, "are 160x96, 128x128, but the native size is 256x256; .* --size 256x256"),
+        (
+            {"shares": (((512, 256), 1.0),)},
+            "are 160x96, 128x128, but a --share is 256x512; .* --size 256x512",
+        ),
+    ],
+)
+def test_sizes_that_the_data_lack_are_refused(
+    tmp_path: Path, data: Path, tokenizers: Tokenizers, wanted: dict[str, Any], message: str
+) -> None:
+    settings, buckets = replace(TINY, **wanted), load_buckets(data, tokenizers)
+    with pytest.raises(MissingInput, match=message):
+        train_flow(tmp_path, buckets, tokenizers, settings=settings, budget=Budget(steps=1))
 
 
 def test_a_run_starts_from_the_weights_of_another(tmp_path: Path, data: Path, tokenizers: Tokenizers) -> None:
