@@ -139,7 +139,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of one gang of one rank in a thread, on a machine that has room for no other."""
     host = Host(cores=1, gpus=0, gpu="", memory=8e9)
     monkeypatch.setattr(jobs_batch, "ray_cluster", lambda *_, **__: nullcontext())
-    monkeypatch.setattr(jobs_batch, "RayGangs", lambda _: ThreadGang)
+    monkeypatch.setattr(jobs_batch, "RayGangs", lambda *_, **__: ThreadGang)
     monkeypatch.setattr(jobs_batch, "this_host", lambda: host)
     monkeypatch.setattr(jobs_batch, "ray_hosts", lambda: [host])
 
