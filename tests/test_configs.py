@@ -89,7 +89,7 @@ def test_one_jump_is_what_a_recipe_is_without_a_file() -> None:
 
 
 def test_the_default_starts_each_pass_of_a_cascade_from_the_picture_before() -> None:
-    start = dataclasses.replace(Method().start, sigma=0.6)
+    start = dataclasses.replace(Method().start, sigma=0.45, steps=4)
     assert preset("imax") == dataclasses.replace(Method(), cascade="doubling", start=start)
 
 
