@@ -138,7 +138,8 @@ def test_hiflow_takes_a_picture_as_the_constant_reference_of_its_first_pass(
 def test_every_preset_renders_what_it_planned(tiny: Any, tmp_path: Path, preset: str) -> None:
     """At 3x with a cascade, cached steps, and a picture to guide it where the recipe takes one."""
     guide = picture(tmp_path / "guide.png")
-    cache = "none" if preset in ("quick", "fast", "imax", "imax_late") else "strong"  # of few steps none can be skipped
+    few = preset in ("quick", "fast", "imax", "imax_late")  # of whose steps none can be skipped
+    cache = "none" if few else "strong"
     asked = request(preset, guide, 3, "doubling", cache)
     if refused(asked, 3) is not None:
         asked = request(preset, None, 3, "doubling", cache)
