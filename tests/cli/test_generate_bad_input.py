@@ -179,7 +179,7 @@ def test_an_unknown_ending_or_a_folder_is_refused_before_any_work(imax: Imax, tm
 def test_a_path_below_a_file_is_refused_before_any_work(imax: Imax, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     outcome = imax("generate", "a red sun", "--out", tmp_path / "file/sea.png")
-    check(outcome, 73, "cannot be written")
+    check(outcome, 73, "file is a file, and a folder is needed there; name another")
 
 
 def test_a_folder_without_permission_is_refused_before_any_work(imax: Imax) -> None:
