@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -157,7 +157,7 @@ class Tiled(Whole):
 
         vae = self.model.vae
         if not _always_tiles(vae):
-            with self._tiling():
+            with self._tiling() if _encodes_tiles(vae) else nullcontext():
                 return super().encoded(pixels, noise=noise)
         posterior = DiagonalGaussianDistribution(vae._tiled_encode(pixels.to(vae.dtype)))
         mean = posterior.mean
@@ -177,6 +177,13 @@ def _always_tiles(vae: Any) -> bool:
     from diffusers import AutoencoderKL
 
     return isinstance(vae, AutoencoderKL)
+
+
+def _encodes_tiles(vae: Any) -> bool:
+    """Not HunyuanImage's: diffusers' tiled_encode of it asks pictures for a fifth dimension."""
+    from diffusers import AutoencoderKLHunyuanImage
+
+    return not isinstance(vae, AutoencoderKLHunyuanImage)
 
 
 @dataclass(frozen=True)
