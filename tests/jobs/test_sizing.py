@@ -109,7 +109,7 @@ def test_a_batch_compiles_blocks_where_it_gains_by_it(tmp_path: Path) -> None:
     asked = replace(OPEN, parallel=str(file))
     found = [
         fill_defaults_from_plan(asked, posters(1, "2048x2048", "flux-dev") * count, [H100])[0]
-        for count in (1, 400)
+        for count in (1, 1000)
     ]
     assert [each.compile for each in found] == ["none", "regional"]
     assert [pool_parallel(each).compiles for each in found] == [False, True]

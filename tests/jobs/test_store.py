@@ -90,8 +90,11 @@ def test_a_store_of_another_version_is_refused(store: Store) -> None:
 
 
 def test_a_store_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
-    (tmp_path / "batch.sqlite").mkdir()
+    (tmp_path / "folder").write_text("a file")
     with pytest.raises(CannotWrite, match="cannot be used"):
+        Store(tmp_path / "folder" / "batch.sqlite")
+    (tmp_path / "batch.sqlite").mkdir()
+    with pytest.raises(BadValue, match="is a folder, and a queue is a file"):
         Store(tmp_path / "batch.sqlite")
 
 
@@ -202,6 +205,8 @@ def test_a_store_of_version_3_gets_what_a_page_of_one_state_needs(tmp_path: Path
     Store(path).close()
     with closing(sqlite3.connect(path)) as database:
         database.execute("DROP INDEX jobs_by_state_and_number")
+        database.execute("ALTER TABLE jobs DROP COLUMN approval")
+        database.execute("DROP TABLE uploads")
         database.execute("PRAGMA user_version=3")
     store = Store(path)
     with store.database.reading() as connection:

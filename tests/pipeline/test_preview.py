@@ -41,7 +41,7 @@ def test_every_second_step_of_each_pass_has_a_preview(tiny: str, tmp_path: Path)
     path = tmp_path / "sea.preview.jpg"
     told = previews_of(Topology.alone(torch.device("cpu")), tiny, str(path), 2)
     written = [(event.stage, event.index) for event in told if isinstance(event, PreviewWritten)]
-    assert written == [("native", 2), ("extrapolated", 2)]
+    assert written == [("native", 2), ("extrapolated", 2), ("extrapolated", 4)]
     with Image.open(path) as picture:
         assert picture.size == (160, 96)
 
@@ -51,7 +51,7 @@ def test_four_ranks_write_the_preview_of_one(tiny: str, tmp_path: Path) -> None:
     for ranks in (1, 4):
         path = tmp_path / f"{ranks}.jpg"
         told = run_ranks(ranks, previews_of, tiny, str(path), 2)
-        assert [len(events) for events in told] == [2] + [0] * (ranks - 1)
+        assert [len(events) for events in told] == [3] + [0] * (ranks - 1)
         pictures.append(path.read_bytes())
     assert pictures[0] == pictures[1]
 
@@ -71,7 +71,7 @@ def test_the_map_gives_the_colours_that_the_vae_decodes() -> None:
 def test_an_unwritable_preview_is_reported_and_the_poster_goes_on(tiny: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     told = previews_of(Topology.alone(torch.device("cpu")), tiny, str(tmp_path / "file" / "p.jpg"), 2)
-    assert [str(note.text).partition(":")[0] for note in told if isinstance(note, Note)] == ["no preview"] * 2
+    assert [str(note.text).partition(":")[0] for note in told if isinstance(note, Note)] == ["no preview"] * 3
 
 
 def test_a_preview_is_at_most_1024_px_a_side() -> None:

@@ -18,7 +18,7 @@ from imax_dist.planner.hardware import load_hardware, read_hardware
 from imax_dist.planner.poster import poster_time
 from imax_dist.planner.split import Split, layouts
 from imax_dist.planner.time import CALL_S, host_work, step_time
-from imax_dist.planner.workload import Workload, workload_of
+from imax_dist.planner.workload import Workload, with_settings, workload_of
 
 
 @pytest.fixture(scope="module")

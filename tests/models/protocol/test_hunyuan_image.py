@@ -46,7 +46,7 @@ def test_quoted_letters_are_read_and_guided_as_the_pipeline_does(folders: dict[s
 
 def test_a_pass_goes_on_from_a_checkpoint_with_its_momentum(folders: dict[str, Path]) -> None:
     model = load_model(str(folders[GUIDED]), device=torch.device("cpu"), dtype="float64")
-    plan = planned(model, "a red sun", size="112x96").passes[0]
+    plan = planned(model, "a red sun", size="112x96", preset="one_jump").passes[0]
     conditioning = model.encode_prompt("a red sun", negative=True)
     sampler = Sampler.of(plan, model, conditioning, sequence_alone(plan))
     states: list[PassState] = []
