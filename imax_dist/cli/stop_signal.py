@@ -85,7 +85,14 @@ class StopSignal:
             os._exit(128 + number)
         self.requested = True
         if not self.quiet:
-            self._write_line("stopping after this step; a second signal stops at once")
+            self._write_from_handler("stopping after this step; a second signal stops at once")
+
+    def _write_from_handler(self, text: str) -> None:
+        """What the signal interrupted may be a write to stderr, which one thread cannot enter twice."""
+        try:
+            self._write_line(text)
+        except RuntimeError:
+            threading.Thread(target=self._write_line, args=(text,), daemon=True, name="stop note").start()
 
 
 def _to_stderr(text: str) -> None:

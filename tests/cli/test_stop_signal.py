@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -72,3 +73,26 @@ def test_a_signal_that_is_another_s_by_then_ends_nothing(monkeypatch: pytest.Mon
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, heard)
     assert (saved, ended) == ([], [])
+
+
+def test_a_signal_in_the_middle_of_a_write_is_told_after_it() -> None:
+    """Python lets no thread enter a write to stderr twice: the handler's own is a RuntimeError then."""
+    written: list[str] = []
+    done = threading.Event()
+
+    def write_line(text: str) -> None:
+        if threading.current_thread() is threading.main_thread():
+            raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+        written.append(text)
+        done.set()
+
+    handlers = {number: signal.getsignal(number) for number in stop_signal.SIGNALS}
+    try:
+        stop = stop_signal.StopSignal(write_line=write_line)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop()
+        assert done.wait(10)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert written == ["stopping after this step; a second signal stops at once"]
