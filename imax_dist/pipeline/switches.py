@@ -60,9 +60,11 @@ def _preset_of(request: Request) -> dict[str, Any]:
     that starts elsewhere, or says how many steps a whole pass has, runs those that fall below its level."""
     preset = load_preset(request.preset)
     own = request.method.get("start")
-    starts = isinstance(own, Mapping) and (own.get("sigma") is not None or own.get("strength") is not None)
-    elsewhere = request.strength is not None or request.region is not None or request.steps is not None
-    if (starts or elsewhere) and isinstance(preset.get("start"), Mapping):
+    by_strength = request.strength is not None or (
+        isinstance(own, Mapping) and own.get("strength") is not None
+    )
+    elsewhere = names_start(request) or by_strength or request.region is not None
+    if (elsewhere or request.steps is not None) and isinstance(preset.get("start"), Mapping):
         preset = {**preset, "start": {k: v for k, v in preset["start"].items() if k != "steps"}}
     return preset
 
