@@ -6,6 +6,7 @@ mapping before it becomes a dataclass.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 from collections.abc import Mapping
@@ -63,7 +64,13 @@ def load_named(kind: str, name: str) -> dict[str, Any]:
         raise BadConfig(
             f"{KINDS[kind]} {name[:LONGEST_SHOWN]!r} is not known; {suggestion(name, list(known))}"
         )
-    return load_yaml(known[name])
+    return copy.deepcopy(_shipped(known[name], known[name].stat().st_mtime_ns))
+
+
+@functools.cache
+def _shipped(path: Path, _changed: int) -> dict[str, Any]:
+    """A file of ``configs``, parsed once and by libyaml where it is built: some commands read a hundred."""
+    return load_yaml(path, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def load_config(kind: str, name: str) -> tuple[dict[str, Any], str]:
@@ -78,12 +85,12 @@ def load_config(kind: str, name: str) -> tuple[dict[str, Any], str]:
     return load_yaml(Path(name)), name
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
+def load_yaml(path: Path, loader: Any = yaml.SafeLoader) -> dict[str, Any]:
     """A YAML file whose top level is a mapping. Raises BadConfig with the line of a mistake."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise BadConfig(f"{path} is larger than any settings file ({LARGEST_FILE >> 20} MiB)")
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = yaml.load(path.read_text(encoding="utf-8"), loader)
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path} cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets

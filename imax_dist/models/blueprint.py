@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def _from_disk(name: str) -> Blueprint:
     )
 
 
-def _from_table(name: str, table: dict[str, Any], settings: ModelSettings) -> Blueprint:
+def _from_table(name: str, table: Mapping[str, Any], settings: ModelSettings) -> Blueprint:
     parts = {part: dict(config) for part, config in table["components"].items()}
     index = {"_class_name": table["pipeline"], **table.get("index", {})}
     configs = Configs(parts["transformer"], parts["vae"], index, parts["text_encoder"])

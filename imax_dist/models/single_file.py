@@ -84,7 +84,7 @@ def is_of_a_network(file: Path) -> bool:
     return bool(_read_as(header(file))[1])
 
 
-def _read_as(tensors: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+def _read_as(tensors: Mapping[str, Any]) -> tuple[str, list[Mapping[str, Any]]]:
     """The prefix of a transformer's names in a file, and of which architectures it may be."""
     prefix = next(each for each in PREFIXES if any(name.startswith(each) for name in tensors) or not each)
     return prefix, _candidates({name.removeprefix(prefix) for name in tensors if name.startswith(prefix)})
@@ -104,7 +104,7 @@ class Tried(NamedTuple):
         return self.fit.faults, not self.is_own, -_named(self.single.file, self.single.table)
 
 
-def _tried(file: Path, table: Mapping[str, Any], *, prefix: str, among: list[dict[str, Any]]) -> Tried:
+def _tried(file: Path, table: Mapping[str, Any], *, prefix: str, among: list[Mapping[str, Any]]) -> Tried:
     pipeline, own, found = ARCHITECTURES[table["pipeline"]], beside(file, "_class_name"), shapes(file, prefix)
     config = table["components"]["transformer"]
     is_own = (
@@ -124,7 +124,7 @@ def _network(table: Mapping[str, Any]) -> Any:
     return getattr(diffusers, ARCHITECTURES[table["pipeline"]].networks[0])
 
 
-def _telling(table: Mapping[str, Any], among: list[dict[str, Any]]) -> list[str]:
+def _telling(table: Mapping[str, Any], among: list[Mapping[str, Any]]) -> list[str]:
     """Keys by which a config beside a file tells which model of the table's network it is of."""
     alike = [each for each in among if _network(each) is _network(table)]
     values = {
@@ -139,12 +139,13 @@ def _value(config: Mapping[str, Any], key: str, table: Mapping[str, Any]) -> Any
     return config.get(key, None if default is None else default.default)
 
 
-def tables() -> list[dict[str, Any]]:
+def tables() -> list[Mapping[str, Any]]:
     """Every architecture that a single file can be of."""
     return [architecture_table(name) for name in named_configs("architectures")]
 
 
-def architecture_table(name: str) -> dict[str, Any]:
+@functools.cache
+def architecture_table(name: str) -> Mapping[str, Any]:
     """One of them, with its text encoders of ``configs/encoders`` among components and files."""
     table = _laid_over_another(name)
     encoders = {part: encoder_table(each) for part, each in table.get("encoders", {}).items()}
@@ -182,7 +183,7 @@ def _named(file: Path, table: Mapping[str, Any]) -> int:
     return max(map(len, marks), default=-1 if "named" in table else 0)
 
 
-def _candidates(names: set[str]) -> list[dict[str, Any]]:
+def _candidates(names: set[str]) -> list[Mapping[str, Any]]:
     """The architectures of which a tensor is there that no other network has."""
     found = [table for table in tables() if any(mark in names for mark in table["marks"])]
     strict = [table for table in found if table["pipeline"] == "ZImagePipeline"]

@@ -59,7 +59,7 @@ def tiny_table(monkeypatch: pytest.MonkeyPatch, name: str, folder: Path) -> None
     """Make the table of an architecture describe the tiny pipeline ``folder``."""
     published = single_file.architecture_table
 
-    def table(asked: str) -> dict[str, Any]:
+    def table(asked: str) -> Mapping[str, Any]:
         found = published(asked)
         if asked != name:
             return found

@@ -11,7 +11,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from imax_dist.config import load_yaml, named_configs
+from imax_dist.config import load_named, named_configs
 from imax_dist.errors import BadConfig, BadValue
 from imax_dist.geometry import ImageSize
 
@@ -99,8 +99,8 @@ def known_papers() -> dict[str, Paper]:
     Raises BadConfig for a file that is not a unit and sizes.
     """
     papers: dict[str, Paper] = {}
-    for path in named_configs("papers").values():
-        content = load_yaml(path)
+    for file, path in named_configs("papers").items():
+        content = load_named("papers", file)
         unit, sizes = content.get("unit"), content.get("sizes")
         if unit not in MM_PER or not isinstance(sizes, dict):
             raise BadConfig(f"{path}: needs `unit` ({', '.join(MM_PER)}) and `sizes`")

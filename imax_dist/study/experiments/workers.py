@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -62,7 +64,7 @@ def _draw_in_processes(
     cells: list[Cell], drawing: Drawing, processes: int, on_progress: OnProgress
 ) -> list[str]:
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_quiet)
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=prepare_worker)
     try:
         futures = [pool.submit(_draw_one, drawing, cell) for cell in cells]
         for done, future in enumerate(as_completed(futures), start=1):
@@ -78,9 +80,19 @@ def _draw_in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def _quiet() -> None:
+def prepare_worker() -> None:
+    """What a process of the pool does first: one thread, quiet libraries, an end when the study ends."""
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     quiet_libraries()
     torch.set_num_threads(1)
+
+
+def _leave_with_parent() -> None:
+    """End this process when the study is gone: a pool's process would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _draw_one(drawing: Drawing, cell: Cell) -> str:

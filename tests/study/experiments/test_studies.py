@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from processes import lives
 from tiny_flux import TRAINED_FLUX
 
 from imax_dist.cli.main import main
@@ -27,7 +31,7 @@ from imax_dist.study.experiments.measures import ALL, MEASURES, Sample, measurab
 from imax_dist.study.experiments.plots import pareto_front
 from imax_dist.study.experiments.settings import Study, load_study, study_names
 from imax_dist.study.experiments.statistics import compare, compare_sets, verdict
-from imax_dist.study.experiments.workers import Drawing, draw_all
+from imax_dist.study.experiments.workers import Drawing, draw_all, prepare_worker
 from imax_dist.study.metrics.interval import Interval
 from imax_dist.study.scenes import render, sample_scene
 
@@ -42,6 +46,7 @@ variants:
   enlarged: {enlarge: lanczos, native_steps: 2}
 """
 MODEL = ["--model", str(TRAINED_FLUX)]
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.mark.slow
@@ -115,6 +120,35 @@ class Suicidal(Drawing):
         return super().renderer()
 
 
+def test_the_processes_of_a_study_that_was_killed_leave_with_it() -> None:
+    """They held a gigabyte each for ever."""
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    study = FORK.Process(target=start_worker, args=(writer,))
+    study.start()
+    assert reader.poll(30)
+    worker = reader.recv()
+    assert lives(worker)
+    study.kill()
+    study.join()
+    deadline = time.monotonic() + 10
+    while lives(worker):
+        assert time.monotonic() < deadline, "a process outlived its study"
+        time.sleep(0.05)
+
+
+def start_worker(writer: Connection) -> None:
+    worker = FORK.Process(target=idle)
+    worker.start()
+    writer.send(worker.pid)
+    time.sleep(60)
+
+
+def idle() -> None:
+    """A process of the pool that waits for work."""
+    prepare_worker()
+    time.sleep(60)
+
+
 def silent(done: int, total: int) -> None:
     pass
 
@@ -133,7 +167,7 @@ def test_what_a_recipe_would_cost_on_a_gpu_follows_its_steps_and_sizes() -> None
         for name in (
             "one jump from noise",
             "doubling from 0.6",
-            "doubling from 0.3",
+            "fast",
             "enlarged (Lanczos)",
             "autoencoder ceiling",
         )
