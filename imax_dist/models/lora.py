@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from imax_dist.errors import BadValue, MissingInput
+from imax_dist.models.conversion import without_memory
 from imax_dist.models.lora_loaders import bare, loader_of
 from imax_dist.models.spec import Lora, ModelSpec
 from imax_dist.models.stored import HEADER, mapped, refuse_pickle
@@ -230,11 +231,9 @@ def _check_all_loaded(transformer: Any, name: str, fitted: FittedLora, spec: Mod
 def _without_weights(folder: Path) -> Any:
     """The folder's transformer with its layers and shapes, but no memory behind them."""
     import diffusers
-    from accelerate import init_empty_weights
 
     config = component_config(folder, "transformer", weights=False)
-    with init_empty_weights():
-        return getattr(diffusers, str(config["_class_name"])).from_config(config)
+    return without_memory(getattr(diffusers, str(config["_class_name"])), config)
 
 
 def _tensors(lora: Lora) -> dict[str, Any]:

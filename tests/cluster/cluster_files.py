@@ -42,7 +42,7 @@ class Pod(NamedTuple):
 
 def load(name: str) -> list[Document]:
     """All documents of one file."""
-    return list(yaml.safe_load_all((CLUSTER / name).read_text(encoding="utf-8")))
+    return list(yaml.load_all((CLUSTER / name).read_text(encoding="utf-8"), yaml.CSafeLoader))
 
 
 def workload(name: str) -> Document:
