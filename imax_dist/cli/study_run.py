@@ -178,7 +178,7 @@ def _require_same_study(out: Path, name: str, model: str) -> None:
     try:
         held = json.loads((out / "results.json").read_text(encoding="utf-8"))
         found = (str(held["study"]), str(held["model"]))
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return
     if found != (name, model):
         raise BadValue(

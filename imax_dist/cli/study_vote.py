@@ -59,7 +59,7 @@ def _results(folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if found["settings"]["kind"] != "pictures":
             raise BadValue(f"{folder} holds a study without pictures; there is nothing to vote on")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadManifest(f"{path} is not a study's results") from error
     return found
 

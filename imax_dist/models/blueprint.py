@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,10 @@ from imax_dist.models.load import describe_model
 from imax_dist.models.registry import ARCHITECTURES
 from imax_dist.models.single_file import tables
 from imax_dist.models.spec import ModelSettings, ModelSpec
+from imax_dist.models.stored import header
 from imax_dist.models.stored import shapes as tensor_shapes
 from imax_dist.models.weights import SINGLE_MARK, component_config
 from imax_dist.settings_mapping import from_mapping
-
-LONGEST_HEADER = 100 << 20
 
 
 @dataclass(frozen=True)
@@ -81,22 +79,15 @@ def _from_table(name: str, table: Mapping[str, Any], settings: ModelSettings) ->
 def stored_parameters(folder: Path) -> int:
     """Elements of all tensors in a folder's safetensors files, from their headers alone.
 
-    Raises MissingInput for a file that is not safetensors.
+    Raises BadValue for a file that is not safetensors.
     """
     if (folder / SINGLE_MARK).is_file():
         (weights,) = folder.glob("*.safetensors")
         prefix = str(json.loads((folder / SINGLE_MARK).read_text(encoding="utf-8"))["prefix"])
         return sum(math.prod(shape) for shape in tensor_shapes(weights, prefix).values())
-    total = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > LONGEST_HEADER:
-                raise MissingInput(f"{path} is not a safetensors file: its header claims {length} bytes")
-            header = json.loads(file.read(length))
-        shapes = (entry["shape"] for key, entry in header.items() if key != "__metadata__")
-        total += sum(math.prod(shape) for shape in shapes)
-    return total
+    return sum(
+        math.prod(tensor.shape) for path in folder.glob("*.safetensors") for tensor in header(path).values()
+    )
 
 
 def _settings(name: str) -> ModelSettings:

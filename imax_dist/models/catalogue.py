@@ -15,6 +15,7 @@ from imax_dist.models.spec import ModelSettings
 from imax_dist.models.stored import HEADER
 from imax_dist.models.weights import INDEXES, pipeline_index
 from imax_dist.settings_mapping import from_mapping
+from imax_dist.wording import first_line
 
 BYTES_PER_WEIGHT = 2
 """bfloat16."""
@@ -90,7 +91,11 @@ def faults(folder: Path) -> list[str]:
     """What is not whole, a sentence each: shards an index names, files that do not open."""
     found = []
     for index in sorted(folder.glob("*/*.safetensors.index.json")):
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+            found.append(f"{index.parent.name}: {index.name} is not a readable index: {first_line(error)}")
+            continue
         missing = sorted(shard for shard in shards if not (index.parent / shard).is_file())
         if missing:
             part = index.parent.name

@@ -93,7 +93,7 @@ def beside(file: Path, key: str) -> dict[str, Any] | None:
         return None
     try:
         loaded = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadValue(f"{config}, beside model {file.name}, is not readable JSON: {error}") from error
     if not isinstance(loaded, dict):
         return None
@@ -172,7 +172,7 @@ def _noted(file: Path) -> dict[str, str]:
             for name in names:
                 notes[name.removesuffix(NOTE)] = _state(torch.from_numpy(opened.get_tensor(name)))
             return {layer: str(note.get("format")) for layer, note in notes.items()}
-        except (ValueError, AttributeError, TypeError) as error:
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
             raise BadValue(
                 f"{file}: its notes of stored forms are not readable: {first_line(error)}"
             ) from error

@@ -161,7 +161,7 @@ def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return _checked(path, metadata, tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadManifest(f"{path} cannot be read as a checkpoint: {error}") from error
 
 

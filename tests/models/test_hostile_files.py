@@ -17,8 +17,11 @@ from safetensors.torch import load_file
 from tiny_flux import make_tiny_flux
 
 from imax_dist.errors import BadManifest, BadValue, ImaxError
+from imax_dist.models.blueprint import stored_parameters
+from imax_dist.models.catalogue import faults
 from imax_dist.models.load import Loading, describe_model, load
 from imax_dist.models.quantised import load_transformer
+from imax_dist.models.stored import beside
 from imax_dist.models.tiny import make_tiny
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.plan import make_plan
@@ -131,3 +134,20 @@ def test_an_index_with_a_library_of_its_own_is_refused_by_name(tmp_path: Path) -
     index.write_text(json.dumps({**json.loads(index.read_text()), "text_encoder": ["evil", "Net"]}))
     with pytest.raises(BadValue, match=r"takes text_encoder from 'evil', whose code is never run"):
         describe_model(str(made))
+
+
+ENDLESS = "[" * 100_000
+
+
+def test_json_that_is_nested_without_end_is_one_sentence(tmp_path: Path) -> None:
+    made = make_tiny_flux(tmp_path / "model")
+    weights = next((made / "transformer").glob("*.safetensors"))
+    (tmp_path / "config.json").write_text(ENDLESS)
+    with pytest.raises(BadValue, match=r"config.json, beside model a.safetensors, is not readable JSON"):
+        beside(tmp_path / "a.safetensors", "_class_name")
+    index = made / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(ENDLESS)
+    assert [fault for fault in faults(made) if "is not a readable index" in fault]
+    weights.write_bytes(struct.pack("<Q", len(ENDLESS)) + ENDLESS.encode())
+    with pytest.raises(BadValue, match=r"is not a readable .safetensors file"):
+        stored_parameters(made / "transformer")

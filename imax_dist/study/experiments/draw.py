@@ -60,7 +60,7 @@ class ResultCache:
         """The record, or nothing; a record that does not parse counts as none."""
         try:
             found: dict[str, Any] = json.loads(self.record(key).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found
 

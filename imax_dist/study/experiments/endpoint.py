@@ -95,7 +95,7 @@ def _answer_in(body: bytes) -> str:
     """The text of an answer. Raises ValueError if it is none."""
     try:
         text = json.loads(body)["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError) as error:
+    except (KeyError, IndexError, TypeError, RecursionError) as error:
         raise ValueError("the answer has no choices[0].message.content") from error
     if not isinstance(text, str):
         raise ValueError("the answer's content is not text")

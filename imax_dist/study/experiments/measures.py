@@ -148,6 +148,6 @@ def of_testbed(model: str) -> bool:
     try:
         text = (folder / "tokenizer_2" / "tokenizer.json").read_text(encoding="utf-8")
         pieces = {piece for piece, _ in json.loads(text)["model"]["vocab"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     return {f"\u2581{word}" for word in vocabulary()} <= pieces and len(pieces) < 10 * len(vocabulary())

@@ -130,7 +130,7 @@ class Ballot:
             try:
                 record = json.loads(line)
                 found[record["name"]] = str(record["answer"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         return {name: answer for name, answer in found.items() if answer in SHARES}
 
