@@ -12,7 +12,7 @@ too small to be shared well (DECISIONS 113).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
 from torch import Tensor
@@ -101,10 +101,23 @@ def render_small(
     side = round(PROOF_SCALE * model.spec.settings.native_side)
     size = native_size(plan.size, side, model.spec.token_pixels)
     if size.area < plan.size.area and plan.region is None:
-        request = dataclasses.replace(request, size=str(size), scale=None, **NO_SHEET)
+        request = dataclasses.replace(
+            request, size=str(size), scale=None, method=_first_level(request.method), **NO_SHEET
+        )
     rendering = render_with(model, ranks or alone(model), request, **hooks)
     assert rendering.pixels is not None
     show(rendering.pixels)
+
+
+def _first_level(method: Mapping[str, Any]) -> dict[str, Any]:
+    """The switches of a poster's first pass: a small proof has no other."""
+    start = method.get("start")
+    if not isinstance(start, Mapping):
+        return dict(method)
+    levels = start.get("sigma")
+    if not (isinstance(levels, list | tuple) and levels):
+        return dict(method)
+    return {**method, "start": {**start, "sigma": levels[0]}}
 
 
 def alone(model: FlowModel, settings: ParallelSettings | None = None, marks: Marks = SILENT) -> Ranks:

@@ -18,7 +18,7 @@ from imax_dist.events import RenderEvent, StepDone
 from imax_dist.models.load import load_model
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.checkpoint import CheckpointFolder
-from imax_dist.pipeline.proof import alone, render_proof
+from imax_dist.pipeline.proof import alone, render_proof, render_small
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.recipe import differences
 from imax_dist.pipeline.renderer import render
@@ -167,3 +167,13 @@ def test_a_poster_by_a_network_resumes_from_its_proof(model: Any, tmp_path: Path
     proof(model, request, tmp_path / "checkpoints")
     _, stages = go_on(Topology.alone(), request, str(tmp_path / "checkpoints"))
     assert set(stages) == {"extrapolated"}
+
+
+def test_a_small_proof_of_a_poster_with_two_start_levels_starts_at_the_first(model: Any) -> None:
+    """It has one pass, for which two levels would be refused."""
+    shown: list[Tensor] = []
+    for levels in ([0.6, 0.3], 0.6):
+        method = {"cascade": "doubling", "start": {"sigma": levels}}
+        render_small(model, request_of(model, size="256x256", method=method, steps=4), show=shown.append)
+    assert shown[0].shape == (96, 96, 3)
+    assert torch.equal(shown[0], shown[1])
