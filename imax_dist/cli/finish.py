@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from imax_dist.cli.request_options import add_paper_options
-from imax_dist.errors import BadValue
+from imax_dist.errors import BadValue, ImaxError
 from imax_dist.settings_mapping import from_mapping
 from imax_dist.wording import file_size
 
@@ -40,6 +41,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="file to write (default: POSTER-print.KIND)"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is no print of it")
     parser.add_argument("--json", action="store_true", help="result as JSON on stdout")
     sheet = parser.add_argument_group("sheet")
     add_paper_options(sheet)
@@ -102,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
     background = parse_colour(options.background) if options.background else WHITE
     picture = open_picture(options.poster, background=background)
     settings = inherit(settings, picture.recipe)
+    if options.out is not None and not options.overwrite:
+        _require_own(out, picture.recipe)
     if settings.panels is None:
         finished = {out: finish(picture, out, settings)}
     else:
@@ -128,6 +132,20 @@ def _target(options: argparse.Namespace) -> Path:
     if options.to is not None and kind_of(named) != kind_of(out):
         raise BadValue(f"--to {options.to} and --out {out} contradict each other; omit --to")
     return out
+
+
+def _require_own(out: Path, recipe: Mapping[str, Any] | None) -> None:
+    """Raise BadValue where ``out`` is there and is no print of the picture with this recipe."""
+    from imax_dist.output.image.provenance import find_recipe
+
+    if not out.is_file():
+        return
+    try:
+        before = find_recipe(out)
+    except ImaxError:
+        before = None
+    if recipe is None or before is None or before.get("request") != recipe.get("request"):
+        raise BadValue(f"--out {out} is no print of this picture; give another name, or --overwrite")
 
 
 def named_file(text: str, options: argparse.Namespace) -> str:

@@ -123,6 +123,16 @@ def test_a_poster_is_not_overwritten_by_its_print(imax: Imax, tmp_path: Path) ->
     assert "is the poster itself" in outcome.err
 
 
+def test_a_file_that_is_no_print_of_the_picture_is_kept(imax: Imax, tmp_path: Path) -> None:
+    poster, other = png_poster(tmp_path / "p.png"), tmp_path / "holiday.tif"
+    other.write_bytes(b"somebody's own picture")
+    outcome = imax("finish", poster, "--out", other)
+    assert (outcome.code, other.read_bytes()) == (64, b"somebody's own picture")
+    assert outcome.err.endswith("is no print of this picture; give another name, or --overwrite\n")
+    assert imax("finish", poster, "--out", other, "--overwrite").code == 0
+    assert imax("finish", poster, "--out", other, "--bits", 16).code == 0, "its own print is made anew"
+
+
 def test_a_missing_poster_is_reported(imax: Imax, tmp_path: Path) -> None:
     assert imax("finish", tmp_path / "no.png").code == 66
     assert imax("verify", tmp_path / "no.png").code == 66
