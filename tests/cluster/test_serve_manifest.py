@@ -217,5 +217,7 @@ def test_every_metric_of_the_dashboard_is_one_that_the_pool_has() -> None:
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     asked = {name for text in expressions for name in re.findall(r"\(ray_\)\?(imax_\w+)", text)}
     assert {re.sub(r"_(total|bucket)$", "", name) for name in asked} == known
+    own = {name for text in expressions for name in re.findall(r"(?<!\?)\b(imax_\w+)", text)} - asked
+    assert own == {"imax_disk_free_bytes", "imax_chore_failures_total"}, "what a service alone has"
     places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in dashboard["panels"]}
     assert len(places) == len(dashboard["panels"])
