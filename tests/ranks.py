@@ -27,7 +27,7 @@ PRELOADED = [
 
 
 def run_ranks(
-    world_size: int, function: Callable[..., Any], *args: Any, timeout_s: float = 90, device: str = "cpu"
+    world_size: int, function: Callable[..., Any], *args: Any, timeout_s: float = 240, device: str = "cpu"
 ) -> list[Any]:
     """``function(topology, *args)`` on every rank; the results by rank. Kills all ranks at the timeout.
 
