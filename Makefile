@@ -6,8 +6,8 @@ OUT    ?= out/demo
 PROMPT ?= a white sun on the left in a blue sky over the desert with two red houses and clouds
 SEED   ?= 4
 PROCESSES ?= 2
-# Two more than there are cores: tests of launchers, Ray and hosts wait much of their time.
-WORKERS   ?= 4
+# One more than there are cores: tests of launchers, Ray and hosts wait much of their time.
+WORKERS   ?= 3
 # Compiled files are kept: the tests start about a hundred processes.
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
