@@ -41,7 +41,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="file to write (default: POSTER-print.KIND)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is no print of it")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a file that is no print of this picture"
+    )
     parser.add_argument("--json", action="store_true", help="result as JSON on stdout")
     sheet = parser.add_argument_group("sheet")
     add_paper_options(sheet)
@@ -89,7 +91,7 @@ def _add_page_options(parser: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Finish one file and say what was done. Raises BadValue if it would replace the poster."""
-    from imax_dist.output.image.finish import check, finish, finish_panels, inherit
+    from imax_dist.output.image.finish import check, files_of, finish, finish_panels, inherit
     from imax_dist.output.image.reader import WHITE, open_picture
     from imax_dist.output.image.settings import FinishSettings, parse_colour
 
@@ -105,7 +107,8 @@ def run(options: argparse.Namespace) -> int:
     picture = open_picture(options.poster, background=background)
     settings = inherit(settings, picture.recipe)
     if options.out is not None and not options.overwrite:
-        _require_own(out, picture.recipe)
+        for path in files_of(out, settings):
+            _require_own(path, picture.recipe)
     if settings.panels is None:
         finished = {out: finish(picture, out, settings)}
     else:
@@ -142,7 +145,7 @@ def _require_own(out: Path, recipe: Mapping[str, Any] | None) -> None:
         return
     try:
         before = find_recipe(out)
-    except ImaxError:
+    except (ImaxError, OSError):
         before = None
     if recipe is None or before is None or before.get("request") != recipe.get("request"):
         raise BadValue(f"--out {out} is no print of this picture; give another name, or --overwrite")

@@ -37,7 +37,10 @@ class Blueprint:
 
 
 def find_blueprint(name: str) -> Blueprint:
-    """The blueprint of a name of configs/models, a folder, or a hub id. Raises MissingInput or BadConfig."""
+    """The blueprint of a name of configs/models, a folder, or a hub id.
+
+    Raises MissingInput, BadConfig, or BadValue for a damaged file.
+    """
     named = named_configs("models")
     settings = _settings(name) if name in named else None
     source = settings.source if settings is not None else name

@@ -104,7 +104,7 @@ def without_memory(kind: Any, config: Mapping[str, Any]) -> Any:
     from accelerate import init_empty_weights
     from diffusers.models.modeling_utils import no_init_weights
 
-    with init_empty_weights(), no_init_weights():  # drawing numbers for no memory takes a third of the time
+    with init_empty_weights(), no_init_weights():  # to draw numbers for no memory takes half of the time
         return kind.from_config(dict(config))
 
 

@@ -133,6 +133,15 @@ def test_a_file_that_is_no_print_of_the_picture_is_kept(imax: Imax, tmp_path: Pa
     assert imax("finish", poster, "--out", other, "--bits", 16).code == 0, "its own print is made anew"
 
 
+def test_a_file_in_a_panels_place_is_kept(imax: Imax, tmp_path: Path) -> None:
+    poster, other = png_poster(tmp_path / "p.png"), tmp_path / "wall-r1c2.tif"
+    other.write_bytes(b"somebody's own picture")
+    outcome = imax("finish", poster, "--panels", "2x1", "--overlap", "1mm", "--out", tmp_path / "wall.tif")
+    assert (outcome.code, other.read_bytes()) == (64, b"somebody's own picture")
+    assert "wall-r1c2.tif is no print of this picture" in outcome.err
+    assert not (tmp_path / "wall-r1c1.tif").exists()
+
+
 def test_a_missing_poster_is_reported(imax: Imax, tmp_path: Path) -> None:
     assert imax("finish", tmp_path / "no.png").code == 66
     assert imax("verify", tmp_path / "no.png").code == 66

@@ -14,7 +14,7 @@ from imax_dist.output.image.dither import with_bits
 from imax_dist.output.image.jpeg import write_jpeg
 from imax_dist.output.image.labels import Labels
 from imax_dist.output.image.layout import SheetLayout, place
-from imax_dist.output.image.panels import panel_path, panels_of, parse_grid
+from imax_dist.output.image.panels import panel_names, panel_path, panels_of, parse_grid
 from imax_dist.output.image.paper import parse_length
 from imax_dist.output.image.pdf import REDUCED, page_boxes, write_pdf
 from imax_dist.output.image.png import write_print_png
@@ -64,6 +64,14 @@ def finish(picture: Picture, out: Path, settings: FinishSettings) -> Finished:
         raise BadValue("panels are several files; imax finish writes them")
     _require_original(picture)
     return _write(picture, place(picture.bands, settings), out, settings)
+
+
+def files_of(out: Path, settings: FinishSettings) -> list[Path]:
+    """What is written for ``out``: itself, or a file a panel. Raises BadValue for a grid that is none."""
+    if settings.panels is None:
+        return [out]
+    grid = parse_grid(settings.panels, settings.overlap)
+    return [panel_path(out, name) for name in panel_names(grid)]
 
 
 def finish_panels(picture: Picture, out: Path, settings: FinishSettings) -> dict[Path, Finished]:

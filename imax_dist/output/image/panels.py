@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,24 +45,27 @@ def panels_of(placed: SheetLayout, grid: Grid) -> Iterator[tuple[str, SheetLayou
     sheet = placed.sheet
     across = _spans(sheet.paper.width_mm, sheet, placed.bands.size.width, (grid.columns, grid.overlap_mm))
     down = _spans(sheet.paper.height_mm, sheet, placed.bands.size.height, (grid.rows, grid.overlap_mm))
-    for row, top in enumerate(down.starts, start=1):
-        for column, left in enumerate(across.starts, start=1):
-            name = f"r{row}c{column}"
-            paper = Paper(f"{sheet.paper.name} {name}", across.trim_mm, down.trim_mm)
-            window = ImageSize(across.pixels, down.pixels)
-            record = {
-                **placed.record,
-                "trim_mm": [round(across.trim_mm, 3), round(down.trim_mm, 3)],
-                "panel": {
-                    "name": name,
-                    "of": f"{grid.columns}x{grid.rows}",
-                    "overlap_mm": round(grid.overlap_mm, 3),
-                    "left": left,
-                    "top": top,
-                },
-            }
-            bands = cropped(placed.bands, left=left, top=top, size=window)
-            yield name, SheetLayout(bands, replace(sheet, paper=paper), record)
+    for name, (top, left) in zip(panel_names(grid), product(down.starts, across.starts), strict=True):
+        paper = Paper(f"{sheet.paper.name} {name}", across.trim_mm, down.trim_mm)
+        window = ImageSize(across.pixels, down.pixels)
+        record = {
+            **placed.record,
+            "trim_mm": [round(across.trim_mm, 3), round(down.trim_mm, 3)],
+            "panel": {
+                "name": name,
+                "of": f"{grid.columns}x{grid.rows}",
+                "overlap_mm": round(grid.overlap_mm, 3),
+                "left": left,
+                "top": top,
+            },
+        }
+        bands = cropped(placed.bands, left=left, top=top, size=window)
+        yield name, SheetLayout(bands, replace(sheet, paper=paper), record)
+
+
+def panel_names(grid: Grid) -> list[str]:
+    """``r1c1``, ``r1c2`` and so on, row by row."""
+    return [f"r{row}c{column}" for row in range(1, grid.rows + 1) for column in range(1, grid.columns + 1)]
 
 
 def panel_path(out: Path, name: str) -> Path:

@@ -21,7 +21,7 @@ from imax_dist.errors import BadConfig, NoPermission
 from imax_dist.output.image.png import write_plain_png
 from imax_dist.study.experiments.bradley_terry import Vote, strengths, win_rate
 from imax_dist.study.experiments.draw import ResultCache
-from imax_dist.study.experiments.endpoint import Endpoint, EndpointFailed
+from imax_dist.study.experiments.endpoint import Endpoint, EndpointFailed, _answer_in
 from imax_dist.study.experiments.vote import Ballot, Pair, read_answer
 
 Answer = Callable[[dict[str, Any]], tuple[int, dict[str, str], str]]
@@ -224,3 +224,8 @@ def test_the_command_votes_on_a_study_and_says_who_judged(
     assert told["judge"].startswith("eye at http")
     assert told["sizes"]["2x 64x64"]["win rate against the baseline"]["light"]["mean"] == 1.0
     assert "vote stopped: the budget" in capsys.readouterr().err
+
+
+def test_an_answer_that_is_nested_without_end_is_none() -> None:
+    with pytest.raises(ValueError, match=r"the answer has no choices\[0\]"):
+        _answer_in(b"[" * 100_000)
