@@ -23,6 +23,7 @@ PRELOADED = [
     "transformers.models.clip.modeling_clip",
     "transformers.models.t5.modeling_t5",
     "imax_dist.pipeline.renderer",
+    "xfuser_preloaded",
 ]
 
 

@@ -201,7 +201,7 @@ def scraping() -> Iterator[dict[str, float]]:
     port, ended = ray.nodes()[0]["MetricsExportPort"], threading.Event()
 
     def scrape() -> None:
-        while not ended.wait(0.3):
+        while not ended.wait(1.0):
             with suppress(OSError):
                 found.update({name: value for name, value in exported(port).items() if value})
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +27,7 @@ from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.make_job import make_job
 from imax_dist.jobs.state import Done, Failed, Proofed, Queued, done_state
 from imax_dist.jobs.store import Delivery, Queue, Row, Submission, Webhooks
+from imax_dist.output.atomic import write_bytes
 from imax_dist.output.image.poster import write_poster
 from imax_dist.pipeline.request import Request
 from imax_dist.service.access import ANYBODY
@@ -134,6 +137,33 @@ def test_a_preview_that_is_gone_by_now_is_none(
     job = ask("POST", BASE, JOB).json["id"]
     monkeypatch.setattr("imax_dist.service.job_view.is_file", lambda _: True)  # it was there
     assert ask("GET", f"{BASE}/{job}").json["preview"] is None
+
+
+def test_a_preview_that_is_replaced_while_it_is_read_comes_whole(ask: Client, here: Served) -> None:
+    """Each answer is one of the previews: never the length of one with the bytes of another."""
+    job = ask("POST", BASE, JOB).json["id"]
+    preview, ended = JobFolder.of(here.out, job).preview, threading.Event()
+    looks = [bytes([number]) * size for number, size in enumerate((400_000, 300_000, 350_000))]
+    preview.parent.mkdir(exist_ok=True)
+    write_bytes(preview, looks[0])
+
+    def render() -> None:
+        for look in itertools.cycle(looks):
+            if ended.is_set():
+                return
+            write_bytes(preview, look)
+
+    rank = threading.Thread(target=render)
+    rank.start()
+    try:
+        answers = [ask("GET", f"{BASE}/{job}/files/preview.jpg") for _ in range(60)]
+    finally:
+        ended.set()
+        rank.join()
+    assert {answer.headers["content-type"] for answer in answers} == {"image/jpeg"}
+    assert all(answer.body in looks for answer in answers)
+    preview.unlink()
+    assert ask("GET", f"{BASE}/{job}/files/preview.jpg").status == 204
 
 
 def test_the_same_key_and_request_is_the_same_job_and_another_request_a_conflict(ask: Client) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
@@ -53,19 +56,20 @@ async def file(job_id: str, name: str, request: HttpRequest, *, here: Here, clie
     preview whose poster was finished meanwhile with nothing (204).
     """
     row = await here.row(job_id, client)
-    preview = JobFolder.of(here.out, row.id).preview
-    if name == preview.name and not await here.read(lambda: is_file(preview)):
-        return Response(status_code=204)
     elsewhere = await here.read(lambda: signed_link(here.out, row, name))
     if elsewhere:
         return RedirectResponse(elsewhere, 307, headers={"cache-control": "no-store"})
-    path, tag = await here.read(lambda: _find(here, row, name))
+    found, tag = await here.read(lambda: _find(here, row, name))
+    if not found:
+        return Response(status_code=204)
     headers = {"etag": f'"{tag}"', "cache-control": "private, no-cache"}
     if request.headers.get("if-none-match") in (f'"{tag}"', "*"):
         return Response(status_code=304, headers=headers)
-    kind = "inline" if path.suffix.lower() in SHOWN else "attachment"
-    filename = f"{job_id}-{name}"
-    return FileResponse(path, headers=headers, filename=filename, content_disposition_type=kind)
+    if isinstance(found, bytes):
+        headers["content-disposition"] = f"inline; filename*=utf-8''{quote(f'{job_id}-{name}')}"
+        return Response(found, headers=headers, media_type=guess_type(name)[0])
+    kind = "inline" if found.suffix.lower() in SHOWN else "attachment"
+    return FileResponse(found, headers=headers, filename=f"{job_id}-{name}", content_disposition_type=kind)
 
 
 @router.get(BASE + "/{job_id}/layers")
@@ -102,14 +106,28 @@ def signed_link(out: Path, row: Row, name: str) -> str:
     return "" if here else link(state.delivered, name, seconds=LINK_S)
 
 
-def _find(here: Service, row: Row, name: str) -> tuple[Path, str]:
-    """The file and its tag. Raises Refused (404) for a name that is none of the job's."""
-    folder = JobFolder.of(here.out, row.id).path
+def _find(here: Service, row: Row, name: str) -> tuple[Path | bytes, str]:
+    """A finished file, or a look's bytes, and its tag; nothing for a preview that is gone by now.
+
+    Raises Refused (404) for a name that is none of the job's.
+    """
+    path = JobFolder.of(here.out, row.id).path / name
     facts = here.views.files(row).get(name)
-    path = folder / name
     if facts is not None and is_file(path):
         return path, str(facts["sha256"])
-    if name in LOOKS and is_file(path):
-        status = path.stat()
-        return path, f"{status.st_mtime_ns:x}-{status.st_size:x}"
+    look = _read_look(path) if name in LOOKS else None
+    if look is not None:
+        return look
+    if name == LOOKS[0]:
+        return b"", ""
     raise not_found(f"file {name[:80]!r} of this job")
+
+
+def _read_look(path: Path) -> tuple[bytes, str] | None:
+    """All of it and its tag, from one open file: a rank may put the next one in its place at any moment."""
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
+            status = os.fstat(file.fileno())
+            return file.read(), f"{status.st_mtime_ns:x}-{status.st_size:x}"
+    except OSError:
+        return None

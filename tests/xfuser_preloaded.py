@@ -1,0 +1,8 @@
+"""xfuser imported once, in the process that ranks are copies of (tests/ranks.py): a fifth of a second each."""
+
+from __future__ import annotations
+
+from xfuser_on_cpu import answer_for_cpu, xfuser_is_installed
+
+if xfuser_is_installed():
+    answer_for_cpu()
