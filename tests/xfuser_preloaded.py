@@ -1,4 +1,4 @@
-"""xfuser imported once, in the process that ranks are copies of (tests/ranks.py): a fifth of a second each."""
+"""xfuser imported once, in the process that ranks (tests/ranks.py) are copies of: a fifth of a second each."""
 
 from __future__ import annotations
 
