@@ -1,4 +1,4 @@
-"""xfuser imported once, in the process that ranks (tests/ranks.py) are copies of: a fifth of a second each."""
+"""xfuser imported once, in the process that ranks (tests/ranks.py) are copies of: .2 CPU seconds each."""
 
 from __future__ import annotations
 
