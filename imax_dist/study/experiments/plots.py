@@ -10,6 +10,7 @@ from typing import Any
 
 from imax_dist.errors import MissingInput
 from imax_dist.output.atomic import write_bytes
+from imax_dist.study.experiments.labels import SIZE, gathered, offsets
 from imax_dist.study.experiments.measures import ALL
 from imax_dist.study.experiments.table import shown_measures
 
@@ -123,26 +124,23 @@ def _sizes(found: Found) -> Any:
 
 def _pareto(found: Found) -> Any:
     """A row of panels a size, a panel a measure: quality over planned seconds, the front as a line."""
-    measures = [name for name in shown_measures(found) if name != "planned"][:_MOST]
+    measures = [name for name in shown_measures(found) if name != "planned" and _tells(found, name)][:_MOST]
     names = list(found["settings"]["variants"])
-    figure, axes = _figure(len(found["sizes"]), len(measures), height=2.6)
+    figure, axes = _figure(len(found["sizes"]), len(measures), height=2.9)
     for row, (label, size) in enumerate(found["sizes"].items()):
         costed = {k: size["variants"][n] for k, n in enumerate(names, 1) if "planned" in size["variants"][n]}
         for column, measure in enumerate(measures):
-            axis = axes[row][column]
             points = {
                 k: (stats["planned"]["mean"], stats[measure]["mean"])
                 for k, stats in costed.items()
                 if measure in stats
             }
-            for numbers, point in _gathered(points).items():
-                axis.plot(*point, ".", color=_COLOURS[0], markersize=4)
-                axis.annotate(numbers, point, fontsize=6, xytext=(2, 2), textcoords="offset points")
+            axis = axes[row][column]
+            _numbered(axis, points)
             front = pareto_front(list(points.values()), measure)
             axis.plot(
                 *zip(*front, strict=True), color=_COLOURS[1], linewidth=0.8, zorder=0
             ) if front else None
-            _plain_log(axis.xaxis)
             title = f"{measure} ({_way(measure)})"
             _dress(axis, title, where=f"{label}, n = {size['n']}" if not column else "")
     legend = "   ".join(f"{k} {name}" for k, name in enumerate(names, 1))
@@ -153,12 +151,29 @@ def _pareto(found: Found) -> Any:
     return figure
 
 
-def _gathered(points: Mapping[int, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """Points that cannot be told apart under one label: ``1 2``."""
-    near: dict[tuple[str, str], list[int]] = {}
-    for number, (cost, value) in points.items():
-        near.setdefault((f"{cost:.2g}", f"{value:.2g}"), []).append(number)
-    return {" ".join(map(str, numbers)): points[numbers[0]] for numbers in near.values()}
+def _tells(found: Found, measure: str) -> bool:
+    """Whether a measure sets any two variants apart by more than a hundredth."""
+    held = (
+        [stats[measure]["mean"] for stats in size["variants"].values() if measure in stats]
+        for size in found["sizes"].values()
+    )
+    return any(values and max(values) - min(values) > 0.01 for values in held)
+
+
+def _numbered(axis: Any, points: Mapping[int, tuple[float, float]]) -> None:
+    """Points over a logarithmic cost, each with its number."""
+    if not points:
+        return
+    axis.plot(*zip(*points.values(), strict=True), ".", color=_COLOURS[0], markersize=4)
+    axis.margins(0.1)
+    _plain_log(axis.xaxis)
+    scale = axis.transScale + axis.transLimits
+    panel = (2.2 * 72, 2.4 * 72)
+    shown = {k: tuple(scale.transform(point) * panel) for k, point in points.items()}
+    groups = gathered(shown)
+    for label, offset in offsets(groups, panel).items():
+        point = points[int(label.split()[0])]
+        axis.annotate(label, point, fontsize=SIZE, xytext=offset, textcoords="offset points")
 
 
 def _plain_log(x_axis: Any) -> None:
