@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -50,11 +51,12 @@ def pytest_collection() -> Generator[None, object, object]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With ``--dist loadfile``, a file a worker: files that start Ray, launchers or hosts come first, since
-    they take longest, then those with slow tests."""
+    they take longest, then those with slow tests; small ones come last, and no worker waits for another."""
     if hasattr(config, "workerinput"):
         machines = {item.path for item in items if item.get_closest_marker("machines")}
         slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: (item.path not in machines, item.path not in slow))
+        number = Counter(item.path for item in items)
+        items.sort(key=lambda item: (item.path not in machines, item.path not in slow, -number[item.path]))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
