@@ -134,7 +134,9 @@ def test_hiflow_takes_a_picture_as_the_constant_reference_of_its_first_pass(
     assert (made[0].latents - made[1].latents).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset", [pytest.param(name, marks=pytest.mark.slow if name == "quick" else ()) for name in PRESETS]
+)
 def test_every_preset_renders_what_it_planned(tiny: Any, tmp_path: Path, preset: str) -> None:
     """At 3x with a cascade, cached steps, and a picture to guide it where the recipe takes one."""
     guide = picture(tmp_path / "guide.png")

@@ -105,6 +105,7 @@ def test_a_shortened_study_says_what_it_leaves_out() -> None:
     assert not study.trial
 
 
+@pytest.mark.slow
 def test_a_killed_process_of_a_study_is_named_with_a_remedy(tmp_path: Path) -> None:
     spec = describe_model("embedded")
     cells = cells_of(load_study("presets").with_scenes(1), "embedded", spec)[:2]
