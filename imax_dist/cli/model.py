@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -261,4 +260,7 @@ def _free_here() -> float:
 
 
 def _free_memory() -> float:
-    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    """What a process can have; the cache of files that were read is given up for it."""
+    from psutil import virtual_memory
+
+    return float(virtual_memory().available)

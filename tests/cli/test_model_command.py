@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from imax_dist.cli.model import _free_memory
 from imax_dist.config import load_named, named_configs
 from imax_dist.models.registry import ARCHITECTURES
 from imax_dist.models.tiny import EDITORS, TINY, make_tiny
@@ -80,14 +81,24 @@ def test_a_single_file_in_the_hubs_cache_is_listed_and_whether_it_fits(
 ) -> None:
     net, config = tiny / WEIGHTS, tiny / "transformer/config.json"
     file = str(in_the_hub("some/one", net, config, folder=tmp_path))
+    monkeypatch.setattr("imax_dist.cli.model._free_here", lambda: 64e9)
     row = listed()[file]
     assert row["is"].startswith("the transformer of FLUX.1-schnell, ")
     assert row["runs"].startswith("runs here (")
-    assert " GB for twice native size, " in row["runs"]
+    assert " GB for twice native size, 64.0 GB free here)" in row["runs"]
     monkeypatch.setattr("imax_dist.cli.model._free_here", lambda: 1.0)
     assert listed()[file]["runs"].startswith("too large for this machine (")
     monkeypatch.delenv("IMAX_MODELS")
     assert listed()[file]["runs"] == "lacks vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2"
+
+
+def test_the_cache_of_files_that_were_read_counts_as_free(tmp_path: Path) -> None:
+    """As in MemAvailable; MemFree was .8 of 20 GB on a machine that had read much."""
+    (tmp_path / "read").write_bytes(bytes(256 << 20))
+    found = dict(line.split()[:2] for line in Path("/proc/meminfo").read_text().splitlines())
+    free = _free_memory()
+    assert free == pytest.approx(1024 * int(found["MemAvailable:"]), rel=0.1)
+    assert free > 1024 * int(found["MemFree:"])
 
 
 def test_a_file_in_the_hubs_cache_that_cannot_be_used_says_why(

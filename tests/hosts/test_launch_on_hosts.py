@@ -97,24 +97,32 @@ def test_ranks_on_machines_of_their_own_make_the_picture_of_one_and_a_pulled_cab
     same_picture(alone, out, ranks=len(machines))
 
 
-def test_a_cable_that_stays_out_is_reported_and_back_in_the_poster_goes_on(
-    machines: list[Host], tiny: Path, alone: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "two.png"
-    words = [*options(tiny, out), "--rank-timeout", "5"]
-    short = ("--join-timeout", 10, "--restarts", 1)
-    processes = launch(machines[:2], words, tmp_path, *short)
-    wait_for(tmp_path / "0.log", "step   5/60", process=processes[0])
-    machines[1].pull_cable()
-    assert codes(processes) == [69, 69], told(tmp_path)
-    seen = [path.read_text() for path in sorted(tmp_path.glob("?.log"))]
-    judged, timed_out = "the only rank here has waited in ", "its machine did not answer for 5 s"
-    assert all(judged in text or timed_out in text for text in seen), told(tmp_path)
-    assert "node 1 of 2 did not find the others" in told(tmp_path)
-    assert not out.exists()
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a poster that is begun by one test and finished by the next."""
+    return tmp_path_factory.mktemp("cut")
 
-    machines[1].plug_cable()
-    processes = launch(machines[:2], words, tmp_path)
-    assert codes(processes) == [0, 0], told(tmp_path)
-    assert "resumed after step" in told(tmp_path)
-    same_picture(alone, out, ranks=2)
+
+def test_a_cable_that_stays_out_is_reported(machines: list[Host], tiny: Path, cut: Path) -> None:
+    words = [*options(tiny, cut / "two.png"), "--rank-timeout", "5"]
+    processes = launch(machines[:2], words, cut, "--join-timeout", 10, "--restarts", 1)
+    wait_for(cut / "0.log", "step   5/60", process=processes[0])
+    machines[1].pull_cable()
+    try:
+        assert codes(processes) == [69, 69], told(cut)
+    finally:
+        machines[1].plug_cable()
+    seen = [path.read_text() for path in sorted(cut.glob("?.log"))]
+    judged, timed_out = "the only rank here has waited in ", "its machine did not answer for 5 s"
+    assert all(judged in text or timed_out in text for text in seen), told(cut)
+    assert "node 1 of 2 did not find the others" in told(cut)
+    assert not (cut / "two.png").exists()
+
+
+def test_with_the_cable_back_in_the_poster_goes_on(
+    machines: list[Host], tiny: Path, alone: Path, cut: Path
+) -> None:
+    processes = launch(machines[:2], options(tiny, cut / "two.png"), cut)
+    assert codes(processes) == [0, 0], told(cut)
+    assert "resumed after step" in told(cut)
+    same_picture(alone, cut / "two.png", ranks=2)

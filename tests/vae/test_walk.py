@@ -203,7 +203,6 @@ def test_a_band_of_three_channels_is_no_higher_than_the_map_it_is_made_of_allows
 
 def told(topology: Topology, size: tuple[int, int], limit: int) -> list[list[Any]]:
     """The events of progress of a decode and of an encode on this rank."""
-    render.PROGRESS_S = 0.0
     mesh = ring(topology)
     vae = make_tiny_vae(dtype=torch.float32, attention=True)
     codec = codec_of(vae)
@@ -220,11 +219,18 @@ def told(topology: Topology, size: tuple[int, int], limit: int) -> list[list[Any
     return heard
 
 
+def told_at_once(topology: Topology, size: tuple[int, int], limit: int) -> list[list[Any]]:
+    """A world of one is the process of all tests."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(render, "PROGRESS_S", 0.0)
+        return told(topology, size, limit)
+
+
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("limit", [0, 1 << 30], ids=["files", "memory"])
 def test_progress_rises_band_by_band_to_exactly_its_total(world: int, limit: int) -> None:
     """The total is known before the first band."""
-    for rank in run_ranks(world, told, (13, 9), limit):
+    for rank in run_ranks(world, told_at_once, (13, 9), limit):
         for heard in rank:
             done = [event.done for event in heard]
             assert len(done) > 20
