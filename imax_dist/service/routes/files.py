@@ -50,7 +50,7 @@ async def upload(request: HttpRequest, here: Here, client: Asking) -> dict[str, 
 @router.get(BASE + "/{job_id}/files/{name}", response_class=FileResponse)
 @router.head(BASE + "/{job_id}/files/{name}", include_in_schema=False)
 async def file(job_id: str, name: str, request: HttpRequest, *, here: Here, client: Asking) -> Response:
-    """A file of a finished poster, or a look at an unfinished one. Range requests; ETag is its SHA-256.
+    """A file of a finished poster (range requests; ETag is its SHA-256), or a look at an unfinished one.
 
     What was delivered to an object store and is no longer here is answered with a signed link to it (307), a
     preview whose poster was finished meanwhile with nothing (204).
