@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
     background = parse_colour(options.background) if options.background else WHITE
     picture = open_picture(options.poster, background=background)
     settings = inherit(settings, picture.recipe)
-    if options.out is not None and not options.overwrite:
+    if not options.overwrite:
         for path in files_of(out, settings):
             _require_own(path, picture.recipe)
     if settings.panels is None:
@@ -143,12 +143,17 @@ def _require_own(out: Path, recipe: Mapping[str, Any] | None) -> None:
 
     if not out.is_file():
         return
+    if recipe is None:
+        raise BadValue(
+            f"{out} is there already, and the picture carries no recipe to tell whether that is its print; "
+            "give another --out, or --overwrite"
+        )
     try:
         before = find_recipe(out)
     except (ImaxError, OSError):
         before = None
-    if recipe is None or before is None or before.get("request") != recipe.get("request"):
-        raise BadValue(f"--out {out} is no print of this picture; give another name, or --overwrite")
+    if before is None or before.get("request") != recipe.get("request"):
+        raise BadValue(f"{out} is no print of this picture; give another --out, or --overwrite")
 
 
 def named_file(text: str, options: argparse.Namespace) -> str:

@@ -128,9 +128,30 @@ def test_a_file_that_is_no_print_of_the_picture_is_kept(imax: Imax, tmp_path: Pa
     other.write_bytes(b"somebody's own picture")
     outcome = imax("finish", poster, "--out", other)
     assert (outcome.code, other.read_bytes()) == (64, b"somebody's own picture")
-    assert outcome.err.endswith("is no print of this picture; give another name, or --overwrite\n")
+    assert outcome.err.endswith("is no print of this picture; give another --out, or --overwrite\n")
     assert imax("finish", poster, "--out", other, "--overwrite").code == 0
     assert imax("finish", poster, "--out", other, "--bits", 16).code == 0, "its own print is made anew"
+
+
+def test_the_name_of_an_omitted_out_is_asked_for_too(imax: Imax, tmp_path: Path) -> None:
+    poster, other = png_poster(tmp_path / "p.png"), tmp_path / "p-print.pdf"
+    other.write_bytes(b"somebody's own file")
+    outcome = imax("finish", poster)
+    assert (outcome.code, other.read_bytes()) == (64, b"somebody's own file")
+    assert "p-print.pdf is no print of this picture" in outcome.err
+    other.unlink()
+    assert imax("finish", poster).code == 0
+    assert imax("finish", poster, "--lossless").code == 0, "its own print is made anew"
+
+
+def test_beside_a_picture_without_a_recipe_no_file_is_replaced_unasked(imax: Imax, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (64, 48), "teal").save(photo)
+    assert imax("finish", photo, "--paper", "10x15cm", "--cut").code == 0
+    outcome = imax("finish", photo, "--paper", "13x18cm", "--cut")
+    assert outcome.code == 64
+    assert "photo-print.pdf is there already, and the picture carries no recipe" in outcome.err
+    assert imax("finish", photo, "--paper", "13x18cm", "--cut", "--overwrite").code == 0
 
 
 def test_a_file_in_a_panels_place_is_kept(imax: Imax, tmp_path: Path) -> None:
