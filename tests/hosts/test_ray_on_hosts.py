@@ -114,27 +114,55 @@ def alone(tiny: Path, out: Path, *, steps: int) -> Path:
     return out
 
 
-def test_a_cable_pulled_in_a_step_loses_the_gang_and_plugged_in_the_poster_goes_on(
-    cluster: Cluster, tiny: Path, tmp_path: Path
-) -> None:
-    """And the gang, a rank on each of three machines, makes the picture of one."""
-    out, log = tmp_path / "cut", tmp_path / "batch.log"
-    process = cluster.batch(manifest(tiny, tmp_path, steps=24), out, log, ranks=3)
-    events = out / "sea" / "events.jsonl"
+class Batch(NamedTuple):
+    """A batch of one poster at work, a rank on each of the three machines."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    @property
+    def said(self) -> str:
+        return (self.folder / "batch.log").read_text()
+
+    @property
+    def events(self) -> Path:
+        return self.folder / "cut" / "sea" / "events.jsonl"
+
+
+@pytest.fixture(scope="module")
+def batch(cluster: Cluster, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batch]:
+    folder = tmp_path_factory.mktemp("batch")
+    lines = manifest(tiny, folder, steps=24)
+    begun = Batch(cluster.batch(lines, folder / "cut", folder / "batch.log", ranks=3), folder)
+    yield begun
+    begun.process.kill()
+    begun.process.wait()
+
+
+def test_a_cable_pulled_in_a_step_loses_the_gang(cluster: Cluster, batch: Batch) -> None:
     deadline = time.monotonic() + 150
-    while not _steps_done(events) >= 4:
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
+    while not _steps_done(batch.events) >= 4:
+        assert batch.process.poll() is None, batch.said
+        assert time.monotonic() < deadline, batch.said
         time.sleep(0.05)
     cluster.machines[2].pull_cable()
-    pulled = time.monotonic()
-    while not (lost := _queued_after(events)):
-        assert time.monotonic() < pulled + 90, f"not seen:\n{log.read_text()}\n{events.read_text()}"
-        time.sleep(0.2)
-    assert lost.startswith(("nothing heard of sea", "hung: "))  # by the driver, or by another rank
-    cluster.machines[2].plug_cable()
-    assert process.wait(timeout=200) == 0, log.read_text()
-    same_picture(alone(tiny, tmp_path / "one.png", steps=24), out / "sea" / "poster.png", ranks=3)
+    try:
+        pulled = time.monotonic()
+        while not (lost := _queued_after(batch.events)):
+            assert time.monotonic() < pulled + 90, f"not seen:\n{batch.said}\n{batch.events.read_text()}"
+            time.sleep(0.2)
+        assert lost.startswith(("nothing heard of sea", "hung: "))  # by the driver, or by another rank
+    finally:
+        cluster.machines[2].plug_cable()
+
+
+def test_plugged_in_the_poster_goes_on_and_is_the_picture_of_one(
+    tiny: Path, batch: Batch, tmp_path: Path
+) -> None:
+    assert batch.process.wait(timeout=200) == 0, batch.said
+    assert _queued_after(batch.events), "the gang was lost before"
+    one = alone(tiny, tmp_path / "one.png", steps=24)
+    same_picture(one, batch.folder / "cut" / "sea" / "poster.png", ranks=3)
 
 
 def _told(events: Path) -> list[dict[str, Any]]:

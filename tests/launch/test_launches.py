@@ -110,17 +110,26 @@ def alone(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_two_ranks_of_the_script_lose_one_are_stopped_and_resumed_to_the_picture_of_one(
-    tiny: Path, alone: Path, tmp_path: Path
-) -> None:
-    """A killed rank makes all start again from the checkpoint; SIGTERM makes all write one and leave.
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a poster that one test begins and the next finishes.
 
-    The folder they are started in has files with names of the standard library, which no start may import.
+    It has files with names of the standard library, which no start may import.
     """
+    folder = tmp_path_factory.mktemp("stopped")
     for name in ("grp", "random", "statistics", "calendar"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the current folder was run')")
-    words = options(tiny, tmp_path / "two.png", "--steps", 40, "--checkpoint-every", 2, "-v")
-    process = start(LAUNCH / "torchrun.sh", *words, cwd=tmp_path, RANKS="2")
+        (folder / f"{name}.py").write_text("raise SystemExit('a file of the current folder was run')")
+    return folder
+
+
+def two_ranks(tiny: Path, folder: Path) -> subprocess.Popen[str]:
+    words = options(tiny, folder / "two.png", "--steps", 40, "--checkpoint-every", 2, "-v")
+    return start(LAUNCH / "torchrun.sh", *words, cwd=folder, RANKS="2")
+
+
+def test_two_ranks_of_the_script_lose_one_start_again_and_are_stopped(tiny: Path, stopped: Path) -> None:
+    """A killed rank makes all start again from the checkpoint; SIGTERM makes all write one and leave."""
+    process = two_ranks(tiny, stopped)
     list(lines_until(process, "step   4/40"))
     os.kill(ranks_of(process)[1], signal.SIGKILL)
     told = [*lines_until(process, "imax launch: a rank was lost"), *lines_until(process, "step ")]
@@ -133,10 +142,12 @@ def test_two_ranks_of_the_script_lose_one_are_stopped_and_resumed_to_the_picture
     assert err.count("stopping after this step") == 1
     assert err.count("run the same command again to resume") == 1
 
-    code, _, err = finish(start(LAUNCH / "torchrun.sh", *words, cwd=tmp_path, RANKS="2"))
+
+def test_two_stopped_ranks_resume_to_the_picture_of_one(tiny: Path, alone: Path, stopped: Path) -> None:
+    code, _, err = finish(two_ranks(tiny, stopped))
     assert code == 0, err
     assert "resumed after step" in err
-    same_picture(alone, tmp_path / "two.png", ranks=2)
+    same_picture(alone, stopped / "two.png", ranks=2)
 
 
 def test_without_restarts_a_killed_rank_is_exit_code_70_and_a_wrong_model_66(
