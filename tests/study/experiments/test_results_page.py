@@ -11,6 +11,7 @@ import pytest
 from imax_dist.cli.main import main
 from imax_dist.errors import BadValue
 from imax_dist.study.experiments.results import QUESTIONS, one_weights, summary
+from imax_dist.study.experiments.settings import load_study, study_names
 
 PAGE = Path(__file__).parents[3] / "RESULTS.md"
 
@@ -43,6 +44,14 @@ def test_the_page_in_the_repository_has_them() -> None:
     head = PAGE.read_text(encoding="utf-8").splitlines()[:10]
     assert [line for line in head if line.startswith("| at ")]
     assert all(any(question in line for line in head) for question, *_ in QUESTIONS)
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_study_stands_on_the_page_with_the_finding_of_its_file(name: str) -> None:
+    study = load_study(name)
+    assert study.title in PAGE.read_text(encoding="utf-8")
+    assert study.finding
+    assert study.finding.strip() in PAGE.read_text(encoding="utf-8")
 
 
 def test_studies_of_different_weights_are_not_laid_on_one_page() -> None:
