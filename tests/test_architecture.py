@@ -146,7 +146,7 @@ def import_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
 
 
 def module_name(path: str) -> str:
-    """``models/lora.py`` as ``imax_dist.models.lora``."""
+    """``models/lora/merge.py`` as ``imax_dist.models.lora.merge``."""
     return ".".join(["imax_dist", *path.removesuffix(".py").split("/")]).removesuffix(".__init__")
 
 

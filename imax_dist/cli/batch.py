@@ -15,7 +15,7 @@ from imax_dist.errors import BadValue
 if TYPE_CHECKING:
     from imax_dist.jobs.batch import Batch
     from imax_dist.jobs.job import Job
-    from imax_dist.jobs.manifest import Manifest
+    from imax_dist.jobs.manifest.read import Manifest
     from imax_dist.jobs.settings import PoolSettings
 
 
@@ -113,7 +113,7 @@ def _settings(options: argparse.Namespace) -> PoolSettings:
 
 
 def _jobs(options: argparse.Namespace, settings: PoolSettings) -> list[Job] | None:
-    from imax_dist.jobs.manifest import MOST_MISTAKES, MOST_SHOWN, read_manifest, shard
+    from imax_dist.jobs.manifest.read import MOST_MISTAKES, MOST_SHOWN, read_manifest, shard
     from imax_dist.pipeline.named_files import Parts
 
     if options.manifest is None:
@@ -133,7 +133,7 @@ def _jobs(options: argparse.Namespace, settings: PoolSettings) -> list[Job] | No
 
 def _with_checked_plans(manifest: Manifest) -> Manifest:
     """With a mistake for each line whose model, plan, guide or LoRA files are not available here."""
-    from imax_dist.jobs.manifest_files import Mistake
+    from imax_dist.jobs.manifest.files import Mistake
     from imax_dist.pipeline.check import CheckWithoutModel
 
     check = CheckWithoutModel()

@@ -14,7 +14,7 @@ from imax_dist.output.own_files import CONTACT_SHEET
 
 if TYPE_CHECKING:
     from imax_dist.jobs.batch import Batch
-    from imax_dist.jobs.grid import Axis, Cell
+    from imax_dist.jobs.manifest.grid import Axis, Cell
 
 MOST_COLUMNS = 8
 NOT_WITH_GRID = ("recipe", "count", "seeds", "json")
@@ -26,7 +26,7 @@ def grid_batch(batch: Batch, texts: Sequence[str]) -> tuple[Batch, list[Cell], i
     Proofs are small renders where native pictures would not tell the cells apart. Raises BadValue without a
     manifest.
     """
-    from imax_dist.jobs.grid import grid_cells, read_grid, shows_in_native
+    from imax_dist.jobs.manifest.grid import grid_cells, read_grid, shows_in_native
 
     if batch.jobs is None:
         raise BadValue("--grid multiplies the posters of a manifest; name the manifest")

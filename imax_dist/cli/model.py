@@ -81,10 +81,10 @@ def run_list(options: argparse.Namespace) -> int:
 def _files() -> list[dict[str, str]]:
     """Files of transformers in IMAX_MODELS and the hub's cache: what each is, and whether it can run here."""
     from imax_dist.errors import ImaxError
-    from imax_dist.models.assembled import Asked, take_inventory
+    from imax_dist.models.files.assembled import Asked, take_inventory
+    from imax_dist.models.files.single_file import is_of_a_network
     from imax_dist.models.libraries import quiet_libraries
     from imax_dist.models.model_paths import hub_files, transformer_files
-    from imax_dist.models.single_file import is_of_a_network
 
     rows, in_folders = [], transformer_files()
     files = [*in_folders, *hub_files()]
@@ -141,7 +141,7 @@ def run_check(options: argparse.Namespace) -> int:
     from imax_dist.models.find import find_model
     from imax_dist.models.libraries import quiet_libraries
     from imax_dist.models.load import describe_model
-    from imax_dist.models.lora import fit_loras
+    from imax_dist.models.lora.merge import fit_loras
     from imax_dist.models.registry import architecture_of
 
     quiet_libraries()
@@ -204,7 +204,7 @@ def _load(options: argparse.Namespace) -> None:
 
 def _parts(name: str) -> dict[str, str]:
     """What a single file is and where its other components are; nothing for a folder."""
-    from imax_dist.models.assembled import take_inventory
+    from imax_dist.models.files.assembled import take_inventory
     from imax_dist.models.find import asked_for
 
     asked = asked_for(name)

@@ -99,7 +99,7 @@ def _requests(options: argparse.Namespace) -> list[Request]:
         return [request] * options.count
     if given or options.count != 1:
         raise BadValue("a manifest gives sizes, models and counts itself; omit these options")
-    from imax_dist.jobs.manifest import read_manifest
+    from imax_dist.jobs.manifest.read import read_manifest
     from imax_dist.jobs.settings import Limits
 
     jobs = read_manifest(options.manifest, Limits()).require_sound(options.manifest)

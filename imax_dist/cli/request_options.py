@@ -148,7 +148,7 @@ def given_fields(options: argparse.Namespace) -> dict[str, Any]:
 
 def given_poster(options: argparse.Namespace) -> dict[str, Any]:
     """The same, and a file for the model that ``--vae`` and ``--encoder`` put together."""
-    from imax_dist.models.assembled import named_parts
+    from imax_dist.models.files.assembled import named_parts
 
     given = given_fields(options)
     if not (options.vae or options.encoder):

@@ -15,13 +15,13 @@ from typing import Any
 from imax_dist.config import load_named, named_configs
 from imax_dist.errors import MissingInput
 from imax_dist.models.components import Configs
+from imax_dist.models.files.single_file import tables
+from imax_dist.models.files.stored import header
+from imax_dist.models.files.stored import shapes as tensor_shapes
 from imax_dist.models.find import EMBEDDED, asked_for, find_model
 from imax_dist.models.load import describe_model
 from imax_dist.models.registry import ARCHITECTURES
-from imax_dist.models.single_file import tables
 from imax_dist.models.spec import ModelSettings, ModelSpec
-from imax_dist.models.stored import header
-from imax_dist.models.stored import shapes as tensor_shapes
 from imax_dist.models.weights import SINGLE_MARK, component_config
 from imax_dist.settings_mapping import from_mapping
 

@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias
 from safetensors import SafetensorError, safe_open
 
 from imax_dist.config import load_named, named_configs
+from imax_dist.models.files.stored import HEADER
 from imax_dist.models.find import SHIPPED
 from imax_dist.models.spec import ModelSettings
-from imax_dist.models.stored import HEADER
 from imax_dist.models.weights import INDEXES, pipeline_index
 from imax_dist.settings_mapping import from_mapping
 from imax_dist.wording import first_line

@@ -8,9 +8,9 @@ from typing import Any
 
 from imax_dist.config import load_config, load_named, load_yaml, named_configs, suggestion
 from imax_dist.errors import BadConfig, MissingInput, NoPermission
-from imax_dist.models.assembled import Asked, assembled
+from imax_dist.models.files.assembled import Asked, assembled
+from imax_dist.models.files.single_file import is_single_file
 from imax_dist.models.registry import architecture_of
-from imax_dist.models.single_file import is_single_file
 from imax_dist.models.spec import ModelSettings
 from imax_dist.models.weights import component_config, is_gguf
 from imax_dist.settings_mapping import from_mapping

@@ -15,8 +15,8 @@ from imax_dist.errors import BadConfig, MissingInput
 from imax_dist.models.base import FlowModel
 from imax_dist.models.find import find_model
 from imax_dist.models.libraries import import_libraries
-from imax_dist.models.lora import FittedLora, find_loras, fit_loras, merge_loras
-from imax_dist.models.lora_sets import kept_weights, put_back
+from imax_dist.models.lora.merge import FittedLora, find_loras, fit_loras, merge_loras
+from imax_dist.models.lora.sets import kept_weights, put_back
 from imax_dist.models.precise import precise
 from imax_dist.models.quantised import check_quantisation, quantisation_id
 from imax_dist.models.registry import architecture_of

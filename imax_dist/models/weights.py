@@ -15,10 +15,10 @@ from psutil import virtual_memory
 from safetensors import SafetensorError, safe_open
 
 from imax_dist.errors import BadConfig, BadValue, MissingInput
-from imax_dist.models.conversion import converted, without_memory
-from imax_dist.models.encoder_files import network_names, unread
-from imax_dist.models.encoder_fit import ENCODERS, encoder_report
-from imax_dist.models.stored import HEADER, numbers, refuse_own_code, refuse_unread, shapes
+from imax_dist.models.files.conversion import converted, without_memory
+from imax_dist.models.files.encoder_files import network_names, unread
+from imax_dist.models.files.encoder_fit import ENCODERS, encoder_report
+from imax_dist.models.files.stored import HEADER, numbers, refuse_own_code, refuse_unread, shapes
 
 MODULAR_INDEX = "modular_model_index.json"
 INDEXES = ("model_index.json", MODULAR_INDEX)

@@ -9,7 +9,7 @@ from imax_dist.errors import ImaxError
 from imax_dist.models.blueprint import find_blueprint
 from imax_dist.models.catalogue import catalogue
 from imax_dist.models.load import describe_model
-from imax_dist.models.lora import find_loras
+from imax_dist.models.lora.merge import find_loras
 from imax_dist.models.spec import ModelSpec
 from imax_dist.output.image.reader import require_file
 from imax_dist.pipeline.fit import check_guidance_passes

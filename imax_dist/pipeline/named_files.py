@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from imax_dist.models.assembled import named_parts
-from imax_dist.models.lora import parse_lora
+from imax_dist.models.files.assembled import named_parts
+from imax_dist.models.lora.merge import parse_lora
 from imax_dist.named_file import plain_size
 from imax_dist.pipeline.request import Request, network_file
 

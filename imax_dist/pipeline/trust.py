@@ -8,7 +8,7 @@ from typing import Any
 
 from imax_dist.config import named_configs
 from imax_dist.errors import NoPermission
-from imax_dist.models.lora import parse_lora
+from imax_dist.models.lora.merge import parse_lora
 from imax_dist.named_file import fields_naming_files
 from imax_dist.output.image.settings import FinishSettings
 from imax_dist.pipeline.request import Request, network_file

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.requests import Request as HttpRequest
 
-from imax_dist.jobs.manifest_files import json_object
+from imax_dist.jobs.manifest.files import json_object
 from imax_dist.output.atomic import write_error
 from imax_dist.service.refusals import Refused
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from imax_dist.config import named_configs
 from imax_dist.errors import BadValue, ImaxError
 from imax_dist.jobs.job import Job
-from imax_dist.jobs.manifest import read_entries
-from imax_dist.jobs.manifest_files import Entry, Mistake
+from imax_dist.jobs.manifest.files import Entry, Mistake
+from imax_dist.jobs.manifest.read import read_entries
 from imax_dist.jobs.settings import Limits
 from imax_dist.jobs.state import Queued
 from imax_dist.jobs.store import Lot, Submission

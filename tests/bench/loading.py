@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from imax_dist.config import load_named
-from imax_dist.models.conversion import without_memory
+from imax_dist.models.files.conversion import without_memory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from original_names import flux1

@@ -17,7 +17,7 @@ from imax_dist.errors import Preempted
 from imax_dist.jobs.board import Board
 from imax_dist.jobs.control import all_rows, cancel, counts, retry
 from imax_dist.jobs.job import Job
-from imax_dist.jobs.manifest import read_manifest
+from imax_dist.jobs.manifest.read import read_manifest
 from imax_dist.jobs.pool import Pool
 from imax_dist.jobs.pool_deps import PoolDeps
 from imax_dist.jobs.reconcile import add_jobs

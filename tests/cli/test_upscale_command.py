@@ -90,7 +90,7 @@ def test_the_same_command_makes_the_same_file_again(imax: Imax, tiny: Path, phot
 
 
 def test_a_manifest_has_the_same_fields(photo: Path, tmp_path: Path) -> None:
-    from imax_dist.jobs.manifest import read_manifest
+    from imax_dist.jobs.manifest.read import read_manifest
     from imax_dist.jobs.settings import Limits
 
     fields = {"guide": str(photo), "scale": 3, "strength": 0.4, "resemblance": 0.8, "fit": "pad"}

@@ -15,8 +15,8 @@ from imax_dist.cli.main import main
 from imax_dist.errors import BadConfig, BadValue, ImaxError
 from imax_dist.jobs import batch as jobs_batch
 from imax_dist.jobs.batch import Batch
-from imax_dist.jobs.grid import grid_cells, read_grid, shows_in_native
 from imax_dist.jobs.make_job import make_job
+from imax_dist.jobs.manifest.grid import grid_cells, read_grid, shows_in_native
 from imax_dist.jobs.settings import PoolSettings
 from imax_dist.jobs.sizing import Host
 from imax_dist.output.image.contact_sheet import GAP, LINE, SIDE, Shown, write_contact_sheet

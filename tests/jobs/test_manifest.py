@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from imax_dist.errors import BadManifest, BadValue, ImaxError, MissingInput
 from imax_dist.jobs.job import Job, JobFolder
 from imax_dist.jobs.make_job import make_job
-from imax_dist.jobs.manifest import Manifest, read_manifest, shard
+from imax_dist.jobs.manifest.read import Manifest, read_manifest, shard
 from imax_dist.jobs.reconcile import add_jobs
 from imax_dist.jobs.settings import Limits
 from imax_dist.jobs.store import Store
 from imax_dist.jobs.store.files import store_path
-from imax_dist.models.assembled import named_parts
+from imax_dist.models.files.assembled import named_parts
 from imax_dist.named_file import MARK, NO_FILE, fields_naming_files
 from imax_dist.output.image.settings import FinishSettings
 from imax_dist.output.own_files import composed

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from imax_dist.errors import BadManifest
-from imax_dist.jobs.manifest import Manifest, read_manifest
-from imax_dist.jobs.manifest_table import read_cell
+from imax_dist.jobs.manifest.read import Manifest, read_manifest
+from imax_dist.jobs.manifest.table import read_cell
 from imax_dist.jobs.settings import Limits
 
 HEADER = ("id", "prompt", "seed", "rope.rule")

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from imax_dist.cli.main import main
 from imax_dist.errors import BadValue
-from imax_dist.models import single_file
-from imax_dist.models.assembled import named_parts
+from imax_dist.models.files import single_file
+from imax_dist.models.files.assembled import named_parts
 from imax_dist.models.find import find_model
-from imax_dist.models.lora import find_loras
+from imax_dist.models.lora.merge import find_loras
 from imax_dist.models.tiny import make_tiny
 
 CHECKPOINT = {"transformer": "model.diffusion_model.", "vae": "vae."}

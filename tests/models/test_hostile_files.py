@@ -19,9 +19,9 @@ from tiny_flux import make_tiny_flux
 from imax_dist.errors import BadManifest, BadValue, ImaxError
 from imax_dist.models.blueprint import stored_parameters
 from imax_dist.models.catalogue import faults
+from imax_dist.models.files.stored import beside
 from imax_dist.models.load import Loading, describe_model, load
 from imax_dist.models.quantised import load_transformer
-from imax_dist.models.stored import beside
 from imax_dist.models.tiny import make_tiny
 from imax_dist.parallel.topology import Topology
 from imax_dist.pipeline.plan import make_plan

@@ -12,8 +12,8 @@ import torch
 from imax_dist.cli.main import main
 from imax_dist.errors import BadValue
 from imax_dist.models.catalogue import faults
+from imax_dist.models.files.stored import header, numbers
 from imax_dist.models.model_paths import transformer_files
-from imax_dist.models.stored import header, numbers
 
 LARGER_THAN_MEMORY = 4 << 40
 

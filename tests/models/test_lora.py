@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imax_dist.errors import BadConfig, BadValue, MissingInput
 from imax_dist.models.load import Loading, describe_model, load
-from imax_dist.models.lora import parse_lora
+from imax_dist.models.lora.merge import parse_lora
 from imax_dist.models.tiny import make_tiny
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.renderer import render

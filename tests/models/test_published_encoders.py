@@ -15,12 +15,12 @@ from torch import Tensor
 
 from imax_dist.config import named_configs
 from imax_dist.errors import BadValue
-from imax_dist.models import single_file
-from imax_dist.models.encoder_files import WHOLE_LAYERS
-from imax_dist.models.encoder_fit import encoder_report
+from imax_dist.models.files import single_file
+from imax_dist.models.files.encoder_files import WHOLE_LAYERS
+from imax_dist.models.files.encoder_fit import encoder_report
+from imax_dist.models.files.single_file import encoder_table
 from imax_dist.models.find import find_model
 from imax_dist.models.load import load_model
-from imax_dist.models.single_file import encoder_table
 from imax_dist.models.tiny import make_tiny
 from imax_dist.models.tiny.text import clip_config, clip_tokenizer
 

@@ -32,12 +32,12 @@ from torch import Tensor
 from imax_dist.cli.main import main
 from imax_dist.config import named_configs
 from imax_dist.errors import BadConfig, BadValue, MissingInput
-from imax_dist.models.assembled import named_parts
-from imax_dist.models.conversion import converted, fit, without_memory
+from imax_dist.models.files.assembled import named_parts
+from imax_dist.models.files.conversion import converted, fit, without_memory
+from imax_dist.models.files.single_file import architecture_table, recognise
+from imax_dist.models.files.stored import form, header, numbers
 from imax_dist.models.find import find_model
 from imax_dist.models.load import describe_model, load_model
-from imax_dist.models.single_file import architecture_table, recognise
-from imax_dist.models.stored import form, header, numbers
 from imax_dist.models.tiny import make_tiny
 
 CPU = torch.device("cpu")

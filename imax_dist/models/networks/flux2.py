@@ -21,7 +21,7 @@ from imax_dist.models.architecture import Architecture
 from imax_dist.models.base import PassInputs
 from imax_dist.models.components import Configs, packed_spec
 from imax_dist.models.conditioning import Prompt
-from imax_dist.models.encoder_files import WHOLE_LAYERS
+from imax_dist.models.files.encoder_files import WHOLE_LAYERS
 from imax_dist.models.joint_attention import AttentionCall, JointProcessor, TableAsIds, attend
 from imax_dist.models.networks.flux import FluxModel
 from imax_dist.models.patches import image_position_ids, pack, unpack

@@ -10,7 +10,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 
 from imax_dist.config import suggestion
-from imax_dist.jobs.manifest_files import read_jsonl
+from imax_dist.jobs.manifest.files import read_jsonl
 from imax_dist.pipeline.request import Request
 from imax_dist.service.job_view import BASE
 from imax_dist.service.reading import MIB, read_json, read_text

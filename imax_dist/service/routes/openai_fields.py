@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
 
-from imax_dist.jobs.manifest_files import json_value
-from imax_dist.jobs.manifest_table import field_kinds
+from imax_dist.jobs.manifest.files import json_value
+from imax_dist.jobs.manifest.table import field_kinds
 from imax_dist.service.refusals import Refused
 
 MOST_PICTURES = 10

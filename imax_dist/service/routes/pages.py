@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from imax_dist.jobs.manifest_table import field_kinds
+from imax_dist.jobs.manifest.table import field_kinds
 from imax_dist.service.access import COOKIE
 from imax_dist.service.reading import read_json
 from imax_dist.service.refusals import Refused, not_found

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from imax_dist.errors import BadValue
-from imax_dist.models.stored import beside, shapes
+from imax_dist.models.files.stored import beside, shapes
 
 T = TypeVar("T")
 PREFIX = re.compile(r"(?:text_encoders\.\w+\.transformer\.)?")

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from imax_dist.errors import BadConfig, BadValue
-from imax_dist.models.conversion import Fit
-from imax_dist.models.encoder_files import Found, network_names, unread
-from imax_dist.models.stored import refuse_unread, shapes
+from imax_dist.models.files.conversion import Fit
+from imax_dist.models.files.encoder_files import Found, network_names, unread
+from imax_dist.models.files.stored import refuse_unread, shapes
 
 ENCODERS = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 """For transformers' networks, which then say in their report what does not fit instead of raising."""

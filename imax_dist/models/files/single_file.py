@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from imax_dist.config import load_named, named_configs
 from imax_dist.errors import BadValue, MissingInput
-from imax_dist.models.conversion import Fit, fit
-from imax_dist.models.other_files import what_else
+from imax_dist.models.files.conversion import Fit, fit
+from imax_dist.models.files.other_files import what_else
+from imax_dist.models.files.stored import beside, form, header, refuse_pickle, refuse_unread, shapes
 from imax_dist.models.registry import ARCHITECTURES
-from imax_dist.models.stored import beside, form, header, refuse_pickle, refuse_unread, shapes
 from imax_dist.wording import plural
 
 SINGLE = (".safetensors", ".gguf", ".sft")

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import yaml
 
 from imax_dist.errors import BadValue, MissingInput
-from imax_dist.models.conversion import fit
-from imax_dist.models.encoder_files import Found, encoders_in, require_encoders
-from imax_dist.models.encoder_fit import refuse_other_encoder
+from imax_dist.models.files.conversion import fit
+from imax_dist.models.files.encoder_files import Found, encoders_in, require_encoders
+from imax_dist.models.files.encoder_fit import refuse_other_encoder
+from imax_dist.models.files.single_file import SingleFile, is_single_file, recognise
+from imax_dist.models.files.stored import beside, refuse_pickle, shapes
 from imax_dist.models.model_paths import find_file, find_pipeline
 from imax_dist.models.registry import ARCHITECTURES
-from imax_dist.models.single_file import SingleFile, is_single_file, recognise
-from imax_dist.models.stored import beside, refuse_pickle, shapes
 from imax_dist.models.weights import SINGLE_MARK, pipeline_index
 
 LAYOUT = 2

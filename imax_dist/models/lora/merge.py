@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from imax_dist.errors import BadValue, MissingInput
-from imax_dist.models.conversion import without_memory
-from imax_dist.models.lora_loaders import bare, loader_of
+from imax_dist.models.files.conversion import without_memory
+from imax_dist.models.files.stored import HEADER, mapped, refuse_pickle
+from imax_dist.models.lora.loaders import bare, loader_of
 from imax_dist.models.spec import Lora, ModelSpec
-from imax_dist.models.stored import HEADER, mapped, refuse_pickle
 from imax_dist.models.weights import component_config
 from imax_dist.named_file import plain_size
 from imax_dist.wording import first_line
 
 if TYPE_CHECKING:
-    from imax_dist.models.lora_layers import LoraLayers
+    from imax_dist.models.lora.layers import LoraLayers
 
 OTHER_KINDS = {
     "dora_scale": "a DoRA (dora_scale)",
@@ -148,8 +148,8 @@ def fit_loras(spec: ModelSpec, folder: Path, *, partial: bool) -> tuple[FittedLo
 
 
 def _fit(lora: Lora, spec: ModelSpec, network: Any, pipeline: Any, *, partial: bool) -> FittedLora:
-    from imax_dist.models.lora_layers import fit_layers
-    from imax_dist.models.lora_products import fit_products
+    from imax_dist.models.lora.layers import fit_layers
+    from imax_dist.models.lora.products import fit_products
 
     try:
         tensors = _tensors(lora)
@@ -200,7 +200,7 @@ def merge_loras(transformer: Any, fitted: Sequence[FittedLora], spec: ModelSpec,
 
 def _without_products(transformer: Any, fitted: Sequence[FittedLora]) -> list[FittedLora]:
     """The plain ones; the others are merged."""
-    from imax_dist.models.lora_products import merge_products
+    from imax_dist.models.lora.products import merge_products
 
     plain = []
     for each in fitted:

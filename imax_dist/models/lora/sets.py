@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imax_dist.models.lora import FittedLora
+from imax_dist.models.lora.merge import FittedLora
 
 PART = re.compile(r"\.(lora_|lokr_|hada_|alpha).*$")
 """What follows a layer's name in that of a tensor."""

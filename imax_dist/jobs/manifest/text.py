@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from imax_dist.errors import BadManifest, MissingInput
-from imax_dist.jobs.manifest_files import Parsed, read_jsonl, read_prompts, read_yaml
-from imax_dist.jobs.manifest_table import is_table, read_table
+from imax_dist.jobs.manifest.files import Parsed, read_jsonl, read_prompts, read_yaml
+from imax_dist.jobs.manifest.table import is_table, read_table
 
 
 def _read_plain(text: str) -> Parsed:

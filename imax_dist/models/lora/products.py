@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imax_dist.models.lora_layers import OF_TEXT, LoraLayers, refuse_twice, spelt
+from imax_dist.models.lora.layers import OF_TEXT, LoraLayers, refuse_twice, spelt
 
 UNDERSCORED = ("lycoris_", "lora_unet_", "lora_transformer_")
 """Before a layer's name whose dots are written as underscores."""

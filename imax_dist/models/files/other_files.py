@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from imax_dist.models.encoder_files import MARKS
-from imax_dist.models.stored import Stored
+from imax_dist.models.files.encoder_files import MARKS
+from imax_dist.models.files.stored import Stored
 from imax_dist.wording import plural
 
 OTHERWISE = "v1"

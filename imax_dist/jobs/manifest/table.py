@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from imax_dist.jobs.manifest_files import Entry, Mistake, Parsed
+from imax_dist.jobs.manifest.files import Entry, Mistake, Parsed
 from imax_dist.pipeline.request import Request
 
 SEPARATORS = ",;\t"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from imax_dist.models.converters import OWN
+from imax_dist.models.files.converters import OWN
 from imax_dist.wording import first_line, plural
 
 Tensors: TypeAlias = dict[str, Tensor]

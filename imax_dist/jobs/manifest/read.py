@@ -19,10 +19,10 @@ from imax_dist.config import set_key, suggestion
 from imax_dist.errors import BadConfig, BadManifest, BadValue, ImaxError
 from imax_dist.jobs.job import Job
 from imax_dist.jobs.make_job import make_job, method_of
-from imax_dist.jobs.manifest_files import Entry, Mistake
-from imax_dist.jobs.manifest_model import PART_FIELDS, LineModels, texts
-from imax_dist.jobs.manifest_table import field_kinds
-from imax_dist.jobs.manifest_text import read_lines
+from imax_dist.jobs.manifest.files import Entry, Mistake
+from imax_dist.jobs.manifest.model import PART_FIELDS, LineModels, texts
+from imax_dist.jobs.manifest.table import field_kinds
+from imax_dist.jobs.manifest.text import read_lines
 from imax_dist.jobs.settings import Limits
 from imax_dist.named_file import fields_naming_files
 from imax_dist.output.image.poster import SHEET_FIELDS, require_printable

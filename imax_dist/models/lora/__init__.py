@@ -1,0 +1,1 @@
+"""LoRA: what its files hold, and how that is merged into a network's weights."""
