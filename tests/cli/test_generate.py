@@ -117,7 +117,7 @@ def test_stages_cover_a_guide_that_takes_long_to_read(
     assert seconds["picture"] > 0.5
     assert "read picture" in outcome.err
     total = seconds.pop("total")
-    assert 0.95 * total < sum(seconds.values()) <= total
+    assert 0 <= total - sum(seconds.values()) < 0.4, "the half second is in a stage"
 
 
 def test_the_time_of_a_command_begins_with_its_process() -> None:

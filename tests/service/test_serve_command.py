@@ -152,20 +152,25 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
 @pytest.mark.slow
 @pytest.mark.machines
 @pytest.mark.timeout(240)
-def test_a_service_is_stopped_with_a_checkpoint_and_goes_on_where_it_was(command: Command) -> None:
-    """SIGTERM in mid-render: 75, the job queued; started again: done, with one attempt more."""
+def test_a_service_is_stopped_in_mid_render_with_exit_code_75(command: Command) -> None:
     ask = command.start()
     job = ask("POST", BASE, LONG, Idempotency_Key="one").json["id"]
     told = ask.events(f"{BASE}/{job}/events")
     next(data for name, data in told if name == "progress" and data["step"] > 2)
     told.close()
     assert command.stop() == 75
+
+
+@pytest.mark.slow
+@pytest.mark.machines
+@pytest.mark.timeout(240)
+def test_started_again_a_service_goes_on_where_it_was(command: Command) -> None:
+    """The job of the test before is queued: done, with one attempt more."""
     ask = command.start()
-    assert ask("POST", BASE, LONG, Idempotency_Key="one").json["id"] == job
+    job = ask("POST", BASE, LONG, Idempotency_Key="one").json["id"]
     *_, (_, last) = ask.events(f"{BASE}/{job}/events")
     assert (last["state"], last["attempts"]) == ("done", 2)
-    events = (command.out / job / "events.jsonl").read_text()
-    assert "stopped" in events
+    assert "stopped" in (command.out / job / "events.jsonl").read_text()
 
 
 CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
