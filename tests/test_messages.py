@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from imax_dist.cli.main import build_parser
+from imax_dist.cli.parser import VerbParser
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "imax_dist").rglob("*.py"))
@@ -47,9 +48,9 @@ def sentences(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
-def options(parser: argparse.ArgumentParser) -> Iterator[str]:
+def options(parser: VerbParser) -> Iterator[str]:
     """Of a parser and of all verbs under it."""
-    for action in parser._actions:
+    for action in parser.declared()._actions:
         yield from action.option_strings
         if isinstance(action, argparse._SubParsersAction):
             for verb in action.choices.values():

@@ -55,6 +55,8 @@ class VerbParser(argparse.ArgumentParser):
 
     of_user: Callable[[argparse.Namespace], Mapping[str, Any]] | None = None
     """What a user has put into a file of their own, in place of this command's defaults."""
+    later: Callable[[Any], None] | None = None
+    """Declares the rest once it is needed: the options of every study are no other command's business."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"formatter_class": OneLine, **settings})
@@ -62,8 +64,20 @@ class VerbParser(argparse.ArgumentParser):
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=about)
         self.set_defaults(parser=self)
 
+    def declared(self) -> VerbParser:
+        """This parser, with what it declares later."""
+        declare, self.later = self.later, None
+        if declare is not None:
+            declare(self)
+        return self
+
+    def format_help(self) -> str:
+        self.declared()
+        return super().format_help()
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does; the user's defaults stand behind what the command line says."""
+        self.declared()
         found, extras = super().parse_known_args(args, namespace)
         try:
             own = {} if self.of_user is None or extras else self.of_user(found)

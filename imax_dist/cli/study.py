@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from imax_dist.cli.parser import VerbParser
 from imax_dist.cli.study_run import (
     all_arguments,
     list_studies,
@@ -22,15 +23,19 @@ Parser = argparse.ArgumentParser
 Verb = Callable[[argparse.Namespace], int]
 
 
-def add_parser(subparsers: argparse._SubParsersAction[Parser]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[VerbParser]) -> None:
     """Add the command `study`, its own commands, and one for each study that ships (see `--list`)."""
-    parser: Parser = subparsers.add_parser(
+    parser: VerbParser = subparsers.add_parser(
         "study",
         help="the testbed: studies, scenes, training, measurements",
         description="Run a study of the paper (imax study --list), or train and measure the embedded model.",
     )
     parser.add_argument("--list", action="store_true", help="the studies that ship, one a line")
     parser.set_defaults(run=run)
+    parser.later = _declare
+
+
+def _declare(parser: VerbParser) -> None:
     verbs = parser.add_subparsers(dest="study_verb", metavar="NAME|TASK")
     for name, (text, add, _) in VERBS.items():
         add(verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}."))

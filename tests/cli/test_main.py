@@ -16,6 +16,7 @@ import pytest
 
 import imax_dist
 from imax_dist.cli.main import VERBS, build_parser
+from imax_dist.cli.parser import VerbParser
 from imax_dist.cli.upscale import STRENGTH
 
 ROOT = Path(__file__).parents[2]
@@ -147,12 +148,23 @@ def test_help_of_a_verb_is_found_both_ways(imax: Imax) -> None:
     assert "did you mean 'plan'?" in outcome.err
 
 
-def all_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    yield parser
+def all_parsers(parser: VerbParser) -> Iterator[VerbParser]:
+    yield parser.declared()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for inner in action.choices.values():
                 yield from all_parsers(inner)
+
+
+def test_the_studies_are_declared_once_study_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = build_parser()
+    assert "guidance" not in parser.verbs["study"]._option_string_actions
+    assert parser.verbs["study"].later is not None
+    assert parser.parse_args(["study", "guidance", "--out", "here"]).study_verb == "guidance"
+    assert parser.verbs["study"].later is None
+    with pytest.raises(SystemExit):
+        parser.parse_args(["study", "gidance", "--out", "here"])
+    assert "guidance" in capsys.readouterr().err
 
 
 def test_every_page_of_help_fits_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
