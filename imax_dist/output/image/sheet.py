@@ -16,7 +16,11 @@ Pixels = npt.NDArray[np.uint8]
 _FORMATS = {".png": "PNG", ".jpg": "JPEG"}
 
 
-def tile(pictures: Sequence[Pixels], *, columns: int, gap: int = 4) -> Pixels:
+GAP = 4
+"""Pixels between the pictures of a sheet."""
+
+
+def tile(pictures: Sequence[Pixels], *, columns: int, gap: int = GAP) -> Pixels:
     """Equal (height, width, 3) pictures row by row on white, ``gap`` pixels apart.
 
     Raises BadValue if there are none or their sizes differ.
@@ -58,15 +62,21 @@ def same_crop(pictures: Sequence[Pixels], crop: tuple[int, int, int, int]) -> li
     return shown
 
 
+def smaller(picture: Pixels, *, width: int) -> Pixels:
+    """The whole picture, ``width`` pixels across (Lanczos); itself where it is no wider."""
+    height, own, _ = picture.shape
+    if width >= own:
+        return picture
+    size = (width, round(height * width / own))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+
+
 def write_sheet(
-    path: Path, pictures: Sequence[Pixels], *, columns: int = 6, heads: Sequence[str] = (),
-    widest: int | None = None,
-) -> None:  # fmt: skip
+    path: Path, pictures: Sequence[Pixels], *, columns: int = 6, heads: Sequence[str] = ()
+) -> None:
     """Write ``tile(pictures)`` as a PNG (or ``.jpg``), whole or not at all. ``heads`` stand above the
-    columns; a sheet wider than ``widest`` is made smaller, for a page."""
+    columns."""
     image = Image.fromarray(tile(pictures, columns=columns))
-    if widest and image.width > widest:
-        image = image.resize((widest, round(image.height * widest / image.width)), Image.Resampling.LANCZOS)
     if heads:
         image = _headed(image, heads)
     options = {"quality": 85} if path.suffix == ".jpg" else {}

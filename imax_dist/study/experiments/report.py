@@ -6,18 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imax_dist.geometry import ImageSize
 from imax_dist.output.atomic import write_bytes, write_json
-from imax_dist.output.image.png import read_pixels
-from imax_dist.output.image.sheet import write_sheet
 from imax_dist.study.experiments.draw import ResultCache
 from imax_dist.study.experiments.plots import write_plots
+from imax_dist.study.experiments.settings import Sheet
+from imax_dist.study.experiments.sheets import write_sheets
 from imax_dist.study.experiments.table import legend, shown_measures, table
-from imax_dist.study.scenes import render, sample_scene
-from imax_dist.study.train.crops import HELD_OUT
 
 Found = Mapping[str, Any]
-SHEET_ROWS = 3
 
 
 def write_report(folder: Path, found: Found, cache: ResultCache) -> None:
@@ -26,31 +22,7 @@ def write_report(folder: Path, found: Found, cache: ResultCache) -> None:
     write_bytes(folder / "table.md", _page(found).encode())
     write_plots(folder, found)
     if found["settings"]["kind"] == "pictures":
-        write_sheets(folder, found, cache)
-
-
-def write_sheets(folder: Path, found: Found, cache: ResultCache, *, widest: int | None = None) -> None:
-    """``sheet-2x-256x256.png`` and so on: a row a scene, true render, then every variant.
-
-    With ``widest``, a JPEG of at most so many pixels across.
-    """
-    names = list(found["settings"]["variants"])
-    for label in found["sizes"]:
-        size = ImageSize.parse(label.split()[1])
-        cells = [cell for cell in found["cells"] if _label(cell) == label]
-        scenes = sorted({cell["scene"] for cell in cells})[:SHEET_ROWS]
-        pictures = []
-        for scene in scenes:
-            keys = {cell["variant"]: cell["key"] for cell in cells if cell["scene"] == scene}
-            pictures.append(render(sample_scene(HELD_OUT + scene), size.height, size.width))
-            pictures += [read_pixels(cache.picture(keys[name])) for name in names]
-        ending = "jpg" if widest else "png"
-        path = folder / f"sheet-{label.replace(' ', '-')}.{ending}"
-        write_sheet(path, pictures, columns=len(names) + 1, heads=["true render", *names], widest=widest)
-
-
-def _label(cell: Mapping[str, Any]) -> str:
-    return f"{cell['scale']:g}x {cell['size']}"
+        write_sheets(folder, found, cache, Sheet())
 
 
 def _page(found: Found) -> str:

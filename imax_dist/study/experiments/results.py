@@ -14,25 +14,12 @@ from imax_dist.pipeline.request import Request
 from imax_dist.study.experiments.draw import ResultCache
 from imax_dist.study.experiments.measures import ALL
 from imax_dist.study.experiments.plots import draw, png_of
-from imax_dist.study.experiments.report import vote_line, write_sheets
+from imax_dist.study.experiments.report import vote_line
 from imax_dist.study.experiments.settings import load_study, study_names
+from imax_dist.study.experiments.sheets import write_sheets
 from imax_dist.study.experiments.table import interval, legend, table
 
 DEFAULT_PRESET = Request.preset
-WIDEST = 1100
-"""Pixels across of a sheet on the page."""
-SHEETS_OF = (
-    "default",
-    "presets",
-    "guidance",
-    "sequential",
-    "filter",
-    "truth",
-    "cascade",
-    "aspect",
-    "super-resolution",
-    "upscale",
-)
 QUESTIONS = (
     ("share of the caption's facts in the poster", "facts", "direct", "sampled directly"),
     ("the same", "facts", "native, enlarged", "the native picture, enlarged"),
@@ -126,11 +113,10 @@ def _found(folder: Path) -> Mapping[str, Any] | None:
 def _section(name: str, found: Mapping[str, Any], page: Path, pictures: Path, *, cache: ResultCache) -> str:
     write_bytes(pictures / f"{name}.png", png_of(draw(found), dpi=75))
     shown = [pictures / f"{name}.png"]
-    if name in SHEETS_OF:
-        write_sheets(pictures / name, found, cache, widest=WIDEST)
-        shown += sorted((pictures / name).glob("*.jpg"))
+    study = load_study(name)
+    if study.sheet is not None:
+        shown += write_sheets(pictures / name, found, cache, study.sheet, widest=study.sheet.widest)
     images = "\n\n".join(f"![{name}]({os.path.relpath(path, page.parent)})" for path in shown)
-    finding = load_study(name).finding.strip()
     numbers = f"{table(found)}\n{vote_line(found)}\n{images}\n"
     paper = f" ({found['paper']})" if found["paper"] else ""
-    return f"## {found['title']}{paper}\n\n{finding}\n\n{numbers}"
+    return f"## {found['title']}{paper}\n\n{study.finding.strip()}\n\n{numbers}"

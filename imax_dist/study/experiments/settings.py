@@ -49,6 +49,30 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """What a sheet of a study shows. One variant without the true render: its scenes in a square."""
+
+    scales: tuple[float, ...] = ()
+    """Times native, a sheet each; none: all of the study's."""
+    variants: tuple[str, ...] = ()
+    """In this order; none: all."""
+    scenes: int = 3
+    truth: bool = True
+    """The true render comes first."""
+    parts: tuple[tuple[float, ...], ...] = ()
+    """For the first scene, the second and so on, one more row: the part at 1:1 whose upper left corner lies
+    at these shares of the picture's width and height."""
+    widest: int = 1100
+    """Pixels across, on the page of results."""
+
+    def __post_init__(self) -> None:
+        """Raise BadConfig for parts that are not two shares."""
+        for place in self.parts:
+            if len(place) != 2 or not all(0 <= share < 1 for share in place):
+                raise BadConfig(f"sheet: parts: {list(place)} must be two shares of the sides: [0.25, 0.6]")
+
+
+@dataclass(frozen=True)
 class Study:
     """One study. ``scenes`` says how many at which scale; ``small`` is the short form used in tests."""
 
@@ -73,6 +97,8 @@ class Study:
     """Label of the x axis of a line plot."""
     shown: tuple[str, ...] = ()
     """Measures in plot and summary; none: the study's most telling ones."""
+    sheet: Sheet | None = None
+    """The sheet on the page of results, if it has one."""
     finding: str = ""
     """One paragraph for RESULTS.md, written by a person after looking at the numbers."""
 
@@ -80,8 +106,10 @@ class Study:
         for scale, count in self.scenes.items():
             if not (str(scale).isdigit() and int(scale) and isinstance(count, int) and count > 0):
                 raise BadConfig(f"scenes: {scale}: {count} is not SCALE: COUNT in whole numbers, like 2: 24")
-        if self.baseline not in self.variants:
-            raise BadConfig(f"baseline {self.baseline!r} is not a variant; choose {', '.join(self.variants)}")
+        named = ("baseline", self.baseline), *(("sheet:", name) for name in (self.sheet or Sheet()).variants)
+        for what, name in named:
+            if name not in self.variants:
+                raise BadConfig(f"{what} {name!r} is not a variant; choose {', '.join(self.variants)}")
 
     @property
     def parsed_variants(self) -> dict[str, Variant]:
@@ -108,6 +136,7 @@ class Study:
             scenes=_small_scenes(self),
             variants={name: self.variants[name] for name in kept},
             aspects=self.aspects[:1],
+            sheet=None,
         )
 
     def with_scenes(self, count: int) -> Study:

@@ -10,6 +10,7 @@ import signal
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from imax_dist.config import config_folder
 from imax_dist.errors import BadConfig, BadValue, GangLost
 from imax_dist.models.find import EMBEDDED
 from imax_dist.models.load import describe_model
+from imax_dist.output.image.png import read_pixels
 from imax_dist.settings_mapping import from_mapping
 from imax_dist.study.experiments.cell import Cell, cells_of, native_for
 from imax_dist.study.experiments.cost import planned_seconds
@@ -29,7 +31,8 @@ from imax_dist.study.experiments.draw import CellRenderer, ResultCache
 from imax_dist.study.experiments.judge import judge
 from imax_dist.study.experiments.measures import ALL, MEASURES, Sample, measurable, of_testbed, read_all
 from imax_dist.study.experiments.plots import pareto_front
-from imax_dist.study.experiments.settings import Study, load_study, study_names
+from imax_dist.study.experiments.settings import Sheet, Study, load_study, study_names
+from imax_dist.study.experiments.sheets import write_sheets
 from imax_dist.study.experiments.statistics import compare, compare_sets, verdict
 from imax_dist.study.experiments.workers import Drawing, draw_all, prepare_worker
 from imax_dist.study.metrics.interval import Interval
@@ -66,6 +69,7 @@ def test_a_study_draws_measures_reports_and_draws_nothing_twice(
     assert told["variants"]["enlarged"]["layout"]["verdict"] == "better"
     assert {"table.md", "plot.png", "plot.svg", "sheet-2x-256x256.png"} <= {p.name for p in out.iterdir()}
     assert Image.open(out / "sheet-2x-256x256.png").width == 4 * 260 - 4
+    the_sheets_say_what_they_show(found, ResultCache(tmp_path / "cache"), tmp_path / "page")
     cache = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.png")}
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.png")} == cache
@@ -74,6 +78,21 @@ def test_a_study_draws_measures_reports_and_draws_nothing_twice(
     capsys.readouterr()
     assert main(["study", "guidance", *MODEL, "--out", str(out), "-q"]) == 64
     assert "holds the results of study tiny" in capsys.readouterr().err
+
+
+def the_sheets_say_what_they_show(found: dict[str, Any], cache: ResultCache, folder: Path) -> None:
+    """One variant in a square; and rows of the whole picture, made small, over a part of it at 1:1."""
+    write_sheets(folder, found, cache, Sheet(variants=("imax",), truth=False, scenes=2), widest=1000)
+    assert Image.open(folder / "sheet-2x-256x256.jpg").size == (2 * 260 - 4, 256)
+    parts = Sheet(variants=("direct", "imax"), scenes=1, parts=((0.5, 0.9),))
+    write_sheets(folder, found, cache, parts, widest=296)
+    sheet = np.asarray(Image.open(folder / "sheet-2x-256x256.jpg"), np.int16)
+    assert sheet.shape[1] == 296
+    assert sheet.shape[0] > 2 * 96 + 4
+    keys = [cell["key"] for cell in found["cells"] if cell["variant"] == "imax" and cell["scene"] == 0]
+    shown = read_pixels(cache.picture(keys[0]))[160:, 128:224]
+    assert np.abs(sheet[-96:, -96:] - shown).mean() < 8
+    assert write_sheets(folder, found, cache, Sheet(scales=(4.0,))) == []
 
 
 @pytest.mark.slow
@@ -209,6 +228,8 @@ def test_aspect_ratios_are_whole_tokens_of_about_the_native_area() -> None:
     ("change", "message"),
     [
         ({"baseline": "x"}, "baseline 'x' is not a variant"),
+        ({"sheet": {"variants": ["x"]}}, "sheet: 'x' is not a variant"),
+        ({"sheet": {"parts": [[0.5, 1.0]]}}, "must be two shares of the sides"),
         ({"scenes": {"1.5": 3}}, "is not SCALE: COUNT"),
         ({"scenes": {"2": 0}}, "is not SCALE: COUNT"),
         ({"variants": {"imax": {"setting": []}}}, "unknown key 'setting'"),
