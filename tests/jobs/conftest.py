@@ -21,7 +21,7 @@ def small_ray() -> Iterator[None]:
         object_store_memory=100 << 20,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        _system_config={"metrics_report_interval_ms": 1000, "worker_niceness": 0},
+        _system_config={"metrics_report_interval_ms": 3000, "worker_niceness": 0},
         runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}},
     )
     yield

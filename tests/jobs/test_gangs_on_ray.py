@@ -20,6 +20,7 @@ import ray
 from disks import DyingDisk
 from faulty_rank import FaultyRank, MisfitRank, RankElsewhere
 from processes import lives
+from thread_gang import ThreadGang
 from tiny_flux import make_tiny_flux
 
 from imax_dist.errors import BadConfig, CannotWrite, ClusterUnavailable
@@ -385,11 +386,13 @@ def test_a_full_disk_ends_the_batch_and_loses_no_step(
 
 
 def test_a_disk_that_turns_read_only_ends_the_batch_and_loses_no_step(
-    small_ray: None,
     sea: Request,
     dying_disk: DyingDisk,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Of the disk, as the one before; a rank in a thread is enough for it."""
+    monkeypatch.setattr(jobs_batch, "RayGangs", lambda *_, **__: ThreadGang)
+    monkeypatch.setattr(jobs_batch, "ray_hosts", lambda: [jobs_batch.this_host()])
     harm = (dying_disk.fail, dying_disk.repair, "disk I/O|[Rr]ead-only")
     harmed_and_mended(sea, dying_disk.path / "out", harm, monkeypatch)
 

@@ -135,7 +135,7 @@ def test_no_damage_to_a_batch_folder_is_an_internal_error_or_reaches_outside(
     (outside / "letter.txt").write_text("dear")
     (outside / "sea" / "poster.png").write_bytes((whole / "sea" / "poster.png").read_bytes())
     dear, before, number = contents(outside), peak_kib(), 0
-    for number, rng in rounds(300):
+    for number, rng in rounds(150):
         out = tmp_path / "batch"
         shutil.copytree(whole, out, symlinks=True)
         kinds = [damage(out, outside, rng) for _ in range(rng.randint(1, 3))]
