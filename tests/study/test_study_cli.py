@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imax_dist.cli import study
+from imax_dist.cli.main import main
 from imax_dist.cli.study_train import parse_size
 from imax_dist.errors import BadValue
 from imax_dist.output.image.sheet import tile, write_sheet
@@ -16,9 +15,7 @@ from imax_dist.study.scenes.caption import vocabulary
 
 
 def imax_study(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    study.add_parser(parser.add_subparsers())
-    return study.run(parser.parse_args(["study", *words]))
+    return main(["study", *words])
 
 
 def test_scenes_writes_a_sheet_and_prints_its_captions(
