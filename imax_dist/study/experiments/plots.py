@@ -161,8 +161,10 @@ def _tells(found: Found, measure: str) -> bool:
 
 
 def _numbered(axis: Any, points: Mapping[int, tuple[float, float]]) -> None:
-    """Points over a logarithmic cost, each with its number."""
+    """Points over a logarithmic cost, each with its number; where there are none, so many words."""
     if not points:
+        axis.text(0.5, 0.5, "not measured", ha="center", fontsize=SIZE, transform=axis.transAxes)
+        axis.axis("off")
         return
     axis.plot(*zip(*points.values(), strict=True), ".", color=_COLOURS[0], markersize=4)
     axis.margins(0.1)

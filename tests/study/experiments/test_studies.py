@@ -30,7 +30,7 @@ from imax_dist.study.experiments.cost import planned_seconds
 from imax_dist.study.experiments.draw import CellRenderer, ResultCache
 from imax_dist.study.experiments.judge import judge
 from imax_dist.study.experiments.measures import ALL, MEASURES, Sample, measurable, of_testbed, read_all
-from imax_dist.study.experiments.plots import pareto_front
+from imax_dist.study.experiments.plots import draw, pareto_front
 from imax_dist.study.experiments.settings import Sheet, Study, load_study, study_names
 from imax_dist.study.experiments.sheets import write_sheets
 from imax_dist.study.experiments.statistics import compare, compare_sets, verdict
@@ -103,6 +103,25 @@ def test_the_velocity_loss_is_higher_above_native_size(tmp_path: Path) -> None:
     ratio = [told["ratio"] for told in sizes["2x 256x256"]["variants"]["direct"].values() if "ratio" in told]
     assert len(ratio) == 9
     assert np.mean(ratio) > 1
+
+
+def test_a_measure_that_a_size_lacks_leaves_an_empty_panel_and_no_axis() -> None:
+    """As Frechet distances of recipes at 8x, of two scenes."""
+
+    def stats(mean: float) -> dict[str, Any]:
+        return {"mean": mean, "low": mean, "high": mean, "n": 8, "verdict": "even"}
+
+    one, other = ({"edges": stats(k), "frechet": stats(1 - k), "planned": stats(9.0)} for k in (0.5, 0.7))
+    less = {name: value for name, value in one.items() if name != "frechet"}
+    study = {"kind": "pictures", "plot": "pareto", "variants": {"a": {}, "b": {}}, "guide": "truth"}
+    sizes = {
+        "4x 8x8": {"n": 8, "variants": {"a": one, "b": other}},
+        "8x 9x9": {"n": 2, "variants": {"a": less, "b": less}},
+    }
+    found = {"baseline": "a", "settings": {**study, "shown": ["edges", "frechet", "planned"]}, "sizes": sizes}
+    panels = draw(found).axes
+    assert [panel.axison for panel in panels] == [True, True, True, False]
+    assert panels[-1].texts[0].get_text() == "not measured"
 
 
 def test_every_study_that_ships_plans_every_picture() -> None:
