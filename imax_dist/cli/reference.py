@@ -65,7 +65,10 @@ def run_completion(options: argparse.Namespace) -> int:
     """Print the script."""
     import shtab
 
-    print(shtab.complete(options.front_page, shell=options.shell))
+    page = options.front_page
+    for verb in page.verbs.values():
+        verb.declared()
+    print(shtab.complete(page, shell=options.shell))
     return 0
 
 

@@ -255,7 +255,8 @@ def test_names_that_options_take_can_be_listed(imax: Imax, kind: str, name: str)
 def test_a_completion_script_knows_verbs_and_options(imax: Imax, shell: str, tmp_path: Path) -> None:
     outcome = imax("completion", shell)
     assert outcome.code == 0
-    assert all(word in outcome.out for word in ("generate", "--native-steps", "approve"))
+    words = ("generate", "--native-steps", "approve", "train-flow", "guidance")
+    assert all(word in outcome.out for word in words)
     if shell == "bash":
         script = tmp_path / "complete.sh"
         script.write_text(outcome.out, encoding="utf-8")
