@@ -6,10 +6,10 @@ OUT    ?= out/demo
 PROMPT ?= a white sun on the left in a blue sky over the desert with two red houses and clouds
 SEED   ?= 4
 PROCESSES ?= 2
-# One more than there are cores: tests of launchers, Ray and hosts wait much of their time.
+# One more than there are cores: tests of launchers and of Ray wait much of their time.
 WORKERS   ?= 3
 # Compiled files are kept: the tests start about a hundred processes. Freed memory is kept too: to give tensors
-# back to the system and fetch them again took a tenth of the renders' time.
+# back to the system and fetch them again took a tenth of the golden renders' CPU seconds.
 MALLOC := MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=1073741824
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(MALLOC) $(BIN)/python -m pytest
 
