@@ -66,7 +66,9 @@ class Sheet:
     """Pixels across, on the page of results."""
 
     def __post_init__(self) -> None:
-        """Raise BadConfig for parts that are not two shares."""
+        """Raise BadConfig for a sheet of nothing, or parts that are not two shares."""
+        if self.scenes < 1 or self.widest < 1:
+            raise BadConfig(f"sheet: scenes {self.scenes} and widest {self.widest} must be 1 or more")
         for place in self.parts:
             if len(place) != 2 or not all(0 <= share < 1 for share in place):
                 raise BadConfig(f"sheet: parts: {list(place)} must be two shares of the sides: [0.25, 0.6]")
