@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from imax_dist.cli.parser import VerbParser
+from imax_dist.cli.study_measure import MEASURING_VERBS
 from imax_dist.cli.study_run import (
     all_arguments,
     list_studies,
@@ -114,4 +115,5 @@ VERBS: dict[str, tuple[str, Callable[[Parser], None], Verb]] = {
     "all": ("run every study and write RESULTS.md", all_arguments, run_all),
     "vote": ("pairwise preference over a study's pictures", vote_arguments, run_vote),
     **TRAINING_VERBS,
+    **MEASURING_VERBS,
 }

@@ -1,4 +1,4 @@
-"""The commands of `imax study` that make the embedded model: encode, train, distil, save, measure."""
+"""The commands of `imax study` that make the embedded model: encode, train, distil, save."""
 
 from __future__ import annotations
 
@@ -241,39 +241,6 @@ def _save(args: argparse.Namespace) -> int:
     return 0
 
 
-def _measure_arguments(parser: Parser) -> None:
-    add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="DIR", help="FluxPipeline folder")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of results.json and sheet.png")
-    add("--n", type=int, default=48, help="held-out scenes (default 48)")
-    add("--size", default="256x256", metavar="WxH", help="size in pixels (default 256x256)")
-    add("--steps", type=int, default=24, help="sampling steps (default 24)")
-    add("--guidance", type=float, default=2.5, help="guidance scale (default 2.5)")
-    add("--threads", type=int, default=1, help="CPU threads (default 1)")
-
-
-def _measure(args: argparse.Namespace) -> int:
-    import torch
-
-    from imax_dist.output.atomic import write_json
-    from imax_dist.output.image.sheet import write_sheet
-    from imax_dist.study.train.measure import measure_pipeline
-    from imax_dist.study.train.sample import load_pipeline
-
-    torch.set_num_threads(args.threads)
-    results, pictures = measure_pipeline(
-        load_pipeline(args.model),
-        args.n,
-        size=parse_size(args.size),
-        steps=args.steps,
-        guidance=args.guidance,
-    )
-    write_json(args.out / "results.json", results)
-    write_sheet(args.out / "sheet.png", pictures[:24], columns=6)
-    print(json.dumps(results, indent=2))
-    return 0
-
-
 def _print_last_line(journal: Path) -> int:
     """Print the last line of a loss curve."""
     print(journal.read_text(encoding="utf-8").splitlines()[-1])
@@ -287,5 +254,4 @@ TRAINING_VERBS: dict[str, tuple[str, Callable[[Parser], None], Verb]] = {
     "distil": ("distil guidance into one pass", _distil_arguments, _distil),
     "distil-steps": ("distil a model into a few steps", _distil_steps_arguments, _distil_steps),
     "save-pipeline": ("write the trained parts as a FluxPipeline", _save_arguments, _save),
-    "measure": ("caption facts and autoencoder quality of a model", _measure_arguments, _measure),
 }

@@ -51,6 +51,21 @@ def test_a_model_is_trained_saved_and_measured_by_commands_alone(
     assert told["facts"]["drawn"]["mean"]["n"] == 2
     assert (tmp_path / "m" / "sheet.png").exists()
 
+    weights = [f"{root}/flow.safetensors", f"{root}/distil.safetensors"]
+    tokenizers = ["--tokenizers", f"{root}/flow.safetensors"]
+    assert imax_study("loss", *weights, *vae, *tokenizers, "--n", "2", *small, "--out", f"{root}/l") == 0
+    row = json.loads((tmp_path / "l" / "loss.json").read_text())["losses"]["64x64"]
+    assert [loss["n"] for loss in row] == [2, 2]
+    assert f"{row[1]['mean']:.4f}" in capsys.readouterr().out
+    assert Image.open(tmp_path / "l" / "loss.png").width > 200
+
+
+def test_losses_at_fewer_places_than_weights_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert imax_study("loss", "embedded", "embedded", "--at", "3", "--out", "l") == 64
+    assert "--at has 1 numbers for 2 weights; give one for each" in capsys.readouterr().err
+
 
 @pytest.mark.parametrize("text", ["512", "512x", "axb", "5.5x4"])
 def test_a_size_of_another_form_is_refused(text: str) -> None:

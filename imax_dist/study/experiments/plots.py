@@ -15,7 +15,7 @@ from imax_dist.study.experiments.measures import ALL
 from imax_dist.study.experiments.table import shown_measures
 
 Found = Mapping[str, Any]
-_COLOURS = ("#3b6fb6", "#d1793b", "#4a9a5b", "#a44a8a", "#7a7a7a", "#b6a23b")
+COLOURS = ("#3b6fb6", "#d1793b", "#4a9a5b", "#a44a8a", "#7a7a7a", "#b6a23b")
 _MOST = 6  # panels
 
 
@@ -44,7 +44,9 @@ def draw(found: Found) -> Any:
     return kinds[settings["plot"]](found)
 
 
-def _figure(rows: int, columns: int, *, height: float) -> tuple[Any, Any]:
+def new_figure(rows: int, columns: int, *, height: float) -> tuple[Any, Any]:
+    """A figure of panels ``height`` inches high, and its axes (rows, columns). Raises MissingInput without
+    matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -59,7 +61,7 @@ def _bars(found: Found) -> Any:
     """A row of panels a size, a panel a measure, a bar a variant with its interval."""
     measures = shown_measures(found)[:_MOST]
     names = list(found["settings"]["variants"])
-    figure, axes = _figure(len(found["sizes"]), len(measures), height=0.28 * len(names) + 0.8)
+    figure, axes = new_figure(len(found["sizes"]), len(measures), height=0.28 * len(names) + 0.8)
     for row, (label, size) in enumerate(found["sizes"].items()):
         for column, measure in enumerate(measures):
             axis = axes[row][column]
@@ -69,14 +71,14 @@ def _bars(found: Found) -> Any:
                     _bar(axis, place, value, strong=names[place] == found["baseline"])
             axis.set_yticks(range(len(names)), names if column == 0 else [""] * len(names), fontsize=8)
             axis.invert_yaxis()
-            _dress(
+            dress(
                 axis, f"{measure} ({_way(measure)})", where=f"{label}, n = {size['n']}" if not column else ""
             )
     return figure
 
 
 def _bar(axis: Any, place: int, stats: Mapping[str, float], *, strong: bool) -> None:
-    axis.barh(place, stats["mean"], color=_COLOURS[0] if strong else "#a9bcd8", height=0.7)
+    axis.barh(place, stats["mean"], color=COLOURS[0] if strong else "#a9bcd8", height=0.7)
     axis.plot([stats["low"], stats["high"]], [place, place], color="#333333", linewidth=1.2)
 
 
@@ -84,22 +86,22 @@ def _lines(found: Found) -> Any:
     """A panel a measure, a line a size, over the variants' ``at``."""
     measures = shown_measures(found)[:_MOST]
     ways = found["settings"]["variants"]
-    figure, axes = _figure(1, len(measures), height=2.6)
+    figure, axes = new_figure(1, len(measures), height=2.6)
     for column, measure in enumerate(measures):
         axis = axes[0][column]
-        for colour, (label, size) in zip(_COLOURS, found["sizes"].items(), strict=False):
+        for colour, (label, size) in zip(COLOURS, found["sizes"].items(), strict=False):
             held = {n: size["variants"][n][measure] for n in ways if measure in size["variants"][n]}
             points = sorted(
                 (ways[n]["at"], stats) for n, stats in held.items() if ways[n].get("at") is not None
             )
-            _curve(axis, points, colour, f"{label}, n = {size['n']}")
+            curve(axis, points, colour, f"{label}, n = {size['n']}")
             for name, stats in held.items():
                 if ways[name].get("at") is None:
                     axis.axhline(
                         stats["mean"], color=colour, linewidth=0.8, linestyle=":", label=f"{label} {name}"
                     )
         axis.set_xlabel(found["settings"]["axis"], fontsize=8)
-        _dress(axis, f"{measure} ({_way(measure)})")
+        dress(axis, f"{measure} ({_way(measure)})")
     axes[0][0].legend(fontsize=6)
     return figure
 
@@ -107,17 +109,17 @@ def _lines(found: Found) -> Any:
 def _sizes(found: Found) -> Any:
     """A panel a measure, a line a variant, over the sizes."""
     measures = shown_measures(found)[:_MOST]
-    figure, axes = _figure(1, len(measures), height=2.6)
+    figure, axes = new_figure(1, len(measures), height=2.6)
     for column, measure in enumerate(measures):
         axis = axes[0][column]
-        for colour, name in zip(_COLOURS, found["settings"]["variants"], strict=False):
+        for colour, name in zip(COLOURS, found["settings"]["variants"], strict=False):
             stats = {
                 float(label.split("x")[0]): size["variants"][name] for label, size in found["sizes"].items()
             }
             points = sorted((x, values[measure]) for x, values in stats.items() if measure in values)
-            _curve(axis, points, colour, name)
+            curve(axis, points, colour, name)
         axis.set_xlabel(found["settings"]["axis"], fontsize=8)
-        _dress(axis, f"{measure} ({_way(measure)})")
+        dress(axis, f"{measure} ({_way(measure)})")
     axes[0][0].legend(fontsize=6)
     return figure
 
@@ -126,7 +128,7 @@ def _pareto(found: Found) -> Any:
     """A row of panels a size, a panel a measure: quality over planned seconds, the front as a line."""
     measures = [name for name in shown_measures(found) if name != "planned" and _tells(found, name)][:_MOST]
     names = list(found["settings"]["variants"])
-    figure, axes = _figure(len(found["sizes"]), len(measures), height=2.9)
+    figure, axes = new_figure(len(found["sizes"]), len(measures), height=2.9)
     for row, (label, size) in enumerate(found["sizes"].items()):
         costed = {k: size["variants"][n] for k, n in enumerate(names, 1) if "planned" in size["variants"][n]}
         for column, measure in enumerate(measures):
@@ -138,11 +140,9 @@ def _pareto(found: Found) -> Any:
             axis = axes[row][column]
             _numbered(axis, points)
             front = pareto_front(list(points.values()), measure)
-            axis.plot(
-                *zip(*front, strict=True), color=_COLOURS[1], linewidth=0.8, zorder=0
-            ) if front else None
+            axis.plot(*zip(*front, strict=True), color=COLOURS[1], linewidth=0.8, zorder=0) if front else None
             title = f"{measure} ({_way(measure)})"
-            _dress(axis, title, where=f"{label}, n = {size['n']}" if not column else "")
+            dress(axis, title, where=f"{label}, n = {size['n']}" if not column else "")
     legend = "   ".join(f"{k} {name}" for k, name in enumerate(names, 1))
     figure.supxlabel(
         textwrap.fill(f"seconds a poster, predicted: FLUX.1-dev, one H100.   {legend}", 44 * len(measures)),
@@ -166,7 +166,7 @@ def _numbered(axis: Any, points: Mapping[int, tuple[float, float]]) -> None:
         axis.text(0.5, 0.5, "not measured", ha="center", fontsize=SIZE, transform=axis.transAxes)
         axis.axis("off")
         return
-    axis.plot(*zip(*points.values(), strict=True), ".", color=_COLOURS[0], markersize=4)
+    axis.plot(*zip(*points.values(), strict=True), ".", color=COLOURS[0], markersize=4)
     axis.margins(0.1)
     _plain_log(axis.xaxis)
     scale = axis.transScale + axis.transLimits
@@ -204,21 +204,22 @@ def pareto_front(points: list[tuple[float, float]], measure: str) -> list[tuple[
 def _losses(found: Found) -> Any:
     """Loss over time a size, then its ratio to native."""
     names = list(found["settings"]["variants"])
-    figure, axes = _figure(2, len(names), height=2.4)
+    figure, axes = new_figure(2, len(names), height=2.4)
     for column, name in enumerate(names):
-        for colour, (label, size) in zip(_COLOURS, found["sizes"].items(), strict=False):
+        for colour, (label, size) in zip(COLOURS, found["sizes"].items(), strict=False):
             stats = {float(t[2:]): v for t, v in size["variants"][name].items() if t.startswith("t=")}
-            _curve(axes[0][column], sorted(stats.items()), colour, f"{label}, n = {size['n']}")
+            curve(axes[0][column], sorted(stats.items()), colour, f"{label}, n = {size['n']}")
             ratios = [(time, value["ratio"]) for time, value in sorted(stats.items()) if "ratio" in value]
             axes[1][column].plot(*zip(*ratios, strict=True), color=colour) if ratios else None
         axes[1][column].set_xlabel(found["settings"]["axis"], fontsize=8)
-        _dress(axes[0][column], name, where="velocity loss" if not column else "")
-        _dress(axes[1][column], "", where="ratio to native" if not column else "")
+        dress(axes[0][column], name, where="velocity loss" if not column else "")
+        dress(axes[1][column], "", where="ratio to native" if not column else "")
     axes[0][0].legend(fontsize=6)
     return figure
 
 
-def _curve(axis: Any, points: list[tuple[float, Any]], colour: str, label: str) -> None:
+def curve(axis: Any, points: list[tuple[float, Any]], colour: str, label: str) -> None:
+    """A line through the (x, mean, low and high) of ``points`` with a band of their intervals."""
     if not points:
         return
     xs = [x for x, _ in points]
@@ -227,7 +228,8 @@ def _curve(axis: Any, points: list[tuple[float, Any]], colour: str, label: str) 
     axis.fill_between(xs, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
-def _dress(axis: Any, title: str, *, where: str = "") -> None:
+def dress(axis: Any, title: str, *, where: str = "") -> None:
+    """Title, the vertical axis's name, small ticks and no frame."""
     axis.set_title(title, fontsize=8)
     if where:
         axis.set_ylabel(where, fontsize=8)

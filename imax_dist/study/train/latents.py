@@ -99,16 +99,16 @@ def load_buckets(folder: Path, tokenizers: Tokenizers) -> Buckets:
 
 def require_sizes(buckets: Buckets, native: tuple[int, int], shares: list[tuple[int, int]]) -> None:
     """Raise MissingInput if the data lack the native size, or one that was given a share."""
-    held = ", ".join(_named(size) for size in sorted(buckets))
+    held = ", ".join(size_name(size) for size in sorted(buckets))
     for size, asked in ((native, "the native size"), *((one, "a --share") for one in shares)):
         if size not in buckets:
             raise MissingInput(
-                f"the encoded scenes are {held}, but {asked} is {_named(size)}; run `imax study "
-                f"encode-scenes --size {_named(size)}` into --data first, or ask for a size that is there"
+                f"the encoded scenes are {held}, but {asked} is {size_name(size)}; run `imax study "
+                f"encode-scenes --size {size_name(size)}` into --data first, or ask for a size that is there"
             )
 
 
-def _named(size: tuple[int, int]) -> str:
+def size_name(size: tuple[int, int]) -> str:
     """``WIDTHxHEIGHT`` of (height, width)."""
     return f"{size[1]}x{size[0]}"
 

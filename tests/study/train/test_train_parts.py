@@ -10,12 +10,14 @@ from safetensors.torch import save_file
 
 from imax_dist.errors import BadManifest, MissingInput
 from imax_dist.study.scenes import sample_scene, varied_caption
+from imax_dist.study.train.autoencoder import build_autoencoder
 from imax_dist.study.train.budget import Budget, warm_then_cosine
 from imax_dist.study.train.checkpoint import load_checkpoint, prefixed, save_checkpoint, under
-from imax_dist.study.train.crops import fill_bank, to_bytes, to_unit
+from imax_dist.study.train.crops import HELD_OUT, fill_bank, to_bytes, to_unit
+from imax_dist.study.train.held_out_loss import held_out_loss, held_out_scenes
 from imax_dist.study.train.journal import Journal
 from imax_dist.study.train.latents import load_buckets
-from imax_dist.study.train.network import grid_ids
+from imax_dist.study.train.network import FlowNetwork, FlowShape, grid_ids
 from imax_dist.study.train.optimizer import Muon, orthogonal, split_parameters
 from imax_dist.study.train.sample import load_pipeline
 from imax_dist.study.train.text import TEXT_TOKENS, build_tokenizers
@@ -121,3 +123,20 @@ def test_an_empty_data_folder_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_pipeline_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match="is not a saved pipeline"):
         load_pipeline(tmp_path)
+
+
+def test_the_held_out_loss_of_a_network_that_says_nothing_is_the_velocity_itself() -> None:
+    torch.manual_seed(0)
+    tokenizers = build_tokenizers()
+    vae = build_autoencoder((8, 8, 8, 8))
+    vae.register_to_config(scaling_factor=0.5, shift_factor=0.1)
+    scenes = held_out_scenes(vae, tokenizers, 3, size=(64, 96))
+    assert scenes.tokens.shape == (3, 4 * 6, 64)
+    assert scenes.grid == (4, 6)
+    silent = FlowNetwork(FlowShape(heads=1, double=1, single=1, guidance=True), tokenizers)
+    noise = [torch.randn(24, 64, generator=torch.Generator().manual_seed(HELD_OUT + k)) for k in range(3)]
+    expected = torch.stack([(noise[k] - scenes.tokens[k]).square().mean() for k in range(3)])
+    found = held_out_loss(silent, scenes)
+    assert found.n == 3
+    assert abs(found.mean - float(expected.mean())) < 1e-6
+    assert found.low < found.mean < found.high
