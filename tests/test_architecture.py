@@ -86,7 +86,7 @@ LIBRARY_HOMES: dict[str, tuple[str, ...]] = {
     "xfuser": ("parallel/engines/xfuser.py",),
     **dict.fromkeys(("diffusers", "transformers", "tokenizers"), NETWORK_HOMES),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client"), ("service/",)),
-    "matplotlib": ("study/experiments/plots.py",),
+    "matplotlib": ("study/experiments/figure.py", "study/experiments/pareto.py"),
     **dict.fromkeys(("PIL", "tifffile", "pyvips", "pikepdf", "pi_heif"), ("output/",)),
 }
 """The only places that may import a library, as path beginnings inside the package."""

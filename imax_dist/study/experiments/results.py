@@ -12,8 +12,9 @@ from imax_dist.errors import BadValue
 from imax_dist.output.atomic import write_bytes
 from imax_dist.pipeline.request import Request
 from imax_dist.study.experiments.draw import ResultCache
+from imax_dist.study.experiments.figure import png_of
 from imax_dist.study.experiments.measures import ALL
-from imax_dist.study.experiments.plots import draw, png_of
+from imax_dist.study.experiments.plots import draw
 from imax_dist.study.experiments.report import vote_line
 from imax_dist.study.experiments.settings import load_study, study_names
 from imax_dist.study.experiments.sheets import write_sheets

@@ -99,6 +99,10 @@ class Study:
     """Label of the x axis of a line plot."""
     shown: tuple[str, ...] = ()
     """Measures in plot and summary; none: the study's most telling ones."""
+    plotted: tuple[str, ...] = ()
+    """Measures of a Pareto plot; none: those shown."""
+    named: tuple[str, ...] = ()
+    """Variants whose names stand in a Pareto plot, in which the others are pale points; none: all."""
     sheet: Sheet | None = None
     """The sheet on the page of results, if it has one."""
     finding: str = ""
@@ -108,7 +112,8 @@ class Study:
         for scale, count in self.scenes.items():
             if not (str(scale).isdigit() and int(scale) and isinstance(count, int) and count > 0):
                 raise BadConfig(f"scenes: {scale}: {count} is not SCALE: COUNT in whole numbers, like 2: 24")
-        named = ("baseline", self.baseline), *(("sheet:", name) for name in (self.sheet or Sheet()).variants)
+        named = [("baseline", self.baseline), *(("named:", name) for name in self.named)]
+        named += [("sheet:", name) for name in (self.sheet or Sheet()).variants]
         for what, name in named:
             if name not in self.variants:
                 raise BadConfig(f"{what} {name!r} is not a variant; choose {', '.join(self.variants)}")
@@ -137,6 +142,7 @@ class Study:
             trial=f"{trial}; it shows that the study runs, its intervals say nothing",
             scenes=_small_scenes(self),
             variants={name: self.variants[name] for name in kept},
+            named=tuple(name for name in self.named if name in kept),
             aspects=self.aspects[:1],
             sheet=None,
         )

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 
 from imax_dist.models.patches import pack
 from imax_dist.output.atomic import write_bytes
-from imax_dist.study.experiments.plots import COLOURS, curve, dress, new_figure, png_of
+from imax_dist.study.experiments.figure import COLOURS, curve, dress, new_figure, png_of
 from imax_dist.study.metrics.interval import Interval, bootstrap
 from imax_dist.study.scenes import caption, render, sample_scene
 from imax_dist.study.train.autoencoder import encode_mean

@@ -1,17 +1,12 @@
-"""Numbers beside the points of a Pareto plot: read without guessing which point they belong to."""
+"""Names beside the points of a Pareto plot: read without guessing which point they belong to."""
 
 from __future__ import annotations
 
 from itertools import combinations
 
-from imax_dist.study.experiments.labels import _HEIGHT, _WIDTH, _shared, gathered, offsets
+from imax_dist.study.experiments.labels import HEIGHT, WIDTH, offsets, shared
 
 PANEL = (160.0, 170.0)
-
-
-def test_points_that_cannot_be_told_apart_have_one_label() -> None:
-    points = {1: (10.0, 10.0), 2: (50.0, 10.0), 7: (11.0, 12.0), 9: (10.0, 14.5)}
-    assert gathered(points) == {"1 7": (10.0, 10.0), "2": (50.0, 10.0), "9": (10.0, 14.5)}
 
 
 def test_no_label_covers_another_or_leaves_the_panel() -> None:
@@ -23,6 +18,6 @@ def test_no_label_covers_another_or_leaves_the_panel() -> None:
     boxes = []
     for label, (x, y) in points.items():
         left, low = x + found[label][0], y + found[label][1]
-        boxes.append((left, low, left + _WIDTH * len(label), low + _HEIGHT))
-        assert _shared(boxes[-1], (0.0, 0.0, *PANEL)) > 0.98 * _WIDTH * len(label) * _HEIGHT, label
-    assert sum(_shared(one, other) for one, other in combinations(boxes, 2)) < 1.0
+        boxes.append((left, low, left + WIDTH * len(label), low + HEIGHT))
+        assert shared(boxes[-1], (0.0, 0.0, *PANEL)) > 0.98 * WIDTH * len(label) * HEIGHT, label
+    assert sum(shared(one, other) for one, other in combinations(boxes, 2)) < 1.0

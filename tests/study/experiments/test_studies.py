@@ -30,7 +30,8 @@ from imax_dist.study.experiments.cost import planned_seconds
 from imax_dist.study.experiments.draw import CellRenderer, ResultCache
 from imax_dist.study.experiments.judge import judge
 from imax_dist.study.experiments.measures import ALL, MEASURES, Sample, measurable, of_testbed, read_all
-from imax_dist.study.experiments.plots import draw, pareto_front
+from imax_dist.study.experiments.pareto import pareto_front
+from imax_dist.study.experiments.plots import draw
 from imax_dist.study.experiments.settings import Sheet, Study, load_study, study_names
 from imax_dist.study.experiments.sheets import write_sheets
 from imax_dist.study.experiments.statistics import compare, compare_sets, verdict
