@@ -11,25 +11,24 @@ from guidance_of import scales
 from tiny_flux import TRAINED_FLUX
 
 from imax_dist import Request, render
+from imax_dist.config import named_configs
+from imax_dist.models import tiny
 from imax_dist.pipeline.renderer import Renderer
+from imax_dist.pipeline.switches import load_preset
 
 VALUES = Path(__file__).parent / "values.json"
 PROMPT = "a red sun on the left in a blue sky over the sea with two white boats"
 POSITIONS = 48
-PRESETS = (
-    "direct", "dype", "dype_flow", "fast", "hiflow", "imax", "imax_late", "official", "paper", "quick",
-    "sdedit", "skip_residual", "time_aware",
-)  # fmt: skip
-THEN: dict[str, dict[str, Any]] = {
-    "imax": {"preset": "one_jump"},
+PRESETS = Path(__file__).parent / "presets.json"
+"""The shipped presets as they were when their values were taken."""
+FORMER: dict[str, dict[str, Any]] = {
     "fast": {"preset": "fast", "method": {"start": {"sigma": 0.3}}},
-    "imax_late": {"preset": "imax", "method": {"start": {"sigma": 0.6}}},
+    "imax": {"preset": "imax", "method": {"start": {"sigma": 0.6}}},
     "official": {"preset": "official", "method": {"patch_shift": "network"}},
-    "quick": {"preset": "quick", "method": {"reference": {"upsample": "pixels"}}},
 }
-"""What a preset was when the values were taken, where it is something else now (with a start level of its
-own a request runs the steps that fall below it); ``quick`` without its network, whose weights are not in the
-repository."""
+"""What presets once were: with a start level of its own a request runs all steps that fall below it."""
+BY_PIXELS: dict[str, Any] = {"method": {"reference": {"upsample": "pixels"}}}
+"""``quick`` as where its network, whose weights are not in the repository, is not installed."""
 GUIDE = Path(__file__).parent / "guide.png"
 EDITORS: dict[str, dict[str, Any]] = {
     "flux-kontext": {"guide": str(GUIDE), "edit": True},
@@ -38,23 +37,30 @@ EDITORS: dict[str, dict[str, Any]] = {
     "qwen-image-edit-2511": {"guide": str(GUIDE), "edit": True},
 }
 """Tiny networks that are shown a picture, and how they are asked."""
-TINY = (
-    "flux-dev", "flux-schnell", "lumina-next", "lumina-image-2", "flux2-dev", "flux2-klein", "qwen-image",
-    "sd3.5-medium", "z-image-turbo", "flux3-klein-base", "flux3-klein", "chroma", "krea-2",
-    "hunyuan-image-2.1", "hunyuan-image-2.1-distilled", "qwen-image-2.1", *EDITORS,
-)  # fmt: skip
+TINY = (*tiny.TINY, *tiny.EDITORS)
 TWICE = {"size": "128x128"}
 ODD = {"size": "146x101"}
 """Padded to 160x112, 10 x 7 tokens; shifted steps have 11 x 8."""
 THREE_TIMES = {"size": "208x176"}
 """By way of twice native, 112 x 96."""
+FOUR_TIMES = {"size": "256x256"}
+"""By way of twice native: two doublings."""
 
 EMBEDDED: dict[str, dict[str, Any]] = {
-    **{f"preset {name}": {**TWICE, **THEN.get(name, {"preset": name})} for name in PRESETS},
+    **{
+        f"preset {name}": {**TWICE, "preset": name, **(BY_PIXELS if name == "quick" else {})}
+        for name in named_configs("presets")
+    },
+    "preset imax, 4x": {**FOUR_TIMES, "preset": "imax"},
+    "preset fast, 3x": {**THREE_TIMES, "preset": "fast"},
+    "former fast": {**TWICE, **FORMER["fast"]},
+    "former imax": {**TWICE, **FORMER["imax"]},
+    "former official": {**TWICE, **FORMER["official"]},
     "native": {"size": "64x64"},
     "odd size": ODD,
-    "odd size, official": {**ODD, **THEN["official"]},
-    "cascade, imax_late": {**THREE_TIMES, **THEN["imax_late"]},
+    "odd size, official": {**ODD, "preset": "official"},
+    "odd size, former official": {**ODD, **FORMER["official"]},
+    "cascade, former imax": {**THREE_TIMES, **FORMER["imax"]},
     "cascade, hiflow": {**THREE_TIMES, "preset": "hiflow"},
     "cascade by list": {**TWICE, "method": {"cascade": [1.3, 1.6], "start": {"sigma": [0.9, 0.7]}}},
     "cache light": {**TWICE, "steps": 9, "method": {"cache": "light"}},
@@ -65,7 +71,7 @@ EMBEDDED: dict[str, dict[str, Any]] = {
     "guide": {**TWICE, "guide": str(GUIDE)},
     "latents enlarged": {**TWICE, "method": {"reference": {"upsample": "latents"}}},
 }
-"""In the embedded model's architecture."""
+"""In the embedded model's architecture; presets as they ship."""
 TRAINED = "trained weights"
 TRAINED_REQUEST: dict[str, Any] = {
     "size": "256x256", "steps": 3, "native_steps": 2, "method": {"reference": {"upsample": "latents"}},
@@ -112,4 +118,15 @@ def tiny_request(name: str) -> dict[str, Any]:
 def golden() -> dict[str, dict[str, list[float]]]:
     """The file's content."""
     content: dict[str, dict[str, list[float]]] = json.loads(VALUES.read_text(encoding="utf-8"))
+    return content
+
+
+def shipped() -> dict[str, dict[str, Any]]:
+    """What each file of ``configs/presets`` says now."""
+    return {name: load_preset(name) for name in named_configs("presets")}
+
+
+def recorded() -> dict[str, dict[str, Any]]:
+    """What those files said when their golden values were taken."""
+    content: dict[str, dict[str, Any]] = json.loads(PRESETS.read_text(encoding="utf-8"))
     return content

@@ -1,4 +1,4 @@
-"""Write ``values.json`` anew: ``PYTHONPATH=.:tests python tests/golden/regenerate.py [CASE ...]``.
+"""Write the golden files again: ``PYTHONPATH=.:tests python tests/golden/regenerate.py [CASE ...]``.
 
 Only for numerics changed on purpose; without a CASE all of them.
 """
@@ -10,9 +10,22 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from golden_cases import EMBEDDED, TINY, TRAINED, VALUES, golden, sampled, tiny_request, trained
+from golden_cases import (
+    EMBEDDED,
+    PRESETS,
+    TINY,
+    TRAINED,
+    VALUES,
+    golden,
+    recorded,
+    sampled,
+    shipped,
+    tiny_request,
+    trained,
+)
 from golden_models import make_embedded, make_tiny
 
 
@@ -37,9 +50,16 @@ def main(chosen: list[str]) -> None:
                 moved = max(abs(a - b) for a, b in zip(found["latents"], before["latents"], strict=True))
                 print(f"{name}: moved by {moved:.3g}")
             content[name] = found
-    ordered = {name: content[name] for name in cases}
-    lines = [f"{json.dumps(name)}: {json.dumps(values)}" for name, values in ordered.items()]
-    VALUES.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    write(VALUES, {name: values for name, values in content.items() if name in cases})
+    presets = recorded() if PRESETS.exists() else {}
+    presets |= {name: now for name, now in shipped().items() if f"preset {name}" in (chosen or cases)}
+    write(PRESETS, {name: then for name, then in presets.items() if name in shipped()})
+
+
+def write(file: Path, content: dict[str, Any]) -> None:
+    """An entry a line, in the order in which they came."""
+    lines = [f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in content.items()]
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
