@@ -20,7 +20,7 @@ help:
 	@echo "make demo        install, then render a poster at 2x and 4x the model's native size"
 	@echo "make test        install, then run the test suite: 10 to 15 minutes on 2 cores"
 	@echo "make test-hosts  tests on many machines, made of network namespaces (as root)"
-	@echo "make check       what CI runs: ruff, mypy, both"
+	@echo "make check       ruff, mypy, both: CI runs it after make demo"
 	@echo "make bench       the benchmarks behind BENCHMARKS.md"
 	@echo "make results     every study of the paper at full size, and RESULTS.md"
 	@echo "make chaos       a batch under random faults"

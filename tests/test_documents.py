@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -113,6 +115,34 @@ def test_every_function_that_method_names_is_in_its_file(file: str, names: str) 
         re.findall(r'^    "(\w+)":', source, re.M)
     )
     assert set(re.findall(r"`(\w+)`", names)) - known == set()
+
+
+def run_ci(checkout: Path, programs: Path) -> subprocess.CompletedProcess[str]:
+    """``.ci/run`` of ``checkout``, with a make that lists its folder and its home, and fails with 7."""
+    for name, body in {"make": 'echo "$*"; ls -A . "$HOME"; exit 7', "apt-get": "exit 1"}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+        (programs / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    return subprocess.run([checkout / ".ci/run"], env=env, capture_output=True, text=True, check=False)
+
+
+def test_what_ci_runs_is_a_clone_with_an_empty_home(tmp_path: Path) -> None:
+    checkout, programs = tmp_path / "checkout", tmp_path / "programs"
+    programs.mkdir()
+    shutil.copytree(ROOT / ".ci", checkout / ".ci")
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "a"]):
+        subprocess.run(["git", *command], cwd=checkout, check=True)
+    (checkout / "untracked.py").touch()
+    ran = run_ci(checkout, programs)
+    assert ran.returncode == 7
+    assert ran.stdout.startswith("demo check")
+    assert "untracked.py" not in ran.stdout
+    assert ".git" in ran.stdout
+    assert ran.stdout.endswith("/home:\n")
+    with (checkout / ".ci/run").open("a", encoding="utf-8") as script:
+        script.write("# changed\n")
+    assert "untracked.py" in run_ci(checkout, programs).stdout
 
 
 def test_a_new_clone_has_every_file() -> None:
