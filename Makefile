@@ -13,12 +13,13 @@ WORKERS   ?= 3
 MALLOC := MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=1073741824
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(MALLOC) $(BIN)/python -m pytest
 
-.PHONY: help demo test test-hosts check lint bench results chaos clean
+.PHONY: help demo test test-bench test-hosts check lint bench results chaos clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo        install, then render a poster at 2x and 4x the model's native size"
 	@echo "make test        install, then run the test suite: 10 to 15 minutes on 2 cores"
+	@echo "make test-bench  tests that the benchmarks run"
 	@echo "make test-hosts  tests on many machines, made of network namespaces (as root)"
 	@echo "make check       ruff, mypy, both: CI runs it after make demo"
 	@echo "make bench       the benchmarks behind BENCHMARKS.md"
@@ -48,14 +49,14 @@ demo: $(VENV)/.installed
 
 # A file a worker, the longest first (tests/conftest.py): what a file's tests share is started once.
 test: $(VENV)/.installed-dev
-	@$(PYTEST) -m "not hosts" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
+	@$(PYTEST) -m "not hosts and not bench" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint test test-hosts
+check: lint test test-bench test-hosts
 
 bench: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.guidance_step
@@ -73,6 +74,9 @@ bench: $(VENV)/.installed-dev
 
 results: $(VENV)/.installed-dev
 	$(BIN)/imax study all --out out/results --processes $(PROCESSES)
+
+test-bench: $(VENV)/.installed-dev
+	@$(PYTEST) -m bench
 
 test-hosts: $(VENV)/.installed-dev
 	$(PYTEST) -m hosts -rs

@@ -17,6 +17,7 @@ from tests.bench.two_gpus_contexts import Held
 from tests.bench.two_gpus_ranks import hardware_file
 from tests.bench.two_gpus_renders import TINY, table
 
+pytestmark = pytest.mark.bench
 ROOT = Path(__file__).parents[1]
 SECTIONS = (
     "Parity", "Bandwidth by size", "Host cost of a call", "Overlap of a hop with attention", "Communicators",
