@@ -44,8 +44,9 @@ demo: $(VENV)/.installed
 	@$(BIN)/imax generate "$(PROMPT)" -q --overwrite --seed $(SEED) --size 512x512 --out $(OUT)/poster-2x.png
 	@$(BIN)/imax generate "$(PROMPT)" -q --overwrite --seed $(SEED) --size 1024x1024 --out $(OUT)/poster-4x.png
 	@$(BIN)/imax generate "$(PROMPT)" -q --overwrite --seed $(SEED) --size 1024x1024 --preset direct --out $(OUT)/direct-4x.png
-	@$(BIN)/imax study sheet $(OUT)/native.png $(OUT)/poster-4x.png $(OUT)/direct-4x.png --crop 80,540,380,340 --out $(OUT)/sheet.png
-	@echo "Look at $(OUT)/sheet.png: the same part of the native picture (enlarged), of the poster, and of the model without the method."
+	@$(BIN)/imax study sheet $(OUT)/native.png $(OUT)/poster-4x.png $(OUT)/direct-4x.png \
+		--crop 80,540,380,340 --whole --heads "native, 256 px" "imax, 1024 px" "without the method, 1024 px" --out $(OUT)/sheet.png
+	@echo "Look at $(OUT)/sheet.png: the native picture (enlarged), the poster, the model without the method, and the same part of each at 1:1."
 
 # A file a worker, the longest first (tests/conftest.py): what a file's tests share is started once.
 test: $(VENV)/.installed-dev

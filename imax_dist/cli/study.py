@@ -78,23 +78,31 @@ def _scenes(args: argparse.Namespace) -> int:
 
 
 def _sheet_arguments(parser: Parser) -> None:
-    parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="pictures of one shape; names become the heads"
-    )
-    parser.add_argument("--crop", required=True, metavar="X,Y,W,H", help="in pixels of the largest picture")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="PNG or JPEG to write")
+    add = parser.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help="pictures of one shape")
+    add("--crop", required=True, metavar="X,Y,W,H", help="in pixels of the largest picture")
+    add("--whole", action="store_true", help="the whole pictures above, each as wide as the crop")
+    add("--heads", nargs="+", metavar="WORDS", help="above each picture (default: the files' names)")
+    add("--out", type=Path, required=True, metavar="FILE", help="PNG or JPEG to write")
 
 
 def _sheet(args: argparse.Namespace) -> int:
     from imax_dist.output.image.png import read_pixels
-    from imax_dist.output.image.sheet import same_crop, write_sheet
+    from imax_dist.output.image.sheet import same_crop, smaller, stacked, write_sheet
 
     numbers = args.crop.split(",")
     if len(numbers) != 4 or not all(number.strip().isdigit() for number in numbers):
         raise BadValue(f"--crop {args.crop!r} is not X,Y,W,H; write for example 128,96,256,256")
+    heads = args.heads or [file.stem for file in args.files]
+    if len(heads) != len(args.files):
+        raise BadValue(f"--heads has {len(heads)} for {len(args.files)} pictures; give one for each")
     left, top, width, height = (int(number) for number in numbers)
-    shown = same_crop([read_pixels(file) for file in args.files], (left, top, width, height))
-    write_sheet(args.out, shown, columns=len(shown), heads=[file.stem for file in args.files])
+    pictures = [read_pixels(file) for file in args.files]
+    rows = [same_crop(pictures, (left, top, width, height))]
+    if args.whole:
+        full = max(pictures, key=len).shape
+        rows.insert(0, [smaller(one, width=width) for one in same_crop(pictures, (0, 0, full[1], full[0]))])
+    write_sheet(args.out, [stacked(rows)], heads=heads)
     print(args.out)
     return 0
 

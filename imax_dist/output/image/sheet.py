@@ -38,6 +38,13 @@ def tile(pictures: Sequence[Pixels], *, columns: int, gap: int = GAP) -> Pixels:
     return sheet
 
 
+def stacked(rows: Sequence[Sequence[Pixels]]) -> Pixels:
+    """Rows of as many pictures of one width, one under the other; a row's pictures are of one size."""
+    tiled = [tile(row, columns=len(row)) for row in rows]
+    gap = np.full((GAP, tiled[0].shape[1], 3), 255, np.uint8)
+    return np.concatenate([part for row in tiled for part in (gap, row)][1:])
+
+
 def same_crop(pictures: Sequence[Pixels], crop: tuple[int, int, int, int]) -> list[Pixels]:
     """The same part of pictures of one shape and several sizes, at the pixels of the largest.
 

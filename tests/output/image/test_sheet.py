@@ -44,5 +44,12 @@ def test_the_command_writes_one_sheet_and_names_it(
     assert main(["study", "sheet", *map(str, files), "--crop", "16,16,64,64", "--out", str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     assert read_pixels(out).shape[1] == 2 * 64 + 4
+    alone = read_pixels(out)
+    asked = ["study", "sheet", *map(str, files), "--crop", "16,16,64,48", "--whole", "--out", str(out)]
+    assert main([*asked, "--heads", "one, 32 px", "two, 128 px"]) == 0
+    assert read_pixels(out).shape[1] == alone.shape[1]
+    assert 64 + 4 + 48 < read_pixels(out).shape[0] < 64 + 4 + 48 + 30
+    assert main([*asked, "--heads", "one"]) == 64
+    assert "--heads has 1 for 2 pictures; give one for each" in capsys.readouterr().err
     assert main(["study", "sheet", str(files[0]), "--crop", "a,b", "--out", str(out)]) == 64
     assert "is not X,Y,W,H" in capsys.readouterr().err
