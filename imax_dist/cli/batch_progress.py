@@ -42,7 +42,7 @@ from imax_dist.events import (
     StageStarted,
     StepDone,
 )
-from imax_dist.events.batch import JobEvent
+from imax_dist.events.batch import GangEvent, JobEvent
 from imax_dist.wording import duration, plural, stage_name
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from imax_dist.jobs.board import Board
     from imax_dist.jobs.store import Row
 
-GangEvent: TypeAlias = GangBuilding | GangReady | GangFailed | GangLost | GangDraining | GangReleased
 Ended: TypeAlias = JobDone | JobProofed | JobFailed | JobCancelled
 EVERY_S = 5.0
 LAST = "extrapolated"

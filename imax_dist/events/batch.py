@@ -172,6 +172,7 @@ class JobCancelled:
     attempts: int = 0
 
 
+GangEvent: TypeAlias = GangBuilding | GangReady | GangFailed | GangLost | GangDraining | GangReleased
 JobEvent: TypeAlias = JobStarted | JobQueued | JobDone | JobProofed | JobFailed | JobCancelled
 PoolEvent: TypeAlias = (
     InJob
@@ -181,12 +182,7 @@ PoolEvent: TypeAlias = (
     | BatchNote
     | BatchDone
     | ClusterStarting
-    | GangBuilding
-    | GangReady
-    | GangFailed
-    | GangLost
-    | GangDraining
-    | GangReleased
+    | GangEvent
     | JobEvent
 )
 PoolListener: TypeAlias = Callable[[PoolEvent], None]

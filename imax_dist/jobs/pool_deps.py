@@ -1,4 +1,4 @@
-"""What the pool runs with but does not depend on; tests put their own in."""
+"""What the pool depends on from outside, each with its usual value; tests put their own in."""
 
 from __future__ import annotations
 

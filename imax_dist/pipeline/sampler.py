@@ -1,4 +1,7 @@
-"""A pass, step by step, on one page: region, blend, cache, shift, network, guidance, acceleration, Euler.
+"""A pass, step by step, on one page: blend, cache, shift, network, guidance, acceleration, Euler, region.
+
+Elsewhere are what surrounds a region (region.py), the tables of positions (positions.py), and which
+steps skip the network or move the patch grid (pass_plan.py).
 
 Everything here acts on the whole latents, on every rank alike; only inside the network's forward pass do the
 ranks share the tokens. What is cached is the network's velocity, before guidance, so that every step is
@@ -38,8 +41,6 @@ from imax_dist.shapes import Latents
 
 AfterStep: TypeAlias = Callable[[PassState], None]
 """Called with where the pass stands: checkpoint, stop."""
-
-
 Look: TypeAlias = Callable[[PassState, PassState], None]
 """Called with the states before and after a step."""
 

@@ -22,6 +22,7 @@ from imax_dist.vae.codec import Callbacks, row_codec
 from imax_dist.vae.limits import fits_whole
 from imax_dist.vae.store import Scratch
 from imax_dist.vae.strategies import Rows, Strategy, Tiled, Whole
+from imax_dist.vae.tiles import Tiles, tiles_of
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def strategy_for(plan: PosterPlan, model: FlowModel, ranks: Ranks) -> Strategy:
     """
     topology, memory = ranks.topology, ranks.settings.vae_memory_gib
     if plan.method.vae == "tiled":
-        if not hasattr(model.vae, "enable_tiling"):
+        if tiles_of(model.vae) is Tiles.NEVER:
             raise BadConfig(
                 f"vae: tiled is set, but the VAE of {model.spec.name} has no tiles; use exact "
                 "(--set vae=exact)"

@@ -31,6 +31,7 @@ from imax_dist.vae.enlarge import Enlarge, enlarged_rows
 from imax_dist.vae.limits import scratch_of, whole_bytes
 from imax_dist.vae.rows import REACH, RowMap
 from imax_dist.vae.store import Scratch
+from imax_dist.vae.tiles import Tiles, tiles_of
 from imax_dist.vae.workspace import bands
 
 AHEAD = 2
@@ -139,14 +140,13 @@ class Whole(Strategy):
 class Tiled(Whole):
     """On rank 0, by diffusers' own blended tiles: little memory, another picture.
 
-    A KL autoencoder goes through its tiles at every size, as in the authors' code: a picture of one tile has
-    edges of its own, too. Other VAEs take tiles above the size of one, as diffusers does. DECISIONS 6.
+    tiles.py says at which sizes, and which way. DECISIONS 6.
     """
 
     name: str = "tiled"
 
     def decoded(self, latents: Latents) -> Pixels:
-        if not _always_tiles(self.model.vae):
+        if tiles_of(self.model.vae) is not Tiles.ALWAYS:
             with self._tiling():
                 return super().decoded(latents)
         pixels: Pixels = self.model.vae.tiled_decode(self.model.unscaled(latents), return_dict=False)[0]
@@ -155,9 +155,9 @@ class Tiled(Whole):
     def encoded(self, pixels: Pixels, *, noise: Latents | None) -> Latents:
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-        vae = self.model.vae
-        if not _always_tiles(vae):
-            with self._tiling() if _encodes_tiles(vae) else nullcontext():
+        vae, tiles = self.model.vae, tiles_of(self.model.vae)
+        if tiles is not Tiles.ALWAYS:
+            with nullcontext() if tiles is Tiles.DECODING else self._tiling():
                 return super().encoded(pixels, noise=noise)
         posterior = DiagonalGaussianDistribution(vae._tiled_encode(pixels.to(vae.dtype)))
         mean = posterior.mean
@@ -171,19 +171,6 @@ class Tiled(Whole):
             yield
         finally:
             self.model.vae.disable_tiling()
-
-
-def _always_tiles(vae: Any) -> bool:
-    from diffusers import AutoencoderKL
-
-    return isinstance(vae, AutoencoderKL)
-
-
-def _encodes_tiles(vae: Any) -> bool:
-    """Not HunyuanImage's: diffusers' tiled_encode of it asks pictures for a fifth dimension."""
-    from diffusers import AutoencoderKLHunyuanImage
-
-    return not isinstance(vae, AutoencoderKLHunyuanImage)
 
 
 @dataclass(frozen=True)

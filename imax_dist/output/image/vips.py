@@ -1,4 +1,4 @@
-"""Pictures in bands through libvips, both ways, in bounded memory (DECISIONS: libvips)."""
+"""Pictures in bands through libvips, both ways, in bounded memory (DECISIONS 68)."""
 
 from __future__ import annotations
 
