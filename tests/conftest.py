@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ PLACES = (
     "RAY_AUTH_MODE",
 )
 """Where else a user's caches, models and tokens may be."""
+QUICK_S, SLOW_S = 10, 60
+"""Most CPU seconds of a test in the process that runs it, and of one that is marked slow."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,6 +60,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = {item.path for item in items if item.get_closest_marker("slow")}
         number = Counter(item.path for item in items)
         items.sort(key=lambda item: (item.path not in machines, item.path not in slow, -number[item.path]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that computes longer than its half allows fails, by the CPU seconds of this process: what the
+    clock says depends on who else uses the machine."""
+    before = time.process_time()
+    result = yield
+    used = time.process_time() - before
+    limit = SLOW_S if item.get_closest_marker("slow") else QUICK_S
+    if used > limit:
+        pytest.fail(f"took {used:.0f} CPU seconds of {limit}: make it smaller, or mark it slow if it is not")
+    return result
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
