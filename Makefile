@@ -21,7 +21,7 @@ help:
 	@echo "make test        install, then run the test suite: 10 to 15 minutes on 2 cores"
 	@echo "make test-bench  tests that the benchmarks run"
 	@echo "make test-hosts  tests on many machines, made of network namespaces (as root)"
-	@echo "make check       ruff, mypy, both: CI runs it after make demo"
+	@echo "make check       ruff, mypy, all tests: CI runs it after make demo"
 	@echo "make bench       the benchmarks behind BENCHMARKS.md"
 	@echo "make results     every study of the paper at full size, and RESULTS.md"
 	@echo "make chaos       a batch under random faults"
