@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from imax_dist.errors import BadManifest
+from imax_dist.errors import BadManifest, MissingInput
 from imax_dist.output.atomic import write_file
 
 Tensors = dict[str, torch.Tensor]
@@ -24,12 +24,25 @@ def save_checkpoint(path: Path, tensors: Tensors, facts: dict[str, Any]) -> None
 
 
 def load_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """What ``save_checkpoint`` wrote. Raises BadManifest if the file is something else."""
+    """What ``save_checkpoint`` wrote. Raises MissingInput if there is none, BadManifest for another file."""
+    facts = load_facts(path)
     with safe_open(str(path), framework="pt") as file:
-        header = file.metadata() or {}
-        if "facts" not in header:
-            raise BadManifest(f"{path} is not a training checkpoint; start again without it")
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(header["facts"])  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+
+
+def load_facts(path: Path) -> dict[str, Any]:
+    """The facts alone. Raises as ``load_checkpoint`` does."""
+    if not path.exists():
+        raise MissingInput(f"{path} is not there; name a training checkpoint, such as flow.safetensors")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+        facts: dict[str, Any] = json.loads(header["facts"])
+    except (SafetensorError, OSError, LookupError, ValueError) as error:
+        raise BadManifest(
+            f"{path} is not a training checkpoint; name another file, or remove it to start again"
+        ) from error
+    return facts
 
 
 def prefixed(prefix: str, tensors: Tensors) -> Tensors:

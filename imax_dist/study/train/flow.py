@@ -12,9 +12,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 
+from imax_dist.errors import BadManifest
 from imax_dist.study.train.budget import Budget, set_rate, warm_then_cosine
 from imax_dist.study.train.checkpoint import (
     load_checkpoint,
+    load_facts,
     optimizer_tensors,
     prefixed,
     restore_optimizer,
@@ -26,7 +28,7 @@ from imax_dist.study.train.latents import Buckets, require_sizes
 from imax_dist.study.train.network import FlowNetwork, FlowShape, Text
 from imax_dist.study.train.optimizer import Muon, split_parameters
 from imax_dist.study.train.precision import mixed_precision
-from imax_dist.study.train.same_run import Origin, origin_of, require_same_run
+from imax_dist.study.train.same_run import Origin, origin_of, require_same_run, require_unused
 from imax_dist.study.train.text import Tokenizers
 
 _PLAIN = ("embed", "shared", "proj_out.", "norm_out", "token", "position", "relative")
@@ -101,7 +103,8 @@ def train_flow(
     """Train in ``folder`` (flow.safetensors, flow.jsonl), resuming from a checkpoint that is there.
 
     A fresh run starts from the weights of ``teacher`` where one is given. Keeps flow-native.safetensors, the
-    weights before other sizes joined. Returns the running average.
+    weights before other sizes joined. Returns the running average. Raises BadManifest for files of another
+    run.
     """
     run = start(settings, tokenizers, buckets, teacher=teacher, device=device)
     if teacher is not None:
@@ -128,12 +131,13 @@ def train(
     ``step`` returns losses for the journal, which lies beside. With ``native``, a file for the weights before
     that, other sizes join as the settings say, else from the beginning.
     """
-    resume(path, run, budget, settings)
-    journal = Journal(path.with_suffix(".jsonl"), every=settings.log_every)
+    kept = resume(path, run, budget, settings, native=native)
+    journal = Journal(path.with_suffix(".jsonl"), every=settings.log_every, step=run.step)
     saved = budget.elapsed()
     while (progress := budget.progress(run.step)) < 1:
         set_rate(run.optimizer, warm_then_cosine(run.step, progress, hold=settings.hold))
-        if native is not None and progress >= settings.mixed_from and not native.exists():
+        if native is not None and progress >= settings.mixed_from and not kept:
+            kept = True
             save(native, run, budget, settings)
         batch = draw_batch(buckets, settings, run.step, progress=1.0 if native is None else progress)
         journal.note(**step(batch))
@@ -252,10 +256,16 @@ def save(path: Path, run: FlowRun, budget: Budget, settings: FlowSettings) -> No
     save_checkpoint(path, tensors, facts)
 
 
-def resume(path: Path, run: FlowRun, budget: Budget, settings: FlowSettings) -> None:
-    """Resume from ``path`` if it is there. Raises BadManifest if it is of another run."""
+def resume(path: Path, run: FlowRun, budget: Budget, settings: FlowSettings, *, native: Path | None) -> bool:
+    """Resume from ``path``, or write the beginning there; whether ``native`` is there from before this step.
+
+    Raises BadManifest if a file is of another run.
+    """
+    files = [native] if native is not None else []
     if not path.exists():
-        return
+        require_unused(path, path.with_suffix(".jsonl"), *files)
+        save(path, run, budget, settings)
+        return False
     tensors, facts = load_checkpoint(path)
     require_same_run(path, facts, asdict(settings), run.origin)
     run.network.load_state_dict(under("network", tensors))
@@ -263,11 +273,17 @@ def resume(path: Path, run: FlowRun, budget: Budget, settings: FlowSettings) -> 
     restore_optimizer(run.optimizer, under("optimizer", tensors))
     run.step, run.samples = int(facts["step"]), int(facts.get("samples", 0))
     budget.spent += float(facts["seconds"])
+    held = {file: load_facts(file) for file in files if file.exists()}
+    for file, of in held.items():
+        require_same_run(file, of, asdict(settings), run.origin)
+    return any(int(of["step"]) <= run.step for of in held.values())
 
 
 def load_flow(path: Path, tokenizers: Tokenizers) -> FlowNetwork:
-    """The running average of a checkpoint, for inference."""
+    """The running average of a checkpoint, for inference. Raises BadManifest if it is not of a flow."""
     tensors, facts = load_checkpoint(path)
+    if "shape" not in facts["settings"]:
+        raise BadManifest(f"{path} is no checkpoint of train-flow, distil or distil-steps; name one")
     network = FlowNetwork(FlowShape(**facts["settings"]["shape"]), tokenizers)
     network.load_state_dict(under("average", tensors))
     return network.eval().requires_grad_(False)

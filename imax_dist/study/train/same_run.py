@@ -49,6 +49,17 @@ def origin_of_crops(bank: CropBank) -> Origin:
     return {"pictures": found.hexdigest()}
 
 
+def require_unused(path: Path, *others: Path) -> None:
+    """Raise BadManifest if a run cannot start at the checkpoint ``path``, which is not there, since some of
+    ``others``, files that a run writes after its first checkpoint, are."""
+    there = [other.name for other in others if other.exists()]
+    if there:
+        raise BadManifest(
+            f"{path.parent} holds {' and '.join(there)} of another run, and no {path.name} to resume; "
+            f"use another --out, or remove {'it' if len(there) == 1 else 'them'}"
+        )
+
+
 def require_same_run(
     path: Path, facts: Mapping[str, Any], settings: Mapping[str, Any], origin: Origin
 ) -> None:

@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn.functional import avg_pool2d, mse_loss
 
+from imax_dist.errors import BadManifest
 from imax_dist.study.train.autoencoder import build_autoencoder, described, round_trip_psnr, scale_error
 from imax_dist.study.train.budget import Budget, set_rate, warm_then_cosine
 from imax_dist.study.train.checkpoint import (
@@ -24,7 +25,7 @@ from imax_dist.study.train.crops import CropBank, held_out, to_unit
 from imax_dist.study.train.journal import Journal
 from imax_dist.study.train.optimizer import Muon, split_parameters
 from imax_dist.study.train.precision import mixed_precision
-from imax_dist.study.train.same_run import Origin, origin_of_crops, require_same_run
+from imax_dist.study.train.same_run import Origin, origin_of_crops, require_same_run, require_unused
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def train_vae(
 ) -> AutoencoderKL:
     """Train in ``folder`` (vae.safetensors, vae.jsonl), going on from a checkpoint that is there.
 
-    Raises BadManifest if that is of a run with other settings or other pictures.
+    Raises BadManifest if that, or a loss curve without it, is of another run.
     """
     torch.manual_seed(settings.seed)
     model = build_autoencoder(settings.widths).to(device)
@@ -59,9 +60,9 @@ def train_vae(
     groups = split_parameters(model.named_parameters(), rate=settings.rate, decay=settings.decay, skip=edges)
     optimizer = Muon(groups)
     path, origin = folder / "vae.safetensors", origin_of_crops(bank)
-    step = _resume(path, model, optimizer, (budget, settings, origin))
+    step = begun = _resume(path, model, optimizer, (budget, settings, origin))
     held = to_unit(held_out(16, 128)).to(device)
-    journal = Journal(folder / "vae.jsonl", every=settings.log_every)
+    journal = Journal(folder / "vae.jsonl", every=settings.log_every, step=step)
     saved = budget.elapsed()
     while (progress := budget.progress(step)) < 1:
         set_rate(optimizer, warm_then_cosine(step, progress))
@@ -76,10 +77,11 @@ def train_vae(
             _save(path, model, optimizer, (step, budget, settings, origin))
     _save(path, model, optimizer, (step, budget, settings, origin))
     finish(model, held)
-    journal.write(
-        step=step, seconds=round(budget.elapsed(), 1), scale_error=round(scale_error(model, held), 4),
-        psnr=round(float(round_trip_psnr(model, held).mean()), 2),
-    )  # fmt: skip
+    if step > begun or not begun:
+        journal.write(
+            step=step, seconds=round(budget.elapsed(), 1), scale_error=round(scale_error(model, held), 4),
+            psnr=round(float(round_trip_psnr(model, held).mean()), 2),
+        )  # fmt: skip
     return model
 
 
@@ -141,9 +143,11 @@ def _save(
 def _resume(
     path: Path, model: AutoencoderKL, optimizer: Muon, run: tuple[Budget, VaeSettings, Origin]
 ) -> int:
-    if not path.exists():
-        return 0
     budget, settings, origin = run
+    if not path.exists():
+        require_unused(path, path.with_suffix(".jsonl"))
+        _save(path, model, optimizer, (0, *run))
+        return 0
     tensors, facts = load_checkpoint(path)
     require_same_run(path, facts, asdict(settings), origin)
     model.load_state_dict(under("model", tensors))
@@ -153,8 +157,11 @@ def _resume(
 
 
 def load_vae(path: Path, images: torch.Tensor) -> AutoencoderKL:
-    """The model of a checkpoint of ``train_vae``, its scale set from ``images``."""
+    """The model of a checkpoint of ``train_vae``, its scale set from ``images``. Raises BadManifest if it is
+    of something else."""
     tensors, facts = load_checkpoint(path)
+    if "widths" not in facts["settings"]:
+        raise BadManifest(f"{path} is no checkpoint of train-vae; name one")
     model = build_autoencoder(tuple(facts["settings"]["widths"]))
     model.load_state_dict(under("model", tensors))
     model = model.eval().requires_grad_(False)
