@@ -8,6 +8,7 @@ from pathlib import Path
 
 from imax_dist.cli.parser import VerbParser
 from imax_dist.cli.study_measure import MEASURING_VERBS
+from imax_dist.cli.study_options import parse_size, require_counts
 from imax_dist.cli.study_run import (
     all_arguments,
     list_studies,
@@ -15,7 +16,7 @@ from imax_dist.cli.study_run import (
     run_named,
     study_arguments,
 )
-from imax_dist.cli.study_train import TRAINING_VERBS, parse_size
+from imax_dist.cli.study_train import TRAINING_VERBS
 from imax_dist.cli.study_vote import run_vote, vote_arguments
 from imax_dist.config import named_configs
 from imax_dist.errors import BadValue
@@ -69,6 +70,7 @@ def _scenes(args: argparse.Namespace) -> int:
     from imax_dist.output.image.sheet import write_sheet
     from imax_dist.study.scenes import caption, render, sample_scene
 
+    require_counts(args, "n")
     height, width = parse_size(args.size)
     scenes = [sample_scene(args.seed + k) for k in range(args.n)]
     write_sheet(args.out, [render(scene, height, width) for scene in scenes], columns=4)

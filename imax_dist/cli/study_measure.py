@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from imax_dist.cli.study_train import parse_size
+from imax_dist.cli.study_options import model_size, require_counts, start_libraries
 from imax_dist.errors import BadValue
 
 Parser = argparse.ArgumentParser
@@ -27,20 +27,18 @@ def _measure_arguments(parser: Parser) -> None:
 
 
 def _measure(args: argparse.Namespace) -> int:
-    import torch
-
-    from imax_dist.output.atomic import write_json
+    from imax_dist.output.atomic import require_writable, write_json
     from imax_dist.output.image.sheet import write_sheet
     from imax_dist.study.train.measure import measure_pipeline
     from imax_dist.study.train.sample import load_pipeline
 
-    torch.set_num_threads(args.threads)
+    size = model_size(args.size)
+    require_counts(args, "n", "steps")
+    start_libraries(args.threads)
+    pipeline = load_pipeline(args.model)
+    require_writable(args.out)
     results, pictures = measure_pipeline(
-        load_pipeline(args.model),
-        args.n,
-        size=parse_size(args.size),
-        steps=args.steps,
-        guidance=args.guidance,
+        pipeline, args.n, size=size, steps=args.steps, guidance=args.guidance
     )
     write_json(args.out / "results.json", results)
     write_sheet(args.out / "sheet.png", pictures[:24], columns=6)
@@ -61,20 +59,21 @@ def _loss_arguments(parser: Parser) -> None:
 
 
 def _loss(args: argparse.Namespace) -> int:
-    import torch
-
-    from imax_dist.output.atomic import write_json
+    from imax_dist.output.atomic import require_writable, write_json
     from imax_dist.study.train.held_out_loss import LEVELS, draw_losses, held_out_loss, held_out_scenes
     from imax_dist.study.train.parts import flow_of, tokenizers_of, vae_of
 
     at = args.at or [float(k + 1) for k in range(len(args.weights))]
     if len(at) != len(args.weights):
         raise BadValue(f"--at has {len(at)} numbers for {len(args.weights)} weights; give one for each")
-    torch.set_num_threads(args.threads)
+    sizes = [model_size(size) for size in args.size or ["256x256"]]
+    require_counts(args, "n")
+    start_libraries(args.threads)
     vae, tokenizers = vae_of(args.vae), tokenizers_of(args.tokenizers)
     networks = [flow_of(source, tokenizers) for source in args.weights]
+    require_writable(args.out)
     found = {}
-    for size in map(parse_size, args.size or ["256x256"]):
+    for size in sizes:
         scenes = held_out_scenes(vae, tokenizers, args.n, size=size)
         found[size] = [held_out_loss(network, scenes) for network in networks]
         for source, loss in zip(args.weights, found[size], strict=True):

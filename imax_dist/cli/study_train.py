@@ -10,7 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imax_dist.errors import BadValue
+from imax_dist.cli.study_options import (
+    budget_of,
+    model_size,
+    parse_share,
+    print_last_line,
+    require_counts,
+    require_run,
+    require_seeds,
+    start_libraries,
+)
 
 if TYPE_CHECKING:
     from imax_dist.study.train.flow import FlowSettings
@@ -19,32 +28,12 @@ Parser = argparse.ArgumentParser
 Verb = Callable[[argparse.Namespace], int]
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """``WIDTHxHEIGHT`` as (height, width). Raises BadValue if it is not of that form."""
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdigit() and height.isdigit()):
-        raise BadValue(f"size {text!r} is not WIDTHxHEIGHT; write for example 512x512")
-    return int(height), int(width)
-
-
-def _parse_share(text: str) -> tuple[tuple[int, int], float]:
-    """``WIDTHxHEIGHT=WEIGHT``. Raises BadValue if it is not of that form or the weight is not above 0."""
-    size, _, weight = text.partition("=")
-    try:
-        value = float(weight)
-    except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise BadValue(f"share {text!r} is not WIDTHxHEIGHT=WEIGHT; write for example 512x512=0.16")
-    return parse_size(size), value
-
-
 def _training_arguments(parser: Parser, *, steps: int) -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder of checkpoint and loss curve")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, default=steps, help=f"updates (default {steps})")
-    length.add_argument("--minutes", type=float, default=0.0, help="train this long instead")
+    length.add_argument("--minutes", type=float, help="train this long instead")
     add("--seed", type=int, default=0, help="seed of weights and batches (default 0)")
     add("--batch", type=int, help="samples an update")
     add("--rate", type=float, help="peak learning rate")
@@ -65,18 +54,15 @@ def _train_vae_arguments(parser: Parser) -> None:
 
 
 def _train_vae(args: argparse.Namespace) -> int:
-    import torch
-
-    from imax_dist.study.train.budget import Budget
     from imax_dist.study.train.crops import fill_bank
     from imax_dist.study.train.vae import VaeSettings, train_vae
 
-    torch.set_num_threads(args.threads)
+    require_counts(args, "pictures")
+    require_run(args)
     settings = VaeSettings(**_given(args, "seed", "batch", "rate"))  # type: ignore[arg-type]
     bank = fill_bank(args.seed, scale=args.pictures / 3000)
-    budget = Budget(steps=args.steps, seconds=60 * args.minutes)
-    train_vae(args.out, bank, settings, budget=budget, device=args.device)
-    return _print_last_line(args.out / "vae.jsonl")
+    train_vae(args.out, bank, settings, budget=budget_of(args), device=args.device)
+    return print_last_line(args.out / "vae.jsonl")
 
 
 def _encode_arguments(parser: Parser) -> None:
@@ -90,17 +76,20 @@ def _encode_arguments(parser: Parser) -> None:
 
 
 def _encode(args: argparse.Namespace) -> int:
-    import torch
-
+    from imax_dist.output.atomic import require_writable
     from imax_dist.study.train.latents import encode_scenes
     from imax_dist.study.train.parts import vae_of
 
-    torch.set_num_threads(args.threads)
+    sizes = [model_size(size) for size in args.size or ["256x256"]]
+    require_counts(args, "n")
+    require_seeds(args.first, args.n)
+    start_libraries(args.threads)
     vae = vae_of(args.vae)
-    for size in args.size or ["256x256"]:
+    require_writable(args.out)
+    for size in sizes:
         for start in range(args.first, args.first + args.n, 2000):
             stop = min(start + 2000, args.first + args.n)
-            path = encode_scenes(args.out, vae, range(start, stop), size=parse_size(size))
+            path = encode_scenes(args.out, vae, range(start, stop), size=size)
             print(path, file=sys.stderr)
     return 0
 
@@ -125,8 +114,8 @@ def _flow_settings(args: argparse.Namespace, **defaults: float) -> FlowSettings:
 
     given = _given(args, "seed", "batch", "rate", "mixed", "level_shift", "hold", "centre")
     values: dict[str, Any] = defaults | given | ({"mixed": 0.0} if args.single_size else {})
-    shares = tuple(_parse_share(share) for share in args.share)
-    return FlowSettings(native=parse_size(args.native), shares=shares, **values)
+    shares = tuple(parse_share(share) for share in args.share)
+    return FlowSettings(native=model_size(args.native), shares=shares, **values)
 
 
 def _train_flow_arguments(parser: Parser) -> None:
@@ -140,25 +129,22 @@ def _train_flow_arguments(parser: Parser) -> None:
 
 
 def _train_flow(args: argparse.Namespace) -> int:
-    import torch
-
-    from imax_dist.study.train.budget import Budget
     from imax_dist.study.train.flow import train_flow
     from imax_dist.study.train.latents import load_buckets
     from imax_dist.study.train.parts import flow_of, tokenizers_of
     from imax_dist.study.train.text import build_tokenizers
 
-    torch.set_num_threads(args.threads)
+    settings = _flow_settings(args, **_given(args, "mixed_from"))
+    require_run(args)
     named = args.tokenizers or args.source
     tokenizers = tokenizers_of(named) if named else build_tokenizers()
-    settings = _flow_settings(args, **_given(args, "mixed_from"))
-    budget = Budget(steps=args.steps, seconds=60 * args.minutes)
+    budget = budget_of(args)
     buckets = load_buckets(args.data, tokenizers)
     teacher = flow_of(args.source, tokenizers) if args.source else None
     train_flow(
         args.out, buckets, tokenizers, settings=settings, budget=budget, device=args.device, teacher=teacher
     )
-    return _print_last_line(args.out / "flow.jsonl")
+    return print_last_line(args.out / "flow.jsonl")
 
 
 def _student_arguments(parser: Parser, *, steps: int) -> None:
@@ -196,26 +182,25 @@ def _distil_steps(args: argparse.Namespace) -> int:
 
     from imax_dist.study.train.few_steps import Windows, distil_steps
 
+    require_counts(args, "student_steps")
     windows = Windows(args.student_steps, args.shift, scale=args.guidance)
     return _taught(args, partial(distil_steps, windows=windows), journal="few-steps.jsonl")
 
 
 def _taught(args: argparse.Namespace, teach: Callable[..., Any], *, journal: str) -> int:
     """Run a distillation and print the end of its loss curve."""
-    import torch
-
-    from imax_dist.study.train.budget import Budget
     from imax_dist.study.train.latents import load_buckets
     from imax_dist.study.train.parts import flow_of, tokenizers_of
 
-    torch.set_num_threads(args.threads)
+    settings = _student_settings(args)
+    require_run(args)
     tokenizers = tokenizers_of(args.tokenizers or args.flow)
     teach(
         args.out, load_buckets(args.data, tokenizers), tokenizers,
-        teacher=flow_of(args.flow, tokenizers), settings=_student_settings(args),
-        budget=Budget(steps=args.steps, seconds=60 * args.minutes), device=args.device,
+        teacher=flow_of(args.flow, tokenizers), settings=settings, budget=budget_of(args),
+        device=args.device,
     )  # fmt: skip
-    return _print_last_line(args.out / journal)
+    return print_last_line(args.out / journal)
 
 
 def _save_arguments(parser: Parser) -> None:
@@ -231,19 +216,14 @@ def _save(args: argparse.Namespace) -> int:
     from imax_dist.study.train.parts import flow_of, tokenizers_of, vae_of
     from imax_dist.study.train.pipeline import assemble, save_pipeline
 
+    height, width = model_size(args.native)
+    start_libraries(1)
     tokenizers = tokenizers_of(args.tokenizers or args.flow)
-    height, width = parse_size(args.native)
     pipeline = assemble(
         flow_of(args.flow, tokenizers), vae_of(args.vae), tokenizers, native_tokens=height * width // 256
     )
     size = save_pipeline(pipeline, args.out, native_side=math.isqrt(height * width))
     print(json.dumps({"folder": str(args.out), "bytes": size}))
-    return 0
-
-
-def _print_last_line(journal: Path) -> int:
-    """Print the last line of a loss curve."""
-    print(journal.read_text(encoding="utf-8").splitlines()[-1])
     return 0
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 from imax_dist.cli.main import main
-from imax_dist.cli.study_train import parse_size
+from imax_dist.cli.study_options import model_size, parse_size
 from imax_dist.errors import BadValue
 from imax_dist.output.image.sheet import tile, write_sheet
 from imax_dist.study.scenes.caption import vocabulary
@@ -71,6 +73,78 @@ def test_losses_at_fewer_places_than_weights_are_refused(
 def test_a_size_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(BadValue, match="is not WIDTHxHEIGHT"):
         parse_size(text)
+
+
+def test_a_size_that_is_not_in_whole_tokens_is_refused_with_the_nearest() -> None:
+    assert model_size("512x256") == (256, 512)
+    with pytest.raises(BadValue, match=r"size 60x100: both sides must be multiples of 16 px.* is 64x96"):
+        model_size("60x100")
+    with pytest.raises(BadValue, match=r"nearest such size is 16x16"):
+        model_size("0x0")
+
+
+TRAIN_FLOW = ["train-flow", "--data", "nothere"]
+MEASURE = ["measure", "--model", "nothere"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ([*TRAIN_FLOW, "--steps", "0"], 64, "--steps 0 must be at least 1"),
+        ([*TRAIN_FLOW, "--minutes", "0"], 64, "--minutes 0 must be above 0"),
+        ([*TRAIN_FLOW, "--minutes", "nan"], 64, "--minutes nan must be above 0"),
+        ([*TRAIN_FLOW, "--batch", "0"], 64, "--batch 0 must be at least 1"),
+        ([*TRAIN_FLOW, "--native", "60x60"], 64, "multiples of 16"),
+        ([*TRAIN_FLOW, "--share", "60x60=1"], 64, "multiples of 16"),
+        ([*TRAIN_FLOW, "--threads", "0"], 64, "--threads 0 must be at least 1"),
+        (["train-vae", "--pictures", "0"], 64, "--pictures 0 must be at least 1"),
+        (
+            ["distil-steps", "--flow", "f", "--data", "d", "--student-steps", "0"],
+            64,
+            "--student-steps 0",
+        ),
+        (["encode-scenes", "--vae", "v", "--n", "0"], 64, "--n 0 must be at least 1"),
+        (["encode-scenes", "--vae", "v", "--size", "60x60"], 64, "multiples of 16"),
+        (["encode-scenes", "--vae", "v", "--first", "999999"], 64, "seeds 0 to 999999, since no run may see"),
+        (["encode-scenes", "--vae", "v", "--first", "-1"], 64, "seeds 0 to 999999, since no run may see"),
+        (
+            ["encode-scenes", "--vae", "none.safetensors"],
+            66,
+            "none.safetensors is not there; name a",
+        ),
+        (["save-pipeline", "--vae", "v", "--flow", "f", "--native", "60x60"], 64, "multiples of 16"),
+        ([*MEASURE, "--size", "60x60"], 64, "multiples of 16"),
+        ([*MEASURE, "--n", "0"], 64, "--n 0 must be at least 1"),
+        ([*MEASURE, "--steps", "0"], 64, "--steps 0 must be at least 1"),
+        (["loss", "embedded", "--size", "60x60"], 64, "multiples of 16"),
+        (["loss", "embedded", "--n", "0"], 64, "--n 0 must be at least 1"),
+        (["scenes", "--n", "0"], 64, "--n 0 must be at least 1"),
+    ],
+)
+def test_numbers_that_no_run_can_have_are_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+) -> None:
+    assert imax_study(*words, "--out", str(tmp_path / "out")) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    out.touch()
+    assert imax_study(*TRAIN_FLOW, "--out", str(out)) == 73
+    assert imax_study("encode-scenes", "--vae", "embedded", "--n", "1", "--out", str(out)) == 73
+    assert imax_study("loss", "embedded", "--n", "1", "--out", str(out)) == 73
+    assert capsys.readouterr().err.count("is a file, and a folder is needed there") == 3
+
+
+def test_measuring_shows_no_bars_of_the_libraries(tmp_path: Path) -> None:
+    words = ["loss", "embedded", "--n", "1", "--size", "64x64", "--out", str(tmp_path)]
+    ran = subprocess.run(
+        [sys.executable, "-m", "imax_dist", "study", *words], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.startswith("64x64 ")
+    assert ran.stderr == ""
 
 
 def test_a_sheet_keeps_its_pictures_and_refuses_unequal_ones(tmp_path: Path) -> None:

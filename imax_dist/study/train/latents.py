@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from imax_dist.errors import BadManifest, MissingInput
 from imax_dist.models.patches import pack
@@ -71,11 +74,11 @@ def encode_scenes(
 def _require_one_autoencoder(folder: Path, maker: str | None = None) -> list[Path]:
     """The shards of ``folder``, all of ``maker`` (the hash of its weights) or of the first shard's.
 
-    Raises BadManifest if one is of another; shards of earlier versions do not say.
+    Raises BadManifest if one is of another, or no shard; shards of earlier versions do not say.
     """
     shards = sorted(folder.glob("*x*-*.safetensors"))
     for path in shards:
-        with safe_open(str(path), framework="pt") as file:
+        with _opened(path) as file:
             made_by = (file.metadata() or {}).get("vae", maker)
         maker = maker or made_by
         if made_by != maker:
@@ -86,15 +89,38 @@ def _require_one_autoencoder(folder: Path, maker: str | None = None) -> list[Pat
 def load_buckets(folder: Path, tokenizers: Tokenizers) -> Buckets:
     """The shards of ``folder`` by (height, width).
 
-    Raises MissingInput if there are none, BadManifest if they are of several autoencoders.
+    Raises MissingInput if there are none, BadManifest if they are of several autoencoders, or one is none.
     """
     shards: dict[tuple[int, int], list[dict[str, torch.Tensor]]] = {}
     for path in _require_one_autoencoder(folder):
-        height, width = (int(side) for side in path.stem.split("-")[0].split("x"))
-        shards.setdefault((height, width), []).append(load_file(str(path)))
+        tensors = _tensors(path)
+        height, width = (8 * side for side in tensors["latents"].shape[2:])
+        shards.setdefault((height, width), []).append(tensors)
     if not shards:
         raise MissingInput(f"{folder} holds no encoded scenes; run `imax study encode-scenes` first")
     return {size: _bucket(parts, tokenizers) for size, parts in shards.items()}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A shard to read from. Raises BadManifest for a file of another kind."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise BadManifest(f"{path} holds no encoded scenes; remove it, or name another folder") from error
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Latents and seeds of a shard. Raises BadManifest for scenes that are held out."""
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in ("latents", "seeds")}
+    if (last := int(tensors["seeds"].max())) >= HELD_OUT:
+        raise BadManifest(
+            f"{path} holds scene {last}, but scenes from {HELD_OUT} on are held out; remove it, and encode "
+            "others"
+        )
+    return tensors
 
 
 def require_sizes(buckets: Buckets, native: tuple[int, int], shares: list[tuple[int, int]]) -> None:
@@ -116,7 +142,6 @@ def size_name(size: tuple[int, int]) -> str:
 def _bucket(parts: list[dict[str, torch.Tensor]], tokenizers: Tokenizers) -> Bucket:
     latents = torch.cat([part["latents"] for part in parts])
     seeds = torch.cat([part["seeds"] for part in parts]).tolist()
-    assert max(seeds) < HELD_OUT
     phrasing = [varied_caption(sample_scene(s), s * VARIATIONS + k) for s in seeds for k in range(VARIATIONS)]
     clip, t5 = tokenizers.ids(phrasing)
     shape = (len(seeds), VARIATIONS, -1)

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from imax_dist.errors import BadManifest, CannotWrite, MissingInput
 from imax_dist.study.train import flow, vae
 from imax_dist.study.train.autoencoder import build_autoencoder
 from imax_dist.study.train.budget import Budget
 from imax_dist.study.train.checkpoint import load_checkpoint, load_facts
-from imax_dist.study.train.crops import fill_bank
+from imax_dist.study.train.crops import HELD_OUT, fill_bank
 from imax_dist.study.train.flow import FlowSettings, load_flow, train_flow
 from imax_dist.study.train.journal import Journal
 from imax_dist.study.train.latents import Buckets, encode_scenes, load_buckets
@@ -150,6 +151,22 @@ def test_what_is_no_checkpoint_is_refused_in_a_sentence(
     (tmp_path / "file").touch()
     with pytest.raises(CannotWrite, match="cannot be written"):
         train(tmp_path / "file", 1)
+
+
+def test_a_folder_with_other_files_than_scenes_to_train_on_is_refused(
+    tmp_path: Path, tokenizers: Tokenizers
+) -> None:
+    path = tmp_path / "64x64-0000000.safetensors"
+    held_out = {"latents": torch.zeros(1, 16, 8, 8), "seeds": torch.tensor([HELD_OUT])}
+    save_file(held_out, str(path))
+    with pytest.raises(BadManifest, match=r"holds scene 1000000, but scenes from 1000000 on are held out"):
+        load_buckets(tmp_path, tokenizers)
+    save_file({"weights": torch.zeros(1)}, str(path))
+    with pytest.raises(BadManifest, match=r"0000000.safetensors holds no encoded scenes; remove it, or name"):
+        load_buckets(tmp_path, tokenizers)
+    path.write_bytes(b"junk" * 100)
+    with pytest.raises(BadManifest, match=r"0000000.safetensors holds no encoded scenes"):
+        load_buckets(tmp_path, tokenizers)
 
 
 def test_a_checkpoint_of_another_kind_is_named(
