@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imax_dist.cli.request_options import add_part_options
+from imax_dist.cli.request_options import add_part_options, say_renamed
 from imax_dist.errors import BadValue
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def run(options: argparse.Namespace) -> int:
         from imax_dist.cli.grid import run_grid
 
         return run_grid(options, batch)
+    if batch.jobs and not options.quiet:
+        say_renamed(job.request.preset for job in batch.jobs)
     return _render(options, batch)
 
 

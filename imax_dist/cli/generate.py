@@ -26,6 +26,7 @@ from imax_dist.cli.request_options import (
     add_several_options,
     filled_settings,
     parallel_settings,
+    say_renamed,
 )
 from imax_dist.cli.stop_signal import StopSignal
 from imax_dist.cli.user_defaults import of_user, sentence
@@ -139,8 +140,8 @@ def run(options: argparse.Namespace) -> int:
         topology = watch.enter_context(seen)
         _check_outputs(options, posters, topology)
         quiet = options.quiet or not topology.is_first
-        if options.of_user and not quiet:
-            print(sentence(options.of_user), file=sys.stderr)
+        if not quiet:
+            _say_first(options)
         requests = [poster.request for poster in posters]
         renderer = Renderer(topology, filled_settings(options, topology, requests), open_group=group)
         for number, poster in enumerate(posters):
@@ -157,6 +158,14 @@ def _check_requests(options: argparse.Namespace, posters: Sequence[Poster], topo
 
     if topology.world_size == 1:
         check_request(posters[0].request, parallel_settings(options), guide=False)
+
+
+def _say_first(options: argparse.Namespace) -> None:
+    """What the user's own defaults are, and what an old name of a preset stands for."""
+    if options.of_user:
+        print(sentence(options.of_user), file=sys.stderr)
+    if options.preset:
+        say_renamed([options.preset])
 
 
 def _render(

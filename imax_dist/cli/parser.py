@@ -55,6 +55,10 @@ class VerbParser(argparse.ArgumentParser):
 
     of_user: Callable[[argparse.Namespace], Mapping[str, Any]] | None = None
     """What a user has put into a file of their own, in place of this command's defaults."""
+    kind = "command"
+    """What its sub-commands are."""
+    listed = "--help lists the commands"
+    """Where they are found."""
     later: Callable[[Any], None] | None = None
     """Declares the rest once it is needed: the options of every study are no other command's business."""
 
@@ -93,6 +97,15 @@ class VerbParser(argparse.ArgumentParser):
         if found := re.search(r"(--?[\w-]+): expected one argument$", message):
             message += f"; a value that begins with a dash is written {found[1]}=-..."
         self.exit(USAGE_ERROR, f"{self.prog}: {message} ({self.prog} --help lists the options)\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """A command of this command that does not exist: what was probably meant, in place of all names."""
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            near = difflib.get_close_matches(str(value), list(action.choices), n=1, cutoff=0.5)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            text = f"there is no {self.kind} {value!r}{meant} ({self.prog} {self.listed})"
+            self.exit(USAGE_ERROR, f"{self.prog}: {text}\n")
+        super()._check_value(action, value)
 
     def parse_all(self, arguments: Sequence[str] | None, options: Any = None) -> argparse.Namespace:
         """All ``arguments``; what is left over is an error of the command that had it."""
@@ -140,14 +153,6 @@ class FrontPage(VerbParser):
     def error(self, message: str) -> NoReturn:
         """One sentence on stderr, exit code 2."""
         self.exit(USAGE_ERROR, f"imax: {message}\n")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """A command that does not exist."""
-        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
-            near = difflib.get_close_matches(str(value), list(action.choices), n=1, cutoff=0.5)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            self.error(f"there is no command {value!r}{meant} (imax --help lists the commands)")
-        super()._check_value(action, value)
 
     def _verbs(self) -> Any:
         return next(action for action in self._actions if isinstance(action, argparse._SubParsersAction))

@@ -14,6 +14,7 @@ from imax_dist.cli.request_options import (
     add_poster_options,
     given_poster,
     parallel_settings,
+    say_renamed,
 )
 from imax_dist.errors import BadValue
 
@@ -92,11 +93,17 @@ def _requests(options: argparse.Namespace) -> list[Request]:
     from imax_dist.settings_mapping import from_mapping
 
     given = given_poster(options)
+    if options.preset:
+        say_renamed([options.preset])
     if options.manifest is None:
         if not 1 <= options.count <= MOST_POSTERS:
             raise BadValue(f"--count {options.count} is outside 1 to {MOST_POSTERS}")
         request = from_mapping(Request, {"prompt": "a poster", **given}, where="command line")
         return [request] * options.count
+    from imax_dist.jobs.manifest.text import READERS
+
+    if not options.manifest.exists() and options.manifest.suffix.lower() not in READERS:
+        raise BadValue(f"{str(options.manifest)!r} is not a manifest file; imax plan needs no prompt")
     if given or options.count != 1:
         raise BadValue("a manifest gives sizes, models and counts itself; omit these options")
     from imax_dist.jobs.manifest.read import read_manifest

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import socket
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,6 +156,14 @@ def given_poster(options: argparse.Namespace) -> dict[str, Any]:
         return given
     model = given.get("model", "embedded")
     return {**given, "model": named_parts(model, vae=options.vae, text_encoders=options.encoder)}
+
+
+def say_renamed(presets: Iterable[str]) -> None:
+    """One line on stderr for each preset that goes by an old name."""
+    from imax_dist.pipeline.switches import renamed
+
+    for sentence in filter(None, map(renamed, sorted(set(presets)))):
+        print(sentence, file=sys.stderr)
 
 
 def add_parallel_options(group: Options) -> None:

@@ -35,6 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[VerbParser]) -> None:
     parser.add_argument("--list", action="store_true", help="the studies that ship, one a line")
     parser.set_defaults(run=run)
     parser.later = _declare
+    parser.kind, parser.listed = "study or task", "--list lists the studies, --help the tasks"
 
 
 def _declare(parser: VerbParser) -> None:

@@ -19,7 +19,7 @@ from imax_dist.method.rope_rules import FREQUENCY_RULES
 from imax_dist.method.step_cache import STEP_CACHES
 from imax_dist.method.strength import resemblance_cutoff
 from imax_dist.method.text_duplication import COPY_RULES
-from imax_dist.pipeline.request import Request
+from imax_dist.pipeline.request import MOST_STEPS, Request
 from imax_dist.settings_mapping import from_mapping
 from imax_dist.wording import plural
 
@@ -39,6 +39,15 @@ def load_preset(name: str) -> dict[str, Any]:
     preset, _ = load_config("presets", name)
     renamed = preset.get("same_as")
     return load_preset(str(renamed)) if renamed is not None else preset
+
+
+def renamed(name: str) -> str | None:
+    """What to say to who asks for a preset by an old name; None for any other."""
+    preset, _ = load_config("presets", name)
+    if "same_as" not in preset or "was" not in preset:
+        return None
+    now = preset["same_as"]
+    return f"{name} is {now} now; `--preset {now} --set {preset['was']}` is close to what it was"
 
 
 def load_method(request: Request) -> Method:
@@ -111,8 +120,8 @@ def _check_numbers(method: Method) -> None:
         if not 0.0 < sigma <= 1.0:
             raise BadConfig(f"start.sigma must be above 0 and at most 1, got {sigma}")
     for name in ("steps", "min_steps"):
-        if (steps := getattr(method.start, name)) is not None and steps < 1:
-            raise BadConfig(f"start.{name} must be at least 1, got {steps}")
+        if (steps := getattr(method.start, name)) is not None and not 1 <= steps <= MOST_STEPS:
+            raise BadConfig(f"start.{name} must be 1 to {MOST_STEPS}, got {steps}")
     if method.start.strength is not None and not 0.0 <= method.start.strength <= 1.0:
         raise BadConfig(f"start.strength must be 0 to 1, got {method.start.strength}")
     if not 0.0 <= method.reference.acceleration <= 1.0:
@@ -158,11 +167,12 @@ def check_start_levels(request: Request, passes: int) -> None:
     replayed = isinstance(given, Mapping) and given.get("strength") is not None
     if request.strength is not None and levels is not None and not replayed:
         raise BadValue("strength and start.sigma both say where a pass starts; give one of the two")
-    if isinstance(levels, list | tuple) and passes < len(levels) > 1:
+    if isinstance(levels, list | tuple) and passes < len(levels):
         beyond = plural(passes, "pass", "passes") if passes else "no pass"
+        listed = plural(len(levels), "level")
         raise BadValue(
-            f"start.sigma lists {len(levels)} levels, but {request.size or 'this size'} has {beyond} beyond "
-            f"native; {'list one level a pass' if passes else 'omit it, or ask for a larger size'}"
+            f"start.sigma lists {listed}, but {request.size or 'this size'} has {beyond} beyond native; "
+            f"{'list one level a pass' if passes else 'omit it, or ask for a larger size'}"
         )
 
 

@@ -104,6 +104,15 @@ def test_the_version_is_the_packages(imax: Imax) -> None:
         (["generate", "a", "red", "sun"], 'imax generate: quote the prompt: imax generate "a red sun"'),
         (["finish", "a.tif", "--bleed", "-3mm"], "that begins with a dash is written --bleed=-..."),
         (["serve", "--out", "x", "--check", "--add-token", "a"], "not allowed with argument --check"),
+        (
+            ["study", "preset", "--out", "x"],
+            "imax study: there is no study or task 'preset'; did you mean presets? (imax study --list",
+        ),
+        (
+            ["study", "zzzz"],
+            "imax study: there is no study or task 'zzzz' (imax study --list lists the",
+        ),
+        (["model", "chekc"], "there is no command 'chekc'; did you mean check? (imax model --help lists the"),
         (["model", "check", "a", "b"], "imax model check: too many arguments: b"),
         (["plan", "--zzzz"], "imax plan: the following arguments are required: --gpus"),
         (["generate", "a sun", "--seed", "x"], "argument --seed: invalid int value: 'x'"),

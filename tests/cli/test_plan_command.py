@@ -46,6 +46,12 @@ def test_a_manifest_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ("options", "code", "message"),
     [
         (["--gpus", "1xL40S", "--size", "16384x16384", *FLUX], 64, "no plan on 1 x L40S fits"),
+        (
+            ["a red sun", "--gpus", "1xH100", "--size", "512x512"],
+            64,
+            "'a red sun' is not a manifest file",
+        ),
+        (["m.txt", "--gpus", "1xH100", "--size", "512x512"], 64, "counts itself; omit these options"),
         (["--gpus", "9xH100"], 64, "a node holds 8 H100; write 2x8xH100"),
         (["--gpus", "8xH100", "--count", "0"], 64, "--count 0 is outside"),
         (["--gpus", "8xH100", "--ranks", "0"], 64, "--ranks 0 must be at least 1"),
@@ -60,6 +66,14 @@ def test_what_cannot_be_planned_is_refused(
 ) -> None:
     assert main(["plan", *options]) == code
     assert message in capsys.readouterr().err
+
+
+def test_an_old_name_of_a_preset_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--gpus", "1xH100", *FLUX, "--preset", "imax_late"]) == 0
+    now = "imax_late is imax now; `--preset imax --set start.sigma=0.6` is close to what it was\n"
+    assert capsys.readouterr().err == now
+    assert main(["plan", "--gpus", "1xH100", *FLUX, "--preset", "imax"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_hardware_file_without_units_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

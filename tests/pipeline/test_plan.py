@@ -347,11 +347,17 @@ def test_the_fingerprint_is_the_same_however_a_thing_was_asked_for(flux_dev: Mod
             r"lists 2 levels, but 1024x1024 has no pass beyond native; omit it, or ask for a larger size",
         ),
         (
+            {"method": {"start": {"sigma": [0.6]}}, "size": "1024x1024"},
+            BadValue,
+            r"lists 1 level, but 1024x1024 has no pass beyond native; omit it, or ask for a larger size",
+        ),
+        ({"method": {"start": {"steps": 1001}}}, BadConfig, r"start.steps must be 1 to 1000, got 1001"),
+        (
             {"method": {"start": {"sigma": 0.06}}, "size": "2048x2048", "steps": 10},
             BadValue,
             r"start.sigma 0.06 leaves no step to run: the last of 10 steps starts at 0.25; raise it",
         ),
-        ({"method": {"start": {"steps": 0}}}, BadConfig, r"start.steps must be at least 1, got 0"),
+        ({"method": {"start": {"steps": 0}}}, BadConfig, r"start.steps must be 1 to 1000, got 0"),
         ({"method": {"start": {"sigma": []}}}, BadConfig, r"start.sigma is an empty list; give one level"),
         ({"method": {"reference": {"acceleration": 2}}}, BadConfig, r"acceleration must be 0 to 1, got 2.0"),
         (

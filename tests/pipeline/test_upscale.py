@@ -133,7 +133,7 @@ def test_the_size_comes_from_the_picture_if_none_is_given(
         ({"scale": 2.0, "strength": 0.3, "method": {"start": {"sigma": 0.5}}}, BadValue, "strength .* start"),
         ({"strength": 1.0, "resemblance": 0.0}, BadValue, "uses no picture: strength is 1 .pure noise. and"),
         ({"method": {"start": {"strength": 2}}}, BadConfig, "start.strength must be 0 to 1, got 2"),
-        ({"method": {"start": {"min_steps": 0}}}, BadConfig, "start.min_steps must be at least 1"),
+        ({"method": {"start": {"min_steps": 0}}}, BadConfig, "start.min_steps must be 1 to 1000, got 0"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imax_dist.errors import BadValue
+from imax_dist.errors import BadValue, MissingInput
 from imax_dist.output.atomic import write_bytes
 from imax_dist.pipeline.request import Request
 from imax_dist.study.experiments.draw import ResultCache
@@ -59,10 +59,16 @@ def missing_studies(folder: Path) -> list[str]:
 def write_results(folder: Path, page: Path, pictures: Path, cache: ResultCache) -> None:
     """Write ``page`` from the studies run in ``folder``, its pictures beside ``pictures``.
 
-    Raises BadValue, before anything is written, for studies of different weights or models.
+    Raises, before anything is written, MissingInput if none was run there, BadValue for studies of different
+    weights or models.
     """
     held = {name: _found(folder / name) for name in study_names()}
     done = {name: found for name, found in held.items() if found is not None}
+    if not done:
+        raise MissingInput(
+            f"{folder} holds no results of a study, so there is nothing to write into {page}; run "
+            f"`imax study all --out {folder}`, or name the folder that has them"
+        )
     weights = one_weights(done)
     first = summary(done["default"]) if "default" in done else ""
     head = HEAD.format(summary=first, weights=f"weights {weights}", legend=legend(list(ALL)))
@@ -80,7 +86,7 @@ def one_weights(done: Mapping[str, Mapping[str, Any]]) -> str:
         raise BadValue(
             f"one page shows one model, but these studies are of {len(of)}: {groups}; run the older anew"
         )
-    return next(iter(of), "no weights").split()[-1]
+    return next(iter(of)).split()[-1]
 
 
 def summary(found: Mapping[str, Any]) -> str:

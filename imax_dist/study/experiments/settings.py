@@ -112,6 +112,10 @@ class Study:
         for scale, count in self.scenes.items():
             if not (str(scale).isdigit() and int(scale) and isinstance(count, int) and count > 0):
                 raise BadConfig(f"scenes: {scale}: {count} is not SCALE: COUNT in whole numbers, like 2: 24")
+        for place in (self.sheet or Sheet()).scales:
+            if place not in self.counts:
+                known = ", ".join(map(str, self.scenes))
+                raise BadConfig(f"sheet: scales: {place:g} is no scale of this study; choose {known}")
         named = [("baseline", self.baseline), *(("named:", name) for name in self.named)]
         named += [("sheet:", name) for name in (self.sheet or Sheet()).variants]
         for what, name in named:

@@ -62,6 +62,18 @@ def test_studies_of_different_weights_are_not_laid_on_one_page() -> None:
         one_weights({"aspect": new, "filter": old, "rope": new})
 
 
+@pytest.mark.parametrize("page", [[], ["--page", "P.md"]])
+def test_a_page_of_no_study_is_refused_and_nothing_is_written(
+    page: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "all", "--gather", "--out", "nothere", *page]) == 66
+    name = page[-1] if page else "RESULTS.md"
+    said = capsys.readouterr().err
+    assert f"nothere holds no results of a study, so there is nothing to write into {name}; run" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_some_studies_alone_leave_the_page_of_all_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
