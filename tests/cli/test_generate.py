@@ -133,6 +133,13 @@ def test_quiet_says_nothing_on_stderr(generate: Imax, tmp_path: Path) -> None:
     assert generate("--size", "64x64", "--out", tmp_path / "sea.png", "-q").err == ""
 
 
+def test_an_old_name_of_a_preset_is_said_once(generate: Imax, tmp_path: Path) -> None:
+    poster = ("--size", "64x64", "--preset", "imax_late")
+    said = generate(*poster, "--count", 2, "--out", tmp_path / "sea.png").err
+    assert said.count("imax_late is imax now; `--preset imax --set start.sigma=0.6` is close to what it was") == 1
+    assert generate(*poster, "--out", tmp_path / "quiet.png", "-q").err == ""
+
+
 def test_verbose_prints_the_sigmas_and_every_step(generate: Imax, tmp_path: Path) -> None:
     outcome = generate("--size", "128x128", "--preset", "official", "--out", tmp_path / "sea.png", "-v")
     assert "native sigmas  1.0000 0.8571 0.6000 0.0000" in outcome.err
