@@ -136,7 +136,7 @@ def test_quiet_says_nothing_on_stderr(generate: Imax, tmp_path: Path) -> None:
 def test_an_old_name_of_a_preset_is_said_once(generate: Imax, tmp_path: Path) -> None:
     poster = ("--size", "64x64", "--preset", "imax_late")
     said = generate(*poster, "--count", 2, "--out", tmp_path / "sea.png").err
-    assert said.count("imax_late is imax now; `--preset imax --set start.sigma=0.6` is close to what it was") == 1
+    assert said.count("imax_late is imax now; `--preset imax --set start.sigma=0.6` is close to what it") == 1
     assert generate(*poster, "--out", tmp_path / "quiet.png", "-q").err == ""
 
 
