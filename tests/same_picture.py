@@ -14,5 +14,5 @@ def same_picture(one: Path, other: Path, *, ranks: int) -> None:
     """Within one 8-bit step, the rounding of float32; and ``other`` was really made by that many ranks."""
     first, second = (read_pixels(path).astype(int) for path in (one, other))
     assert np.abs(first - second).max() <= 1
-    around = read_recipe(other)["surroundings"]
+    around = read_recipe(other)["environment"]
     assert around["ulysses"] * around["ring"] == ranks

@@ -12,6 +12,7 @@ import torch
 
 from imax_dist.errors import BadManifest
 from imax_dist.models.base import FlowModel
+from imax_dist.output.image.provenance import environment_in
 from imax_dist.pipeline.plan import PosterPlan
 from imax_dist.pipeline.ranks import Ranks
 from imax_dist.pipeline.request import Request
@@ -30,7 +31,7 @@ PLANNED = ("guide", "network")
 def make_recipe(
     plan: PosterPlan, model: FlowModel, ranks: Ranks, made_on: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Request, resolved plan, model, and the surroundings that decide the last bits.
+    """Request, resolved plan, model, and the environment that decides the last bits.
 
     ``made_on`` are other ranks that have made a part of it.
     """
@@ -49,7 +50,7 @@ def make_recipe(
                 for lora in plan.spec.loras
             ],
         },
-        "surroundings": {
+        "environment": {
             **environment(model.device, ranks),
             "vae": strategy_for(plan, model, ranks).name,
             "made_on": list(made_on),
@@ -98,11 +99,11 @@ def request_of(recipe: dict[str, Any], *, where: str) -> Request:
 
 def differences(recipe: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """``key: then -> now`` for everything around the render that could change its last bits."""
-    then, model = _section(recipe, "surroundings"), _section(recipe, "model")
+    then, model = environment_in(recipe), _section(recipe, "model")
     before, after = _section(recipe, "plan"), _section(now, "plan")
     weights = now["model"]["weights_sha256"]
     flat_then = {**BEFORE, **then, "weights": model.get("weights_sha256"), **_planned(before)}
-    flat_now = {**now["surroundings"], "weights": weights, **_planned(after)}
+    flat_now = {**now["environment"], "weights": weights, **_planned(after)}
     return [
         f"{key}: {flat_then.get(key)} -> {flat_now.get(key)}"
         for key in flat_now

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.chaos.environment import PREEMPTED, SOON_S, imax, no_gang_lost
 from tests.chaos.shop import Fault, Shop, wait_until
-from tests.chaos.surroundings import PREEMPTED, SOON_S, imax, no_gang_lost
 
 NOTICE = "notice"
 """The file by which a spot host says that it goes away, in the folder of the switches."""

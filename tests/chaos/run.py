@@ -1,7 +1,7 @@
 """``make chaos``: a batch of small posters on two gangs of two ranks while things are broken on purpose.
 
 A Ray cluster of three raylets on this machine, the real command as a driver, seeded faults of ranks, nodes
-and drivers (strikes.py) and of what is around them (surroundings.py). At the end every poster must be there
+and drivers (strikes.py) and of what is around them (environment.py). At the end every poster must be there
 once with the latents of an undisturbed run, those cancelled only after a retry, and no process may be left.
 With ``--folder`` the same command goes on where it was interrupted, by ``--minutes`` or by anything else.
 """
@@ -25,10 +25,10 @@ from typing import Any
 
 import yaml
 
+from tests.chaos.environment import imax, own_disk
 from tests.chaos.harmed_ranks import where
 from tests.chaos.shop import Fault, Record, Shop, busy, patiently, wait_until
 from tests.chaos.strikes import back, deal, seen, strike
-from tests.chaos.surroundings import imax, own_disk
 from tests.tiny_flux import make_tiny_flux
 
 REQUESTS = [

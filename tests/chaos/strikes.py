@@ -12,9 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from tests.chaos.environment import ENVIRONMENT_FAULTS, PREEMPTED
 from tests.chaos.harmed_ranks import HARMED
 from tests.chaos.shop import PATIENCE_S, Event, Fault, Shop, last_step, patiently, seconds_of, wait_until
-from tests.chaos.surroundings import PREEMPTED, SURROUNDINGS
 
 Strike = Callable[[Shop, Fault, int], None]
 
@@ -98,7 +98,7 @@ STRIKES: dict[str, Strike] = {
     "driver kill": end_driver(signal.SIGKILL),
     "driver SIGTERM": end_driver(signal.SIGTERM),
     "drain": drain,
-    **SURROUNDINGS,
+    **ENVIRONMENT_FAULTS,
     **HARMED,
 }
 SHARES = {"kill": 5, "stop": 3, "torn checkpoint": 2, "flipped bit": 2, "driver kill": 2, "drain": 2}

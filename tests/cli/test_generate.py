@@ -205,7 +205,7 @@ def test_a_recipe_renders_the_same_file_again(
 def test_a_recipe_whose_bits_are_others_says_what_differs(imax: Imax, rendered: Path, tmp_path: Path) -> None:
     recipe = read_recipe(rendered)
     recipe["pixels_sha256"] = "0" * 64
-    recipe["surroundings"]["torch"] = "1.0"
+    recipe["environment"]["torch"] = "1.0"
     (tmp_path / "old.json").write_text(json.dumps(recipe))
 
     words = ("generate", "--recipe", tmp_path / "old.json", "--trust-recipe", "--out", tmp_path / "again.png")
@@ -353,7 +353,7 @@ def test_settings_of_your_own_are_taken_by_path(generate: Imax, tmp_path: Path) 
     recipe = read_recipe(out)
     assert recipe["request"]["preset"] == str(preset)
     assert recipe["plan"]["method"]["rope"]["rule"] == "none"
-    assert recipe["surroundings"]["kernel"] == "cpu"
+    assert recipe["environment"]["kernel"] == "cpu"
 
 
 def test_several_seeds_are_several_posters_of_one_load(

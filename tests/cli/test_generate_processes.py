@@ -62,7 +62,7 @@ def test_two_ranks_under_torchrun_make_the_picture_of_one_process(
 
     one, two = (read_pixels(tmp_path / name).astype(int) for name in ("one.png", "two.png"))
     assert np.abs(one - two).max() <= 1
-    assert read_recipe(tmp_path / "two.png")["surroundings"]["ulysses"] == 2
+    assert read_recipe(tmp_path / "two.png")["environment"]["ulysses"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "one.png", "one.recipe.json", "two.png", "two.recipe.json",
     ]  # fmt: skip

@@ -240,9 +240,9 @@ for source, revision in (("some/gated", None), ("some/revision", "v9"), ("some/n
 
 
 def test_gated_models_wrong_revisions_and_unknown_ids_are_one_sentence_each(hub: str, tmp_path: Path) -> None:
-    surroundings = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", ASK], env=surroundings, capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", ASK], env=environment, capture_output=True, text=True, timeout=120, check=True
     )
     gated, revision, unknown = done.stdout.splitlines()
     assert gated.startswith("77 model some/gated is gated: accept its licence on its page, then set HF_TOKEN")

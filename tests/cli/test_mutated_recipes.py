@@ -34,7 +34,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("recipes")
     made = picture(48, 64, **FULL)
     assert made.recipe is not None
-    made.recipe.update(plan=PLAN, surroundings={"torch": "2"}, model={"weights_sha256": "a", "loras": []})
+    made.recipe.update(plan=PLAN, environment={"torch": "2"}, model={"weights_sha256": "a", "loras": []})
     for kind in ("png", "tif", "jpg", "pdf"):
         finish(made, folder / f"sea.{kind}", FinishSettings())
     (folder / "sea.json").write_text(json.dumps(made.recipe))
@@ -63,7 +63,7 @@ def use(path: Path, rng: random.Random) -> bool:
         recipe = recipe_of(parsed.recipe)
         wanted(parsed, recipe)
         assert recipe is not None
-        now = {"surroundings": {"torch": "3"}, "model": {"weights_sha256": "b"}}
+        now = {"environment": {"torch": "3"}, "model": {"weights_sha256": "b"}}
         assert all(isinstance(line, str) for line in differences(recipe, now))
     except ImaxError as error:
         if not 0 < len(str(error).strip()) < LONGEST_SENTENCE:

@@ -33,7 +33,7 @@ class Host:
 
     def start(self, *command: object, log: Path, **variables: str) -> subprocess.Popen[bytes]:
         """Run a program there, stdout and stderr into ``log``."""
-        surroundings = {
+        environment = {
             **os.environ,
             "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",
@@ -43,7 +43,7 @@ class Host:
         with log.open("ab") as out:
             return subprocess.Popen(
                 ["ip", "netns", "exec", self.name, *map(str, command)],
-                env=surroundings,
+                env=environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

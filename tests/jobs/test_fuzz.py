@@ -196,7 +196,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A poster with its recipe in every kind of file."""
     folder = tmp_path_factory.mktemp("pictures")
     request = {**to_mapping(Request("a red sun", size="48x32")), "output": {kind: {} for kind in KINDS}}
-    recipe = {"format": RECIPE, "request": request, "plan": {}, "model": {}, "surroundings": {"torch": "2"}}
+    recipe = {"format": RECIPE, "request": request, "plan": {}, "model": {}, "environment": {"torch": "2"}}
     write_poster(folder / "poster.png", torch.rand(32, 48, 3, generator=torch.Generator()), recipe)
     (folder / "poster.recipe.json").rename(folder / "poster.json")
     return folder
@@ -206,7 +206,7 @@ def taken(path: Path) -> None:
     """What --recipe does with a file before it renders."""
     recipe = read_recipe(path)
     assert isinstance(request_of(recipe, where="recipe"), Request)
-    now = {"surroundings": {"torch": "3"}, "model": {"weights_sha256": "a"}}
+    now = {"environment": {"torch": "3"}, "model": {"weights_sha256": "a"}}
     assert all(isinstance(line, str) for line in differences(recipe, now))
 
 
@@ -236,7 +236,7 @@ def test_a_damaged_recipe_is_read_or_refused(
 
 LEAVES = VALUES | st.sampled_from([10**400, -(10**400), 1e308, "9" * 5000, "\ud800", {"a": {"b": [[1]]}}])
 PLACES = st.sampled_from(
-    [("format",), ("request",), ("model",), ("surroundings",), ("file",), ("pixels_sha256",)]
+    [("format",), ("request",), ("model",), ("environment",), ("file",), ("pixels_sha256",)]
     + [("request", field.name) for field in fields(Request)]
 )
 

@@ -23,7 +23,7 @@ ARGUMENTS = {
     "ray": BATCH,
     "ray_job_submit": BATCH,
 }
-SURROUNDINGS = {
+ENVIRONMENTS = {
     "torchrun": {"RANKS": "3"},
     "torchrun_nodes": {"NODES": "2", "NODE_RANK": "1", "RENDEZVOUS": "node0:29500"},
     "slurm": {"SLURM_JOB_NODELIST": "node[0-1]", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "77"},
@@ -39,10 +39,10 @@ def command_line(name: str, folder: Path, changes: dict[str, str] | None = None)
     for program in ("imax", "srun", "ray", "scontrol"):
         (folder / program).write_text(HOSTNAMES if program == "scontrol" else RECORDER)
         (folder / program).chmod(0o755)
-    surroundings = {**SURROUNDINGS.get(name, {}), **(changes or {})}
+    environment = {**ENVIRONMENTS.get(name, {}), **(changes or {})}
     done = subprocess.run(
         ["bash", str(LAUNCH / f"{name}.sh"), *ARGUMENTS[name]],
-        env={"PATH": f"{folder}:/usr/bin:/bin", **surroundings},
+        env={"PATH": f"{folder}:/usr/bin:/bin", **environment},
         capture_output=True,
         text=True,
         timeout=10,

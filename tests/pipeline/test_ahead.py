@@ -102,13 +102,13 @@ def test_a_recipe_says_who_else_made_a_part_of_the_poster(model: Any, tmp_path: 
     request = request_of(model)
     proof(model, request, tmp_path, passes=2)
     (recipe,) = run_ranks(2, _recipe, request, str(tmp_path))[:1]
-    assert recipe["surroundings"]["made_on"] == ["1 rank, kernel cpu"]
+    assert recipe["environment"]["made_on"] == ["1 rank, kernel cpu"]
     (whole,) = run_ranks(2, _recipe, request, None)[:1]
-    assert whole["surroundings"]["made_on"] == []
+    assert whole["environment"]["made_on"] == []
     changed = [each.partition(":")[0] for each in differences(recipe, whole)]
     assert sorted(changed) == ["made_on", "native"]
     proof(model, request, tmp_path / "one", passes=2)
-    assert _recipe(Topology.alone(), request, str(tmp_path / "one"))["surroundings"]["made_on"] == []
+    assert _recipe(Topology.alone(), request, str(tmp_path / "one"))["environment"]["made_on"] == []
 
 
 @pytest.mark.parametrize("engine", ["xfuser", "diffusers", "torch"])

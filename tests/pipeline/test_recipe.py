@@ -60,33 +60,39 @@ def test_a_recipe_names_what_was_decided(recipe: dict[str, Any]) -> None:
     assert len(recipe["model"]["weights_sha256"]) == 64
 
 
-def test_a_recipe_names_its_surroundings(recipe: dict[str, Any]) -> None:
-    around = recipe["surroundings"]
+def test_a_recipe_names_its_environment(recipe: dict[str, Any]) -> None:
+    around = recipe["environment"]
     assert around["torch"] == torch.__version__
     assert around["device"].startswith("cpu")
     assert (around["ulysses"], around["ring"], around["threads"]) == (1, 1, torch.get_num_threads())
 
 
-def test_the_same_surroundings_have_no_differences(recipe: dict[str, Any]) -> None:
+def test_the_same_environment_has_no_differences(recipe: dict[str, Any]) -> None:
     assert differences(recipe, copy.deepcopy(recipe)) == []
 
 
 def test_a_recipe_from_before_compilation_was_made_without_it(recipe: dict[str, Any]) -> None:
     old = copy.deepcopy(recipe)
-    del old["surroundings"]["compile"]
+    del old["environment"]["compile"]
     assert differences(old, recipe) == []
+
+
+def test_a_recipe_that_calls_its_environment_surroundings_is_read(recipe: dict[str, Any]) -> None:
+    old = copy.deepcopy(recipe)
+    old["surroundings"] = {**old.pop("environment"), "ring": 4}
+    assert differences(old, recipe) == ["ring: 4 -> 1"]
 
 
 def test_differences_say_then_and_now(recipe: dict[str, Any]) -> None:
     now = copy.deepcopy(recipe)
-    now["surroundings"]["ulysses"] = 2
+    now["environment"]["ulysses"] = 2
     now["model"]["weights_sha256"] = "f00"
     found = differences(recipe, now)
     assert found == ["ulysses: 1 -> 2", f"weights: {recipe['model']['weights_sha256']} -> f00"]
 
 
-def test_a_recipe_without_surroundings_differs_in_all(recipe: dict[str, Any]) -> None:
-    old = {key: value for key, value in recipe.items() if key not in ("surroundings", "model")}
+def test_a_recipe_without_an_environment_differs_in_all(recipe: dict[str, Any]) -> None:
+    old = {key: value for key, value in recipe.items() if key not in ("environment", "model")}
     assert f"torch: None -> {torch.__version__}" in differences(old, recipe)
 
 

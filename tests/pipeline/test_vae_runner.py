@@ -43,7 +43,7 @@ def rendered(topology: Topology, fields: dict[str, Any], settings: dict[str, Any
     """Latents, pixels (rank 0) and the strategy."""
     found = render(Request(**fields), topology=topology, parallel=ParallelSettings(**settings))
     pixels = None if found.pixels is None else found.pixels.numpy()
-    return found.latents.numpy(), pixels, found.recipe["surroundings"]["vae"]
+    return found.latents.numpy(), pixels, found.recipe["environment"]["vae"]
 
 
 @pytest.mark.parametrize(

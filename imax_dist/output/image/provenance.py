@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from imax_dist.output.image.xmp import find_packet, recipe_in
 
 LONGEST_LABELS = 64 << 20
 LARGEST_RECIPE = 4 << 20
+ENVIRONMENT_KEYS = ("environment", "surroundings")
+"""What recipes call it, and what they called it before."""
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -37,6 +40,12 @@ def find_recipe(path: Path) -> dict[str, Any] | None:
     packet = packet or find_packet(path)
     recipe = None if packet is None else recipe_in(packet, where=str(path))
     return _of_png(path) if recipe is None and start == SIGNATURE else recipe
+
+
+def environment_in(recipe: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Versions, device and ranks of a recipe that may have been edited; empty if it has none."""
+    found = ((recipe or {}).get(key) for key in ENVIRONMENT_KEYS)
+    return next((section for section in found if isinstance(section, dict)), {})
 
 
 def _long_packet(path: Path) -> bytes | None:

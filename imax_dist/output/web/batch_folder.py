@@ -17,6 +17,7 @@ from imax_dist.events import GangReady, InJob, JobFailed, JobQueued, JobStarted,
 from imax_dist.events.batch import JobEvent
 from imax_dist.events.log import NAMES, Event, Logged, read_log
 from imax_dist.output.done import belongs, read_done
+from imax_dist.output.image.provenance import environment_in
 from imax_dist.output.image.settings import FILE_KINDS
 from imax_dist.output.own_files import is_file, is_name
 
@@ -63,7 +64,7 @@ class Poster:
     @property
     def on_gpu(self) -> bool:
         """Whether the recipe names a GPU; False for a CPU, or where no recipe is."""
-        device = str(section(self.recipe, "surroundings").get("device", "cpu"))
+        device = str(environment_in(self.recipe).get("device", "cpu"))
         return not device.startswith("cpu")
 
     @property

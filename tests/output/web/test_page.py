@@ -153,7 +153,7 @@ def _recipe(value: Any) -> Callable[[Path], object]:
 
 HOSTILE: dict[str, Callable[[Path], object]] = {
     "a recipe that is a list": _recipe([1, 2]),
-    "a plan that is text": _recipe({"plan": "text", "request": [], "surroundings": 7}),
+    "a plan that is text": _recipe({"plan": "text", "request": [], "environment": 7}),
     "a size of many digits": _recipe({"plan": {"size": "9" * 5000 + "x1", "render_size": None}}),
     "DONE with text for seconds": lambda folder: _done(folder, seconds="soon"),
     "DONE with infinite seconds": lambda folder: _done(folder, seconds=float("inf")),
@@ -222,13 +222,14 @@ def test_the_report_adds_up(tmp_path: Path) -> None:
     assert summary.megapixels == pytest.approx(0.06)
 
 
+@pytest.mark.parametrize("key", ["environment", "surroundings"])
 @pytest.mark.parametrize(
     ("device", "unit"), [("cpu (x86_64)", "rank-hours"), ("NVIDIA H100 80GB HBM3", "GPU-hours")]
 )
-def test_only_gpus_cost_gpu_hours(tmp_path: Path, device: str, unit: str) -> None:
+def test_only_gpus_cost_gpu_hours(tmp_path: Path, device: str, unit: str, key: str) -> None:
     folder = done_job(tmp_path, "sea")
     recipe = json.loads((folder / "poster.recipe.json").read_text())
-    write_json(folder / "poster.recipe.json", {**recipe, "surroundings": {"device": device}})
+    write_json(folder / "poster.recipe.json", {**recipe, key: {"device": device}})
     assert write_report(tmp_path, tmp_path / "report.html").unit == unit
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert text.count("-hours") == text.count(unit) == 3

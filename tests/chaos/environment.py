@@ -161,7 +161,7 @@ def no_gang_lost(shop: Shop, fault: Fault) -> Iterator[None]:
         shop.wrong.append(f"{fault.kind} cost {lost() - before} gangs")
 
 
-SURROUNDINGS: dict[str, Callable[[Shop, Fault, int], None]] = {
+ENVIRONMENT_FAULTS: dict[str, Callable[[Shop, Fault, int], None]] = {
     "cancel": cancel,
     "group SIGTERM": group_sigterm,
     "two drivers": two_drivers,
