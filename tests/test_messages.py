@@ -172,5 +172,5 @@ def _unknown_parameters(node: ast.AST, known: set[str]) -> Iterator[str]:
 def test_what_a_docstring_says_is_called_is_a_parameter() -> None:
     found = {named(path): wrong for path in SOURCES if (wrong := unknown_parameters(path.read_text("utf-8")))}
     assert found == {}
-    wrong = 'def f(note):\n    """Beats; ``tell`` gets each sight, ``note`` is called at the end."""'
+    wrong = 'def f(note):\n    """Beats; ``tell`` gets each report, ``note`` is called at the end."""'
     assert unknown_parameters(wrong) == ["f: tell"]

@@ -19,10 +19,10 @@ from imax_dist.events import (
     CheckpointStarted,
     CheckpointWritten,
     ClusterStarting,
+    GangBroken,
     GangBuilding,
     GangDraining,
     GangFailed,
-    GangLost,
     GangReady,
     GangReleased,
     InJob,
@@ -123,7 +123,7 @@ class BatchProgress:
                 return f"{gang}: {plural(count, 'rank')} ready after {seconds:.1f} s"
             case GangFailed(gang, message):
                 return f"{gang} could not be built: {message}"
-            case GangLost(gang, _, message):
+            case GangBroken(gang, _, message):
                 self._bars.hide(gang)
                 return f"{gang} lost: {message}"
             case GangDraining(gang):

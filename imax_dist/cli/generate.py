@@ -193,7 +193,7 @@ def _render(
         preview=PreviewFile(preview_path(poster.out), every) if every is not None else None,
     )
     if rendering.picture is not None:
-        listen = both(bars, renderer.topology.marks.hear)
+        listen = both(bars, renderer.topology.marks.on_event)
         with stage(listen, "write"):
             complete = write_poster(poster.out, rendering.picture.bands(), rendering.recipe)
             checkpoints.remove()

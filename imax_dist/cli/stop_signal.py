@@ -49,18 +49,18 @@ class StopSignal:
         In a thread of its own: the main one, which calls this, may wait in a library, where no handler runs.
         """
         if self._act is None:
-            heard, told = os.pipe()
-            os.set_blocking(told, False)
-            signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-            threading.Thread(target=self._listen, args=(heard,), daemon=True, name="stop signal").start()
+            read_end, write_end = os.pipe()
+            os.set_blocking(write_end, False)
+            signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+            threading.Thread(target=self._listen, args=(read_end,), daemon=True, name="stop signal").start()
         self._act = act
 
-    def _listen(self, heard: int) -> None:
-        told = 0
-        while numbers := os.read(heard, 64):
+    def _listen(self, read_end: int) -> None:
+        received = 0
+        while numbers := os.read(read_end, 64):
             stops = [n for n in numbers if n in SIGNALS and signal.getsignal(n) == self._handle]
-            told += len(stops)
-            if told > 1:
+            received += len(stops)
+            if received > 1:
                 os._exit(128 + stops[-1])  # the main thread may wait where its handler does not run
             if stops:
                 threading.Thread(target=self._save_and_wait, daemon=True, name="last step").start()

@@ -63,7 +63,7 @@ def run_named(name: str, args: argparse.Namespace, *, announced: bool = True) ->
     out, cache = args.out, _cache(args)
     _require_same_study(out, title, args.model)
     if announced:
-        _say_how_long([study], args)
+        _print_estimate([study], args)
     found = _run(title, study, args)
     write_report(out, found, cache)
     print((out / "table.md").read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ def run_all(args: argparse.Namespace) -> int:
     args.cache = args.cache or root / "cache"
     names = [] if args.gather else args.only or study_names()
     if names:
-        _say_how_long([_study_of(name, args) for name in names], args)
+        _print_estimate([_study_of(name, args) for name in names], args)
     for name in names:
         args.out = root / name
         run_named(name, args, announced=False)
@@ -142,7 +142,7 @@ def _study_of(name: str, args: argparse.Namespace) -> Study:
     return replace(study, guide=args.guide) if args.guide else study
 
 
-def _say_how_long(studies: list[Study], args: argparse.Namespace) -> None:
+def _print_estimate(studies: list[Study], args: argparse.Namespace) -> None:
     """One line on stderr; where a GPU draws, without the time, since the forecast is a CPU's."""
     from imax_dist.models.load import describe_model
     from imax_dist.parallel.topology import pick_device

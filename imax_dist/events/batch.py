@@ -88,7 +88,7 @@ class GangFailed:
 
 
 @dataclass(frozen=True)
-class GangLost:
+class GangBroken:
     """``reason`` is a kind of loss of jobs/task.py."""
 
     gang: str
@@ -172,7 +172,7 @@ class JobCancelled:
     attempts: int = 0
 
 
-GangEvent: TypeAlias = GangBuilding | GangReady | GangFailed | GangLost | GangDraining | GangReleased
+GangEvent: TypeAlias = GangBuilding | GangReady | GangFailed | GangBroken | GangDraining | GangReleased
 JobEvent: TypeAlias = JobStarted | JobQueued | JobDone | JobProofed | JobFailed | JobCancelled
 PoolEvent: TypeAlias = (
     InJob

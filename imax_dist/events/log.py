@@ -39,7 +39,7 @@ TYPES: dict[str, type[Event]] = {
     "gang.building": batch.GangBuilding,
     "gang.ready": batch.GangReady,
     "gang.failed": batch.GangFailed,
-    "gang.lost": batch.GangLost,
+    "gang.lost": batch.GangBroken,
     "gang.draining": batch.GangDraining,
     "gang.released": batch.GangReleased,
     "job.started": batch.JobStarted,

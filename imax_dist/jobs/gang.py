@@ -108,9 +108,9 @@ class RayGang:
                 self._actors[rank].stop.remote(job_id)
 
     def draining(self) -> bool:
-        told = {self._facts[rank]["node"] for rank in self._watch.leaving}
-        self._nodes.leaves(told)
-        leaving = draining_nodes() | told
+        announced = {self._facts[rank]["node"] for rank in self._watch.leaving}
+        self._nodes.leaves(announced)
+        leaving = draining_nodes() | announced
         return any(fact["node"] in leaving for fact in self._facts)
 
     def destroy(self) -> None:
@@ -132,13 +132,13 @@ class RayGang:
         for reference in _ready(self._polls):
             rank = self._polls.pop(reference)
             try:
-                news, sight = ray.get(reference)
+                news, report = ray.get(reference)
             except RayError as error:
                 lost = loss_of(error, rank)
                 if lost.kind == "died":
                     self._nodes.lost_on(self._facts[rank]["node"])
                 return events, lost
-            self._moved |= {job for job in [self._watch.see(sight)] if job}
+            self._moved |= {job for job in [self._watch.see(report)] if job}
             self._seen[rank] += len(news)
             events += news
             self._polls[self._start_poll(rank)] = rank

@@ -19,10 +19,10 @@ from imax_dist.events import (
     CheckpointStarted,
     CheckpointWritten,
     ClusterStarting,
+    GangBroken,
     GangBuilding,
     GangDraining,
     GangFailed,
-    GangLost,
     GangReady,
     GangReleased,
     InJob,
@@ -101,7 +101,7 @@ class PoolMetrics:
                 self._gang(gang, "building")
             case GangReady(gang):
                 self._gang(gang, "joined")
-            case GangFailed(gang) | GangLost(gang) | GangReleased(gang):
+            case GangFailed(gang) | GangBroken(gang) | GangReleased(gang):
                 self._gang(gang, "gone")
                 self._restart(event)
             case GangDraining() | BatchStarted() | BatchPlanned() | BatchStopping() | BatchDone():
@@ -132,9 +132,9 @@ class PoolMetrics:
         for each in ("building", "joined"):
             self._gangs.set(float(tally[each]), {"state": each})
 
-    def _restart(self, event: GangFailed | GangLost | GangReleased) -> None:
+    def _restart(self, event: GangFailed | GangBroken | GangReleased) -> None:
         if not isinstance(event, GangFailed):
-            reason = event.reason if isinstance(event, GangLost) else "released"
+            reason = event.reason if isinstance(event, GangBroken) else "released"
             self._restarts.inc(1.0, {"reason": reason})
 
     def _over(self, event: JobDone | JobFailed | JobCancelled | JobProofed) -> None:

@@ -15,10 +15,10 @@ from imax_dist.errors import ImaxError, Preempted
 from imax_dist.events import (
     BatchNote,
     BatchStopping,
+    GangBroken,
     GangBuilding,
     GangDraining,
     GangFailed,
-    GangLost,
     GangReady,
     GangReleased,
     JobCancelled,
@@ -128,12 +128,12 @@ class Pool:
 
     def _patient(self, slot: Slot, state: Building) -> Building:
         """Say once that a gang takes long: on a cluster it may wait half an hour for a machine."""
-        if state.told or self._deps.now() < state.since + LONG_BUILD_S:
+        if state.already_reported or self._deps.now() < state.since + LONG_BUILD_S:
             return state
         ranks = plural(state.ranks, "rank")
         text = f"{slot.name} has waited {LONG_BUILD_S:g} s for room for {ranks}, or for their start"
         self._deps.listen(BatchNote(f"{text}, and waits on"))
-        return replace(state, told=True)
+        return replace(state, already_reported=True)
 
     def _idle(self, slot: Slot, state: Idle) -> SlotState:
         gang = state.gang
@@ -180,7 +180,7 @@ class Pool:
 
     def _lose(self, slot: Slot, gang: Gang, lost: Lost) -> SlotState:
         gang.destroy()
-        self._deps.listen(GangLost(slot.name, lost.kind, lost.message))
+        self._deps.listen(GangBroken(slot.name, lost.kind, lost.message))
         return Absent()
 
     def _notice_absence(self) -> None:

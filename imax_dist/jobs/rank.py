@@ -30,7 +30,7 @@ from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.task import LossKind, Task
 from imax_dist.liveness.beacon import Beacon
 from imax_dist.liveness.evidence import write_evidence
-from imax_dist.liveness.heartbeat import Heartbeat, Sight
+from imax_dist.liveness.heartbeat import Heartbeat, RankReport
 from imax_dist.output.image.poster import recipe_path, write_native, write_poster
 from imax_dist.pipeline.checkpoint import CheckpointFolder
 from imax_dist.pipeline.memory import peak_bytes
@@ -64,7 +64,7 @@ class Rank:
         self._dropped = 0
         self._news = threading.Condition()
         self._beacon = Beacon(device)
-        self._sight: Sight | None = None
+        self._last_report: RankReport | None = None
 
     def place(self) -> dict[str, str]:
         """Node id and address of this rank's host."""
@@ -135,7 +135,7 @@ class Rank:
             self._checkpoints.pop(task.job_id, None)
             self._emit(task, MemoryPeak(self.rank, peak_bytes()))
 
-    def events(self, after: int, wait_s: float) -> tuple[list[InJob], Sight | None]:
+    def events(self, after: int, wait_s: float) -> tuple[list[InJob], RankReport | None]:
         """Events from number ``after`` on, and where this rank is; waits up to ``wait_s`` for the first.
 
         The question is an acknowledgement: what came before ``after`` is dropped.
@@ -145,10 +145,10 @@ class Rank:
             self._dropped = after
             if not self._events:
                 self._news.wait(wait_s)
-            return list(self._events), self._sight
+            return list(self._events), self._last_report
 
-    def _look(self, sight: Sight) -> None:
-        self._sight = sight
+    def _look(self, report: RankReport) -> None:
+        self._last_report = report
 
     def evidence(self, folder: str) -> None:
         """The stacks of this rank's threads, whatever its own work waits for."""
@@ -178,7 +178,7 @@ class Rank:
         )
         if rendering.picture is None:
             return {}
-        listen = both(listen, self._beacon.hear)
+        listen = both(listen, self._beacon.on_event)
         with stage(listen, "write"):
             recipe = write_poster(folder.poster, rendering.picture.bands(), rendering.recipe)
             facts = {
@@ -199,7 +199,7 @@ class Rank:
     def deliver_poster(self, task: Task) -> dict[str, Any]:
         """Rank 0 sends what an earlier attempt has finished. Returns what DONE says, and where it is."""
         done = JobFolder(Path(task.folder)).finished(task.fingerprint) if self.rank == 0 else None
-        listen = both(self._listener(task), self._beacon.hear)
+        listen = both(self._listener(task), self._beacon.on_event)
         return {} if done is None else self._deliver(task, done, listen)
 
     def _deliver(self, task: Task, done: dict[str, Any], listen: Listener) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from imax_dist.jobs.outcomes import cause_of
 from imax_dist.jobs.places import Nodes, in_node_order, placement_options
 from imax_dist.jobs.rank import Rank
 from imax_dist.jobs.settings import PoolSettings
-from imax_dist.jobs.watch import GangWatch, sights_of
+from imax_dist.jobs.watch import GangWatch, first_reports
 from imax_dist.pipeline.ranks import ParallelSettings, load_parallel
 from imax_dist.wording import plural
 
@@ -54,7 +54,7 @@ class RayGangs:
         except BaseException:
             destroy_ranks(actors, group)
             raise
-        watch = GangWatch(actors, sights_of(facts), limits, compiled=parallel.compiles)
+        watch = GangWatch(actors, first_reports(facts), limits, compiled=parallel.compiles)
         return RayGang(name, actors, group, facts=facts, deadlines=limits, watch=watch, nodes=self.nodes)
 
     @property

@@ -44,8 +44,8 @@ class Building:
     ranks: int
     since: float
     failures: int
-    told: bool = False
-    """That it takes long."""
+    already_reported: bool = False
+    """Whether a line has said that it takes long."""
 
 
 @dataclass(frozen=True)

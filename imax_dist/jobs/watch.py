@@ -14,7 +14,7 @@ from imax_dist.errors import ImaxError
 from imax_dist.jobs.job import JobFolder
 from imax_dist.jobs.settings import Deadlines
 from imax_dist.jobs.task import Lost, Task
-from imax_dist.liveness.heartbeat import Sight
+from imax_dist.liveness.heartbeat import RankReport
 from imax_dist.liveness.judge import Diagnosis, Judge
 from imax_dist.liveness.silence import Silence
 from imax_dist.output.atomic import write_json
@@ -23,9 +23,9 @@ EVIDENCE_S = 3.0
 """For stacks from every rank that still answers; then the gang is destroyed."""
 
 
-def sights_of(facts: Sequence[dict[str, Any]]) -> list[Sight]:
+def first_reports(facts: Sequence[dict[str, Any]]) -> list[RankReport]:
     """Of ranks that have joined and said ``host`` and ``pid``."""
-    return [Sight(rank, host=fact["host"], pid=fact["pid"]) for rank, fact in enumerate(facts)]
+    return [RankReport(rank, host=fact["host"], pid=fact["pid"]) for rank, fact in enumerate(facts)]
 
 
 class GangWatch:
@@ -37,7 +37,7 @@ class GangWatch:
     def __init__(
         self,
         actors: Sequence[Any],
-        sights: Sequence[Sight],
+        reports: Sequence[RankReport],
         deadlines: Deadlines,
         *,
         compiled: bool = False,
@@ -51,7 +51,7 @@ class GangWatch:
             first_block=deadlines.first_block,
             stage=deadlines.stage_quiet,
         ).where(compiled=compiled)
-        self._sights = {sight.rank: sight for sight in sights}
+        self._reports = {report.rank: report for report in reports}
         self._jobs: dict[int, Task] = {}
         self._judges: list[Judge] = []
         self._found: tuple[Diagnosis, float, list[Any]] | None = None
@@ -68,27 +68,27 @@ class GangWatch:
         self._judge_of = {
             rank: judge for judge, ranks in zip(self._judges, groups, strict=True) for rank in ranks
         }
-        for sight in self._sights.values():
-            self._judge_of[sight.rank].see(sight)
+        for report in self._reports.values():
+            self._judge_of[report.rank].see(report)
 
-    def see(self, sight: Sight | None) -> str | None:
+    def see(self, report: RankReport | None) -> str | None:
         """Take in how a rank stands; its job, if something has gone on in it."""
-        if sight is None:
+        if report is None:
             return None
-        self._sights[sight.rank] = sight
-        moved = self._judge_of[sight.rank].see(sight)
-        task = self._jobs.get(sight.rank)
+        self._reports[report.rank] = report
+        moved = self._judge_of[report.rank].see(report)
+        task = self._jobs.get(report.rank)
         return task.job_id if moved and task is not None else None
 
     @property
     def culprit(self) -> int | None:
-        """The rank that a verdict names."""
+        """The rank that a diagnosis names."""
         return None if self._found is None else self._found[0].rank
 
     @property
     def leaving(self) -> list[int]:
         """Ranks whose hosts have been told that they go away."""
-        return sorted(rank for rank, sight in self._sights.items() if sight.leaving)
+        return sorted(rank for rank, report in self._reports.items() if report.leaving)
 
     def excuse(self, seconds: float) -> None:
         """Nobody listened for so long."""
@@ -103,35 +103,37 @@ class GangWatch:
         if self._found is None:
             self._found = self._look(working)
             return None
-        verdict, since, requests = self._found
+        diagnosis, since, requests = self._found
         _, waiting = ray.wait(requests, num_returns=len(requests), timeout=0) if requests else ([], [])
         if waiting and time.monotonic() - since < EVIDENCE_S:
             return None
-        return Lost("hung", f"{verdict.sentence} ({verdict.kind})")
+        return Lost("hung", f"{diagnosis.sentence} ({diagnosis.kind})")
 
     def _look(self, working: set[int]) -> tuple[Diagnosis, float, list[Any]] | None:
         for judge in self._judges:
-            verdict = judge.verdict(working)
-            if verdict is not None:
-                return verdict, time.monotonic(), self._request_evidence(verdict, working)
+            diagnosis = judge.diagnose(working)
+            if diagnosis is not None:
+                return diagnosis, time.monotonic(), self._request_evidence(diagnosis, working)
         return None
 
-    def _request_evidence(self, verdict: Diagnosis, working: set[int]) -> list[Any]:
+    def _request_evidence(self, diagnosis: Diagnosis, working: set[int]) -> list[Any]:
         """Every rank for its stacks, into the folder of the job that it works on."""
         requests = []
         for rank in sorted(working & self._jobs.keys()):
             task = self._jobs[rank]
             folder = JobFolder(Path(task.folder)).hangs / f"attempt-{task.attempt}"
             requests.append(self._actors[rank].evidence.remote(str(folder)))
-            if not (folder / "verdict.json").exists():
-                _keep(folder, verdict, list(self._sights.values()))
+            if not (folder / "diagnosis.json").exists():
+                _keep(folder, diagnosis, list(self._reports.values()))
         return requests
 
 
-def _keep(folder: Path, verdict: Diagnosis, sights: Sequence[Sight]) -> None:
+def _keep(folder: Path, diagnosis: Diagnosis, reports: Sequence[RankReport]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        ranks = [sight.to_json() for sight in sorted(sights, key=lambda sight: sight.rank)]
-        write_json(folder / "verdict.json", {"kind": verdict.kind, "says": verdict.sentence, "ranks": ranks})
+        ranks = [report.to_json() for report in sorted(reports, key=lambda report: report.rank)]
+        write_json(
+            folder / "diagnosis.json", {"kind": diagnosis.kind, "says": diagnosis.sentence, "ranks": ranks}
+        )
     except (OSError, ImaxError):
         return  # a poster goes on without it

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from imax_dist.errors import GangLost
-from imax_dist.liveness.heartbeat import EVIDENCE_WANTED, Sight, read_sights
+from imax_dist.liveness.heartbeat import EVIDENCE_WANTED, RankReport, read_reports
 from imax_dist.liveness.judge import Diagnosis, Judge
 from imax_dist.liveness.silence import Silence
 
@@ -24,7 +24,7 @@ LOOK_S = 0.5
 EVIDENCE_S = 2.0
 """For ranks to leave their stacks."""
 JUDGED = "judged"
-"""The file of the one that came to a verdict first, of several that look at the same ranks."""
+"""The file of the one that came to a diagnosis first, of several that look at the same ranks."""
 
 
 class RankWatch:
@@ -32,7 +32,7 @@ class RankWatch:
 
     ``evidence``: where stacks are kept. ``alive``: a file that is touched while the ranks are well, for a
     probe from outside to look at. ``notice``: a file whose appearance is as good as a SIGTERM. ``compiled``:
-    first steps may compile the network's blocks. ``speaker`` begins the sentence of a verdict.
+    first steps may compile the network's blocks. ``speaker`` begins the sentence of a diagnosis.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class RankWatch:
     def _look(self) -> bool:
         """Whether the ranks hang, and were killed or will be by the first that saw it."""
         self._heed()
-        sights = read_sights(self._folder)
-        self._judge.keep([sight.rank for sight in sights])
-        for sight in sights:
-            self._judge.see(sight)
-        verdict = self._judge.verdict()
-        if verdict is None:
+        reports = read_reports(self._folder)
+        self._judge.keep([report.rank for report in reports])
+        for report in reports:
+            self._judge.see(report)
+        diagnosis = self._judge.diagnose()
+        if diagnosis is None:
             if self._alive is not None:
                 self._alive.touch()
             return False
@@ -90,10 +90,10 @@ class RankWatch:
             (self._folder / JUDGED).touch(exist_ok=False)
         except FileExistsError:
             return True
-        text = f"{self._speaker}: {verdict.sentence}; evidence in {self._evidence}"
+        text = f"{self._speaker}: {diagnosis.sentence}; evidence in {self._evidence}"
         print(text, file=sys.stderr, flush=True)
-        self._keep(verdict, sights)
-        _kill([sight.pid for sight in sights])
+        self._keep(diagnosis, reports)
+        _kill([report.pid for report in reports])
         return True
 
     def _heed(self) -> None:
@@ -106,7 +106,7 @@ class RankWatch:
             self._notice = None
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _keep(self, verdict: Diagnosis, sights: list[Sight]) -> None:
+    def _keep(self, diagnosis: Diagnosis, reports: list[RankReport]) -> None:
         """Stacks of the ranks that still beat, the state of each process, and what was concluded."""
         (self._folder / EVIDENCE_WANTED).touch()
         time.sleep(EVIDENCE_S)
@@ -114,9 +114,9 @@ class RankWatch:
             self._evidence.mkdir(parents=True, exist_ok=True)
             for path in (*self._folder.glob("*.stacks.txt"), *self._folder.glob("*.nccl.json")):
                 shutil.copy(path, self._evidence)
-            ranks = [{**sight.to_json(), "process": _state(sight.pid)} for sight in sights]
-            record = {"kind": verdict.kind, "says": verdict.sentence, "ranks": ranks}
-            (self._evidence / "verdict.json").write_text(json.dumps(record, indent=1) + "\n")
+            ranks = [{**report.to_json(), "process": _state(report.pid)} for report in reports]
+            record = {"kind": diagnosis.kind, "says": diagnosis.sentence, "ranks": ranks}
+            (self._evidence / "diagnosis.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _kill(pids: list[int]) -> None:

@@ -80,7 +80,7 @@ class Marks(Protocol):
         """In this block, nothing goes on without other ranks."""
         ...
 
-    def hear(self, event: RenderEvent) -> None:
+    def on_event(self, event: RenderEvent) -> None:
         """Follow a render's events: stages, steps, checkpoints."""
         ...
 
@@ -133,7 +133,7 @@ class Beacon:
     def waiting(self, exchange: str) -> AbstractContextManager[None]:
         return _Waiting(self, exchange) if self._fine else nullcontext()
 
-    def hear(self, event: RenderEvent) -> None:
+    def on_event(self, event: RenderEvent) -> None:
         match event:
             case StageStarted(stage, steps):
                 self._fine = True
@@ -206,7 +206,7 @@ class Silent:
         del exchange
         return nullcontext()
 
-    def hear(self, event: RenderEvent) -> None:
+    def on_event(self, event: RenderEvent) -> None:
         pass
 
 

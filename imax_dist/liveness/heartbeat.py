@@ -28,7 +28,7 @@ EVIDENCE_WANTED = "evidence-wanted"
 
 
 @dataclass(frozen=True)
-class Sight:
+class RankReport:
     """A rank as it was last seen. ``beat`` counts beats, ``moved`` whatever went on in it."""
 
     rank: int
@@ -49,7 +49,7 @@ class Sight:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Sight:
+    def from_json(cls, record: dict[str, Any]) -> RankReport:
         return cls(**{**record, "place": Place(**record["place"])})
 
 
@@ -59,22 +59,22 @@ def staying() -> bool:
 
 
 class Heartbeat:
-    """Beats until it is stopped; ``report`` gets each sight, in this thread."""
+    """Beats until it is stopped; ``send`` gets each report, in this thread."""
 
     def __init__(
         self,
         rank: int,
         beacon: Beacon,
-        report: Callable[[Sight], None],
+        send: Callable[[RankReport], None],
         *,
         device: torch.device,
         leaving: Callable[[], bool] = staying,
     ) -> None:
         self._beacon = beacon
-        self._report = report
+        self._send = send
         self._device = device
         self._leaving = leaving
-        self._sight = Sight(rank, host=socket.gethostname(), pid=os.getpid())
+        self._last_report = RankReport(rank, host=socket.gethostname(), pid=os.getpid())
         self._active = 0
         self._seen = _activity()
         self._stopped = threading.Event()
@@ -105,30 +105,30 @@ class Heartbeat:
         by_cpu = self._device.type != "cuda" or place.stage in COMPUTED_BY_CPU
         busy = moved >= BYTES or (by_cpu and computed >= CPU_SHARE * EVERY_S)
         self._active += bool(busy and not place.waiting and not place.steps)
-        self._sight = Sight(
-            self._sight.rank,
-            beat=self._sight.beat + 1,
+        self._last_report = RankReport(
+            self._last_report.rank,
+            beat=self._last_report.beat + 1,
             moved=self._beacon.passed + self._active,
             place=place,
             usual=self._beacon.usual,
-            host=self._sight.host,
-            pid=self._sight.pid,
+            host=self._last_report.host,
+            pid=self._last_report.pid,
             leaving=self._leaving(),
         )
-        self._report(self._sight)
+        self._send(self._last_report)
 
 
-class SightFile:
-    """Where a rank's sights go that a launcher reads; also asked there for evidence."""
+class ReportFile:
+    """Where a rank's reports go that a launcher reads; also asked there for evidence."""
 
     def __init__(self, folder: Path, rank: int) -> None:
         self.path = folder / f"rank-{rank}.json"
         self._rank = rank
         self._given = False
 
-    def __call__(self, sight: Sight) -> None:
+    def __call__(self, report: RankReport) -> None:
         draft = self.path.with_suffix(".new")
-        draft.write_text(json.dumps(sight.to_json()))
+        draft.write_text(json.dumps(report.to_json()))
         draft.replace(self.path)
         if not self._given and (self.path.parent / EVIDENCE_WANTED).exists():
             self._given = True
@@ -137,18 +137,18 @@ class SightFile:
 
 @contextmanager
 def beating(rank: int, folder: Path, *, device: torch.device) -> Iterator[Beacon]:
-    """A beacon whose sights lie in ``folder`` until the block ends; the file of a killed process stays."""
-    file, beacon = SightFile(folder, rank), Beacon(device)
+    """A beacon whose reports lie in ``folder`` until the block ends; the file of a killed process stays."""
+    file, beacon = ReportFile(folder, rank), Beacon(device)
     heartbeat = Heartbeat(rank, beacon, file, device=device).start()
     yield beacon
     heartbeat.stop()
     file.path.unlink(missing_ok=True)
 
 
-def read_sights(folder: Path) -> list[Sight]:
+def read_reports(folder: Path) -> list[RankReport]:
     """Of the ranks that have beaten at least once, by rank."""
-    found = [Sight.from_json(json.loads(path.read_text())) for path in folder.glob("rank-*.json")]
-    return sorted(found, key=lambda sight: sight.rank)
+    found = [RankReport.from_json(json.loads(path.read_text())) for path in folder.glob("rank-*.json")]
+    return sorted(found, key=lambda report: report.rank)
 
 
 def _activity() -> tuple[int, float]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imax_dist.liveness.beacon import CHECKPOINT
-from imax_dist.liveness.heartbeat import Sight
+from imax_dist.liveness.heartbeat import RankReport
 from imax_dist.liveness.silence import Silence
 
 MISSED_BEATS_S = 3.0
@@ -36,7 +36,7 @@ class Diagnosis:
 
 @dataclass
 class _Seen:
-    sight: Sight
+    report: RankReport
     beat_at: float
     moved_at: float
 
@@ -49,13 +49,13 @@ class Judge:
         self._now = now
         self._seen: dict[int, _Seen] = {}
 
-    def see(self, sight: Sight) -> bool:
+    def see(self, report: RankReport) -> bool:
         """Take in what a rank says; whether it has moved since the last time."""
-        now, before = self._now(), self._seen.get(sight.rank)
-        moved = before is None or before.sight.moved != sight.moved
-        beats = before is None or before.sight.beat != sight.beat
-        self._seen[sight.rank] = _Seen(
-            sight,
+        now, before = self._now(), self._seen.get(report.rank)
+        moved = before is None or before.report.moved != report.moved
+        beats = before is None or before.report.beat != report.beat
+        self._seen[report.rank] = _Seen(
+            report,
             now if beats or before is None else before.beat_at,
             now if moved or before is None else before.moved_at,
         )
@@ -71,48 +71,48 @@ class Judge:
             seen.beat_at += seconds
             seen.moved_at += seconds
 
-    def verdict(self, working: Collection[int] | None = None) -> Diagnosis | None:
+    def diagnose(self, working: Collection[int] | None = None) -> Diagnosis | None:
         """What is wrong, if anything, among the ranks that work (all of them, if nobody says which).
 
         Of the others only silence is: they wait for nothing but work.
         """
         seen = [self._seen[rank] for rank in sorted(self._seen)]
-        busy = [one for one in seen if working is None or one.sight.rank in working]
+        busy = [one for one in seen if working is None or one.report.rank in working]
         return self._silent(seen) or (self._still(busy) if busy else None)
 
     def _silent(self, seen: Sequence[_Seen]) -> Diagnosis | None:
         """Ranks that wait within a step wait for one that is there, too, even if it had no time to say so."""
-        stepping = any(one.sight.place.steps and one.sight.place.waiting for one in seen)
+        stepping = any(one.report.place.steps and one.report.place.waiting for one in seen)
         for one in seen:
-            within = stepping or one.sight.place.steps
+            within = stepping or one.report.place.steps
             limit = self.limits.heartbeat if within else self.limits.stage_heartbeat
             if self._now() - one.beat_at > limit * self.limits.patience:
                 return self._no_answer(one)
         return None
 
     def _no_answer(self, one: _Seen) -> Diagnosis:
-        silent, sight = self._now() - one.beat_at, one.sight
-        text = f"{sight.name} has not answered for {silent:.1f} s; last seen in {sight.place}"
-        return Diagnosis("silent", sight.rank, text)
+        silent, report = self._now() - one.beat_at, one.report
+        text = f"{report.name} has not answered for {silent:.1f} s; last seen in {report.place}"
+        return Diagnosis("silent", report.rank, text)
 
     def _still(self, seen: Sequence[_Seen]) -> Diagnosis | None:
         """Nobody has moved for longer than the one whose turn it is may take."""
         still = self._now() - max(one.moved_at for one in seen)
-        computing = [one.sight for one in seen if not one.sight.place.waiting]
-        limit = max(map(self._allowed, computing or [one.sight for one in seen]))
+        computing = [one.report for one in seen if not one.report.place.waiting]
+        limit = max(map(self._allowed, computing or [one.report for one in seen]))
         if still <= limit * self.limits.patience:
             return None
         mute = next((one for one in seen if self._now() - one.beat_at > MISSED_BEATS_S), None)
         if mute is not None:
             return self._no_answer(mute)
         if computing:
-            slowest = min(computing, key=lambda sight: sight.place.order)
+            slowest = min(computing, key=lambda report: report.place.order)
             kind: Literal["behind", "computing"] = "behind" if len(computing) < len(seen) else "computing"
-            return Diagnosis(kind, slowest.rank, _standing(slowest, [one.sight for one in seen], still))
-        return _all_wait([one.sight for one in seen], still)
+            return Diagnosis(kind, slowest.rank, _standing(slowest, [one.report for one in seen], still))
+        return _all_wait([one.report for one in seen], still)
 
-    def _allowed(self, sight: Sight) -> float:
-        place = sight.place
+    def _allowed(self, report: RankReport) -> float:
+        place = report.place
         if not place.steps:
             return self.limits.stage * (DISK_PATIENCE if place.stage in ON_DISK else 1.0)
         if place.waiting:
@@ -120,23 +120,23 @@ class Judge:
             return self.limits.first_block if first else self.limits.exchange
         if place.block == 0:  # between two steps: a preview or a log may wait for a disk
             return self.limits.stage
-        usual = max(self.limits.exchange, self.limits.factor * sight.usual)
+        usual = max(self.limits.exchange, self.limits.factor * report.usual)
         return max(usual, self.limits.first_block) if place.is_new else usual
 
 
-def _standing(slowest: Sight, sights: Sequence[Sight], still: float) -> str:
-    others = [sight for sight in sights if sight.place.waiting]
+def _standing(slowest: RankReport, reports: Sequence[RankReport], still: float) -> str:
+    others = [report for report in reports if report.place.waiting]
     wait = f"; {_ranks(others)} in {others[0].place}" if others else ""
     usual = f" (usually {slowest.usual:.2f} s)" if slowest.usual else ""
     return f"{slowest.name} has stood in {slowest.place} for {still:.1f} s{usual}{wait}"
 
 
-def _all_wait(sights: Sequence[Sight], still: float) -> Diagnosis:
+def _all_wait(reports: Sequence[RankReport], still: float) -> Diagnosis:
     """All in one exchange, or one of them in an earlier one than the others."""
-    last = min(sights, key=lambda sight: sight.place.order)
-    others = [sight for sight in sights if sight.place != last.place]
+    last = min(reports, key=lambda report: report.place.order)
+    others = [report for report in reports if report.place != last.place]
     if not others:
-        who = "the only rank here has" if len(sights) == 1 else f"all {len(sights)} ranks here have"
+        who = "the only rank here has" if len(reports) == 1 else f"all {len(reports)} ranks here have"
         text = f"{who} waited in {last.place} for {still:.1f} s: a link, a rank elsewhere, or the library"
         return Diagnosis("collective", None, text)
     text = (
@@ -145,6 +145,6 @@ def _all_wait(sights: Sequence[Sight], still: float) -> Diagnosis:
     return Diagnosis("behind", last.rank, text)
 
 
-def _ranks(sights: Sequence[Sight]) -> str:
-    names = ", ".join(str(sight.rank) for sight in sights)
-    return f"rank {names} waits" if len(sights) == 1 else f"ranks {names} wait"
+def _ranks(reports: Sequence[RankReport]) -> str:
+    names = ", ".join(str(report.rank) for report in reports)
+    return f"rank {names} waits" if len(reports) == 1 else f"ranks {names} wait"

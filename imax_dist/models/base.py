@@ -192,10 +192,10 @@ class FlowModel(ABC):
             made_of = tuple(tensor for one in prompts for tensor in one.values())
             return sequence.cache(("batch",), made_of, lambda: self.batch(prompts))
 
-        positive, negative = sequence.guidance_passes(predict, x, prompts, batch=batch)
+        positive, negative = sequence.cfg_execution(predict, x, prompts, batch=batch)
         if self.spec.momentum:
-            way = self.momentum_of(conditioning.positive, x)
-            return way(positive, negative, guidance_scale, index=index, momentum=momentum)
+            guider = self.momentum_of(conditioning.positive, x)
+            return guider(positive, negative, guidance_scale, index=index, momentum=momentum)
         return NetworkVelocity(self.combine(positive, negative, guidance_scale), None)
 
     def momentum_of(self, prompt: Prompt, x: Latents) -> MomentumGuidance:

@@ -49,7 +49,7 @@ class TokenSequence:
     engine: AttentionEngine
     copies: TextCopies
     text_replicated: bool = False
-    guidance_passes: CfgExecution = two_passes
+    cfg_execution: CfgExecution = two_passes
     """How classifier-free guidance computes its two predictions."""
     cache: PassCache = field(default_factory=PassCache, compare=False, repr=False)
     """This rank's share of what stays the same in all steps of the pass: tables, text."""

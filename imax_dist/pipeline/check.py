@@ -12,7 +12,7 @@ from imax_dist.models.load import describe_model
 from imax_dist.models.lora.merge import find_loras
 from imax_dist.models.spec import ModelSpec
 from imax_dist.output.image.reader import require_file
-from imax_dist.pipeline.fit import check_guidance_passes
+from imax_dist.pipeline.fit import check_cfg_execution
 from imax_dist.pipeline.guide import completed
 from imax_dist.pipeline.plan import PosterPlan, make_plan
 from imax_dist.pipeline.ranks import ParallelSettings
@@ -34,7 +34,7 @@ def check_request(request: Request, settings: ParallelSettings, *, guide: bool) 
         require_file(Path(request.guide), "guide")
     plan = check_plan(request, describe_model(request.model, loras=request.lora), guide=guide)
     if plan.extrapolates:
-        check_guidance_passes(settings.cfg, plan.spec, plan.last.guidance_scale)
+        check_cfg_execution(settings.cfg, plan.spec, plan.last.guidance_scale)
 
 
 def check_plan(request: Request, spec: ModelSpec, *, guide: bool) -> PosterPlan:

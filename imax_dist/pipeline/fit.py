@@ -1,4 +1,4 @@
-"""Leave out of a recipe what a network has no place for, and refuse it where it was asked for by name."""
+"""Omit from a recipe what a network has no place for, and refuse it where it was asked for by name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def fit_method(method: Method, request: Request, spec: ModelSpec) -> Method:
         if _names(given, "rope", "rule"):
             raise BadConfig(
                 f"rope.rule {method.rope.rule}: model {spec.name} has absolute positions, no RoPE to scale; "
-                "leave rope.rule out, projected flow and the time shift work without it"
+                "omit rope.rule, projected flow and the time shift work without it"
             )
         method = dataclasses.replace(method, rope=dataclasses.replace(method.rope, rule="none"))
     if spec.positions == "absolute" and method.text.copies == "grid":
@@ -56,7 +56,7 @@ def _check_scales(given: Mapping[str, Any], spec: ModelSpec) -> None:
     if found and spec.guidance == "none":
         raise BadConfig(
             f"guidance_scale {found[0]}: model {spec.name} has its guidance trained in and takes no scale; "
-            "leave guidance_scale out, or take the model before its distillation"
+            "omit guidance_scale, or take the model before its distillation"
         )
 
 
@@ -64,13 +64,13 @@ def check_editor(request: Request, spec: ModelSpec) -> None:
     """Raise BadValue for a picture or a region that the network has no use for, or lacks."""
     if request.edit and spec.context != "tokens":
         raise BadValue(
-            f"edit: model {spec.name} is shown no whole picture; take an editor (flux-kontext), or omit "
-            "edit: the picture then takes the native one's place"
+            f"edit: model {spec.name} does not take a whole picture as input; take an editor "
+            "(flux-kontext), or omit edit: it then replaces the native picture"
         )
     if spec.context == "channels" and request.region is None:
-        raise BadValue(f"model {spec.name} paints regions of a picture only; imax redo --region gives one")
+        raise BadValue(f"model {spec.name} only repaints regions; use imax redo --region")
     if spec.needs_picture and request.guide is None:
-        raise BadValue(f"model {spec.name} edits pictures; name one as guide, and say edit")
+        raise BadValue(f"model {spec.name} edits pictures; give one with --guide and add --edit")
 
 
 def check_reach(size: ImageSize, spec: ModelSpec, *, shifted: bool) -> None:
@@ -90,7 +90,7 @@ def check_reach(size: ImageSize, spec: ModelSpec, *, shifted: bool) -> None:
         )
 
 
-def left_out(spec: ModelSpec) -> list[str]:
+def omitted(spec: ModelSpec) -> list[str]:
     """What of the method does not apply to this network, a sentence each."""
     sentences = []
     if spec.positions == "absolute":
@@ -113,7 +113,7 @@ def check_token_counts(tokens: Sequence[int], ranks: int) -> None:
         )
 
 
-def check_guidance_passes(cfg: str, spec: ModelSpec, scale: float) -> None:
+def check_cfg_execution(cfg: str, spec: ModelSpec, scale: float) -> None:
     """Raise BadConfig where half of the ranks would have no prompt to compute with."""
     if cfg != "split":
         return
@@ -121,12 +121,12 @@ def check_guidance_passes(cfg: str, spec: ModelSpec, scale: float) -> None:
         own = "takes its scale as an input" if spec.guidance == "distilled" else "has its guidance trained in"
         raise BadConfig(
             f"parallel: cfg split needs classifier-free guidance; {spec.name} {own}; "
-            "leave cfg out, all ranks then share the sequence"
+            "omit cfg, all ranks then share the sequence"
         )
     if scale == 1.0:
         raise BadConfig(
             f"parallel: cfg split has no second prompt to compute: the guidance scale of {spec.name} is 1; "
-            "leave cfg out, all ranks then share the sequence"
+            "omit cfg, all ranks then share the sequence"
         )
 
 

@@ -107,7 +107,7 @@ class Ranks:
     mesh: SequenceMesh
     engine: AttentionEngine
     settings: ParallelSettings
-    guidance_passes: CfgExecution = two_passes
+    cfg_execution: CfgExecution = two_passes
     notes: tuple[str, ...] = ()
     """What was measured or was not available when they joined."""
 
@@ -135,7 +135,7 @@ class Ranks:
             self.engine,
             copies,
             text_replicated=replicated,
-            guidance_passes=self.guidance_passes,
+            cfg_execution=self.cfg_execution,
         )
 
 

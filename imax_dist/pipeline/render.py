@@ -11,7 +11,7 @@ from imax_dist.events import Note, stage
 from imax_dist.models.base import FlowModel
 from imax_dist.pipeline.colours import with_colours_of
 from imax_dist.pipeline.decode import DecodedPicture, decode
-from imax_dist.pipeline.fit import check_guidance_passes, check_token_counts, left_out
+from imax_dist.pipeline.fit import check_cfg_execution, check_token_counts, omitted
 from imax_dist.pipeline.passes import run_passes
 from imax_dist.pipeline.plan import PosterPlan
 from imax_dist.pipeline.prepare import prepare, read_prompt
@@ -57,8 +57,8 @@ def render_with(model: FlowModel, ranks: Ranks, request: Request, **hooks: Unpac
     shared = (plan.native, *plan.passes) if ranks.share_native else plan.passes
     check_token_counts([one.grid.tokens(model.spec.patch).count for one in shared], ranks.mesh.size)
     if plan.extrapolates:
-        check_guidance_passes(ranks.settings.cfg, model.spec, plan.last.guidance_scale)
-    for sentence in left_out(model.spec) if plan.extrapolates and ranks.topology.is_first else []:
+        check_cfg_execution(ranks.settings.cfg, model.spec, plan.last.guidance_scale)
+    for sentence in omitted(model.spec) if plan.extrapolates and ranks.topology.is_first else []:
         run.listen(Note(sentence))
     vae = VaeRunner.for_plan(plan, model, ranks, listen=run.listen, stop=run.stop, network=network)
     latents = render_latents(run, vae)

@@ -132,7 +132,7 @@ class Renderer:
         """The listener, and what marks where this rank is. Raises TypeError for a hook that there is not."""
         if unknown := hooks.keys() - RenderHooks.__annotations__.keys():
             raise TypeError(f"render() got an unexpected keyword argument {min(unknown)!r}")
-        return both(hooks.get("listen", ignore), self.topology.marks.hear)
+        return both(hooks.get("listen", ignore), self.topology.marks.on_event)
 
     def model(self, request: Request, *, with_text_encoders: bool, listen: Listener = ignore) -> FlowModel:
         """The request's model, from the last time or loaded now."""

@@ -91,7 +91,7 @@ class Sampler:
         for index in range(state.step, plan.steps):
             started = time.perf_counter()
             step = Step(sigma=plan.sigmas[index], index=index, steps=plan.steps, start=plan.sigmas[0])
-            before, state = state, self.with_surroundings(self.step(state, step), plan.sigmas[index + 1])
+            before, state = state, self.with_outside(self.step(state, step), plan.sigmas[index + 1])
             seconds = time.perf_counter() - started
             skipped = index in plan.skipped
             listen(StepDone(plan.name, index + 1, plan.steps, step.sigma, seconds, skipped=skipped))
@@ -101,7 +101,7 @@ class Sampler:
                 after_step(state)
         return state
 
-    def with_surroundings(self, state: PassState, sigma: float) -> PassState:
+    def with_outside(self, state: PassState, sigma: float) -> PassState:
         """With the poster's own latents around a region rendered again, at the state's noise level."""
         if self.outside is None or state.reference is None:
             return state
@@ -209,8 +209,8 @@ class Sampler:
 
 
 def sequence_alone(
-    plan: PassPlan, guidance_passes: CfgExecution = two_passes, *, marks: Marks = SILENT
+    plan: PassPlan, cfg_execution: CfgExecution = two_passes, *, marks: Marks = SILENT
 ) -> TokenSequence:
     """The tokens of a pass that one rank makes by itself, as the native one."""
     mesh = single_rank(marks)
-    return TokenSequence(mesh, TorchEngine(mesh), plan.copies, guidance_passes=guidance_passes)
+    return TokenSequence(mesh, TorchEngine(mesh), plan.copies, cfg_execution=cfg_execution)

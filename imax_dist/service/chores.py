@@ -46,7 +46,7 @@ class Watch:
 
     async def keep_doing(self, chore: Chore) -> None:
         """Until cancelled."""
-        in_a_row, told = 0, ""
+        in_a_row, already_reported = 0, ""
         self.failures.labels(chore=chore.name)
         while True:
             pause, away = chore.every_s, ""
@@ -60,13 +60,13 @@ class Watch:
                 self.failures.labels(chore=chore.name).inc()
                 in_a_row += 1
                 pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (in_a_row - 1))
-                self._tell(chore, error, in_a_row, pause)
-            if away and away != told:  # once, not every second
+                self._report(chore, error, in_a_row, pause)
+            if away and away != already_reported:  # once, not every second
                 self.log({"event": "note", "level": "warning", "text": away})
-            told = away
+            already_reported = away
             await asyncio.sleep(pause)
 
-    def _tell(self, chore: Chore, error: Exception, in_a_row: int, pause: float) -> None:
+    def _report(self, chore: Chore, error: Exception, in_a_row: int, pause: float) -> None:
         """The log has all of it, the probe, which anybody may ask, the kind of error only."""
         kind, again = type(error).__name__, f"tried again in {pause:g} s"
         self.failing[chore.name] = f"{kind}, {in_a_row} in a row, {again}; the log has the traceback"

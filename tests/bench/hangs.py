@@ -83,8 +83,8 @@ def rank_main(rank: int, port: int, folder: str, kind: str, step_s: float, devic
         engine = marking(TorchEngine(mesh), beacon)
         layout = JointLayout.of(text_tokens=8, image_tokens=56, ranks=2)
         qkv = [torch.randn(1, 32, 4, 16, device=place) for _ in range(3)]
-        beacon.hear(StageStarted("extrapolated", 28))
-        beacon.hear(StepDone("extrapolated", 2, 28, 0.9, step_s))
+        beacon.on_event(StageStarted("extrapolated", 28))
+        beacon.on_event(StepDone("extrapolated", 2, 28, 0.9, step_s))
         block_s = step_s / BLOCKS
         for block in range(1, (FAULTY_BLOCK if kind == SKIPPED else BLOCKS) + 1):
             if block == FAULTY_BLOCK and rank == 1:
@@ -99,7 +99,7 @@ def rank_main(rank: int, port: int, folder: str, kind: str, step_s: float, devic
 def seconds_until_seen(
     kind: str, step_s: float, *, limits: Silence | None = None, device: str = "cpu"
 ) -> tuple[float | None, str]:
-    """Between the fault and the verdict, with what it says; None if nothing was seen within a while."""
+    """Between the fault and the diagnosis, with what it says; None if nothing was seen within a while."""
     context = forked()
     store = dist.TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
     with tempfile.TemporaryDirectory() as place:
@@ -132,11 +132,11 @@ def _await_verdict(folder: Path, evidence: Path, *, patience_s: float) -> tuple[
             return None, "nothing"
         time.sleep(0.05)
     seen = (folder / EVIDENCE_WANTED).stat().st_mtime - struck
-    while not (evidence / "verdict.json").exists():
+    while not (evidence / "diagnosis.json").exists():
         time.sleep(0.05)
-    verdict = json.loads((evidence / "verdict.json").read_text())
+    diagnosis = json.loads((evidence / "diagnosis.json").read_text())
     stacks = sorted(path.name for path in evidence.glob("*.stacks.txt"))
-    return seen, f"{verdict['kind']}: {verdict['says']} [{', '.join(stacks)}]"
+    return seen, f"{diagnosis['kind']}: {diagnosis['says']} [{', '.join(stacks)}]"
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ class NoEvent:
 
 def seconds_a_block(beacon: Beacon) -> float:
     """Of one block's marks: its beginning, and the way into two exchanges and out of them."""
-    beacon.hear(StageStarted("extrapolated", 28))
+    beacon.on_event(StageStarted("extrapolated", 28))
     started = time.perf_counter()
     for number in range(COUNT):
         beacon.block()

@@ -26,7 +26,7 @@ from tiny_flux import make_tiny_flux
 from imax_dist.errors import BadConfig, CannotWrite, ClusterUnavailable
 from imax_dist.events import (
     CheckpointWritten,
-    GangLost,
+    GangBroken,
     GangReady,
     InJob,
     Note,
@@ -153,7 +153,7 @@ class Storm:
         match event:
             case GangReady():
                 self._pids = event.pids
-            case GangLost() if len(self.seen) < len(self.harmed):
+            case GangBroken() if len(self.seen) < len(self.harmed):
                 self.seen[list(self.harmed)[-1]] = time.monotonic()
             case InJob(job, StepDone("extrapolated", 5)):
                 harm = self._harms.pop(job, None)
@@ -294,7 +294,7 @@ def test_a_hung_rank_is_named_and_the_others_leave_their_stacks(
     assert re.search(r"rank 1 \(.+, process \d+\) has not answered for .+ \(silent\)", message)
     folder = run.out / "stopped" / "hangs" / "attempt-1"
     assert "render_poster" in (folder / "rank-0.stacks.txt").read_text()
-    assert json.loads((folder / "verdict.json").read_text())["kind"] == "silent"
+    assert json.loads((folder / "diagnosis.json").read_text())["kind"] == "silent"
 
 
 def test_a_bad_value_fails_its_poster_and_keeps_the_gang(storm: Harmed) -> None:

@@ -17,7 +17,7 @@ from tiny_flux import make_tiny_flux
 from imax_dist.launcher.among import watched
 from imax_dist.launcher.watch import JUDGED, RankWatch
 from imax_dist.liveness.beacon import Beacon, Place
-from imax_dist.liveness.heartbeat import Sight, SightFile
+from imax_dist.liveness.heartbeat import RankReport, ReportFile
 from imax_dist.liveness.silence import Silence
 from imax_dist.parallel.topology import Topology
 
@@ -39,7 +39,7 @@ def test_a_launcher_that_looks_itself_gets_the_beacons(tmp_path: Path) -> None:
 
 def test_of_several_that_look_one_speaks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     child = subprocess.Popen(["sleep", "60"])
-    SightFile(tmp_path, 1)(Sight(1, beat=1, place=Place("extrapolated", 28, 3, 7), pid=child.pid))
+    ReportFile(tmp_path, 1)(RankReport(1, beat=1, place=Place("extrapolated", 28, 3, 7), pid=child.pid))
     watches = [RankWatch(tmp_path, evidence=tmp_path / "sea.hang", limits=QUICK) for _ in range(3)]
     with watches[0], watches[1], watches[2]:
         assert child.wait(timeout=60) == -signal.SIGKILL
@@ -87,7 +87,7 @@ def test_a_rank_stopped_under_torchrun_is_named_and_the_poster_ends(tmp_path: Pa
             os.killpg(process.pid, signal.SIGKILL)
     assert "imax: rank 0 (" in err
     assert "has not answered for" in err
-    assert json.loads((tmp_path / "sea.hang" / "verdict.json").read_text())["kind"] == "silent"
+    assert json.loads((tmp_path / "sea.hang" / "diagnosis.json").read_text())["kind"] == "silent"
     assert (tmp_path / "sea.hang" / "rank-1.stacks.txt").is_file()
     assert list((tmp_path / "sea.checkpoints").glob("step-*.safetensors"))
     assert not list(tmp_path.glob("sea.png"))

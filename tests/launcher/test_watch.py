@@ -18,7 +18,14 @@ from imax_dist.events import StageStarted
 from imax_dist.launcher import elastic, watch
 from imax_dist.launcher.watch import LOOK_S, RankWatch
 from imax_dist.liveness.beacon import Beacon, Place
-from imax_dist.liveness.heartbeat import EVIDENCE_WANTED, Heartbeat, Sight, SightFile, beating, read_sights
+from imax_dist.liveness.heartbeat import (
+    EVIDENCE_WANTED,
+    Heartbeat,
+    RankReport,
+    ReportFile,
+    beating,
+    read_reports,
+)
 from imax_dist.liveness.silence import Silence
 
 QUICK = Silence(heartbeat=1.0, exchange=1.0)
@@ -31,26 +38,26 @@ def test_a_rank_that_stands_still_is_killed_and_what_is_known_of_it_kept(
     folder.mkdir()
     child = subprocess.Popen(["sleep", "60"])
     place = Place("extrapolated", 28, 3, 7)
-    SightFile(folder, 1)(Sight(1, beat=1, place=place, host="node-b", pid=child.pid))
+    ReportFile(folder, 1)(RankReport(1, beat=1, place=place, host="node-b", pid=child.pid))
     with RankWatch(folder, evidence=evidence, alive=alive, limits=QUICK):
         assert child.wait(timeout=60) == -signal.SIGKILL
     assert alive.exists()
     said = capfd.readouterr().err
     assert f"imax launch: rank 1 (node-b, process {child.pid}) has not answered for" in said
     assert f"last seen in block 7 of step 4 of extrapolated; evidence in {evidence}" in said
-    verdict = json.loads((evidence / "verdict.json").read_text())
-    assert verdict["kind"] == "silent"
-    assert verdict["ranks"][0]["process"].startswith("S (sleeping)")
+    diagnosis = json.loads((evidence / "diagnosis.json").read_text())
+    assert diagnosis["kind"] == "silent"
+    assert diagnosis["ranks"][0]["process"].startswith("S (sleeping)")
 
 
 def test_ranks_that_beat_and_ranks_that_have_ended_are_left_alone(tmp_path: Path) -> None:
     with RankWatch(tmp_path, evidence=tmp_path / "none", limits=QUICK):
         with beating(0, tmp_path, device=torch.device("cpu")) as beacon:
-            beacon.hear(StageStarted("extrapolated", 28))
+            beacon.on_event(StageStarted("extrapolated", 28))
             for _ in range(8):
                 time.sleep(0.25)
                 beacon.block()
-        assert read_sights(tmp_path) == []
+        assert read_reports(tmp_path) == []
         time.sleep(1.5)
     assert not (tmp_path / "none").exists()
 
@@ -89,7 +96,7 @@ def test_its_thread_holds_no_memory_of_another_rank_s_gpu(monkeypatch: pytest.Mo
 
 
 def test_a_rank_leaves_its_stacks_when_it_is_asked(tmp_path: Path) -> None:
-    file = SightFile(tmp_path, 3)
+    file = ReportFile(tmp_path, 3)
     heartbeat = Heartbeat(3, Beacon(), file, device=torch.device("cpu")).start()
     (tmp_path / EVIDENCE_WANTED).touch()
     deadline = time.monotonic() + 60
@@ -97,9 +104,9 @@ def test_a_rank_leaves_its_stacks_when_it_is_asked(tmp_path: Path) -> None:
         time.sleep(0.05)
     heartbeat.stop()
     assert "test_a_rank_leaves_its_stacks_when_it_is_asked" in (tmp_path / "rank-3.stacks.txt").read_text()
-    (sight,) = read_sights(tmp_path)
-    assert (sight.rank, sight.place.stage) == (3, "between stages")
-    assert sight.beat >= 1
+    (report,) = read_reports(tmp_path)
+    assert (report.rank, report.place.stage) == (3, "between stages")
+    assert report.beat >= 1
 
 
 @pytest.mark.parametrize(

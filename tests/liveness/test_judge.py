@@ -1,4 +1,4 @@
-"""What ranks say of themselves becomes a verdict: on a clock of the test's own, without processes."""
+"""What ranks say of themselves becomes a diagnosis: on a clock of the test's own, without processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from imax_dist.events import CheckpointStarted, CheckpointWritten, StageDone, StageStarted, StepDone
 from imax_dist.liveness.beacon import CHECKPOINT, SILENT, Beacon, Place
-from imax_dist.liveness.heartbeat import EVERY_S, Sight
+from imax_dist.liveness.heartbeat import EVERY_S, RankReport
 from imax_dist.liveness.judge import Diagnosis, Judge
 from imax_dist.liveness.silence import Silence
 from imax_dist.parallel.engines import Marking, marking
@@ -34,7 +34,7 @@ class Gang:
 
     def told(self, event: object) -> None:
         for beacon in self.beacons:
-            beacon.hear(event)
+            beacon.on_event(event)
 
     def passes(self, seconds: float) -> Diagnosis | None:
         """Time goes by, with beats and a look twice a second."""
@@ -43,13 +43,13 @@ class Gang:
             self.time = min(self.time + EVERY_S, end)
             for rank, beacon in enumerate(self.beacons):
                 self.beats[rank] += rank not in self.stopped
-                sight = Sight(
+                report = RankReport(
                     rank, self.beats[rank], beacon.passed, beacon.place, beacon.usual, f"host{rank}"
                 )
-                self.judge.see(sight)
-            verdict = self.judge.verdict()
-            if verdict is not None:
-                return verdict
+                self.judge.see(report)
+            diagnosis = self.judge.diagnose()
+            if diagnosis is not None:
+                return diagnosis
         return None
 
     def block(self, seconds: dict[int, float] | float) -> Diagnosis | None:
@@ -59,9 +59,9 @@ class Gang:
         for beacon in self.beacons:
             beacon.block()
         for rank in sorted(own, key=lambda rank: own[rank]):
-            verdict = self.passes(since + own[rank] - self.time)
-            if verdict is not None:
-                return verdict
+            diagnosis = self.passes(since + own[rank] - self.time)
+            if diagnosis is not None:
+                return diagnosis
             self.beacons[rank].waiting("a ring hop").__enter__()
         for beacon in self.beacons:
             beacon.exchange("")
@@ -77,32 +77,32 @@ class Gang:
 
     def seen_after(self, most: float = 200.0) -> tuple[float, Diagnosis]:
         since = self.time
-        verdict = self.passes(most)
-        assert verdict is not None
-        return self.time - since, verdict
+        diagnosis = self.passes(most)
+        assert diagnosis is not None
+        return self.time - since, diagnosis
 
 
 @pytest.mark.parametrize("step_s", STEPS)
 def test_a_stopped_process_is_seen_within_ten_seconds_at_any_step_length(step_s: float) -> None:
     gang = Gang().third_step(step_s)
     gang.stopped = {1}
-    seconds, verdict = gang.seen_after()
+    seconds, diagnosis = gang.seen_after()
     assert 4.9 < seconds < 10.0
-    assert (verdict.kind, verdict.rank) == ("silent", 1)
-    assert "rank 1 (host1, process 0) has not answered for" in verdict.sentence
-    assert "last seen in block 3 of step 3 of extrapolated" in verdict.sentence
+    assert (diagnosis.kind, diagnosis.rank) == ("silent", 1)
+    assert "rank 1 (host1, process 0) has not answered for" in diagnosis.sentence
+    assert "last seen in block 3 of step 3 of extrapolated" in diagnosis.sentence
 
 
 def test_one_that_stopped_before_it_could_say_where_it_is_is_seen_as_soon() -> None:
     gang = Gang(2)
     gang.passes(1.0)
     gang.stopped = {1}
-    gang.beacons[0].hear(StageStarted("extrapolated", 28))
+    gang.beacons[0].on_event(StageStarted("extrapolated", 28))
     gang.beacons[0].block()
     gang.beacons[0].waiting("a ring hop").__enter__()
-    seconds, verdict = gang.seen_after()
+    seconds, diagnosis = gang.seen_after()
     assert seconds < 10.0
-    assert (verdict.kind, verdict.rank) == ("silent", 1)
+    assert (diagnosis.kind, diagnosis.rank) == ("silent", 1)
 
 
 @pytest.mark.parametrize("step_s", STEPS)
@@ -111,10 +111,10 @@ def test_ranks_that_all_wait_are_seen_within_ten_seconds_at_any_step_length(step
     for beacon in gang.beacons:
         beacon.block()
         beacon.waiting("a ring hop").__enter__()
-    seconds, verdict = gang.seen_after()
+    seconds, diagnosis = gang.seen_after()
     assert seconds < 10.0
-    assert (verdict.kind, verdict.rank) == ("collective", None)
-    assert "all 4 ranks here have waited in a ring hop in block 4 of step 3" in verdict.sentence
+    assert (diagnosis.kind, diagnosis.rank) == ("collective", None)
+    assert "all 4 ranks here have waited in a ring hop in block 4 of step 3" in diagnosis.sentence
 
 
 def test_the_rank_in_the_earlier_exchange_is_named() -> None:
@@ -122,11 +122,11 @@ def test_the_rank_in_the_earlier_exchange_is_named() -> None:
     gang.beacons[0].block()
     for beacon in gang.beacons:
         beacon.waiting("a ring hop").__enter__()
-    seconds, verdict = gang.seen_after()
+    seconds, diagnosis = gang.seen_after()
     assert seconds < 10.0
-    assert (verdict.kind, verdict.rank) == ("behind", 1)
-    assert "rank 1 (host1, process 0) has waited in a ring hop in block 3" in verdict.sentence
-    assert "rank 0 waits in a ring hop in block 4" in verdict.sentence
+    assert (diagnosis.kind, diagnosis.rank) == ("behind", 1)
+    assert "rank 1 (host1, process 0) has waited in a ring hop in block 3" in diagnosis.sentence
+    assert "rank 0 waits in a ring hop in block 4" in diagnosis.sentence
 
 
 def test_one_that_computes_for_ever_is_the_one_that_is_behind() -> None:
@@ -135,10 +135,10 @@ def test_one_that_computes_for_ever_is_the_one_that_is_behind() -> None:
         beacon.block()
         if rank != 2:
             beacon.waiting("a ring hop").__enter__()
-    seconds, verdict = gang.seen_after()
+    seconds, diagnosis = gang.seen_after()
     assert seconds < 10.0
-    assert (verdict.kind, verdict.rank) == ("behind", 2)
-    assert "(usually 0.35 s); ranks 0, 1, 3 wait in a ring hop" in verdict.sentence
+    assert (diagnosis.kind, diagnosis.rank) == ("behind", 2)
+    assert "(usually 0.35 s); ranks 0, 1, 3 wait in a ring hop" in diagnosis.sentence
 
 
 @pytest.mark.parametrize("step_s", STEPS)
@@ -163,9 +163,9 @@ def test_a_stage_in_which_nothing_goes_on_is_seen_and_a_long_one_is_not() -> Non
     for _ in range(10):
         assert gang.passes(50.0) is None
         gang.beacons[3].mark()
-    seconds, verdict = gang.seen_after()
+    seconds, diagnosis = gang.seen_after()
     assert 59.0 < seconds < 62.0
-    assert verdict.kind == "computing"
+    assert diagnosis.kind == "computing"
 
 
 def test_a_disk_may_hold_up_what_comes_between_two_steps() -> None:
@@ -187,13 +187,13 @@ def test_others_may_wait_for_rank_0_as_long_as_it_goes_on() -> None:
     gang = Gang()
     for beacon in gang.beacons[1:]:
         beacon.waiting("what rank 0 sends").__enter__()
-    gang.beacons[0].hear(StageStarted("native", 28))
-    gang.beacons[0].hear(StepDone("native", 2, 28, 0.9, 30.0))
+    gang.beacons[0].on_event(StageStarted("native", 28))
+    gang.beacons[0].on_event(StepDone("native", 2, 28, 0.9, 30.0))
     for _ in range(20):
         gang.beacons[0].block()
         assert gang.passes(2.0) is None
-    _, verdict = gang.seen_after()
-    assert (verdict.kind, verdict.rank) == ("behind", 0)
+    _, diagnosis = gang.seen_after()
+    assert (diagnosis.kind, diagnosis.rank) == ("behind", 0)
 
 
 def test_a_hang_before_doubles_what_is_allowed() -> None:
@@ -208,20 +208,20 @@ def test_nobody_is_held_to_account_for_the_time_in_which_nobody_looked() -> None
     gang.time += 100.0
     gang.judge.excuse(100.0)
     gang.beats = [beat + 1 for beat in gang.beats]
-    assert gang.judge.verdict() is None
+    assert gang.judge.diagnose() is None
     gang.judge.keep([])
-    assert gang.judge.verdict() is None
+    assert gang.judge.diagnose() is None
 
 
 def test_a_rank_without_work_is_only_asked_to_beat() -> None:
     gang = Gang(2).third_step(20.0)
     gang.passes(1.0)
     gang.time += 5.5
-    assert gang.judge.verdict(working=[]) is None
+    assert gang.judge.diagnose(working=[]) is None
     gang.time += 60.0
-    verdict = gang.judge.verdict(working=[])
-    assert verdict is not None
-    assert verdict.kind == "silent"
+    diagnosis = gang.judge.diagnose(working=[])
+    assert diagnosis is not None
+    assert diagnosis.kind == "silent"
 
 
 class Event:
@@ -248,7 +248,7 @@ def gpu_beacon(now: Callable[[], float]) -> Beacon:
 def test_on_a_gpu_a_mark_counts_when_the_device_has_passed_it() -> None:
     clock = [0.0]
     beacon = gpu_beacon(lambda: clock[0])
-    beacon.hear(StageStarted("extrapolated", 28))
+    beacon.on_event(StageStarted("extrapolated", 28))
     beacon.look()
     assert (beacon.passed, beacon.place) == (0, Place())
     Event.passed = True
@@ -277,12 +277,12 @@ def test_a_device_that_stands_still_costs_no_memory_without_end() -> None:
 
 def test_short_steps_on_a_gpu_are_marked_by_blocks_alone() -> None:
     beacon = gpu_beacon(lambda: 0.0)
-    beacon.hear(StepDone("extrapolated", 3, 28, 0.9, 0.07))
+    beacon.on_event(StepDone("extrapolated", 3, 28, 0.9, 0.07))
     before = Event.made
     with beacon.waiting("a ring hop"):
         pass
     assert Event.made == before
-    beacon.hear(StepDone("extrapolated", 4, 28, 0.9, 7.0))
+    beacon.on_event(StepDone("extrapolated", 4, 28, 0.9, 7.0))
     with beacon.waiting("a ring hop"):
         pass
     assert Event.made == before + 3
@@ -290,13 +290,13 @@ def test_short_steps_on_a_gpu_are_marked_by_blocks_alone() -> None:
 
 def test_stages_steps_and_checkpoints_move_the_place() -> None:
     beacon = Beacon()
-    beacon.hear(StageStarted("extrapolated", 28))
-    beacon.hear(StepDone("extrapolated", 5, 28, 0.9, 7.0))
-    beacon.hear(CheckpointStarted("extrapolated", 5))
+    beacon.on_event(StageStarted("extrapolated", 28))
+    beacon.on_event(StepDone("extrapolated", 5, 28, 0.9, 7.0))
+    beacon.on_event(CheckpointStarted("extrapolated", 5))
     assert beacon.place == Place(CHECKPOINT)
-    beacon.hear(CheckpointWritten("x", "extrapolated", 5, 1.0))
+    beacon.on_event(CheckpointWritten("x", "extrapolated", 5, 1.0))
     assert beacon.place == Place("extrapolated", 28, 5)
-    beacon.hear(StageDone("extrapolated", 100.0))
+    beacon.on_event(StageDone("extrapolated", 100.0))
     assert beacon.place == Place()
 
 

@@ -104,7 +104,7 @@ def test_absolute_positions_end_where_the_table_ends(folders: dict[str, Path]) -
 def test_a_rope_rule_or_copies_at_places_asked_of_absolute_positions_are_refused(
     folders: dict[str, Path],
 ) -> None:
-    with pytest.raises(BadConfig, match=r"has absolute positions, no RoPE to scale; leave rope.rule out"):
+    with pytest.raises(BadConfig, match=r"has absolute positions, no RoPE to scale; omit rope.rule"):
         planned(folders["sd3.5-medium"], "128x128", rope={"rule": "ntk"})
     with pytest.raises(BadConfig, match=r"has no positions to place copies at; omit text.copies"):
         planned(folders["sd3.5-medium"], "128x128", text={"copies": "grid"})

@@ -112,7 +112,7 @@ def refuse_twice(names: Mapping[str, str]) -> None:
     for layer, name in names.items():
         if first.setdefault(name, layer) != layer:
             raise BadValue(
-                f"its layers {first[name]} and {layer} are both {name} of the network; leave out one of them"
+                f"its layers {first[name]} and {layer} are both {name} of the network; omit one of them"
             )
 
 

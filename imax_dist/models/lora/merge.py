@@ -210,7 +210,7 @@ def _without_products(transformer: Any, fitted: Sequence[FittedLora]) -> list[Fi
         elif getattr(transformer, "hf_quantizer", None) is not None:
             raise BadValue(
                 f"lora {each.lora.source} is a {kind}, which cannot be added to quantised weights; "
-                "leave quantize out, or export it as a LoRA"
+                "omit quantize, or export it as a LoRA"
             )
         else:
             merge_products(transformer, each.layers, each.lora.weight)

@@ -182,9 +182,9 @@ class HunyuanImageModel(FlowModel):
 
         Its largest norm is that of a native picture's latents, and grows with the root of their number.
         """
-        ways, native = self.spec.momentum, self.spec.native_tokens**2
-        way = ways[-1] if "letters" in prompt else ways[0]
-        return way.enlarged(max(1.0, self.token_grid(x).count / native))
+        guiders, native = self.spec.momentum, self.spec.native_tokens**2
+        guider = guiders[-1] if "letters" in prompt else guiders[0]
+        return guider.enlarged(max(1.0, self.token_grid(x).count / native))
 
     def latent_scale(self) -> LatentScale:
         return LatentScale(shift=0.0, factor=self.vae.config.scaling_factor)

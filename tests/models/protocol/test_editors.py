@@ -114,13 +114,15 @@ def test_what_makes_no_edit_is_refused(folders: dict[str, Path], picture: Path) 
         Request("", guide=str(picture), edit=True)
     with pytest.raises(BadValue, match=r"a region is rendered again from the poster around it; omit edit"):
         Request("a", guide=str(picture), edit=True, region="0,0,32,32")
-    with pytest.raises(BadValue, match=r"edit: model embedded is shown no whole picture; take an editor"):
+    with pytest.raises(
+        BadValue, match=r"edit: model embedded does not take a whole picture as input; take an editor"
+    ):
         make_plan(Request("a", guide=str(picture), edit=True), describe_model("embedded"))
     qwen = describe_model(str(folders["qwen-image-edit"]))
-    with pytest.raises(BadValue, match=r"edits pictures; name one as guide, and say edit"):
+    with pytest.raises(BadValue, match=r"edits pictures; give one with --guide and add --edit"):
         make_plan(Request("a"), qwen)
     fill = describe_model(str(folders["flux-fill"]))
-    with pytest.raises(BadValue, match=r"paints regions of a picture only; imax redo --region gives one"):
+    with pytest.raises(BadValue, match=r"only repaints regions; use imax redo --region"):
         make_plan(Request("a", guide=str(picture)), fill)
 
 

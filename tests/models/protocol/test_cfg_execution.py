@@ -17,7 +17,7 @@ from imax_dist.models.guidance import classifier_free, first_channels, norm_pres
 from imax_dist.models.load import describe_model
 from imax_dist.models.tiny import TINY
 from imax_dist.parallel.cfg_parallel import ranks_per_half
-from imax_dist.pipeline.fit import check_guidance_passes
+from imax_dist.pipeline.fit import check_cfg_execution
 from imax_dist.pipeline.plan import make_plan
 from imax_dist.pipeline.ranks import ParallelSettings
 from imax_dist.pipeline.renderer import render
@@ -52,14 +52,14 @@ def test_splitting_needs_an_even_number_of_ranks_and_a_second_prompt(folders: di
     assert ranks_per_half(4) == 2
     names = ("flux-dev", "flux3-klein", "flux-schnell")
     distilled, without, free = (describe_model(str(folders[name])) for name in names)
-    with pytest.raises(BadConfig, match=r".* takes its scale as an input; leave cfg out"):
-        check_guidance_passes("split", distilled, 7.0)
-    with pytest.raises(BadConfig, match=r".* has its guidance trained in; leave cfg out"):
-        check_guidance_passes("split", without, 1.0)
+    with pytest.raises(BadConfig, match=r".* takes its scale as an input; omit cfg"):
+        check_cfg_execution("split", distilled, 7.0)
+    with pytest.raises(BadConfig, match=r".* has its guidance trained in; omit cfg"):
+        check_cfg_execution("split", without, 1.0)
     with pytest.raises(BadConfig, match=r"no second prompt to compute: the guidance scale of .* is 1"):
-        check_guidance_passes("split", free, 1.0)
-    check_guidance_passes("split", free, 2.0)
-    check_guidance_passes("two_passes", dataclasses.replace(distilled), 1.0)
+        check_cfg_execution("split", free, 1.0)
+    check_cfg_execution("split", free, 2.0)
+    check_cfg_execution("two_passes", dataclasses.replace(distilled), 1.0)
 
 
 def test_an_unknown_way_is_refused_with_the_known_ones(folders: dict[str, Path]) -> None:
