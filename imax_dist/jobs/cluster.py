@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
 import imax_dist
-from imax_dist.errors import BadValue, ClusterUnavailable, Preempted
+from imax_dist.errors import BadValue, ClusterUnavailable, ImaxError, Preempted
 from imax_dist.jobs.board import silent
 from imax_dist.jobs.guardian import guarded
 from imax_dist.jobs.settings import PoolSettings
@@ -87,7 +87,9 @@ def _connect(address: str, settings: PoolSettings, folder: Path | None) -> None:
     except SystemExit as error:  # Ray's own answer to a SIGTERM while it starts
         text = "stopped before any poster was begun; run the same command again to resume"
         raise Preempted(text) from error
-    except (RayError, ConnectionError, ValueError, OSError, RuntimeError, OverflowError) as error:
+    except ImaxError:
+        raise
+    except Exception as error:  # a node that starts too slowly is a bare Exception
         raise ClusterUnavailable(_why_not(address, error)) from error
 
 
