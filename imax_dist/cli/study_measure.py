@@ -29,12 +29,13 @@ def _measure_arguments(parser: Parser) -> None:
 def _measure(args: argparse.Namespace) -> int:
     from imax_dist.output.atomic import require_writable, write_json
     from imax_dist.output.image.sheet import write_sheet
-    from imax_dist.study.train.measure import measure_pipeline
-    from imax_dist.study.train.sample import load_pipeline
 
     size = model_size(args.size)
     require_counts(args, "n", "steps")
     start_libraries(args.threads)
+    from imax_dist.study.train.measure import measure_pipeline
+    from imax_dist.study.train.sample import load_pipeline
+
     pipeline = load_pipeline(args.model)
     require_writable(args.out)
     results, pictures = measure_pipeline(

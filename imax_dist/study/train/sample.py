@@ -18,7 +18,7 @@ def load_pipeline(folder: Path) -> FluxPipeline:
     """The pipeline of a folder, in float32. Raises MissingInput if the folder is not one."""
     if not (folder / "model_index.json").is_file():
         raise MissingInput(f"{folder} is not a saved pipeline; `imax study save-pipeline` writes one")
-    pipeline = FluxPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
