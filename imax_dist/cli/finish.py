@@ -42,7 +42,7 @@ def add_parser(verbs: Any) -> None:
         "-o", "--out", type=Path, metavar="FILE", help="file to write (default: POSTER-print.KIND)"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace a file that is no print of this picture"
+        "--overwrite", action="store_true", help="replace a file that is not a print of this picture"
     )
     parser.add_argument("--json", action="store_true", help="result as JSON on stdout")
     sheet = parser.add_argument_group("sheet")
@@ -145,7 +145,7 @@ def _require_own(out: Path, recipe: Mapping[str, Any] | None) -> None:
         return
     if recipe is None:
         raise BadValue(
-            f"{out} is there already, and the picture carries no recipe to tell whether that is its print; "
+            f"{out} already exists, and without a recipe it cannot be recognised as this picture's print; "
             "give another --out, or --overwrite"
         )
     try:
@@ -153,7 +153,7 @@ def _require_own(out: Path, recipe: Mapping[str, Any] | None) -> None:
     except (ImaxError, OSError):
         before = None
     if before is None or before.get("request") != recipe.get("request"):
-        raise BadValue(f"{out} is no print of this picture; give another --out, or --overwrite")
+        raise BadValue(f"{out} is not a print of this picture; give another --out, or --overwrite")
 
 
 def named_file(text: str, options: argparse.Namespace) -> str:

@@ -165,7 +165,7 @@ def _clear_errors(place: str) -> Iterator[None]:
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise NoPermission(f"{place} refuses these credentials: {first_line(error)}") from error
     except FileNotFoundError as error:
-        raise BadConfig(f"{place} cannot be written: there is no such bucket; make it first") from error
+        raise BadConfig(f"{place} cannot be written: the bucket does not exist; create it first") from error
     except (BaseError, OSError) as error:
         raise NotDelivered(
             f"{place} rejected the upload: {first_line(error)}; it stays in its folder and is sent again"

@@ -58,7 +58,9 @@ def _require_no_file_driver(out: Path) -> None:
     """A folder that several drivers of a database fill has none of a file."""
     for path in sorted(out.glob("batch*.lease")):
         if (holder := driver_of(path.with_suffix(".sqlite"))) is not None:
-            raise FolderBusy(f"{out} is being filled by {holder}, from a queue in a file; end that one first")
+            raise FolderBusy(
+                f"{out} is being filled by {holder}, from a queue in a file; stop that process first"
+            )
 
 
 class StoreListener:

@@ -85,7 +85,7 @@ class Lease:
         now = read_holder(self.path)
         if now is None or now.token != self.holder.token:
             raise FolderBusy(
-                f"{folder} was taken over by {now or 'another batch'} while this one gave no sign of life"
+                f"{folder} was taken over by {now or 'another batch'} after this one stopped responding"
             )
 
     def beat(self) -> None:

@@ -49,7 +49,9 @@ class Nodes:
         if not 0 <= self.index < self.count:
             raise BadValue(f"--node-rank {self.index}: {self.count} nodes count from 0 to {self.count - 1}")
         if self.count > 1 and self.rendezvous is None:
-            raise BadValue(f"{self.count} nodes have to meet: give --rendezvous HOST:PORT of node 0 on each")
+            raise BadValue(
+                f"{self.count} nodes need a rendezvous: give --rendezvous HOST:PORT of node 0 on each"
+            )
         host, colon, port = (self.rendezvous or "localhost:1").rpartition(":")
         if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
             raise BadValue(f"--rendezvous {self.rendezvous!r} is not HOST:PORT, for example node0:29500")

@@ -97,7 +97,7 @@ def _packed(result: Any, tensors: list[Tensor]) -> Any:
         return {kind: [_packed(part, tensors) for part in result]}
     if result is None or isinstance(result, bool | int | float | str):
         return result
-    raise TypeError(f"a {type(result).__name__} is nothing that ranks can be given")
+    raise TypeError(f"a {type(result).__name__} cannot be broadcast")
 
 
 def _unpacked(packed: Any, received: Callable[[str, list[int]], Tensor]) -> Any:

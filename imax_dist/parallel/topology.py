@@ -67,7 +67,9 @@ def detect(environment: Mapping[str, str] | None = None, *, device: str = "auto"
     rank, world_size = _number(variables, "RANK", 0), _number(variables, "WORLD_SIZE", 1)
     local_rank = _number(variables, "LOCAL_RANK", rank)
     if not 0 <= rank < world_size:
-        raise BadConfig(f"RANK {rank} is none of WORLD_SIZE {world_size}, which counts from 0; {BY_LAUNCHER}")
+        raise BadConfig(
+            f"RANK {rank} is not below WORLD_SIZE {world_size}; ranks count from 0; {BY_LAUNCHER}"
+        )
     return Topology(
         rank=rank,
         world_size=world_size,
@@ -79,7 +81,7 @@ def detect(environment: Mapping[str, str] | None = None, *, device: str = "auto"
 def _number(variables: Mapping[str, str], name: str, default: int) -> int:
     text = variables.get(name, str(default))
     if not text.isdecimal():
-        raise BadConfig(f"{name} is {text!r} in the environment, no whole number; {BY_LAUNCHER}")
+        raise BadConfig(f"{name} is {text!r} in the environment, not a whole number; {BY_LAUNCHER}")
     return int(text)
 
 
@@ -140,9 +142,9 @@ def _launchers_store(timeout: timedelta) -> Any:
     """Where torchrun's variables say. Raises BadConfig if they do not."""
     try:
         return next(rendezvous("env://", timeout=timeout))[0]
-    except ValueError as error:  # one that is missing, or a port that is no number
+    except ValueError as error:  # one that is missing, or a port that is not a number
         why = str(error).split("rendezvous: ")[-1]
-        raise BadConfig(f"ranks cannot meet: {why}; {BY_LAUNCHER}") from error
+        raise BadConfig(f"ranks cannot connect: {why}; {BY_LAUNCHER}") from error
 
 
 def put_messages_first(environment: MutableMapping[str, str]) -> None:

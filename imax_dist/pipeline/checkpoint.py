@@ -168,7 +168,7 @@ def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
 def _checked(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> Checkpoint:
     kind = metadata["phase"]
     if kind not in ("native", "extrapolated") or not STORED >= tensors.keys() >= {"latents"}:
-        raise BadManifest(f"{path} cannot be read as a checkpoint: its phase or tensors are not a pass's")
+        raise BadManifest(f"{path} cannot be read as a checkpoint: its pass or its tensors are not known")
     if metadata["sha256"] != content_hash(metadata, tensors):
         raise BadManifest(f"{path} cannot be used: its hash is not that of its content; it was damaged")
     if not all(tensor.isfinite().all() for tensor in tensors.values()):

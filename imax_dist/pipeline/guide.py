@@ -49,7 +49,7 @@ def completed(
         if found is not None and len(found.text) > LONGEST_PROMPT:
             raise BadManifest(
                 f"{path}: the prompt in {found.origin} has {len(found.text)} characters, and at most "
-                f"{LONGEST_PROMPT} are read; give one of your own"
+                f"{LONGEST_PROMPT} are read; give --prompt"
             )
         return size.width, size.height, *(found or ("", ""))
 

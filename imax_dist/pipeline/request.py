@@ -107,7 +107,7 @@ class Request:
         try:
             self.prompt.encode()
         except UnicodeEncodeError as error:
-            raise BadValue("the prompt is not text: bytes in it are no UTF-8") from error
+            raise BadValue("the prompt is not text: it is not valid UTF-8") from error
         if not self.prompt.strip() and self.guide is None:
             raise BadValue("the prompt is empty; say what the poster shows")
         if len(self.prompt) > LONGEST_PROMPT:

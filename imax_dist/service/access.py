@@ -61,7 +61,7 @@ ANYBODY = Client("local", "operate")
 def add_token(tokens: Tokens, name: str, role: str, limits: dict[str, Any] | None = None) -> str:
     """A new token; its secret, which is shown once and kept nowhere. Raises BadValue."""
     if not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or name.strip() != name:
-        raise BadValue(f"a token's name is one line of 1 to {LONGEST_NAME} letters, got {name!r:.120}")
+        raise BadValue(f"a token's name is one line of 1 to {LONGEST_NAME} characters, got {name!r:.120}")
     if name == ANYBODY.name:
         raise BadValue(f"{name!r} stands for jobs sent without a token; choose another name")
     if role not in ROLES:

@@ -37,7 +37,7 @@ def check(serving: Serving) -> dict[str, Any]:
         names = [f"{token.name} ({token.role})" for token in tokens.all() if token.revoked is None]
     missing = _missing(limits.models) if serving.ray == "local" else {}
     if limits.models and missing.keys() >= set(limits.models):
-        raise BadConfig(f"none of the models that may be asked for is here: {'; '.join(missing.values())}")
+        raise BadConfig(f"none of the allowed models is available: {'; '.join(missing.values())}")
     if serving.ray == "local":
         missing |= {name: f"{name}: {NO_WEIGHTS}" for name in limits.models if not has_weights(name)}
     there = [name for name in limits.models if name not in missing]

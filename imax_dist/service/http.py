@@ -98,8 +98,8 @@ def listen_at(host: str, port: int) -> socket.socket:
     """A listening socket. Raises BadValue for no address at all, CannotWrite if it cannot be had."""
     if not host.strip("[] ") or not 0 <= port < 1 << 16:
         raise BadValue(
-            f"{host!r}:{port} is no address to listen on; --host is a name or number like 127.0.0.1, --port "
-            "1 to 65535, or 0 for any free one"
+            f"{host!r}:{port} is not an address to listen on; --host is a name or number like 127.0.0.1, "
+            "--port 1 to 65535, or 0 for any free one"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -77,8 +77,8 @@ class Uploads:
             if self._quota.take(owner, digest, size, most=most):
                 return
         text = (
-            f"your uploads may have {most / MIB:g} MiB together, and this one is beyond; "
-            f"each goes {self._settings.upload_hours:g} h after it was last asked for"
+            f"your uploads are limited to {most / MIB:g} MiB in total; this one exceeds it; "
+            f"each expires {self._settings.upload_hours:g} h after its last use"
         )
         raise Refused(429, text, code="uploads_full", headers={"Retry-After": "3600"})
 
@@ -88,7 +88,7 @@ class Uploads:
             raise BadValue("a picture is given by the id that POST /v1/uploads answered")
         path = self.folder / upload
         if not is_file(path):
-            raise BadValue(f"upload {upload[:12]}... is not there (any more); send the picture again")
+            raise BadValue(f"upload {upload[:12]}... no longer exists; send the picture again")
         os.utime(path)
         return path
 

@@ -128,9 +128,9 @@ def test_a_file_that_is_no_print_of_the_picture_is_kept(imax: Imax, tmp_path: Pa
     other.write_bytes(b"somebody's own picture")
     outcome = imax("finish", poster, "--out", other)
     assert (outcome.code, other.read_bytes()) == (64, b"somebody's own picture")
-    assert outcome.err.endswith("is no print of this picture; give another --out, or --overwrite\n")
+    assert outcome.err.endswith("is not a print of this picture; give another --out, or --overwrite\n")
     assert imax("finish", poster, "--out", other, "--overwrite").code == 0
-    assert imax("finish", poster, "--out", other, "--bits", 16).code == 0, "its own print is made anew"
+    assert imax("finish", poster, "--out", other, "--bits", 16).code == 0, "its own print is made again"
 
 
 def test_the_name_of_an_omitted_out_is_asked_for_too(imax: Imax, tmp_path: Path) -> None:
@@ -138,10 +138,10 @@ def test_the_name_of_an_omitted_out_is_asked_for_too(imax: Imax, tmp_path: Path)
     other.write_bytes(b"somebody's own file")
     outcome = imax("finish", poster)
     assert (outcome.code, other.read_bytes()) == (64, b"somebody's own file")
-    assert "p-print.pdf is no print of this picture" in outcome.err
+    assert "p-print.pdf is not a print of this picture" in outcome.err
     other.unlink()
     assert imax("finish", poster).code == 0
-    assert imax("finish", poster, "--lossless").code == 0, "its own print is made anew"
+    assert imax("finish", poster, "--lossless").code == 0, "its own print is made again"
 
 
 def test_beside_a_picture_without_a_recipe_no_file_is_replaced_unasked(imax: Imax, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_beside_a_picture_without_a_recipe_no_file_is_replaced_unasked(imax: Ima
     assert imax("finish", photo, "--paper", "10x15cm", "--cut").code == 0
     outcome = imax("finish", photo, "--paper", "13x18cm", "--cut")
     assert outcome.code == 64
-    assert "photo-print.pdf is there already, and the picture carries no recipe" in outcome.err
+    assert "photo-print.pdf already exists, and without a recipe it cannot be recognised" in outcome.err
     assert imax("finish", photo, "--paper", "13x18cm", "--cut", "--overwrite").code == 0
 
 
@@ -159,7 +159,7 @@ def test_a_file_in_a_panels_place_is_kept(imax: Imax, tmp_path: Path) -> None:
     other.write_bytes(b"somebody's own picture")
     outcome = imax("finish", poster, "--panels", "2x1", "--overlap", "1mm", "--out", tmp_path / "wall.tif")
     assert (outcome.code, other.read_bytes()) == (64, b"somebody's own picture")
-    assert "wall-r1c2.tif is no print of this picture" in outcome.err
+    assert "wall-r1c2.tif is not a print of this picture" in outcome.err
     assert not (tmp_path / "wall-r1c1.tif").exists()
 
 
@@ -198,7 +198,7 @@ def test_the_native_picture_is_kept_for_the_slider(imax: Imax, tiny: Path, tmp_p
 def test_transparent_parts_are_laid_on_the_colour_of_choice(imax: Imax, tmp_path: Path) -> None:
     Image.new("RGBA", (60, 40), (255, 0, 0, 0)).save(tmp_path / "p.png")
     made = imax("finish", tmp_path / "p.png", "--out", tmp_path / "q.png", "--background", "#0080ff")
-    assert "what was transparent lies on #0080ff" in made.out
+    assert "what was transparent is on #0080ff" in made.out
     with Image.open(tmp_path / "q.png") as opened:
         assert opened.convert("RGB").getpixel((30, 20)) == (0, 128, 255)
     refused = imax("finish", tmp_path / "p.png", "--out", tmp_path / "r.png", "--background", "blue")

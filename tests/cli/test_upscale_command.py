@@ -234,4 +234,4 @@ def test_the_strength_is_ours_only_where_nothing_says_where_to_start(
 def test_a_prompt_of_bytes_that_are_no_text_is_one_sentence(imax: Imax, photo: Path, tmp_path: Path) -> None:
     outcome = imax("upscale", photo, "--prompt", "a boat \udcff", "--out", tmp_path / "out.png")
     assert (outcome.code, len(outcome.err.splitlines())) == (64, 1)
-    assert "the prompt is not text: bytes in it are no UTF-8" in outcome.err
+    assert "the prompt is not text: it is not valid UTF-8" in outcome.err

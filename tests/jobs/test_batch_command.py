@@ -395,7 +395,11 @@ def test_check_of_a_sound_manifest_says_what_it_asks_for(
         (["batch", "m.jsonl", "--out", "o", "--check", "--grid", "seed="], 64, "is not NAME=VALUES"),
         (["batch", "m.jsonl", "--out", "o", "--check", "--grid", "size=64x64,1x1"], 64, "between 16 and"),
         (["batch", "m.jsonl", "--out", "o", "--check", "--deliver", "ftp://x/y"], 78, "is not a bucket"),
-        (["batch", "m.jsonl", "--out", "o", "--check", "--store", "mysql://x"], 64, "is no queue"),
+        (
+            ["batch", "m.jsonl", "--out", "o", "--check", "--store", "mysql://x"],
+            64,
+            "is not a supported queue",
+        ),
         (["status", "o"], 66, "holds no batch"),
         (["retry", "o"], 66, "holds no batch"),
     ],

@@ -194,7 +194,7 @@ def test_the_service_links_to_what_was_sent_and_is_not_here(door: Door, target: 
 @pytest.mark.slow
 def test_a_bucket_is_tried_before_anything_is_rendered(door: Door, target: str) -> None:
     require_target(target)
-    with pytest.raises(BadConfig, match="there is no such bucket; make it first"):
+    with pytest.raises(BadConfig, match="the bucket does not exist; create it first"):
         require_target("s3://nobody/x")
 
 

@@ -249,7 +249,7 @@ def test_a_model_in_one_file_has_its_parts_in_the_line_or_on_the_command_line(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"vae": "x"}, "vae and encoder go with a model in one file, but embedded is none"),
+        ({"vae": "x"}, "vae and encoder go with a model in one file, but embedded is not one"),
         ({"vae": 1}, "vae must be the name of a file or folder, got 1"),
         ({"encoder": {"a": 1}}, "encoder must be a file, or a list of files and folders"),
         ({"model": "no.safetensors", "vae": "no.safetensors"}, "no.safetensors"),

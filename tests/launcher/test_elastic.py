@@ -36,7 +36,7 @@ def test_only_lost_ranks_are_started_again() -> None:
         ({"ranks_per_node": 0}, "--ranks must be at least 1, got 0"),
         ({"ranks_per_node": 1, "count": 0}, "--nodes must be at least 1, got 0"),
         ({"ranks_per_node": 1, "count": 2, "index": 2}, "--node-rank 2: 2 nodes count from 0 to 1"),
-        ({"ranks_per_node": 1, "count": 2}, "2 nodes have to meet: give --rendezvous HOST:PORT"),
+        ({"ranks_per_node": 1, "count": 2}, "2 nodes need a rendezvous: give --rendezvous HOST:PORT"),
         ({"ranks_per_node": 1, "count": 2, "rendezvous": "node0"}, "'node0' is not HOST:PORT"),
         ({"ranks_per_node": 1, "count": 2, "rendezvous": "node0:99999"}, "is not HOST:PORT"),
     ],

@@ -129,7 +129,7 @@ def test_a_file_without_an_encoder_is_refused_with_what_there_is(
     file = checkpoint(flux_folder, tmp_path / "all.safetensors", FLUX)
     save_file({"model.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
     named = with_tokenizers(file, flux_folder, "other.safetensors, ")
-    message = r"none of those of .*/FLUX.1-dev .*: text_encoder \(CLIPTextModel\), text_encoder_2 \(T5"
+    message = r"is not one of .*/FLUX.1-dev's .*: text_encoder \(CLIPTextModel\), text_encoder_2 \(T5"
     with pytest.raises(BadValue, match=message):
         find_model(str(named))
 

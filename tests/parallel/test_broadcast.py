@@ -104,7 +104,7 @@ def test_every_rank_gets_the_bits_of_rank_0(results: list[dict[str, Any]]) -> No
 
 
 def test_a_result_that_is_not_plain_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"a set is nothing that ranks can be given"):
+    with pytest.raises(TypeError, match=r"a set cannot be broadcast"):
         _packed({"a": {1}}, [])
 
 

@@ -64,11 +64,14 @@ def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_the_cpu() -> None:
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"RANK": "a"}, r"RANK is 'a' in the environment, no whole number; start ranks with imax launch or"),
+        (
+            {"RANK": "a"},
+            r"RANK is 'a' in the environment, not a whole number; start ranks with imax launch or",
+        ),
         ({"RANK": "0", "WORLD_SIZE": ""}, r"WORLD_SIZE is '' in the environment"),
         ({"LOCAL_RANK": "-1"}, r"LOCAL_RANK is '-1' in the environment"),
-        ({"RANK": "2", "WORLD_SIZE": "2"}, r"RANK 2 is none of WORLD_SIZE 2, which counts from 0"),
-        ({"WORLD_SIZE": "0"}, r"RANK 0 is none of WORLD_SIZE 0"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, r"RANK 2 is not below WORLD_SIZE 2; ranks count from 0"),
+        ({"WORLD_SIZE": "0"}, r"RANK 0 is not below WORLD_SIZE 0"),
     ],
 )
 def test_variables_that_no_launcher_sets_are_refused(variables: dict[str, str], message: str) -> None:
@@ -86,7 +89,7 @@ def test_ranks_without_a_place_to_meet_say_so(
     """As srun starts them: numbered, and nothing else."""
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", **given}.items():
         monkeypatch.setenv(name, value)
-    refused = pytest.raises(BadConfig, match=f"ranks cannot meet: .*{missing}.*imax launch")
+    refused = pytest.raises(BadConfig, match=f"ranks cannot connect: .*{missing}.*imax launch")
     with refused, process_group(detect(device="cpu")):
         raise AssertionError("they cannot have met")
 

@@ -223,7 +223,7 @@ UNUSABLE: list[tuple[Callable[[Path], None], str]] = [
     (other_version, r"is not a checkpoint of this program \(imax-checkpoint/3\)"),
     (other_poster, r"belongs to another poster or other settings; use --resume never to start over"),
     (not_finite, r"cannot be used: it holds numbers that are not finite"),
-    (no_latents, r"cannot be read as a checkpoint: its phase or tensors are not a pass's"),
+    (no_latents, r"cannot be read as a checkpoint: its pass or its tensors are not known"),
     (no_step, r"cannot be read as a checkpoint: 'step'"),
     (no_hash, r"cannot be read as a checkpoint: 'sha256'"),
     (step_not_a_number, r"cannot be read as a checkpoint: invalid literal"),

@@ -162,7 +162,7 @@ def test_a_tokens_uploads_have_a_size_together(tmp_path: Path) -> None:
         first, second, third = (picture(seed) for seed in range(3))
         sent = [ask("POST", "/v1/uploads", raw=each) for each in (first, second, third, first)]
         assert [each.status for each in sent] == [201, 201, 429, 201]
-        assert "your uploads may have 1 MiB together" in sent[2].message
+        assert "your uploads are limited to 1 MiB in total" in sent[2].message
         assert here.client("rival")("POST", "/v1/uploads", raw=third).status == 201
         (here.service.uploads.folder / sent[0].json["id"]).unlink()
         assert ask("POST", "/v1/uploads", raw=third).status == 201

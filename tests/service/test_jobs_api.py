@@ -198,7 +198,7 @@ def test_many_clients_with_one_key_at_once_make_one_job(ask: Client) -> None:
         ({"prompt": "x", "preset": "/etc/x.yaml"}, "names a file of this machine"),
         ({"prompt": "x", "guide": "/etc/passwd"}, "by the id that POST /v1/uploads answered"),
         ({"prompt": "x", "guide": "http://169.254.169.254/"}, "by the id that POST /v1/uploads answered"),
-        ({"prompt": "x", "guide": "0" * 64}, "is not there"),
+        ({"prompt": "x", "guide": "0" * 64}, "no longer exists"),
         ({"prompt": "x", "lora": ["/models/x.safetensors"]}, "may not be used here; known: ink"),
         ({"prompt": "x", "lora": {"ink": 1}}, "lora must be a list of names"),
         ({"prompt": "x", "output": {"pdf": {"icc": "/etc/passwd"}}}, "names a file of this machine"),

@@ -85,10 +85,10 @@ def test_a_check_says_what_it_would_do(tmp_path: Path, capsys: pytest.CaptureFix
     ("options", "code", "said"),
     [
         (["--host", "0.0.0.0"], 64, "there is no token yet, and 0.0.0.0 can be reached from elsewhere"),
-        (["--port", "99999"], 64, "'127.0.0.1':99999 is no address to listen on"),
-        (["--host", ""], 64, "is no address to listen on"),
+        (["--port", "99999"], 64, "'127.0.0.1':99999 is not an address to listen on"),
+        (["--host", ""], 64, "is not an address to listen on"),
         (["--host", "192.0.2.1"], 73, "choose another --host"),
-        (["--store", "mysql://x/y"], 64, "--store mysql://... is no queue"),
+        (["--store", "mysql://x/y"], 64, "--store mysql://... is not a supported queue"),
         (["--store", "."], 64, ". is a folder, and a queue is a file"),
         (["--out", __file__], 73, "is a file, and a folder is needed there"),
         (["--config", "nothing"], 78, "service 'nothing' is not known"),

@@ -51,7 +51,7 @@ def read_grid(texts: Sequence[str]) -> tuple[Axis, ...]:
     for axis in axes:
         count *= len(axis.values)
     if count > MOST:
-        raise BadValue(f"--grid asks for {count} posters; at most {MOST} are made of one")
+        raise BadValue(f"--grid asks for {count} posters; at most {MOST} per line")
     return axes
 
 

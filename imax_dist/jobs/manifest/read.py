@@ -259,7 +259,7 @@ def _unclaimed(job: Job, lines: Mapping[str, int], taken: Mapping[str, int]) -> 
     if folded(job.id) in taken:
         raise BadManifest(
             f"id {job.id!r} differs from that of line {taken[folded(job.id)]} by case alone, and some "
-            "disks take their folders for one; give it another"
+            "file systems ignore case; give it another"
         )
     return job
 

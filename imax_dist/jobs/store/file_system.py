@@ -65,7 +65,7 @@ def require_locks(path: Path, mount: Mount | None) -> None:
         return
     if NO_LOCKS.search(f"{mount.kind} {mount.source}"):
         raise CannotWrite(
-            f"{path} lies on {mount.point} ({mount.kind}), where no host sees another's locks, and a "
+            f"{path} is on {mount.point} ({mount.kind}), where no host sees another's locks, and a "
             f"database would be damaged; {ADVICE}"
         )
     local = sorted(LOCAL_LOCKS & mount.options)
@@ -73,7 +73,7 @@ def require_locks(path: Path, mount: Mount | None) -> None:
         local = local or ["no flock"]
     if local:
         raise CannotWrite(
-            f"{path} lies on {mount.point} ({mount.kind}), mounted with {local[0]}: no host sees another's "
+            f"{path} is on {mount.point} ({mount.kind}), mounted with {local[0]}: no host sees another's "
             f"locks, and a database would be damaged; mount it with locks, or {ADVICE}"
         )
 

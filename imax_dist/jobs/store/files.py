@@ -46,7 +46,7 @@ def read_store(path: Path, read: Callable[[Connection], Value]) -> Value:
     Raises BadManifest, BadValue or CannotWrite.
     """
     if not is_file(path):
-        raise BadValue(f"{path} is a link or no file, and is not read; remove it")
+        raise BadValue(f"{path} is a link or not a regular file; it was not read; remove it")
     for _ in range(LOOKS):
         before = _stamp(path)
         with clear_errors(path):

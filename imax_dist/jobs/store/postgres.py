@@ -110,7 +110,7 @@ def _checked(url: str) -> URL:
     try:
         made = make_url(url)
     except (exc.ArgumentError, ValueError) as error:
-        raise BadConfig("--store is no URL of a database; write postgresql://USER@HOST/DATABASE") from error
+        raise BadConfig("--store is not a database URL; write postgresql://USER@HOST/DATABASE") from error
     if not made.database:
         raise BadConfig("--store names no database; write postgresql://USER@HOST/DATABASE")
     return made.set(drivername="postgresql+psycopg")

@@ -64,8 +64,8 @@ class Sqlite(Database):
                 mode = _journal_mode(database, "TRUNCATE")
         if on_shared_disk and mode == "wal":
             raise CannotWrite(
-                f"the batch's database {self.path} lies on a shared disk, and another process has it open "
-                "with a write-ahead log; end that one, then run the same command again"
+                f"the batch's database {self.path} is on a shared disk, and another process has it open "
+                "with a write-ahead log; stop that process first, then run the same command again"
             )
         return mode == "wal"
 

@@ -271,5 +271,7 @@ def is_url(place: str | Path) -> bool:
         return True
     if "://" in text:
         kind = text.partition("://")[0]
-        raise BadValue(f"--store {kind}://... is no queue; give postgresql://USER@HOST/DATABASE, or a file")
+        raise BadValue(
+            f"--store {kind}://... is not a supported queue; give postgresql://USER@HOST/DATABASE, or a file"
+        )
     return False

@@ -83,8 +83,8 @@ def named_parts(model: str, *, vae: str | None, text_encoders: Sequence[str]) ->
         return model
     if not is_single_file(model):
         raise BadValue(
-            f"vae and encoder go with a model in one file, but {model} is none; give a .safetensors or .gguf "
-            "file as model, or name them in its YAML file"
+            f"vae and encoder go with a model in one file, but {model} is not one; give a .safetensors or "
+            ".gguf file as model, or name them in its YAML file"
         )
     named = {
         "source": _absolute(model, "model"),

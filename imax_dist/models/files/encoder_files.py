@@ -126,7 +126,7 @@ def require_encoders(file: Path, table: Mapping[str, Any]) -> dict[str, Found]:
     if not made:
         known = ", ".join(f"{part} ({x['architectures'][0]})" for part, x in encoders_of(table).items())
         raise BadValue(
-            f"text encoder {file} is none of those of {table['source']} that come as a file: "
+            f"text encoder {file} is not one of {table['source']}'s text encoders that come as a file: "
             f"{known or 'there are none'}"
         )
     return made

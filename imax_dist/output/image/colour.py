@@ -69,7 +69,9 @@ def converted(
             return convert_band(band)
         except pyvips.Error as error:
             detail = " ".join(error.detail.split())
-            raise BadValue(f"no way from profile {source.name!r} to {target.name!r}: {detail}") from error
+            raise BadValue(
+                f"cannot convert from profile {source.name!r} to {target.name!r}: {detail}"
+            ) from error
 
     def convert_band(band: Band) -> Band:
         wide = quantised(band, 16) if band.dtype != np.uint16 else band

@@ -52,8 +52,8 @@ def format_of(path: Path) -> Format:
     if start[:4] == b"GIF8":
         return Format("gifload", "GIF")
     raise BadManifest(
-        f"{path} is not a readable picture: it begins as none of PNG, JPEG, TIFF, WebP, AVIF, HEIC, GIF; "
-        "save it as one of these"
+        f"{path} is not a readable picture: its first bytes are not those of PNG, JPEG, TIFF, WebP, AVIF, "
+        "HEIC or GIF; save it as one of these"
     )
 
 

@@ -217,7 +217,7 @@ def _datum(making: Making, row: Row) -> dict[str, Any]:
     try:
         return {"b64_json": base64.b64encode(path.read_bytes()).decode()}
     except OSError as error:
-        raise Refused(404, f"the poster of job {row.id} is not here any more", code="gone") from error
+        raise Refused(404, f"the poster of job {row.id} no longer exists", code="gone") from error
 
 
 async def _stream(making: Making) -> AsyncIterator[str]:

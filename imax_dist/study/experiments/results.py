@@ -84,7 +84,8 @@ def one_weights(done: Mapping[str, Mapping[str, Any]]) -> str:
     if len(of) > 1:
         groups = "; ".join(f"{weights}: {', '.join(names)}" for weights, names in of.items())
         raise BadValue(
-            f"one page shows one model, but these studies are of {len(of)}: {groups}; run the older anew"
+            f"one page shows one model, but these studies are of {len(of)}: {groups}; "
+            "run the older ones again"
         )
     return next(iter(of)).split()[-1]
 

@@ -143,11 +143,11 @@ FORMATS: dict[str, tuple[Make, float, str]] = {
     "turned.webp": (turned("WEBP"), LOSSY, "turned upright"),
     "turned.tif": (turned_tiff, EXACT, "turned upright"),
     "frames.mpo": (frames, LOSSY, ""),
-    "frames.gif": (frames, EXACT, "lies on white"),
+    "frames.gif": (frames, EXACT, "is on white"),
     "palette.png": (lambda p: image().quantize(8).save(p), EXACT, ""),
-    "opaque.png": (lambda p: image(channels=4).save(p), EXACT, "lies on white"),
+    "opaque.png": (lambda p: image(channels=4).save(p), EXACT, "is on white"),
     "deep.png": (deep, EXACT, ""),
-    "deep-alpha.png": (lambda p: deep(p, 4), EXACT, "lies on white"),
+    "deep-alpha.png": (lambda p: deep(p, 4), EXACT, "is on white"),
     "deep.tif": (deep, EXACT, ""),
     "float.tif": (float_tiff, EXACT, ""),
     "lzw.tif": (lambda p: image().save(p, compression="tiff_lzw"), EXACT, ""),
@@ -203,7 +203,7 @@ def test_transparency_shows_the_background(tmp_path: Path, name: str, make: Make
         pixels = np.concatenate(list(opened.bands.read()))
         assert abs(pixels[5, 5].astype(int) - background).max() <= 1
         assert pixels[-5, 5].tolist() != list(background)
-        assert "what was transparent lies on" in opened.notes[0]
+        assert "what was transparent is on" in opened.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_format_that_is_decoded_whole_has_a_lower_limit(
         (lambda p: p.mkdir(), MissingInput, "is a folder; name a file in it"),
         (lambda p: p, MissingInput, "does not exist"),
         (lambda p: image().resize((1, 1)).save(p), BadManifest, "has 1x1 px; sides of 16 to 65536 px"),
-        (lambda p: p.write_bytes(b"8BPS and more"), BadManifest, "begins as none of PNG, JPEG, TIFF, WebP"),
+        (lambda p: p.write_bytes(b"8BPS and more"), BadManifest, "not those of PNG, JPEG, TIFF, WebP"),
         (lambda p: p.write_bytes(b""), BadManifest, "is empty"),
         (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\nrubbish"), BadManifest, "is not a readable PNG"),
         (lambda p: p.write_bytes(b"\xff\xd8\xff rubbish"), BadManifest, "is not a readable JPEG"),

@@ -57,7 +57,7 @@ def test_every_study_stands_on_the_page_with_the_finding_of_its_file(name: str) 
 def test_studies_of_different_weights_are_not_laid_on_one_page() -> None:
     old, new = ({"model": "embedded", "weights": digit * 64} for digit in "ab")
     assert one_weights({"aspect": new, "filter": new}) == "b" * 12
-    both = "embedded b{12}: aspect, rope; embedded a{12}: filter; run the older anew"
+    both = "embedded b{12}: aspect, rope; embedded a{12}: filter; run the older ones again"
     with pytest.raises(BadValue, match=both):
         one_weights({"aspect": new, "filter": old, "rope": new})
 
