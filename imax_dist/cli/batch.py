@@ -61,7 +61,7 @@ def add_parser(verbs: Any) -> None:
     )
     add("--grid", nargs="+", metavar="NAME=VALUES", help="each poster for every value: seed=1..8 dpi=150,200")
     add("--alive", type=Path, metavar="FILE", help="touched while the batch makes progress, for probes")
-    add("--check", action="store_true", help="report every mistake in the manifest and stop")
+    add("--check", action="store_true", help="report every mistake in the manifest and exit")
     add("--json", action="store_true", help="result as JSON on stdout")
     add("-q", "--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run=run)

@@ -224,9 +224,7 @@ class BatchProgress:
 
 def where(ray: str) -> str:
     """Where Ray is, as a person would say it."""
-    return (
-        "on this machine" if ray == "local" else f"at {ray}" if ray != "auto" else "(the cluster that runs)"
-    )
+    return "on this machine" if ray == "local" else f"at {ray}" if ray != "auto" else "(the running cluster)"
 
 
 def rendered(batch: Batch, *, quiet: bool) -> list[Row]:

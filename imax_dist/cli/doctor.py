@@ -35,7 +35,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "doctor",
         help="what this machine can do, what is missing",
-        description="Check versions, devices, memory, disk and a small render; exit 0 if all is there.",
+        description="Check versions, devices, memory, disk and a small render; exit 0 if nothing is missing.",
     )
     parser.add_argument("--json", action="store_true", help="findings as JSON on stdout")
     parser.add_argument(

@@ -69,8 +69,8 @@ def run_list(options: argparse.Namespace) -> int:
         )
     print(
         "Memory in bfloat16: transformer on every GPU, text encoders on the first (or --text-encoders cpu).\n"
-        f"Needs: one process for twice native size, as imax plan has it; {_free_here() / GB:.0f} GB are free."
-        "\nWhere it is unknown without the weights (?), runs says whether those fit."
+        f"Needs: one process for twice native size, as imax plan estimates it; {_free_here() / GB:.0f} GB "
+        "are free.\nWhere it is unknown without the weights (?), runs says whether those fit."
     )
     print("Another model of these architectures: give its folder, file or hub id as --model.")
     for each in files:

@@ -23,7 +23,7 @@ class Verb:
 VERBS = (
     Verb(
         "retry",
-        "Queue failed and cancelled posters (all, or those named) for the batch that runs, or the next.",
+        "Queue failed and cancelled posters (all, or those named) for the running batch, or the next.",
         "queued again",
     ),
     Verb(
@@ -34,7 +34,7 @@ VERBS = (
     ),
     Verb(
         "approve",
-        "Approve proofs (all, or those named): the batch that runs, or the next, renders their posters.",
+        "Approve proofs (all, or those named): the running batch, or the next, renders their posters.",
         "approved",
     ),
 )

@@ -40,7 +40,7 @@ def add_model_options(group: Options) -> None:
     """Who paints it, and from which noise."""
     add = group.add_argument
     add("--model", metavar="MODEL", help="name, folder, file or hub id (imax list models)")
-    add("--preset", metavar="NAME", help="imax (default), a file, or of imax list presets")
+    add("--preset", metavar="NAME", help="a name (imax list presets) or a file; default imax")
     add("--seed", type=int, metavar="N", help="another seed, another picture (default 0)")
 
 
@@ -81,8 +81,13 @@ def add_sliders(group: Options, *, strength: str, resemblance: str) -> None:
 def add_method_options(group: Options) -> None:
     """Single switches of the method and the model."""
     add = group.add_argument
-    add("--steps", type=int, metavar="N", help="steps of a whole pass beyond native size")
-    add("--native-steps", type=int, metavar="N", help="steps of the native pass")
+    add(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="steps of a whole pass beyond native size (default: the preset's or the model's)",
+    )
+    add("--native-steps", type=int, metavar="N", help="steps of the native pass (default: the model's)")
     add("--lora", action="append", metavar="PATH[:WEIGHT]", help="LoRA file to merge; repeatable")
     add("--lora-partial", action="store_true", default=None, help="merge what fits of a LoRA")
     add_part_options(group)

@@ -41,19 +41,40 @@ def add_parser(verbs: Any) -> None:
     add("--store", metavar="URL", help="queue in a database, postgresql://..., instead of a file in DIR")
     add("--config", default="default", metavar="NAME", help="a file of configs/service, or a path")
     add("--pool", metavar="NAME", help="a file of configs/jobs, or a path (default: local, or default)")
-    add("--gangs", type=int, help="most posters rendered at once (default: one per device)")
+    add("--gangs", type=int, help="limit of posters rendered at once (default: one per device)")
     add("--ranks", type=int, help="ranks that render one poster together (default 1)")
     add("--device", choices=("auto", "cpu", "cuda"), help="device of every rank (default: the pool's)")
-    one = parser.add_mutually_exclusive_group().add_argument
-    one("--add-token", metavar="NAME", help="make a token, print it once, and stop")
-    add("--role", choices=("submit", "operate"), default="submit", help="of --add-token: own jobs, or all")
-    add("--waiting", type=int, metavar="N", help="of --add-token: most waiting jobs (default: the service's)")
-    add("--per-minute", type=int, metavar="N", help="of --add-token: most requests a minute (likewise)")
-    one("--revoke-token", metavar="NAME", help="end a token, and stop")
-    one("--check", action="store_true", help="check that it can start, report what it would do, and stop")
+    _add_token_options(parser)
     add("--json", action="store_true", help="result of --check or --add-token as JSON on stdout")
     add("-q", "--quiet", action="store_true", help="do not log requests")
     parser.set_defaults(run=run)
+
+
+def _add_token_options(parser: argparse.ArgumentParser) -> None:
+    """What makes, limits or revokes a token instead of serving, or checks."""
+    add = parser.add_argument
+    one = parser.add_mutually_exclusive_group().add_argument
+    one("--add-token", metavar="NAME", help="create a token, print it once, and exit")
+    add(
+        "--role",
+        choices=("submit", "operate"),
+        default="submit",
+        help="with --add-token: submit (its own jobs, default) or operate (all)",
+    )
+    add(
+        "--waiting",
+        type=int,
+        metavar="N",
+        help="with --add-token: limit of queued jobs (default: --config's)",
+    )
+    add(
+        "--per-minute",
+        type=int,
+        metavar="N",
+        help="with --add-token: limit of requests a minute (default: --config's)",
+    )
+    one("--revoke-token", metavar="NAME", help="revoke a token and exit")
+    one("--check", action="store_true", help="check that it can start, report what it would do, and exit")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         return list_studies()
     if args.study_verb is None:
-        raise BadValue("which study? imax study --list shows them, imax study --help all else")
+        raise BadValue("which study? imax study --list shows them, imax study --help the rest")
     if args.study_verb not in VERBS:
         return run_named(args.study_verb, args)
     verb: Verb = VERBS[args.study_verb][2]

@@ -107,7 +107,7 @@ def all_arguments(parser: Parser) -> None:
     study_arguments(parser)
     parser.add_argument("--only", action="append", metavar="NAME", help="only this study, repeatable")
     parser.add_argument(
-        "--gather", action="store_true", help="draw nothing; write the page from what is there"
+        "--gather", action="store_true", help="draw nothing; write the page from existing results"
     )
     parser.add_argument(
         "--page", type=Path, metavar="FILE", help=f"page to write (default {PAGE}; with --only, none)"

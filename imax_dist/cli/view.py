@@ -29,7 +29,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "out", type=Path, metavar="DIR", help="folder of `imax batch`, or of posters of `imax generate`"
     )
-    parser.add_argument("--serve", action="store_true", help="serve it on this machine (loopback) as well")
+    parser.add_argument("--serve", action="store_true", help="also serve it on localhost")
     parser.add_argument("--port", type=int, default=0, help="port of --serve (default: a free one)")
     parser.add_argument("--json", action="store_true", help="result as JSON on stdout")
     parser.set_defaults(run=run)

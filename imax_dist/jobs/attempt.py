@@ -225,7 +225,7 @@ class Attempts:
             allowed = policy.allowed_silence(limits, stage, tuple(seconds), patience=hangs)
             silent = self._deps.now() - watch.heard
             if silent > allowed:
-                text = f"nothing heard of {job_id} for {silent:.1f} s ({stage}; {allowed:.1f} s allowed)"
+                text = f"no event from {job_id} for {silent:.1f} s ({stage}; {allowed:.1f} s allowed)"
                 return Lost("hung", text)
         return None
 

@@ -129,7 +129,7 @@ def _send(bucket: Any, path: Path, sha256: str, count: Callable[[int], None]) ->
     else:
         _put(bucket, path.name, _parts(path, count), attributes)
     if not _there(bucket, path.name, size, sha256):
-        raise NotDelivered(f"{path.name} was sent, but is not there as it was written; it is sent again")
+        raise NotDelivered(f"{path.name} was sent, but the stored copy differs; it is sent again")
 
 
 def _put(bucket: Any, name: str, content: bytes | Iterator[bytes], attributes: dict[str, str]) -> None:

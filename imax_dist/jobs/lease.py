@@ -188,7 +188,7 @@ def _wait_for(path: Path, expires_s: float) -> None:
 
 
 def _busy(folder: Path, holder: str) -> FolderBusy:
-    return FolderBusy(f"{folder} is being filled by {holder}; imax status shows how far it is")
+    return FolderBusy(f"{folder} is being filled by {holder}; imax status shows its progress")
 
 
 @contextmanager

@@ -132,7 +132,7 @@ class Pool:
             return state
         ranks = plural(state.ranks, "rank")
         text = f"{slot.name} has waited {LONG_BUILD_S:g} s for room for {ranks}, or for their start"
-        self._deps.listen(BatchNote(f"{text}, and waits on"))
+        self._deps.listen(BatchNote(f"{text}, and is still waiting"))
         return replace(state, already_reported=True)
 
     def _idle(self, slot: Slot, state: Idle) -> SlotState:

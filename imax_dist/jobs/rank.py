@@ -189,7 +189,7 @@ class Rank:
             names = {folder.poster.name, recipe_path(folder.poster).name, *recipe.get("files", {})}
             done, foreign = folder.finish(task.fingerprint, facts, names=sorted(names))
         for name in foreign:
-            listen(Note(f"{folder.path / name} is not of this poster and was kept; move it away"))
+            listen(Note(f"{folder.path / name} does not belong to this poster and was kept; move it away"))
         if task.deliver:
             done = self._deliver(task, done, listen)
         checkpoints.remove()

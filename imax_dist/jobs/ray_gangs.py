@@ -86,7 +86,9 @@ class RayGangs:
         raise ClusterUnavailable(self._no_room(name, ranks, avoided))
 
     def _no_room(self, name: str, ranks: int, avoided: list[str]) -> str:
-        without = f" without {plural(len(avoided), 'node')} that lost gangs or leave" if avoided else ""
+        without = (
+            f" without {plural(len(avoided), 'node')} that lost gangs or are shutting down" if avoided else ""
+        )
         return (
             f"{name}: no room for {ranks} ranks of {self._bundle()} ({self.settings.placement}{without}) "
             f"after {self.room:g} s; the cluster has {_resources()}"

@@ -107,5 +107,5 @@ def _remove_folder(out: Path, row: Row) -> bool:
     CheckpointFolder(folder.checkpoints).remove()
     remove_files(folder.path, FOLDER)
     if folder.path.is_dir() and any(folder.path.iterdir()):
-        raise CannotWrite(f"{folder.path} holds files of others; it is kept")
+        raise CannotWrite(f"{folder.path} holds files of other programs; it is kept")
     return True

@@ -61,8 +61,8 @@ class Request:
     merges what fits of a file whose other layers do not.
     ``method`` changes single switches of the preset, nested as in ``configs/presets``:
     ``{"rope": {"rule": "none"}}``. ``guide`` is a picture's path: it takes the native pass's place, at its
-    own size. With one, ``size`` may be left to ``scale``, its sides against the picture's (2 if neither is
-    given); ``fit`` says what happens to a picture of another shape (crop, pad, exact), ``background`` what
+    own size. With one, ``size`` may be left to ``scale``, its sides relative to the picture's (2 if neither
+    is given); ``fit`` says what happens to a picture of another shape (crop, pad, exact), ``background`` what
     transparent and padded parts show (#rrggbb, white); an empty ``prompt`` is the one in the picture, if any.
     ``region`` (X,Y,WIDTH,HEIGHT) renders this part of the picture again and keeps the rest.
     ``strength`` (0 to 1) is how far each pass may leave the picture before it, ``resemblance`` how firmly its
@@ -137,7 +137,7 @@ class Request:
         if self.region is not None:
             Region.parse(self.region)
             if self.guide is None:
-                raise BadValue("a region is of a finished poster, and no guide was given; name the poster")
+                raise BadValue("a region needs a finished poster, and no guide was given; name the poster")
             if self.scale is not None or self.fit != "crop":
                 raise BadValue("a region is rendered again at the poster's own size; omit scale and fit")
         if self.edit:
@@ -145,7 +145,7 @@ class Request:
         if self.scale is None:
             return
         if self.guide is None:
-            raise BadValue("scale is against a picture, and no guide was given; ask for a size in pixels")
+            raise BadValue("scale is relative to a picture, and no guide was given; ask for a size in pixels")
         if self.size is not None or self.paper is not None:
             other = "size" if self.paper is None else "paper"
             raise BadValue(f"scale and {other} both say how large the poster is; give one of the two")

@@ -117,7 +117,7 @@ def one_line(choice: Choice) -> str:
     best = choice.chosen
     return (
         f"planned: {best.layout} on {choice.cluster}, about {duration(best.seconds)} "
-        f"({best.memory.total / GIB:.1f} GiB a rank); --gangs and --ranks decide otherwise"
+        f"({best.memory.total / GIB:.1f} GiB a rank); --gangs and --ranks override it"
     )
 
 

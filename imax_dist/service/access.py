@@ -69,7 +69,7 @@ def add_token(tokens: Tokens, name: str, role: str, limits: dict[str, Any] | Non
     unknown = set(limits or {}) - set(OWN_LIMITS)
     if unknown:
         raise BadValue(
-            f"a token has no limit {min(unknown)!r} of its own; {' and '.join(OWN_LIMITS)} it may have"
+            f"a token has no limit {min(unknown)!r} of its own; it may have {' and '.join(OWN_LIMITS)}"
         )
     for name, value in (limits or {}).items():
         if value < 1:
@@ -148,7 +148,7 @@ class Door:
         if left < 1.0:
             self._buckets[client.name] = (left, now)
             wait = math.ceil((1.0 - left) / rate)
-            text = f"more than {60 * rate:.0f} requests a minute; ask again in {wait} s"
+            text = f"more than {60 * rate:.0f} requests a minute; try again in {wait} s"
             raise Refused(429, text, code="rate_limit_exceeded", headers={"Retry-After": str(wait)})
         self._buckets[client.name] = (left - 1.0, now)
 

@@ -29,7 +29,7 @@ ABOUT = """Posters beyond a model's native size as jobs: submit, follow, approve
 Send a token in the header Authorization: Bearer TOKEN. Errors are {"error": {"message", "type", "code"}}."""
 OF_STATUS = {
     404: "there is nothing at this address; /docs lists what there is",
-    405: "this address does not take this method; /docs lists what it takes",
+    405: "this address does not accept this method; /docs lists those it accepts",
 }
 READERS = 32
 """Threads for looks into store and disk, webhooks and pictures."""

@@ -154,7 +154,8 @@ class Arrivals:
     def _queue_full(self, waiting: int, over: int, most: int, *, like: Job) -> Refused:
         typical = self.estimates.typical() or self.estimates.guess(like.request) or UNKNOWN_S
         wait = max(1, math.ceil(typical * over / max(1, self.gangs())))
-        text = f"{waiting} of your jobs wait or run, and {most} may; ask again in about {wait} s"
+        text = f"{waiting} of your jobs are queued or running, and {most} are allowed"
+        text = f"{text}; try again in about {wait} s"
         return Refused(429, text, code="queue_full", headers={"Retry-After": str(wait)})
 
     def _all_known(self, submissions: Sequence[Submission]) -> bool:

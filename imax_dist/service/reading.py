@@ -71,7 +71,7 @@ async def bounded(request: HttpRequest, most: int) -> AsyncGenerator[bytes, None
         except StopAsyncIteration:
             return
         except TimeoutError as error:
-            text = f"nothing more of the body came for {SILENT_S:g} s; send it again"
+            text = f"no more of the body arrived for {SILENT_S:g} s; send it again"
             raise Refused(408, text, code="too_slow", headers={"Connection": "close"}) from error
         read += len(part)
         if read > most:

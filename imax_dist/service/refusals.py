@@ -65,7 +65,7 @@ def as_refused(error: ImaxError) -> Refused:
     if status < 500:
         return Refused(status, str(error), code=_snake(type(error).__name__))
     if status == 503:
-        text = "the queue cannot be written at the moment; nothing was lost, ask again later"
+        text = "the queue cannot be written at the moment; nothing was lost, try again later"
         return Refused(status, text, code="unavailable", headers={"Retry-After": str(AGAIN_S)})
     return Refused(status, "an internal error; the operator's log says more", code="internal")
 

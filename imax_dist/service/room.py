@@ -36,10 +36,10 @@ class Room:
             try:
                 free = _free(folder)
             except OSError as error:
-                return f"the disk of {what} cannot be looked at: {error.strerror}"
+                return f"the disk of {what} cannot be checked: {error.strerror}"
             if free < self.least_mib * MIB:
                 least = file_size(self.least_mib * MIB)
-                return f"the disk of {what} has room for {file_size(free)}, and {least} should be free"
+                return f"the disk of {what} has {file_size(free)} free, and needs {least}"
         return ""
 
 

@@ -71,8 +71,8 @@ class Serving:
         if self.host in LOOPBACK:
             return tokens.ever()
         raise BadValue(
-            f"there is no token yet, and {self.host} can be reached from elsewhere; make one: imax serve "
-            f"--out {self.out} --add-token NAME"
+            f"no token exists yet, and {self.host} can be reached from other machines; create one: imax "
+            f"serve --out {self.out} --add-token NAME"
         )
 
 

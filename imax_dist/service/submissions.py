@@ -151,7 +151,7 @@ class Submissions:
             name, colon, weight = each.partition(":")
             if name not in self.settings.loras:
                 known = ", ".join(self.settings.loras) or "none"
-                raise BadValue(f"lora {name[:80]!r} may not be used here; known: {known}")
+                raise BadValue(f"lora {name[:80]!r} is not allowed here; known: {known}")
             found.append(f"{self.settings.loras[name]}{colon}{weight}")
         return found
 

@@ -215,7 +215,7 @@ def test_two_lines_with_one_picture_are_a_mistake(tmp_path: Path) -> None:
         ({"files": False}, {"prompt": "x", "vae": "/etc/passwd"}, "vae names a file.* does not allow"),
         ({"files": False}, {"prompt": "x", "encoder": ["/etc"]}, "encoder names a file.* does not allow"),
         ({"files": False}, {"prompt": "x", "preset": "/etc/a.yaml"}, "preset names a file.* does not allow"),
-        ({"models": ("embedded",)}, {"prompt": "x", "model": "/tmp/evil"}, "may not be used here"),
+        ({"models": ("embedded",)}, {"prompt": "x", "model": "/tmp/evil"}, "is not allowed here"),
     ],
 )
 def test_a_pool_has_its_limits(

@@ -88,7 +88,7 @@ def test_a_gang_that_waits_long_for_room_says_so_once(tmp_path: Path, world: Wor
     Pool(Board(shop.store), world.build, shop.settings, out=tmp_path, deps=deps).run()
     assert isinstance(shop.states()["a"], Done)
     notes = [each["text"] for each in world.events if each["event"] == "batch.note"]
-    assert notes == ["gang-0 has waited 120 s for room for 2 ranks, or for their start, and waits on"]
+    assert notes == ["gang-0 has waited 120 s for room for 2 ranks, or for their start, and is still waiting"]
 
 
 def test_two_gangs_share_the_work(tmp_path: Path, world: World) -> None:

@@ -69,7 +69,7 @@ def test_a_folder_with_files_of_others_is_kept_and_named(tmp_path: Path) -> None
     (tmp_path / "job-0" / "notes.txt").write_text("mine")
     gone = prune(store, tmp_path, Keep(posters="30d"))
     assert gone.jobs == 2
-    assert "job-0 holds files of others" in gone.problems[0]
+    assert "job-0 holds files of other programs" in gone.problems[0]
     assert (tmp_path / "job-0" / "notes.txt").read_text() == "mine"
     assert "job-0" in store.states()
 

@@ -122,9 +122,7 @@ def test_a_part_that_asks_for_its_own_code_is_refused_by_name(tmp_path: Path, co
     file = made / config
     asks = {"auto_map": {"AutoModel": "evil.Net", "AutoTokenizer": ["evil.Words", None]}}
     file.write_text(json.dumps({**json.loads(file.read_text()), **asks}))
-    with pytest.raises(
-        BadValue, match=rf"{config} asks for code of its own \(auto_map\), which is never run"
-    ):
+    with pytest.raises(BadValue, match=rf"{config} names code to run \(auto_map\), which is never run"):
         describe_model(str(made))
 
 

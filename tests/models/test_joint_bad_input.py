@@ -19,7 +19,7 @@ from imax_dist.pipeline.request import Request
 REFUSED: list[tuple[str, str, dict[str, Any], type[ImaxError], str]] = [
     (
         "qwen-image", "transformer", {"zero_cond_t": True}, BadValue,
-        "its transformer has zero_cond_t set, which text-to-image Qwen-Image has not; use Qwen/Qwen-Image",
+        "its transformer has zero_cond_t set, which text-to-image Qwen-Image does not have; use Qwen",
     ),
     (
         "qwen-image", "transformer", {"in_channels": 64}, BadConfig,

@@ -43,7 +43,7 @@ def test_a_list_of_models_goes_on_past_a_file_larger_than_memory(
     assert main(["model", "list", "--json"]) == 0
     rows = {row["file"]: row for row in json.loads(capsys.readouterr().out) if "file" in row}
     assert rows[str(huge)]["is"] == "not usable"
-    assert "none of the networks supported" in rows[str(huge)]["runs"]
+    assert "not one of the supported networks" in rows[str(huge)]["runs"]
 
 
 def test_a_file_that_cannot_be_mapped_is_one_sentence(huge: Path) -> None:

@@ -94,8 +94,8 @@ def test_the_base_weights_come_back_when_the_set_changes(flux: Path, tmp_path: P
     [
         ("transformer.nowhere.to_q", {}, r"0 of 1 layer \(LoKr\) fit; transformer\.nowhere"),
         (f"transformer.{LAYER}", {"lokr_w1": drawn(2, 2)}, r"makes a change of \(\d+, \d+\), but the"),
-        (f"transformer.{LAYER}", {"lokr_w1": drawn(2, 2)[0]}, r"has not the factors of a layer \(Dimension"),
-        (f"transformer.{LAYER}", {"lokr_w2_b": None}, r"has not the factors of a layer \('lokr_w2_b'\)"),
+        (f"transformer.{LAYER}", {"lokr_w1": drawn(2, 2)[0]}, r"lacks the factors of a layer \(Dimension"),
+        (f"transformer.{LAYER}", {"lokr_w2_b": None}, r"lacks the factors of a layer \('lokr_w2_b'\)"),
     ],
 )  # fmt: skip
 def test_a_product_that_fits_nothing_is_refused(

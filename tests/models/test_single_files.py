@@ -399,7 +399,7 @@ def test_a_form_that_is_not_read_is_named_without_loading_and_by_loading_alike(
 def test_notes_that_are_none_are_one_sentence(pipelines: dict[str, Path], tmp_path: Path, words: str) -> None:
     net = single(pipelines["qwen-image"], "qwen-image", tmp_path / "one").with_name("net.safetensors")
     save_file(load_file(net), net, metadata={"_quantization_metadata": words})
-    with pytest.raises(BadValue, match=r"net.safetensors: its notes of stored forms are not readable: "):
+    with pytest.raises(BadValue, match=r"net.safetensors: its metadata on stored formats is not readable: "):
         recognise(net)
 
 
@@ -440,7 +440,7 @@ def test_what_is_given_in_a_transformers_place_is_named_with_its_own(
     save_file({"more.weight": torch.zeros(1), tensor: torch.zeros(2, 2)}, tmp_path / "x.safetensors")
     assert main(["model", "check", str(tmp_path / "x.safetensors")]) == 64
     said = capsys.readouterr().err
-    assert f"is {what} by its tensor {tensor}, no transformer: give it as {option} beside" in said
+    assert f"is {what} by its tensor {tensor}, not a transformer: give it as {option} beside" in said
     assert f"models/{folder}" in said
     assert "networks supported" not in said
 
@@ -449,7 +449,7 @@ def test_a_checkpoint_of_an_unknown_transformer_is_not_named_after_its_parts(tmp
     """It holds an autoencoder and text encoders too, behind their prefixes."""
     names = ("first_stage_model.decoder.conv_in.weight", "text_encoders.a.transformer.shared.weight", "net.x")
     save_file({name: torch.zeros(1) for name in names}, tmp_path / "x.safetensors")
-    with pytest.raises(BadValue, match=r"3 tensors, of no network .* none of the networks supported: "):
+    with pytest.raises(BadValue, match=r"3 tensors, of no network .* not one of the supported networks: "):
         recognise(tmp_path / "x.safetensors")
 
 
@@ -500,7 +500,7 @@ def add(tensors: dict[str, Tensor]) -> None:
             widen,
             r"1 tensor of another shape: transformer_blocks.0.attn.to_q.weight is \(49, 48\) in the file ",
         ),
-        (add, r"1 tensor of no use to it, the first is more.weight"),
+        (add, r"1 tensor that it does not have, the first is more.weight"),
     ],
     ids=["missing", "shape", "left over"],
 )
@@ -604,5 +604,5 @@ def test_a_config_that_asks_for_its_own_code_is_refused(pipelines: dict[str, Pat
     config = file.with_name("config.json")
     own_code = {"auto_map": {"AutoModel": "evil.Net"}}
     config.write_text(json.dumps({**json.loads(config.read_text()), **own_code}))
-    with pytest.raises(BadValue, match=r"asks for code of its own \(auto_map\), which is never run"):
+    with pytest.raises(BadValue, match=r"names code to run \(auto_map\), which is never run"):
         find_model(str(file))

@@ -152,7 +152,7 @@ def test_the_mask_is_0_outside_1_inside_and_smooth_between(
         ({"region": "0,0,8,40"}, "its sides must be at least 16 px"),
         ({"region": REGION, "size": "300x200"}, "the poster is 150x100, and a region is rendered again"),
         ({"region": REGION, "scale": 2.0}, "rendered again at the poster's own size; omit scale and fit"),
-        ({"region": REGION, "guide": None, "prompt": "x"}, "a region is of a finished poster, and no guide"),
+        ({"region": REGION, "guide": None, "prompt": "x"}, "a region needs a finished poster, and no guide"),
     ],
 )  # fmt: skip
 def test_a_region_that_cannot_be_is_one_sentence(fields: dict[str, Any], message: str) -> None:
@@ -172,5 +172,5 @@ def test_a_region_beyond_the_models_own_size_is_refused_by_no_rank(
 
 def test_a_poster_whose_values_would_change_is_refused(tmp_path: Path) -> None:
     Image.new("RGBA", (64, 64), (255, 0, 0, 128)).save(tmp_path / "a.png")
-    with pytest.raises(BadValue, match="cannot be kept bit for bit: its alpha channel is gone"):
+    with pytest.raises(BadValue, match="cannot be kept bit for bit: its alpha channel was removed"):
         completed(Request(guide=str(tmp_path / "a.png"), region="0,0,32,32"))

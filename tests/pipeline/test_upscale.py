@@ -123,7 +123,11 @@ def test_the_size_comes_from_the_picture_if_none_is_given(
         ({"scale": 2.0, "size": "64x64"}, BadValue, "scale and size both say how large the poster is"),
         ({"scale": 2.0, "paper": "A2"}, BadValue, "scale and paper both say how large the poster is"),
         ({"scale": 0.0}, BadValue, "scale 0 must be above 0, and at most 1000"),
-        ({"scale": 2.0, "guide": None, "prompt": "x"}, BadValue, "scale is against a picture, and no guide"),
+        (
+            {"scale": 2.0, "guide": None, "prompt": "x"},
+            BadValue,
+            "scale is relative to a picture, and no guide",
+        ),
         ({"strength": 1.2}, BadValue, "strength 1.2 is outside 0 to 1: 0 leaves the picture as it is"),
         ({"strength": float("nan")}, BadConfig, "strength must be a finite number, got nan"),
         ({"resemblance": -1.0}, BadValue, "resemblance -1 is outside 0 to 1: 0 leaves its layout free"),

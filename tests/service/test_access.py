@@ -121,7 +121,7 @@ def test_jobs_that_are_tried_again_count_as_waiting(tmp_path: Path) -> None:
         paths += [f"{JOBS}/{ask('POST', JOBS, JOB).json['id']}" for _ in range(2)]
         again = ask("POST", paths[0] + "/retry")
         assert (again.status, again.headers["retry-after"]) == (429, "20")
-        assert "2 of your jobs wait or run, and 2 may" in again.message
+        assert "2 of your jobs are queued or running, and 2 are allowed" in again.message
         ask("DELETE", paths[3])
         assert [ask("POST", path + "/retry").status for path in paths[:2]] == [200, 429]
         assert here.client("boss")("POST", paths[1] + "/retry").status == 200
@@ -142,7 +142,7 @@ def test_a_token_has_so_many_event_streams_open(tmp_path: Path) -> None:
         followed = [ask.events(path + "/events") for _ in range(2)]
         assert [next(each)[0] for each in followed] == ["state", "state"]
         refused = ask("GET", path + "/events")
-        assert (refused.status, "2 event streams of yours are open" in refused.message) == (429, True)
+        assert (refused.status, "you have 2 open event streams" in refused.message) == (429, True)
         assert next(here.client("boss").events(path + "/events"))[0] == "state"
         ask("DELETE", path)
         for each in followed:
@@ -244,7 +244,7 @@ def test_an_address_that_others_reach_needs_a_token_first(tmp_path: Path) -> Non
     add_token(tokens, "shop", "submit")
     assert serving.needs_tokens(tokens)
     tokens.revoke("shop")
-    with pytest.raises(BadValue, match="there is no token yet"):
+    with pytest.raises(BadValue, match="no token exists yet"):
         serving.needs_tokens(tokens)
     assert replace(serving, host="127.0.0.1").needs_tokens(tokens), "what was closed does not open"
 

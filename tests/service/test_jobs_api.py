@@ -194,12 +194,12 @@ def test_many_clients_with_one_key_at_once_make_one_job(ask: Client) -> None:
         ({"prompt": "x", "size": "20000x20000"}, "is over this pool's 70 megapixels"),
         ({"prompt": "x", "size": "128"}, "size"),
         ({"prompt": "x", "steps": 500}, "steps 500 is over this pool's 60"),
-        ({"prompt": "x", "model": "qwen-image"}, "may not be used here"),
+        ({"prompt": "x", "model": "qwen-image"}, "is not allowed here"),
         ({"prompt": "x", "preset": "/etc/x.yaml"}, "names a file of this machine"),
         ({"prompt": "x", "guide": "/etc/passwd"}, "by the id that POST /v1/uploads answered"),
         ({"prompt": "x", "guide": "http://169.254.169.254/"}, "by the id that POST /v1/uploads answered"),
         ({"prompt": "x", "guide": "0" * 64}, "no longer exists"),
-        ({"prompt": "x", "lora": ["/models/x.safetensors"]}, "may not be used here; known: ink"),
+        ({"prompt": "x", "lora": ["/models/x.safetensors"]}, "is not allowed here; known: ink"),
         ({"prompt": "x", "lora": {"ink": 1}}, "lora must be a list of names"),
         ({"prompt": "x", "output": {"pdf": {"icc": "/etc/passwd"}}}, "names a file of this machine"),
         ({"prompt": "x", "method": {"reference": {"network": "/x.safetensors/"}}}, "names a file of this"),
@@ -438,7 +438,7 @@ def test_an_upload_that_is_no_picture_or_too_large_leaves_nothing(
 def test_a_body_that_stops_coming_is_refused(ask: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imax_dist.service.reading.SILENT_S", 0.1)
     answer = ask("POST", "/v1/uploads", raw=b"x", Content_Length="5")
-    assert (answer.status, "nothing more of the body came" in answer.message) == (408, True)
+    assert (answer.status, "no more of the body arrived" in answer.message) == (408, True)
 
 
 def test_two_gigabytes_are_refused_before_they_are_sent(ask: Client) -> None:
@@ -584,7 +584,7 @@ def test_the_description_of_the_api_has_every_field_of_a_request(ask: Client) ->
 def test_unknown_addresses_and_methods_are_sentences(ask: Client) -> None:
     assert ask("GET", "/v2").message == "there is nothing at this address; /docs lists what there is"
     refused = ask("PATCH", BASE)
-    assert (refused.status, "/docs lists what it takes" in refused.message) == (405, True)
+    assert (refused.status, "/docs lists those it accepts" in refused.message) == (405, True)
     assert ask("GET", f"{BASE}/%00").status == 404
     assert ask("GET", f"{BASE}?after={2**63}").status == 400
     assert "did you mean 'state'" in ask("GET", f"{BASE}?stat=done").message
@@ -598,7 +598,7 @@ def test_probes_say_when_requests_should_stop(
     assert ask("GET", "/healthz").status == 200
     monkeypatch.setattr(here.service.room, "least_mib", 1 << 40)
     full = ask("GET", "/readyz")
-    assert (full.status, "the disk of posters has room for" in full.json["why"]) == (503, True)
+    assert (full.status, "the disk of posters has" in full.json["why"]) == (503, True)
     refused = ask("POST", "/v1/uploads", raw=png())
     assert (refused.status, "send the picture again later" in refused.message) == (503, True)
     assert b"imax_disk_free_bytes" in ask("GET", "/metrics").body
@@ -617,4 +617,4 @@ def test_a_render_that_stands_still_is_not_healthy(
     monkeypatch.setitem(here.service.feed.live, "x", Live(0.0))
     monkeypatch.setattr(here.service.feed, "last_step", -1e9)
     answer = ask("GET", "/healthz")
-    assert (answer.status, "nothing was heard" in answer.json["why"]) == (503, True)
+    assert (answer.status, "no event came" in answer.json["why"]) == (503, True)

@@ -119,7 +119,7 @@ def test_a_full_disk_while_a_form_is_read_is_a_sentence(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(SpooledTemporaryFile, "write", full)
-    with pytest.raises(openai.InternalServerError, match="nothing was lost, ask again later") as refused:
+    with pytest.raises(openai.InternalServerError, match="nothing was lost, try again later") as refused:
         library.with_options(max_retries=0).images.edit(**ORDER, image=picture())
     assert refused.value.status_code == 503
     assert jobs_of(here) == []

@@ -207,7 +207,7 @@ def test_the_openai_client_gets_jpegs_urls_and_models(library: Any, ask: Client)
         ({"output_format": []}, "output_format must be png or jpeg"),
         ({"n": 11}, "n must be 1 to 10"),
         ({"style": "vivid"}, "style is not supported"),
-        ({"model": "dall-e-3"}, "may not be used here"),
+        ({"model": "dall-e-3"}, "is not allowed here"),
         ({"extra_body": {"negativ": "x"}}, "unknown field 'negativ'"),
         ({"extra_body": {"partial_images": 2}}, "partial_images needs stream"),
         ({"size": "8192x8192"}, "POST it to /v1/images/jobs"),

@@ -61,7 +61,7 @@ def test_a_token_may_have_limits_of_its_own(tmp_path: Path, capsys: pytest.Captu
         client = Client(here.base, made["token"])
         answers = [client("POST", "/v1/images/jobs", SMALL) for _ in range(3)]
         assert [answer.status for answer in answers] == [202, 202, 429]
-        assert "and 2 may" in answers[-1].message
+        assert "and 2 are allowed" in answers[-1].message
         assert [client("GET", "/v1/images/jobs").status for _ in range(3)][-1] == 429
     assert serve(*out, "--add-token", "other", "--waiting", "0") == 64
     assert "waiting 0 must be above 0" in capsys.readouterr().err
@@ -84,7 +84,7 @@ def test_a_check_says_what_it_would_do(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--host", "0.0.0.0"], 64, "there is no token yet, and 0.0.0.0 can be reached from elsewhere"),
+        (["--host", "0.0.0.0"], 64, "no token exists yet, and 0.0.0.0 can be reached from other machines"),
         (["--port", "99999"], 64, "'127.0.0.1':99999 is not an address to listen on"),
         (["--host", ""], 64, "is not an address to listen on"),
         (["--host", "192.0.2.1"], 73, "choose another --host"),

@@ -46,7 +46,7 @@ def test_old_posters_go_and_what_cannot_is_logged(tmp_path: Path) -> None:
         assert set(here.store.states()) == {"old-0"}
         assert not (tmp_path / "old-1").exists()
         lines = [json.loads(line) for line in here.log.getvalue().splitlines()]
-        assert any("old-0 holds files of others" in line.get("text", "") for line in lines)
+        assert any("old-0 holds files of other programs" in line.get("text", "") for line in lines)
 
 
 def test_a_job_is_taken_while_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ MEASURE = ["measure", "--model", "nothere"]
         (
             ["encode-scenes", "--vae", "none.safetensors"],
             66,
-            "none.safetensors is not there; name a",
+            "none.safetensors does not exist; name a",
         ),
         (["save-pipeline", "--vae", "v", "--flow", "f", "--native", "60x60"], 64, "multiples of 16"),
         ([*MEASURE, "--size", "60x60"], 64, "multiples of 16"),

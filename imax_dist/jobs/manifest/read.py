@@ -220,7 +220,9 @@ def _check_limits(request: Request, limits: Limits) -> None:
         if (getattr(request, name) or 0) > limits.steps:
             raise BadValue(f"{name} {getattr(request, name)} is over this pool's {limits.steps}")
     if limits.models and request.model not in limits.models:
-        raise BadValue(f"model {request.model[:80]!r} may not be used here; {', '.join(limits.models)} may")
+        raise BadValue(
+            f"model {request.model[:80]!r} is not allowed here; allowed: {', '.join(limits.models)}"
+        )
     _check_print_files(request, limits)
 
 

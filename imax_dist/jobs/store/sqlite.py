@@ -32,7 +32,7 @@ class Sqlite(Database):
         self.name = str(path)
         self._writer = threading.Lock()
         if path.is_symlink():
-            raise BadValue(f"{path} is a link, and a batch writes through no link; remove it")
+            raise BadValue(f"{path} is a link, and a batch does not write through links; remove it")
         if path.is_dir():
             raise BadValue(
                 f"{path} is a folder, and a queue is a file; name one in it: {path / 'batch.sqlite'}"

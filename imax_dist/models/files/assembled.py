@@ -291,5 +291,5 @@ def _cache() -> Path:
         root = Path(tempfile.gettempdir()) / f"imax-{os.getuid()}"
         root.mkdir(mode=0o700, exist_ok=True)
         if root.stat().st_uid != os.getuid():
-            raise BadValue(f"{root} belongs to somebody else; set XDG_CACHE_HOME to a folder of yours")
+            raise BadValue(f"{root} belongs to another user; set XDG_CACHE_HOME to a folder that you own")
     return root / "imax" / "models"

@@ -46,7 +46,7 @@ class Fit(NamedTuple):
         parts += (
             [f"{plural(len(self.wrong), 'tensor')} of another shape: {self.wrong[0]}"] if self.wrong else []
         )
-        for names, what in ((self.missing, "missing"), (self.left_over, "of no use to it")):
+        for names, what in ((self.missing, "missing"), (self.left_over, "that it does not have")):
             if names:
                 parts.append(f"{plural(len(names), 'tensor')} {what}, the first is {names[0]}")
         return "; ".join(parts)
@@ -119,7 +119,7 @@ def _converter_of(kind: Any) -> Converter:
         return lambda tensors, _: single_file_utils.convert_wan_vae_to_diffusers(tensors)
     name = single_file_model._get_single_file_loadable_mapping_class(kind)
     if name is None:
-        raise ValueError(f"diffusers has none for a {kind.__name__}")
+        raise ValueError(f"diffusers has no converter for a {kind.__name__}")
     convert = single_file_model.SINGLE_FILE_LOADABLE_CLASSES[name]["checkpoint_mapping_fn"]
     return lambda tensors, config: convert(checkpoint=tensors, config=dict(config))
 

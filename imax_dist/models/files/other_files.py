@@ -48,11 +48,11 @@ def what_else(tensors: Mapping[str, Stored], supported: Iterable[str]) -> str:
         mark = next((name for name in tensors if kind.is_mark(name)), None)
         if mark is not None:
             return (
-                f"is {kind.what} by its tensor {mark}, no transformer: give it as {kind.option} beside a "
+                f"is {kind.what} by its tensor {mark}, not a transformer: give it as {kind.option} beside a "
                 f"--model; ComfyUI keeps such files in models/{kind.folder}"
             )
     return (
-        f"is a single file ({_as_diffusers_says(tensors)}), which is none of the networks supported: "
+        f"is a single file ({_as_diffusers_says(tensors)}), which is not one of the supported networks: "
         f"{', '.join(supported)}"
     )
 

@@ -104,7 +104,7 @@ def beside(file: Path, key: str) -> dict[str, Any] | None:
 def refuse_own_code(config: Path, loaded: Mapping[str, Any]) -> None:
     """Raise BadValue for a configuration that names code beside it."""
     if "auto_map" in loaded:
-        raise BadValue(f"{config} asks for code of its own (auto_map), which is never run; take that key out")
+        raise BadValue(f"{config} names code to run (auto_map), which is never run; remove that key")
 
 
 def is_beside(name: str) -> bool:
@@ -174,7 +174,7 @@ def _noted(file: Path) -> dict[str, str]:
             return {layer: str(note.get("format")) for layer, note in notes.items()}
         except (ValueError, AttributeError, TypeError, RecursionError) as error:
             raise BadValue(
-                f"{file}: its notes of stored forms are not readable: {first_line(error)}"
+                f"{file}: its metadata on stored formats is not readable: {first_line(error)}"
             ) from error
 
 

@@ -56,7 +56,7 @@ class LoraLayers(NamedTuple):
 
     def summary(self) -> str:
         """``20 of 20 layers (kohya)``."""
-        left = f"; {plural(self.of_text, 'layer')} of text encoders left out" if self.of_text else ""
+        left = f"; {plural(self.of_text, 'layer')} of text encoders omitted" if self.of_text else ""
         return f"{self.taken} of {plural(self.total, 'layer')} ({self.form}){left}"
 
 

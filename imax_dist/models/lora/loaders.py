@@ -38,7 +38,9 @@ class NetworkAlone:
 
     @staticmethod
     def lora_state_dict(tensors: dict[str, Any]) -> dict[str, Any]:
-        raise ValueError(f"diffusers has none for this network: {next(iter(tensors))} is not its name")
+        raise ValueError(
+            f"diffusers has no LoRA names for this network: {next(iter(tensors))} is not its name"
+        )
 
     def load_lora_weights(self, tensors: dict[str, Any], *, adapter_name: str) -> None:
         self.transformer.load_lora_adapter(tensors, prefix="transformer", adapter_name=adapter_name)

@@ -68,7 +68,7 @@ def _misfit(parts: Mapping[str, Tensor], module: Any) -> str:
     try:
         found = tuple(change({name: x.to("meta") for name, x in parts.items()}).shape)
     except (KeyError, RuntimeError, IndexError) as error:
-        return f"has not the factors of a layer ({str(error).splitlines()[0]})"
+        return f"lacks the factors of a layer ({str(error).splitlines()[0]})"
     wanted = (weight.shape[0], weight[0].numel())
     if found != wanted:
         return f"makes a change of {found}, but the layer's weight is {wanted}"

@@ -173,7 +173,7 @@ def facts(name: str, settings: ModelSettings, configs: Configs, weights: str) ->
     for key in OTHER_MODELS:
         if transformer.get(key):
             raise BadValue(
-                f"model {name}: its transformer has {key} set, which text-to-image Qwen-Image has not; "
+                f"model {name}: its transformer has {key} set, which text-to-image Qwen-Image does not have; "
                 "use Qwen/Qwen-Image or a fine-tune of it"
             )
     rope = {"axes_dims_rope": AXES, **transformer, "rope_theta": ROPE_THETA}

@@ -254,7 +254,7 @@ def _notes(header: _Header, profile: Profile | None, background: tuple[int, int,
         yield f"the picture was turned upright, as its orientation ({header.orientation}) says"
     if header.alpha:
         colour = "white" if background == WHITE else "#{:02x}{:02x}{:02x}".format(*background)
-        yield f"its alpha channel is gone: what was transparent is on {colour}"
+        yield f"its alpha channel was removed: what was transparent is on {colour}"
     if header.extra > 0:
         yield f"{header.extra} channels beside its colours were dropped"
     if header.channels == CMYK:

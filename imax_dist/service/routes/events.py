@@ -37,7 +37,7 @@ async def events(job_id: str, here: Here, client: Asking) -> StreamingResponse:
     view = await here.seen(job_id, client)
     most = client.limit("streams", here.settings)
     if here.streams[client.name] >= most:
-        text = f"{most} event streams of yours are open, the most allowed; close some, or ask again"
+        text = f"you have {most} open event streams, the most allowed; close some, or try again"
         raise Refused(429, text, code="too_many_streams", headers={"Retry-After": str(AGAIN_S)})
     return StreamingResponse(_follow(here, job_id, client, view), media_type=STREAM, headers=HEADERS)
 

@@ -33,7 +33,7 @@ async def alive(here: Here) -> JSONResponse:
         else ""
     )
     if not stalled and since_step > here.stalled_s:
-        stalled = f"posters are being made, and nothing was heard of them for {since_step:.0f} s"
+        stalled = f"posters are being rendered, but no event came from them for {since_step:.0f} s"
     facts = {"alive": not stalled, "why": stalled, "working": working, "since_step_s": round(since_step, 1)}
     return JSONResponse({**facts, "failing": here.health.failing}, 503 if stalled else 200)
 

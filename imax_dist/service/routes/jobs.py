@@ -24,7 +24,7 @@ Key = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        description="Your own name of this submission: the same key and request again is the same job.",
+        description="Your own name for this submission: the same key and request again is the same job.",
     ),
 ]
 EXTRA = {
@@ -129,7 +129,7 @@ async def look_at(job_id: str, here: Here, client: Asking) -> JSONResponse:
 
 @router.delete(BASE + "/{job_id}")
 async def cancel(job_id: str, here: Here, client: Asking) -> dict[str, Any]:
-    """Cancel it, also while it is being made: it stops after its step, and a retry goes on from there."""
+    """Cancel it, also while it is being made: it stops after its step, and a retry resumes there."""
     return await here.changed(job_id, client, here.queue.cancel, "cancelled")
 
 

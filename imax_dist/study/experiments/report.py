@@ -32,7 +32,7 @@ def _page(found: Found) -> str:
     head = f"# {found['title']}{paper}\n\n{trial}Model: {found['model']}. "
     how = (
         "Means with 95 % bootstrap intervals over scenes; every variant has the same scenes and noise. "
-        f"▲ better, ▼ worse than **{found['baseline']}**: the interval of the paired difference leaves out 0."
+        f"▲ better, ▼ worse than **{found['baseline']}**: the interval of the paired difference excludes 0."
     )
     refused = ""
     if found["refused"]:

@@ -38,8 +38,8 @@ the studies on them (the measures that need true scenes are then refused by name
 
 Every variant of a study draws the same held-out scenes from the same noise. Numbers are means with 95 %
 bootstrap intervals over n scenes; n stands in each table. ▲ better, ▼ worse than the variant in bold: the
-95 % interval of the paired difference leaves out 0; none below 4 scenes. Among so many some are chance.
-The judge of the votes below is the testbed's own: it votes by the true measures and is no vision-language
+95 % interval of the paired difference excludes 0; none below 4 scenes. Among so many some are chance.
+The judge of the votes below is the testbed's own: it votes by the true measures and is not a vision-language
 model. `imax study vote DIR` asks one through any OpenAI-compatible endpoint.
 
 {legend}

@@ -115,7 +115,7 @@ class Study:
         for place in (self.sheet or Sheet()).scales:
             if place not in self.counts:
                 known = ", ".join(map(str, self.scenes))
-                raise BadConfig(f"sheet: scales: {place:g} is no scale of this study; choose {known}")
+                raise BadConfig(f"sheet: scales: {place:g} is not a scale of this study; choose {known}")
         named = [("baseline", self.baseline), *(("named:", name) for name in self.named)]
         named += [("sheet:", name) for name in (self.sheet or Sheet()).variants]
         for what, name in named:

@@ -69,7 +69,7 @@ def compare_sets(features: Mapping[str, Floats], truth: Floats, baseline: str) -
 
 
 def verdict(name: str, difference: Interval | None) -> str:
-    """``better``, ``worse`` or ``even``: whether a paired difference's interval leaves out 0."""
+    """``better``, ``worse`` or ``even``: whether a paired difference's interval excludes 0."""
     direction = {"high": 1.0, "low": -1.0, "zero": 0.0}[ALL[name].better]
     if difference is None or not direction or difference.low <= 0 <= difference.high:
         return "even"

@@ -27,7 +27,7 @@ def shown_measures(found: Found) -> list[str]:
 
 def table(found: Found) -> str:
     """One table a size: means with 95 % intervals; arrows mark paired differences to the baseline
-    whose interval leaves out 0."""
+    whose interval excludes 0."""
     ratio = found["settings"]["kind"] == "velocity_loss"
     parts = [_size_table(found, label, ratio=ratio) for label in found["sizes"]]
     return "\n\n".join(parts) + "\n"

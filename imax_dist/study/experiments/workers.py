@@ -73,7 +73,7 @@ def _draw_in_processes(
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
         raise GangLost(
-            f"one of the study's {processes} processes was killed (most often for want of memory); "
+            f"one of the study's {processes} processes was killed (most often for lack of memory); "
             "run the same command again to resume, with fewer --processes"
         ) from error
     finally:

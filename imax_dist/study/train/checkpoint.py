@@ -33,7 +33,7 @@ def load_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
 def load_facts(path: Path) -> dict[str, Any]:
     """The facts alone. Raises as ``load_checkpoint`` does."""
     if not path.exists():
-        raise MissingInput(f"{path} is not there; name a training checkpoint, such as flow.safetensors")
+        raise MissingInput(f"{path} does not exist; name a training checkpoint, such as flow.safetensors")
     try:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}

@@ -283,7 +283,7 @@ def load_flow(path: Path, tokenizers: Tokenizers) -> FlowNetwork:
     """The running average of a checkpoint, for inference. Raises BadManifest if it is not of a flow."""
     tensors, facts = load_checkpoint(path)
     if "shape" not in facts["settings"]:
-        raise BadManifest(f"{path} is no checkpoint of train-flow, distil or distil-steps; name one")
+        raise BadManifest(f"{path} is not a checkpoint of train-flow, distil or distil-steps; name one")
     network = FlowNetwork(FlowShape(**facts["settings"]["shape"]), tokenizers)
     network.load_state_dict(under("average", tensors))
     return network.eval().requires_grad_(False)

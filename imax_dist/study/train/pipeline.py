@@ -53,7 +53,7 @@ def save_pipeline(
     Raises CannotWrite if ``folder`` holds anything: nothing is removed to make room.
     """
     if folder.is_symlink() or folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise CannotWrite(f"{folder} is there already; name another folder, or remove it")
+        raise CannotWrite(f"{folder} already exists; name another folder, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pipeline-") as temporary:
         fresh = Path(temporary) / folder.name

@@ -161,7 +161,7 @@ def load_vae(path: Path, images: torch.Tensor) -> AutoencoderKL:
     of something else."""
     tensors, facts = load_checkpoint(path)
     if "widths" not in facts["settings"]:
-        raise BadManifest(f"{path} is no checkpoint of train-vae; name one")
+        raise BadManifest(f"{path} is not a checkpoint of train-vae; name one")
     model = build_autoencoder(tuple(facts["settings"]["widths"]))
     model.load_state_dict(under("model", tensors))
     model = model.eval().requires_grad_(False)

@@ -49,5 +49,5 @@ def test_a_forecast_counts_every_picture_once_and_leaves_out_what_is_drawn(tmp_p
     assert (found.pictures, found.there) == (12, 1)
     assert found.seconds == pytest.approx(sum(cost.values()) - cost[cells[0].name, cells[0].scale])
     told = replace(found, seconds=36_000.0).sentence(2)
-    assert told == "12 pictures, 1 is there already, about 5.0 h on 2 processes"
+    assert told == "12 pictures, 1 already drawn, about 5.0 h on 2 processes"
     assert "about" not in replace(found, there=12).sentence(2)

@@ -249,7 +249,7 @@ def test_aspect_ratios_are_whole_tokens_of_about_the_native_area() -> None:
     [
         ({"baseline": "x"}, "baseline 'x' is not a variant"),
         ({"sheet": {"variants": ["x"]}}, "sheet: 'x' is not a variant"),
-        ({"sheet": {"scales": [2, 8]}}, "sheet: scales: 8 is no scale of this study; choose 2, 4"),
+        ({"sheet": {"scales": [2, 8]}}, "sheet: scales: 8 is not a scale of this study; choose 2, 4"),
         ({"sheet": {"scenes": 0}}, "sheet: scenes 0 and widest 1100 must be 1 or more"),
         ({"sheet": {"parts": [[0.5, 1.0]]}}, "must be two shares of the sides"),
         ({"scenes": {"1.5": 3}}, "is not SCALE: COUNT"),

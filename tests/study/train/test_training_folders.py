@@ -146,7 +146,7 @@ def test_what_is_no_checkpoint_is_refused_in_a_sentence(
     (tmp_path / "flow.safetensors").write_bytes(b"junk" * 100)
     with pytest.raises(BadManifest, match=r"flow.safetensors is not a training checkpoint; name another fil"):
         train(tmp_path, 1)
-    with pytest.raises(MissingInput, match=r"none.safetensors is not there; name a training checkpoint"):
+    with pytest.raises(MissingInput, match=r"none.safetensors does not exist; name a training checkpoint"):
         load_checkpoint(tmp_path / "none.safetensors")
     (tmp_path / "file").touch()
     with pytest.raises(CannotWrite, match="cannot be written"):
@@ -174,7 +174,7 @@ def test_a_checkpoint_of_another_kind_is_named(
 ) -> None:
     train(tmp_path, 1)
     train_vae(tmp_path, fill_bank(0, scale=0.001), SMALL, budget=Budget(steps=1))
-    with pytest.raises(BadManifest, match=r"vae.safetensors is no checkpoint of train-flow"):
+    with pytest.raises(BadManifest, match=r"vae.safetensors is not a checkpoint of train-flow"):
         load_flow(tmp_path / "vae.safetensors", tokenizers)
-    with pytest.raises(BadManifest, match=r"flow.safetensors is no checkpoint of train-vae"):
+    with pytest.raises(BadManifest, match=r"flow.safetensors is not a checkpoint of train-vae"):
         load_vae(tmp_path / "flow.safetensors", torch.zeros(1, 3, 64, 64))

@@ -36,7 +36,7 @@
     shown = posters.filter((p) => (!state || p.state === state) &&
       words.every((w) => (p.prompt + " " + p.id + " " + p.preset + " " + p.size).toLowerCase().includes(w)));
     sheet.replaceChildren(...shown.map(card));
-    if (!shown.length) sheet.append(element("p", { className: "nothing", textContent: "No poster fits the search." }));
+    if (!shown.length) sheet.append(element("p", { className: "nothing", textContent: "No poster matches the search." }));
     const counts = {};
     for (const poster of posters) counts[poster.state] = (counts[poster.state] || 0) + 1;
     const parts = Object.entries(counts).map(([name, count]) => count + " " + name);
