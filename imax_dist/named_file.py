@@ -20,7 +20,7 @@ MARK = "names_file"
 FILE = {MARK: True}
 NO_FILE = {MARK: False}
 LARGEST = 64 << 30
-"""Bytes; what is larger is no picture and no LoRA, but a file like /proc/kcore."""
+"""Bytes; what is larger is neither a picture nor a LoRA, but a file like /proc/kcore."""
 LONGEST_SHOWN = 80
 
 
@@ -47,7 +47,7 @@ def _holds_text(value: Any) -> bool:
 def plain_size(path: str | Path, what: str) -> int | None:
     """Bytes of a regular file that is safe to read to its end; None if there is nothing of that name.
 
-    Opens nothing: a pipe or /proc/kmsg would be waited for. Raises MissingInput for what is no file or
+    Opens nothing: a pipe or /proc/kmsg would be waited for. Raises MissingInput for what is not a file or
     cannot be a name, BadManifest for an empty or huge file, NoPermission where looking is not allowed.
     """
     shown = f"{what} {str(path)[:LONGEST_SHOWN]}"

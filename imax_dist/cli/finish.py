@@ -138,7 +138,7 @@ def _target(options: argparse.Namespace) -> Path:
 
 
 def _require_own(out: Path, recipe: Mapping[str, Any] | None) -> None:
-    """Raise BadValue where ``out`` is there and is no print of the picture with this recipe."""
+    """Raise BadValue where ``out`` is there and is not a print of the picture with this recipe."""
     from imax_dist.output.image.provenance import find_recipe
 
     if not out.is_file():

@@ -25,7 +25,7 @@ SILENCE_S = 30.0
 """Without a terminal: seconds until a stage says how far it is."""
 
 LEAST_S = 0.005
-"""A single rank on a CPU joins nobody: that is no line of 0.00 s."""
+"""A single rank on a CPU joins nobody: that is not a line of 0.00 s."""
 
 
 class ProgressBars:

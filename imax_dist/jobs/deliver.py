@@ -39,7 +39,7 @@ HASH = "sha256"
 
 
 def check_target(url: str) -> str:
-    """``url`` without a slash at its end. Raises BadConfig for what is no bucket, or without the library."""
+    """``url`` without a slash at its end. Raises BadConfig if it is not a bucket, or without the library."""
     if re.fullmatch(rf"({'|'.join(KINDS)})://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9._=-]+)*/?", url) is None:
         raise BadConfig(f"deliver {url!r} is not a bucket; write s3://BUCKET/PREFIX, gs:// or az://")
     try:

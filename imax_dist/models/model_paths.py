@@ -15,7 +15,7 @@ VARIABLE = "IMAX_MODELS"
 DEPTH = 3
 """Folders below each of the list that are looked into."""
 OTHER_KINDS = ("vae", "clip", "text_encoders", "loras", "controlnet", "clip_vision", "upscale_models")
-"""ComfyUI's folders of what is no transformer."""
+"""ComfyUI's folders of what is not a transformer."""
 ENDINGS = (".safetensors", ".sft", ".gguf")
 
 
@@ -27,7 +27,7 @@ def model_folders() -> list[Path]:
 
 
 def model_files() -> Iterator[Path]:
-    """Every file of weights in the folders that is no part of a pipeline in diffusers layout."""
+    """Every file of weights in the folders that is not part of a pipeline in diffusers layout."""
     for folder in model_folders():
         yield from _files_below(folder)
 

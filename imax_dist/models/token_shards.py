@@ -121,7 +121,7 @@ class TokenShards:
         )
 
     def changing_copies(self, prompt: Tensor) -> Tensor:
-        """The same of a prompt that every step makes anew: nothing is kept."""
+        """The same of a prompt that every step makes again: nothing is kept."""
         copies = self.sequence.copies.literal
         return self.text(prompt[:, None].expand(-1, copies, -1, -1).flatten(1, 2), dim=1)
 

@@ -27,14 +27,14 @@ LIBRARIES = ("diffusers", "transformers", "imax")
 
 
 def pipeline_class(folder: Path) -> str:
-    """``_class_name`` of model_index.json. Raises MissingInput if the folder is no pipeline."""
+    """``_class_name`` of model_index.json. Raises MissingInput if the folder is not a pipeline."""
     return str(pipeline_index(folder).get("_class_name"))
 
 
 def pipeline_index(folder: Path) -> dict[str, Any]:
     """model_index.json, or that of a modular pipeline.
 
-    Raises MissingInput if the folder is no pipeline, BadValue if a part is of a library we do not know.
+    Raises MissingInput if the folder is not a pipeline, BadValue if a part is of a library we do not know.
     """
     index = folder / "model_index.json"
     if (folder / MODULAR_INDEX).is_file():

@@ -62,7 +62,7 @@ def write_error(path: Path, error: OSError, *, into: Path | None = None) -> Imax
 
 
 def require_folder(folder: Path) -> None:
-    """Raises CannotWrite for what is there and is no folder."""
+    """Raises CannotWrite for what is there and is not a folder."""
     if folder.exists() and not folder.is_dir():
         raise CannotWrite(f"{folder} is a file, and a folder is needed there; name another")
 

@@ -20,7 +20,7 @@ class Parts(NamedTuple):
     encoders: tuple[str, ...] = ()
 
     def beside(self, model: str) -> str:
-        """All together as one model. Raises BadValue for a model that is no single file, MissingInput."""
+        """All together as one model. Raises BadValue for a model that is not a single file, MissingInput."""
         return named_parts(model, vae=self.vae, text_encoders=self.encoders)
 
 
@@ -30,7 +30,7 @@ NO_PARTS = Parts()
 def named_files(request: Request) -> dict[str, str]:
     """SHA-256 of the guide, an enlarging network and LoRA files by path, of those that are on this host.
 
-    Raises as ``plain_size`` for what is there and is no file to be read: a folder, a pipe, an empty file.
+    Raises as ``plain_size`` for what is there and is not a file to be read: a folder, a pipe, an empty file.
     """
     named = [] if request.guide is None else [(request.guide, Path(request.guide), "guide")]
     network = network_file(request.method)

@@ -116,6 +116,6 @@ def _planned(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _section(recipe: dict[str, Any], name: str) -> dict[str, Any]:
-    """A part of a recipe that may have been edited; empty if it is no object."""
+    """A part of a recipe that may have been edited; empty if it is not an object."""
     section = recipe.get(name)
     return section if isinstance(section, dict) else {}

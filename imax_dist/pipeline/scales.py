@@ -65,7 +65,7 @@ def check_start(
     request: Request, method: Method, sigmas: tuple[float, ...], *, steps: int, shift: float
 ) -> None:
     """Raise BadValue if the request itself starts the pass of ``sigmas`` below a quarter of the last of its
-    ``steps`` levels: by the schedule that is no step. Between there and the last level one step is run."""
+    ``steps`` levels: by the schedule that is not a step. Between there and the last level one step is run."""
     if not names_start(request) or method.start.steps is not None or method.start.strength is not None:
         return
     last = shifted_sigmas(steps, shift)[-2]

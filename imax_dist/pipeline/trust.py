@@ -22,7 +22,7 @@ def require_harmless(recipe: Mapping[str, Any], *, beside: Path, named: frozense
     """Raise NoPermission if a ``recipe`` names files, folders or hub ids that it may not.
 
     It may name shipped models and files in the folder ``beside`` it; the fields in ``named`` are the user's
-    own words. Nothing is opened to find out. Raises BadConfig or BadValue for what is no request.
+    own words. Nothing is opened to find out. Raises BadConfig or BadValue for what is not a request.
     """
     names = [*_foreign(from_mapping(Request, recipe["request"], where=where), named)]
     plan = recipe.get("plan")

@@ -202,7 +202,7 @@ def _stop(stop_requested: Callable[[], bool], service: Service) -> Callable[[], 
 
 
 def wait_patiently(board: Board, service: Service, stop_requested: Callable[[], bool]) -> None:
-    """A store that is away is waited for, which is no standstill; a stop ends the wait."""
+    """A store that is away is waited for, which is not a standstill; a stop ends the wait."""
 
     def sleep(seconds: float) -> None:
         time.sleep(seconds)

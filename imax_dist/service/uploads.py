@@ -83,7 +83,7 @@ class Uploads:
         raise Refused(429, text, code="uploads_full", headers={"Retry-After": "3600"})
 
     def path(self, upload: object) -> Path:
-        """The file of an upload. Raises BadValue for what is no id, or is gone."""
+        """The file of an upload. Raises BadValue for what is not an id, or is gone."""
         if not isinstance(upload, str) or re.fullmatch(ID, upload) is None:
             raise BadValue("a picture is given by the id that POST /v1/uploads answered")
         path = self.folder / upload

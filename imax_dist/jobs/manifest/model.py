@@ -46,7 +46,7 @@ class LineModels:
         return {**rest, "model": self._whole[model, parts]}
 
     def check(self, name: str) -> None:
-        """Raise BadValue for a bare word that is no file of configs/models and no folder.
+        """Raise BadValue for a bare word that is neither a file of configs/models nor a folder.
 
         Paths and hub ids are left to the ranks.
         """

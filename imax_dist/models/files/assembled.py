@@ -77,7 +77,7 @@ class Inventory(NamedTuple):
 def named_parts(model: str, *, vae: str | None, text_encoders: Sequence[str]) -> str:
     """``model``, a single file, with parts that a person names: a YAML file in the cache that says so.
 
-    Raises BadValue for a model that is no single file.
+    Raises BadValue for a model that is not a single file.
     """
     if vae is None and not text_encoders:
         return model

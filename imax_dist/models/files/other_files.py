@@ -1,4 +1,4 @@
-"""What a file is that is no transformer: an autoencoder, a text encoder or a LoRA, told by its tensors.
+"""What a file is that is not a transformer: an autoencoder, a text encoder or a LoRA, by its tensors.
 
 Such files lie beside transformers and are easily given in their place.
 """

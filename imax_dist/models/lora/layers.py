@@ -61,7 +61,7 @@ class LoraLayers(NamedTuple):
 
 
 def layer_of(key: str) -> str:
-    """The layer a tensor belongs to; the key itself where it is no part of a LoRA."""
+    """The layer a tensor belongs to; the key itself where it is not part of a LoRA."""
     found = LAYER.match(key)
     return found[1] if found else key
 

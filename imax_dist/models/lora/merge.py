@@ -61,7 +61,7 @@ def kind_of(keys: Iterable[str]) -> str | None:
 
 
 def parse_lora(text: str) -> tuple[str, float]:
-    """``PATH[:WEIGHT]``. Raises BadValue for an empty path or a weight that is no number."""
+    """``PATH[:WEIGHT]``. Raises BadValue for an empty path or a weight that is not a number."""
     source, colon, weight = text.rpartition(":")
     if not colon or "/" in weight or "\\" in weight:
         source, weight = text, "1"

@@ -3,7 +3,7 @@
 ``Flux3Transformer2DModel.forward`` takes nothing that reaches its attention: its blocks are called here one
 after the other (DECISIONS 38). Text passes blocks of its own at time 0, once a pass; image tokens pass theirs
 alone, then both go through the joint blocks. Latents and batch norm are FLUX.2's. The distilled model is a
-flow map: image and text are told the time that a step ends at, so that its text is made anew in every step.
+flow map: image and text are told the time that a step ends at, so that its text is made again in every step.
 """
 
 from __future__ import annotations

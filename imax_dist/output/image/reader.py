@@ -102,7 +102,7 @@ def samples_of(path: Path) -> Bands:
 
 
 def require_file(path: Path, what: str = "picture") -> None:
-    """Raises MissingInput for what is no regular file, in words that fit."""
+    """Raises MissingInput for what is not a regular file, in words that fit."""
     if re.match(r"\w+:/", str(path)) and not path.is_file():
         raise MissingInput(f"{what} {path}: URLs are not supported; download the file and name it")
     if plain_size(path, what) is None:

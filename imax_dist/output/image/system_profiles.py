@@ -44,7 +44,7 @@ def profile_named(text: str) -> Profile:
 
 
 def installed_profiles() -> list[tuple[Path, Profile]]:
-    """RGB and CMYK profiles in the system's and the user's folders; what is no profile is passed over."""
+    """RGB and CMYK profiles in the system's and the user's folders; what is not a profile is passed over."""
     found = []
     for path in _files():
         try:

@@ -40,7 +40,7 @@ def library() -> Any:
 
 
 def _text(message: Any) -> Any:
-    """What libvips says, as pyvips takes it, with a mark for each byte that is no UTF-8."""
+    """What libvips says, as pyvips takes it, with a mark for each byte that is not UTF-8."""
     from pyvips import ffi
 
     if message == ffi.NULL:

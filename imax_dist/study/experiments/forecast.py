@@ -38,7 +38,7 @@ class Forecast:
 
 
 def forecast(cells: Iterable[Cell], cache: ResultCache) -> Forecast:
-    """What drawing ``cells`` takes on a CPU. Not counted: measuring, and pictures measured anew."""
+    """What drawing ``cells`` takes on a CPU. Not counted: measuring, and pictures measured again."""
     specs: dict[str, ModelSpec] = {}
     missing: dict[str, Cell] = {}
     keys: set[str] = set()

@@ -16,7 +16,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 def grid_strength(picture: npt.NDArray[Any], *, period: int = 16) -> float:
     """How much the steps between pixels repeat with the token grid, in both directions: the typical step
-    at the strongest phase over the median phase's, minus 1. Medians, so that one horizon is no grid."""
+    at the strongest phase over the median phase's, minus 1. Medians, so that one horizon is not a grid."""
     luma = picture.astype(np.float64) @ _LUMA
     return max(_phase_excess(np.abs(np.diff(luma, axis=axis)), axis, period) for axis in (0, 1))
 

@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 def low_band(picture: npt.NDArray[Any], factor: int) -> Floats:
     """Means of ``factor`` x ``factor`` blocks, (H / factor, W / factor, C), float64.
 
-    Raises BadValue if a side is no multiple of ``factor``.
+    Raises BadValue if a side is not a multiple of ``factor``.
     """
     height, width = picture.shape[:2]
     if factor < 1 or height % factor or width % factor:
