@@ -119,7 +119,7 @@ def _found(folder: Path) -> Mapping[str, Any] | None:
 
 
 def _section(name: str, found: Mapping[str, Any], page: Path, pictures: Path, *, cache: ResultCache) -> str:
-    write_bytes(pictures / f"{name}.png", png_of(draw(found), dpi=75))
+    write_bytes(pictures / f"{name}.png", png_of(draw(found), dpi=90))
     shown = [pictures / f"{name}.png"]
     study = load_study(name)
     if study.sheet is not None:
