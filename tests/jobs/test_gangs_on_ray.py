@@ -503,7 +503,7 @@ def test_a_gang_whose_host_is_told_that_it_goes_away_drains_and_none_is_built_th
         assert living_nodes({"CPU": 1000.0}) == [], "no rank fits there, so it is no node to go to"
     finally:
         gang.destroy()
-    with pytest.raises(ClusterUnavailable, match="without 1 node that lost gangs or leave"):
+    with pytest.raises(ClusterUnavailable, match="without 1 node that lost gangs or are shutting down"):
         gangs("gang-0", 1)
 
 
