@@ -17,8 +17,8 @@ _PANEL = (2.9, 2.3)  # inches
 def pareto(found: Found) -> Any:
     """A row of panels a size, a panel a measure over the planned seconds.
 
-    The settings' ``plotted`` measures and ``named`` variants, else all. An enlargement is no recipe: one
-    that costs nothing to plan is a dotted line, the others are not shown.
+    The settings' ``plotted`` measures and ``named`` variants, else all. An enlargement is not a recipe: one
+    without planned seconds is a dotted line, the others are not shown.
     """
     settings = found["settings"]
     measures = settings.get("plotted") or [name for name in shown_measures(found) if name != "planned"]
@@ -34,7 +34,7 @@ def pareto(found: Found) -> Any:
 
 
 def _panel(axis: Any, found: Mapping[str, Any], measure: str, settings: Mapping[str, Any]) -> None:
-    """One measure at one size; where it was not measured, so many words."""
+    """One measure at one size; "not measured" where it was not."""
     enlarged = {name for name, one in settings["variants"].items() if (one or {}).get("enlarge")}
     recipes = {
         name: (stats["planned"]["mean"], stats[measure])
